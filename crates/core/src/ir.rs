@@ -1,0 +1,509 @@
+//! The workflow as the engine sees it: every language compiles to this, and the engine knows no other.
+//!
+//! Invariants, which the front-end's compiler establishes with [`Workflow::link`] and which the engine relies on:
+//! the graph has no cycle; every index is in range; a task is mapped by itself or by at most one of its groups;
+//! a `finally` task needs only `finally` tasks and no other task needs one.
+
+use std::collections::BTreeMap;
+
+use jiff::SignedDuration;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::id::{TaskId, WorkflowId};
+use crate::retry::RetryPolicy;
+use crate::timetable::Schedule;
+use crate::trigger_rule::TriggerRule;
+
+/// The place of a task in [`Workflow::tasks`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TaskIx(pub u32);
+
+impl TaskIx {
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// The place of a group in [`Workflow::groups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct GroupIx(pub u32);
+
+impl GroupIx {
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A text that may hold `{{ … }}`; rendered when its task starts.
+pub type Template = String;
+
+/// A graph of tasks with params, from one source document.
+#[derive(Debug, Clone, Serialize)]
+pub struct Workflow {
+    pub id: WorkflowId,
+    pub description: String,
+    pub tags: Vec<String>,
+    /// In the order of the source; the trigger form shows them so.
+    pub params: Vec<Param>,
+    pub schedule: Option<Schedule>,
+    /// Runs beyond this many stay queued.
+    pub max_active_runs: u32,
+    /// Live task instances in one run; `None` has no limit of its own.
+    pub max_active_tasks: Option<u32>,
+    /// The first task that fails for good stops the others.
+    pub fail_fast: bool,
+    /// From the start of the run to its forced end.
+    pub timeout: Option<SignedDuration>,
+    /// Names of directories that the tasks of a run share.
+    pub workspaces: Vec<String>,
+    /// Environment of every step; a task's own wins.
+    pub env: BTreeMap<String, Template>,
+    pub tasks: Vec<Task>,
+    pub groups: Vec<Group>,
+    /// Derived by [`Workflow::link`]: who needs task *i*, `finally` tasks left out.
+    #[serde(skip)]
+    pub downstream: Vec<Vec<TaskIx>>,
+    /// Derived by [`Workflow::link`]: the tasks whose end decides the state of the run.
+    #[serde(skip)]
+    pub leaves: Vec<TaskIx>,
+    /// Derived by [`Workflow::link`]: name to index.
+    #[serde(skip)]
+    pub by_name: BTreeMap<TaskId, TaskIx>,
+}
+
+/// One declared param of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Param {
+    pub name: String,
+    /// A JSON Schema for the value, without `default`.
+    pub schema: Value,
+    /// `None`: the param must be given.
+    pub default: Option<Value>,
+}
+
+/// A node of the graph.
+#[derive(Debug, Clone, Serialize)]
+pub struct Task {
+    pub id: TaskId,
+    pub description: String,
+    pub group: Option<GroupIx>,
+    pub kind: Kind,
+    /// Direct upstream tasks, each once, sorted; groups already resolved to their tasks. For a teardown also
+    /// every task between it and its setups. Empty for a `finally` task, which waits for all others.
+    pub needs: Vec<TaskIx>,
+    /// Derived by [`Workflow::link`]: setups in whose scope the task is. It waits for them whatever its rule says.
+    pub setups: Vec<TaskIx>,
+    pub trigger_rule: TriggerRule,
+    /// An expression or template; the task is skipped when it comes out false.
+    pub when: Option<Template>,
+    /// The task's own mapping; see [`Workflow::mapping_of`] for one inherited from a group.
+    pub foreach: Option<Foreach>,
+    /// Live instances of a mapped task at a time, in one run.
+    pub max_parallel: Option<u32>,
+    pub work: Work,
+    pub env: BTreeMap<String, Template>,
+    /// Relative to the run's workspace root; `None` is that root.
+    pub workdir: Option<Template>,
+    pub outputs: Vec<OutputDecl>,
+    pub retry: RetryPolicy,
+    /// Of one attempt, from its start.
+    pub timeout: Option<SignedDuration>,
+    /// Between the polite and the forced end of a cancelled attempt.
+    pub grace: SignedDuration,
+    /// `None`: the default pool.
+    pub pool: Option<String>,
+    pub pool_slots: u32,
+    /// Higher goes first.
+    pub priority: i64,
+    /// Waits until the same task succeeded, or was skipped, in the previous run of the workflow.
+    pub depends_on_past: bool,
+    /// Exit codes that mean "nothing to do": the instance is skipped.
+    pub skip_exit_codes: Vec<i32>,
+    /// Evaluated after success: the name or names of the direct downstream tasks to go on with; the others are skipped.
+    pub branch: Option<Template>,
+    pub resources: Resources,
+    pub backend: BackendKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Normal,
+    /// Makes something that a teardown removes.
+    Setup,
+    /// Runs once everything between it and its setups is finished, if a setup succeeded, whatever else failed.
+    Teardown {
+        /// The setups whose work it removes; may be empty.
+        of: Vec<TaskIx>,
+        /// Its failure fails the run; by default it does not.
+        fails_run: bool,
+    },
+    /// Runs when all other tasks are finished, whatever became of them, also when the run is cancelled.
+    Finally,
+}
+
+/// What a task does.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Work {
+    /// Succeeds without a process: a join, a milestone.
+    Noop,
+    /// Scripts in order, on one placement.
+    Steps(Vec<Step>),
+    /// A built-in action by name; strings inside `with` may be templates.
+    Action { uses: String, with: Value },
+}
+
+/// One process inside a task.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Step {
+    pub name: String,
+    pub run: Template,
+    /// Empty: `/bin/sh -e`; else an interpreter and its options, to which the script's path is added.
+    pub shell: Vec<String>,
+    pub env: BTreeMap<String, Template>,
+    pub workdir: Option<Template>,
+    pub timeout: Option<SignedDuration>,
+    /// A failure of this step does not end the task.
+    pub continue_on_error: bool,
+}
+
+/// An output that a task declares. Undeclared `name=value` lines in `$PITCREW_OUTPUT` are outputs too, as texts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputDecl {
+    pub name: String,
+    pub from: OutputSource,
+    pub parse: OutputParse,
+    /// A success without this output is a failure.
+    pub required: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputSource {
+    /// A `name=value` line, or a file of that name, in `$PITCREW_OUTPUT`.
+    Named,
+    /// Everything that the last step wrote to stdout.
+    Stdout,
+    /// A file, relative to the workspace root.
+    File(Template),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OutputParse {
+    /// The text without the line break at its end.
+    Text,
+    Json,
+    Yaml,
+    /// A list of the lines that are not empty.
+    Lines,
+}
+
+/// A set of tasks under one name, to need, map and show them together.
+#[derive(Debug, Clone, Serialize)]
+pub struct Group {
+    /// The full name; its tasks are called `group.task`.
+    pub id: TaskId,
+    pub description: String,
+    pub parent: Option<GroupIx>,
+    pub foreach: Option<Foreach>,
+    pub max_parallel: Option<u32>,
+}
+
+/// Dynamic mapping: one instance per item.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Foreach {
+    pub shape: Shape,
+    /// Name and list of each axis; a list is literal, or one template that gives a list (or an object, mapped as
+    /// `{key, value}` items).
+    pub axes: Vec<(String, Value)>,
+    /// The tasks whose outputs the axes name; sorted. Empty: expanded when the run starts.
+    pub refs: Vec<TaskIx>,
+    /// More items than this fail the task.
+    pub max_items: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shape {
+    Product,
+    Zip,
+}
+
+/// What one attempt holds while it is live. Values may be templates.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Resources {
+    /// A count.
+    pub gpu: Option<Value>,
+    /// Cores: `2`, `0.5` or `500m`.
+    pub cpu: Option<Value>,
+    /// Bytes or `16Gi`.
+    pub memory: Option<Value>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendKind {
+    /// Processes on this machine.
+    Local,
+    /// Nothing real: follows the script in the task's environment; for tests and demonstrations.
+    Fake,
+}
+
+impl BackendKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            BackendKind::Local => "local",
+            BackendKind::Fake => "fake",
+        }
+    }
+}
+
+/// What is mapped together: instance *i* of every task in it belongs to item *i*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MapUnit {
+    Task(TaskIx),
+    Group(GroupIx),
+}
+
+/// The tasks on a path that leads back to where it began, in order.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the tasks need each other in a circle: {}", .0.iter().map(TaskId::as_str).collect::<Vec<_>>().join(" → "))]
+pub struct Cycle(pub Vec<TaskId>);
+
+impl Workflow {
+    /// An empty workflow with the defaults of the native language.
+    pub fn new(id: WorkflowId) -> Self {
+        Workflow {
+            id,
+            description: String::new(),
+            tags: Vec::new(),
+            params: Vec::new(),
+            schedule: None,
+            max_active_runs: 16,
+            max_active_tasks: None,
+            fail_fast: false,
+            timeout: None,
+            workspaces: Vec::new(),
+            env: BTreeMap::new(),
+            tasks: Vec::new(),
+            groups: Vec::new(),
+            downstream: Vec::new(),
+            leaves: Vec::new(),
+            by_name: BTreeMap::new(),
+        }
+    }
+
+    pub fn task(&self, ix: TaskIx) -> &Task {
+        &self.tasks[ix.at()]
+    }
+
+    pub fn group(&self, ix: GroupIx) -> &Group {
+        &self.groups[ix.at()]
+    }
+
+    pub fn indices(&self) -> impl Iterator<Item = TaskIx> + use<> {
+        (0..self.tasks.len() as u32).map(TaskIx)
+    }
+
+    pub fn find(&self, name: &str) -> Option<TaskIx> {
+        let id = TaskId::new(name).ok()?;
+        self.by_name.get(&id).copied()
+    }
+
+    /// The unit that maps a task, if any: the task itself or one of the groups around it.
+    pub fn mapping_of(&self, ix: TaskIx) -> Option<(MapUnit, &Foreach)> {
+        let task = self.task(ix);
+        if let Some(foreach) = &task.foreach {
+            return Some((MapUnit::Task(ix), foreach));
+        }
+        let mut group = task.group;
+        while let Some(at) = group {
+            if let Some(foreach) = &self.group(at).foreach {
+                return Some((MapUnit::Group(at), foreach));
+            }
+            group = self.group(at).parent;
+        }
+        None
+    }
+
+    /// The tasks of a unit, in order.
+    pub fn unit_tasks(&self, unit: MapUnit) -> Vec<TaskIx> {
+        match unit {
+            MapUnit::Task(ix) => vec![ix],
+            MapUnit::Group(group) => {
+                self.indices().filter(|ix| self.is_inside(self.task(*ix).group, group)).collect()
+            }
+        }
+    }
+
+    /// Is `inner` the group `outer` or somewhere inside it?
+    pub fn is_inside(&self, mut inner: Option<GroupIx>, outer: GroupIx) -> bool {
+        while let Some(at) = inner {
+            if at == outer {
+                return true;
+            }
+            inner = self.group(at).parent;
+        }
+        false
+    }
+
+    /// Sorts and completes the edges and fills everything that is derived; to be called once after the tasks are in place.
+    ///
+    /// Adds to each teardown what lies between it and its setups, gives tasks the setups in whose scope they are,
+    /// and finds downstream tasks and leaves. The error names the tasks of one circle.
+    pub fn link(&mut self) -> Result<(), Cycle> {
+        for task in &mut self.tasks {
+            task.needs.sort_unstable();
+            task.needs.dedup();
+        }
+        self.by_name = self.indices().map(|ix| (self.task(ix).id.clone(), ix)).collect();
+        self.downstream = self.reverse_edges();
+        self.check_acyclic()?;
+        self.link_setups();
+        self.downstream = self.reverse_edges();
+        self.leaves = self.indices().filter(|ix| self.decides_run(*ix)).collect();
+        Ok(())
+    }
+
+    fn reverse_edges(&self) -> Vec<Vec<TaskIx>> {
+        let mut downstream = vec![Vec::new(); self.tasks.len()];
+        for ix in self.indices() {
+            for need in &self.task(ix).needs {
+                downstream[need.at()].push(ix);
+            }
+        }
+        downstream
+    }
+
+    /// Kahn's algorithm; what is left over contains a circle, and walking needs inside it finds one.
+    fn check_acyclic(&self) -> Result<(), Cycle> {
+        let mut open: Vec<usize> = self.tasks.iter().map(|t| t.needs.len()).collect();
+        let mut free: Vec<TaskIx> = self.indices().filter(|ix| open[ix.at()] == 0).collect();
+        let mut seen = 0;
+        while let Some(ix) = free.pop() {
+            seen += 1;
+            for down in &self.downstream[ix.at()] {
+                open[down.at()] -= 1;
+                if open[down.at()] == 0 {
+                    free.push(*down);
+                }
+            }
+        }
+        if seen == self.tasks.len() {
+            return Ok(());
+        }
+        let mut at = self.indices().find(|ix| open[ix.at()] > 0).expect("a task is left over");
+        let mut path: Vec<TaskIx> = Vec::new();
+        while !path.contains(&at) {
+            path.push(at);
+            at = *self.task(at).needs.iter().find(|n| open[n.at()] > 0).expect("a task in a circle needs another");
+        }
+        let start = path.iter().position(|ix| *ix == at).expect("just found");
+        let mut names: Vec<TaskId> = path[start..].iter().rev().map(|ix| self.task(*ix).id.clone()).collect();
+        names.push(names[0].clone());
+        Err(Cycle(names))
+    }
+
+    fn reach(&self, from: TaskIx, edges: impl Fn(TaskIx) -> Vec<TaskIx>) -> Vec<bool> {
+        let mut seen = vec![false; self.tasks.len()];
+        let mut stack = edges(from);
+        while let Some(ix) = stack.pop() {
+            if !std::mem::replace(&mut seen[ix.at()], true) {
+                stack.extend(edges(ix));
+            }
+        }
+        seen
+    }
+
+    fn link_setups(&mut self) {
+        let setups: Vec<TaskIx> = self.indices().filter(|ix| self.task(*ix).kind == Kind::Setup).collect();
+        for setup in setups {
+            let below = self.reach(setup, |ix| self.downstream[ix.at()].clone());
+            let teardowns: Vec<TaskIx> = self
+                .indices()
+                .filter(|ix| matches!(&self.task(*ix).kind, Kind::Teardown { of, .. } if of.contains(&setup)))
+                .collect();
+            let mut scope = vec![false; self.tasks.len()];
+            if teardowns.is_empty() {
+                scope.clone_from(&below);
+            }
+            for teardown in teardowns {
+                let above = self.reach(teardown, |ix| self.task(ix).needs.clone());
+                let between: Vec<TaskIx> =
+                    self.indices().filter(|ix| below[ix.at()] && above[ix.at()] && *ix != teardown).collect();
+                for ix in &between {
+                    scope[ix.at()] = true;
+                }
+                let needs = &mut self.tasks[teardown.at()].needs;
+                needs.extend(between);
+                needs.push(setup);
+                needs.sort_unstable();
+                needs.dedup();
+            }
+            for ix in 0..self.tasks.len() {
+                if scope[ix] && !matches!(self.tasks[ix].kind, Kind::Teardown { .. } | Kind::Finally) {
+                    self.tasks[ix].setups.push(setup);
+                }
+            }
+        }
+    }
+
+    /// A task decides the run's state if nothing that counts comes after it. `finally` tasks always count;
+    /// a teardown counts only if it says so.
+    fn decides_run(&self, ix: TaskIx) -> bool {
+        match self.task(ix).kind {
+            Kind::Finally => true,
+            Kind::Teardown { fails_run, .. } => fails_run && self.only_ignorable_follow(ix),
+            Kind::Normal | Kind::Setup => self.only_ignorable_follow(ix),
+        }
+    }
+
+    fn only_ignorable_follow(&self, ix: TaskIx) -> bool {
+        self.downstream[ix.at()]
+            .iter()
+            .all(|down| matches!(self.task(*down).kind, Kind::Teardown { fails_run: false, .. }))
+    }
+}
+
+impl Task {
+    /// A task with the defaults of the native language.
+    pub fn new(id: TaskId, work: Work) -> Self {
+        Task {
+            id,
+            description: String::new(),
+            group: None,
+            kind: Kind::Normal,
+            needs: Vec::new(),
+            setups: Vec::new(),
+            trigger_rule: TriggerRule::AllSuccess,
+            when: None,
+            foreach: None,
+            max_parallel: None,
+            work,
+            env: BTreeMap::new(),
+            workdir: None,
+            outputs: Vec::new(),
+            retry: RetryPolicy::default(),
+            timeout: None,
+            grace: SignedDuration::from_secs(10),
+            pool: None,
+            pool_slots: 1,
+            priority: 0,
+            depends_on_past: false,
+            skip_exit_codes: vec![99],
+            branch: None,
+            resources: Resources::default(),
+            backend: BackendKind::Local,
+        }
+    }
+
+    pub fn is_teardown(&self) -> bool {
+        matches!(self.kind, Kind::Teardown { .. })
+    }
+}
