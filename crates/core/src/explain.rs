@@ -1,0 +1,201 @@
+//! "Why is this not running?", answered from the same facts that the engine decides by.
+
+use std::fmt;
+
+use jiff::Timestamp;
+
+use crate::admission::{Admission, Blocked};
+use crate::engine::record::RunStop;
+use crate::engine::{Held, Run, Slot};
+use crate::ir::{Kind, TaskIx};
+use crate::state::{RunState, State};
+use crate::trigger_rule::{TriggerRule, Verdict};
+
+/// One reason; its text is a sentence without its subject, the task.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reason {
+    /// It is not waiting: the state, and what is known about it.
+    Is {
+        state: State,
+        message: String,
+    },
+    /// It will not run, because this task before it failed.
+    HeldUpBy {
+        task: String,
+    },
+    RunNotBegun,
+    RunStopped(RunStop),
+    RunEnded(RunState),
+    WaitsForTask {
+        task: String,
+        state: State,
+    },
+    /// More tasks than are worth listing.
+    WaitsForMore(usize),
+    WaitsForSetup {
+        task: String,
+        state: State,
+    },
+    WaitsForAll {
+        open: u32,
+    },
+    WaitsForRule {
+        rule: TriggerRule,
+    },
+    WaitsForItems {
+        task: String,
+    },
+    WaitsForPast,
+    WaitsUntil(Timestamp),
+    HeldByLimit(Held),
+    InLine(Blocked),
+    AskedForSlot,
+    StartRequested,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Reason::Is { state, message } if message.is_empty() => write!(f, "is {state}"),
+            Reason::Is { state, message } => write!(f, "is {state}: {}", message.lines().last().unwrap_or("")),
+            Reason::HeldUpBy { task } => write!(f, "did not run: `{task}` failed"),
+            Reason::RunNotBegun => f.write_str("waits for its run to begin (`max_active_runs`)"),
+            Reason::RunStopped(RunStop::Cancelled { by }) => write!(f, "will not run: {by} cancelled the run"),
+            Reason::RunStopped(RunStop::TimedOut) => f.write_str("will not run: the run timed out"),
+            Reason::RunStopped(RunStop::FailFast { task }) => write!(f, "will not run: `{task}` failed (`fail_fast`)"),
+            Reason::RunEnded(state) => write!(f, "will not run: the run is over ({state})"),
+            Reason::WaitsForTask { task, state } => write!(f, "waits for `{task}`, which is {state}"),
+            Reason::WaitsForMore(count) => write!(f, "waits for {count} more tasks"),
+            Reason::WaitsForSetup { task, state } => write!(f, "waits for the setup `{task}`, which is {state}"),
+            Reason::WaitsForAll { open } => write!(f, "waits for the end of all other tasks; {open} are open"),
+            Reason::WaitsForRule { rule } => write!(f, "waits for its trigger rule `{}`", rule.name()),
+            Reason::WaitsForItems { task } => {
+                write!(f, "waits for the items of its `foreach`, which come from `{task}`")
+            }
+            Reason::WaitsForPast => f.write_str("waits for the same task of the previous run (`depends_on_past`)"),
+            Reason::WaitsUntil(at) => write!(f, "waits until {at} for its next try"),
+            Reason::HeldByLimit(Held::ByRun(max)) => {
+                write!(f, "waits: {max} tasks of the run are active (`max_active_tasks`)")
+            }
+            Reason::HeldByLimit(Held::ByTask(max)) => {
+                write!(f, "waits: {max} of its instances are active (`max_parallel`)")
+            }
+            Reason::HeldByLimit(Held::ByGroup(max)) => {
+                write!(f, "waits: {max} instances of its group are under way (`max_parallel`)")
+            }
+            Reason::InLine(blocked) => write!(f, "waits for a slot: {blocked}"),
+            Reason::AskedForSlot => f.write_str("has asked for a slot"),
+            Reason::StartRequested => f.write_str("has its slot and is being started"),
+        }
+    }
+}
+
+/// How many upstream tasks are listed by name.
+const LISTED: usize = 8;
+
+impl Run {
+    /// Why the instance is not running; one reason if it is, or is over. `admission` is asked for its part if given.
+    pub fn explain(&self, slot: Slot, admission: Option<&Admission>) -> Vec<Reason> {
+        let instance = self.instance(slot);
+        match instance.state {
+            State::Queued => vec![Reason::StartRequested],
+            State::UpForRetry { at } | State::UpForReschedule { at } => vec![Reason::WaitsUntil(at)],
+            State::Scheduled => {
+                if !instance.offered() {
+                    return self.held(slot).map(Reason::HeldByLimit).into_iter().collect();
+                }
+                let why = admission.and_then(|admission| admission.why(self.record.key, slot));
+                vec![why.map_or(Reason::AskedForSlot, Reason::InLine)]
+            }
+            State::None => self.why_not_ready(slot),
+            State::UpstreamFailed => self.what_failed(slot),
+            State::Running
+            | State::Success
+            | State::Failed
+            | State::Skipped
+            | State::Deferred
+            | State::Recovering
+            | State::Removed => {
+                vec![Reason::Is { state: instance.state, message: instance.message.clone() }]
+            }
+        }
+    }
+
+    /// The failures that an instance was held up by, also those further up.
+    fn what_failed(&self, slot: Slot) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        let mut seen = std::collections::BTreeSet::from([slot]);
+        let mut open = std::collections::VecDeque::from([slot]);
+        while let Some(at) = open.pop_front() {
+            let task = self.workflow.task(at.task);
+            for up in task.needs.iter().chain(&task.setups).flat_map(|need| self.upstream_slots(at, *need)) {
+                match self.instance(up).state {
+                    State::Failed if seen.insert(up) && reasons.len() < LISTED => {
+                        reasons.push(Reason::HeldUpBy { task: self.name_of(up) });
+                    }
+                    State::UpstreamFailed if seen.insert(up) => open.push_back(up),
+                    _ => {}
+                }
+            }
+        }
+        if reasons.is_empty() {
+            reasons.push(Reason::Is { state: State::UpstreamFailed, message: String::new() });
+        }
+        reasons
+    }
+
+    fn name_of(&self, slot: Slot) -> String {
+        let id = &self.workflow.task(slot.task).id;
+        if self.map_index(slot) >= 0 { format!("{id}[{}]", slot.index) } else { id.to_string() }
+    }
+
+    fn why_not_ready(&self, slot: Slot) -> Vec<Reason> {
+        match self.record.state {
+            RunState::Queued => return vec![Reason::RunNotBegun],
+            RunState::Running => {}
+            state => return vec![Reason::RunEnded(state)],
+        }
+        if let Some(stop) = &self.record.stop
+            && !self.is_cleanup(slot.task)
+        {
+            return vec![Reason::RunStopped(stop.clone())];
+        }
+        match self.verdict(slot) {
+            Verdict::Wait => self.what_is_open(slot),
+            _ if !self.past_allows(slot.task) => vec![Reason::WaitsForPast],
+            _ => match self.waits_for_items_of(slot) {
+                Some(task) => vec![Reason::WaitsForItems { task: self.workflow.task(task).id.to_string() }],
+                None => vec![Reason::WaitsForRule { rule: self.workflow.task(slot.task).trigger_rule }],
+            },
+        }
+    }
+
+    fn what_is_open(&self, slot: Slot) -> Vec<Reason> {
+        let task = self.workflow.task(slot.task);
+        if task.kind == Kind::Finally && self.open_ordinary() > 0 {
+            return vec![Reason::WaitsForAll { open: self.open_ordinary() }];
+        }
+        let is_open = |up: &Slot| !self.instance(*up).state.is_final();
+        let name = |up: Slot| self.name_of(up);
+        let of = |tasks: &[TaskIx]| -> Vec<Slot> {
+            tasks.iter().flat_map(|other| self.upstream_slots(slot, *other)).filter(is_open).collect()
+        };
+        let setups = of(&task.setups);
+        let mut reasons: Vec<Reason> = setups
+            .iter()
+            .map(|up| Reason::WaitsForSetup { task: name(*up), state: self.instance(*up).state })
+            .collect();
+        let needs: Vec<Slot> = of(&task.needs).into_iter().filter(|up| !setups.contains(up)).collect();
+        reasons
+            .extend(needs.iter().map(|up| Reason::WaitsForTask { task: name(*up), state: self.instance(*up).state }));
+        if reasons.len() > LISTED {
+            let more = reasons.len() - LISTED;
+            reasons.truncate(LISTED);
+            reasons.push(Reason::WaitsForMore(more));
+        }
+        if reasons.is_empty() {
+            reasons.push(Reason::WaitsForRule { rule: task.trigger_rule });
+        }
+        reasons
+    }
+}

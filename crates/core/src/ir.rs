@@ -63,7 +63,7 @@ pub struct Workflow {
     pub env: BTreeMap<String, Template>,
     pub tasks: Vec<Task>,
     pub groups: Vec<Group>,
-    /// Derived by [`Workflow::link`]: who needs task *i*, `finally` tasks left out.
+    /// Derived by [`Workflow::link`]: who needs task *i*.
     #[serde(skip)]
     pub downstream: Vec<Vec<TaskIx>>,
     /// Derived by [`Workflow::link`]: the tasks whose end decides the state of the run.
@@ -92,7 +92,8 @@ pub struct Task {
     pub group: Option<GroupIx>,
     pub kind: Kind,
     /// Direct upstream tasks, each once, sorted; groups already resolved to their tasks. For a teardown also
-    /// every task between it and its setups. Empty for a `finally` task, which waits for all others.
+    /// every task between it and its setups. A `finally` task waits for all ordinary ones without naming them; here
+    /// it names other `finally` tasks, whose end it awaits too.
     pub needs: Vec<TaskIx>,
     /// Derived by [`Workflow::link`]: setups in whose scope the task is. It waits for them whatever its rule says.
     pub setups: Vec<TaskIx>,
@@ -336,9 +337,7 @@ impl Workflow {
     pub fn unit_tasks(&self, unit: MapUnit) -> Vec<TaskIx> {
         match unit {
             MapUnit::Task(ix) => vec![ix],
-            MapUnit::Group(group) => {
-                self.indices().filter(|ix| self.is_inside(self.task(*ix).group, group)).collect()
-            }
+            MapUnit::Group(group) => self.indices().filter(|ix| self.is_inside(self.task(*ix).group, group)).collect(),
         }
     }
 
@@ -446,9 +445,9 @@ impl Workflow {
                 needs.sort_unstable();
                 needs.dedup();
             }
-            for ix in 0..self.tasks.len() {
-                if scope[ix] && !matches!(self.tasks[ix].kind, Kind::Teardown { .. } | Kind::Finally) {
-                    self.tasks[ix].setups.push(setup);
+            for (task, inside) in self.tasks.iter_mut().zip(scope) {
+                if inside && !matches!(task.kind, Kind::Teardown { .. } | Kind::Finally) {
+                    task.setups.push(setup);
                 }
             }
         }

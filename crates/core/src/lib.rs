@@ -10,6 +10,7 @@ pub mod explain;
 pub mod id;
 pub mod ir;
 pub mod retry;
+pub mod sim;
 pub mod state;
 pub mod timetable;
 pub mod trigger_rule;

@@ -104,9 +104,8 @@ mod tests {
     #[test]
     fn neighbours_are_spread() {
         let policy = RetryPolicy { backoff: 2.0, delay: SignedDuration::from_secs(60), ..Default::default() };
-        let mut delays: Vec<_> = (0..50)
-            .map(|i| policy.delay_after(&AttemptId { map_index: i, ..attempt(1) }, 1).as_secs() / 6)
-            .collect();
+        let mut delays: Vec<_> =
+            (0..50).map(|i| policy.delay_after(&AttemptId { map_index: i, ..attempt(1) }, 1).as_secs() / 6).collect();
         delays.sort_unstable();
         delays.dedup();
         assert!(delays.len() >= 8, "50 delays fell into only {} of 10 slots", delays.len());

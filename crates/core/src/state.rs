@@ -25,9 +25,13 @@ pub enum State {
     Skipped,
     UpstreamFailed,
     /// Failed, and will be tried again at `at`.
-    UpForRetry { at: Timestamp },
+    UpForRetry {
+        at: Timestamp,
+    },
     /// Looked, found nothing, and will look again at `at`; not a failure.
-    UpForReschedule { at: Timestamp },
+    UpForReschedule {
+        at: Timestamp,
+    },
     /// Waits for an outside event without holding a slot.
     Deferred,
     /// Stopped by a suspected fault of its machine; restarts when the machine is repaired.
@@ -51,8 +55,12 @@ pub enum Change {
     Skip,
     /// What it needs has failed.
     FailUpstream,
-    Retry { at: Timestamp },
-    Reschedule { at: Timestamp },
+    Retry {
+        at: Timestamp,
+    },
+    Reschedule {
+        at: Timestamp,
+    },
     Defer,
     /// The time of a retry or reschedule came, or the awaited event did.
     Resume,
@@ -85,101 +93,231 @@ impl State {
         let next = match change {
             C::Ready => match self {
                 S::None => S::Scheduled,
-                S::Scheduled | S::Queued | S::Running | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Admit => match self {
                 S::Scheduled => S::Queued,
-                S::None | S::Queued | S::Running | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::None
+                | S::Queued
+                | S::Running
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Start => match self {
                 S::Queued => S::Running,
-                S::None | S::Scheduled | S::Running | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::None
+                | S::Scheduled
+                | S::Running
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             // A task without a process succeeds from `scheduled`; a short one may end before its start is told.
             C::Succeed => match self {
                 S::Scheduled | S::Queued | S::Running | S::Deferred => S::Success,
-                S::None | S::Success | S::Failed | S::Skipped | S::UpstreamFailed | S::UpForRetry { .. }
-                | S::UpForReschedule { .. } | S::Recovering | S::Removed => return illegal,
+                S::None
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Recovering
+                | S::Removed => return illegal,
             },
             // An instance can fail before it has an attempt: its template may not render.
             C::Fail => match self {
-                S::None | S::Scheduled | S::Queued | S::Running | S::UpForRetry { .. } | S::UpForReschedule { .. }
-                | S::Deferred | S::Recovering => S::Failed,
+                S::None
+                | S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering => S::Failed,
                 S::Success | S::Failed | S::Skipped | S::UpstreamFailed | S::Removed => return illegal,
             },
             C::Skip => match self {
-                S::None | S::Scheduled | S::Queued | S::Running | S::UpForRetry { .. } | S::UpForReschedule { .. }
-                | S::Deferred | S::Recovering => S::Skipped,
+                S::None
+                | S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering => S::Skipped,
                 S::Success | S::Failed | S::Skipped | S::UpstreamFailed | S::Removed => return illegal,
             },
             C::FailUpstream => match self {
                 S::None => S::UpstreamFailed,
-                S::Scheduled | S::Queued | S::Running | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Retry { at } => match self {
                 S::Queued | S::Running | S::Deferred => S::UpForRetry { at },
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Recovering | S::Removed => return illegal,
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Recovering
+                | S::Removed => return illegal,
             },
             C::Reschedule { at } => match self {
                 S::Queued | S::Running => S::UpForReschedule { at },
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Defer => match self {
                 S::Queued | S::Running => S::Deferred,
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Resume => match self {
                 S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering => S::Scheduled,
-                S::None | S::Scheduled | S::Queued | S::Running | S::Success | S::Failed | S::Skipped
-                | S::UpstreamFailed | S::Removed => return illegal,
+                S::None
+                | S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::Removed => return illegal,
             },
             C::Recover => match self {
                 S::Queued | S::Running => S::Recovering,
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => {
                     return illegal;
                 }
             },
             C::Remove => match self {
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } => S::Removed,
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. } => S::Removed,
                 S::Queued | S::Running | S::Deferred | S::Recovering | S::Removed => return illegal,
             },
             // What runs is cancelled first; the engine clears it when its end is reported.
             C::Clear => match self {
-                S::None | S::Scheduled | S::Success | S::Failed | S::Skipped | S::UpstreamFailed
-                | S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Removed => {
-                    S::None
-                }
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Removed => S::None,
                 S::Queued | S::Running => return illegal,
             },
             C::MarkSuccess => match self {
-                S::None | S::Scheduled | S::Failed | S::Skipped | S::UpstreamFailed | S::UpForRetry { .. }
-                | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Success => S::Success,
+                S::None
+                | S::Scheduled
+                | S::Failed
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Success => S::Success,
                 S::Queued | S::Running | S::Removed => return illegal,
             },
             C::MarkFailed => match self {
-                S::None | S::Scheduled | S::Success | S::Skipped | S::UpstreamFailed | S::UpForRetry { .. }
-                | S::UpForReschedule { .. } | S::Deferred | S::Recovering | S::Failed => S::Failed,
+                S::None
+                | S::Scheduled
+                | S::Success
+                | S::Skipped
+                | S::UpstreamFailed
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering
+                | S::Failed => S::Failed,
                 S::Queued | S::Running | S::Removed => return illegal,
             },
         };
@@ -190,8 +328,14 @@ impl State {
     pub fn is_final(self) -> bool {
         match self {
             State::Success | State::Failed | State::Skipped | State::UpstreamFailed | State::Removed => true,
-            State::None | State::Scheduled | State::Queued | State::Running | State::UpForRetry { .. }
-            | State::UpForReschedule { .. } | State::Deferred | State::Recovering => false,
+            State::None
+            | State::Scheduled
+            | State::Queued
+            | State::Running
+            | State::UpForRetry { .. }
+            | State::UpForReschedule { .. }
+            | State::Deferred
+            | State::Recovering => false,
         }
     }
 

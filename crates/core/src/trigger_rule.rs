@@ -81,8 +81,14 @@ impl Counts {
                 }
             }
             State::Removed => bump(&mut self.removed),
-            State::None | State::Scheduled | State::Queued | State::Running | State::UpForRetry { .. }
-            | State::UpForReschedule { .. } | State::Deferred | State::Recovering => {}
+            State::None
+            | State::Scheduled
+            | State::Queued
+            | State::Running
+            | State::UpForRetry { .. }
+            | State::UpForReschedule { .. }
+            | State::Deferred
+            | State::Recovering => {}
         }
     }
 }

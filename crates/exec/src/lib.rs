@@ -1,1 +1,27 @@
+//! Where attempts run: the [`Backend`] contract and its implementations, and what they share.
+//!
+//! Nothing here decides anything. A backend starts what it is told to start and reports what is true; the engine
+//! in `pitcrew-core` draws the conclusions.
 
+mod attempt_dir;
+pub mod backend;
+pub mod capabilities;
+mod clock;
+pub mod fake;
+pub mod git;
+pub mod gpu;
+pub mod local;
+pub mod log;
+pub mod outputs;
+mod program;
+pub mod publish;
+pub mod python;
+pub mod report;
+pub mod spec;
+
+pub use backend::{
+    Backend, BackendError, BackendEvent, Ended, EventSender, GpuUsage, Handle, Observation, StepEnded, Usage,
+};
+pub use capabilities::Capabilities;
+pub use log::{LogChunk, LogRecord, LogStream};
+pub use spec::{AttemptSpec, Command, Limits, StepSpec};

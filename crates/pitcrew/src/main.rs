@@ -1,1 +1,22 @@
-fn main() {}
+//! Pitcrew: runs workflows and CI on GPU machines.
+
+mod actions;
+mod app;
+mod catalog;
+mod cli;
+mod clock;
+mod config;
+mod demo;
+mod folder;
+mod paths;
+mod scheduler;
+mod server;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::internal(std::env::args_os()) {
+        Some(code) => code,
+        None => cli::main(),
+    }
+}

@@ -1,2 +1,216 @@
+//! The limits inside a run: `max_active_tasks`, a task's `max_parallel`, a mapped group's `max_parallel`.
+//!
+//! Invariant: an instance that is `scheduled` is either offered to the admission or in [`Waiting`], never both; and
+//! nothing waits here that the limits would let go. Whatever has a limit goes through [`Waiting`], so that what became
+//! ready just now does not overtake what is better and was ready before.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::apply::Step;
+use super::{Offer, Run, Slot};
+use crate::ir::{GroupIx, MapUnit, TaskIx};
+use crate::state::State;
+
+/// Scheduled instances that a limit holds back, by priority, then task, then map index.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Waiting;
+pub(super) struct Waiting(BTreeMap<(Reverse<i64>, TaskIx), BTreeSet<u32>>);
+
+impl Waiting {
+    pub fn contains(&self, priority: i64, slot: Slot) -> bool {
+        self.0.get(&(Reverse(priority), slot.task)).is_some_and(|set| set.contains(&slot.index))
+    }
+
+    fn insert(&mut self, priority: i64, slot: Slot) {
+        self.0.entry((Reverse(priority), slot.task)).or_default().insert(slot.index);
+    }
+
+    fn remove(&mut self, priority: i64, slot: Slot) {
+        let key = (Reverse(priority), slot.task);
+        if let Some(set) = self.0.get_mut(&key) {
+            set.remove(&slot.index);
+            if set.is_empty() {
+                self.0.remove(&key);
+            }
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What holds a scheduled instance back inside its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// `max_active_tasks` of the workflow.
+    ByRun(u32),
+    /// `max_parallel` of the task.
+    ByTask(u32),
+    /// `max_parallel` of the mapped group.
+    ByGroup(u32),
+}
+
+impl Run {
+    /// The limit that stands against offering this instance now.
+    pub(crate) fn held(&self, slot: Slot) -> Option<Held> {
+        if let Some(max) = self.workflow.max_active_tasks
+            && self.active >= max
+        {
+            return Some(Held::ByRun(max));
+        }
+        if let Some(max) = self.workflow.task(slot.task).max_parallel
+            && self.tasks[slot.task.at()].active >= max
+        {
+            return Some(Held::ByTask(max));
+        }
+        let (group, max) = self.group_limit(slot.task)?;
+        let under_way = &self.groups[group.at()].under_way;
+        let held = !under_way.contains(&slot.index) && under_way.len() as u32 >= max;
+        held.then_some(Held::ByGroup(max))
+    }
+
+    /// The instance no longer holds or asks for anything.
+    pub(super) fn leave(&mut self, slot: Slot) {
+        self.active -= 1;
+        self.tasks[slot.task.at()].active -= 1;
+    }
+
+    pub(super) fn enter(&mut self, slot: Slot) {
+        self.active += 1;
+        self.tasks[slot.task.at()].active += 1;
+        if let Some((group, _)) = self.group_limit(slot.task) {
+            self.groups[group.at()].under_way.insert(slot.index);
+        }
+    }
+
+    /// The mapped group of a task, if it has a `max_parallel`.
+    pub(super) fn group_limit(&self, task: TaskIx) -> Option<(GroupIx, u32)> {
+        let Some(MapUnit::Group(group)) = self.tasks[task.at()].unit else { return None };
+        Some((group, self.workflow.group(group).max_parallel?))
+    }
+
+    fn is_limited(&self, task: TaskIx) -> bool {
+        self.workflow.max_active_tasks.is_some()
+            || self.workflow.task(task).max_parallel.is_some()
+            || self.group_limit(task).is_some()
+    }
+
+    /// Is something at this index of a mapped group ready, live, or between two tries?
+    pub(super) fn goes_on(&self, group: GroupIx, index: u32) -> bool {
+        self.groups[group.at()].tasks.iter().any(|task| {
+            let state = self.get(Slot::new(*task, index)).map_or(State::None, |instance| instance.state);
+            state != State::None && !state.is_final()
+        })
+    }
+}
+
+impl Step<'_> {
+    /// Offers a scheduled instance to the admission; by way of the limits, if it has any.
+    pub(super) fn offer(&mut self, slot: Slot) {
+        if self.run.is_limited(slot.task) {
+            let priority = self.run.workflow.task(slot.task).priority;
+            self.run.waiting.insert(priority, slot);
+        } else {
+            self.ask(slot);
+        }
+    }
+
+    fn ask(&mut self, slot: Slot) {
+        let demand = match self.eval.demand(self.run, slot) {
+            Ok(demand) => demand,
+            Err(error) => return self.fail(slot, error),
+        };
+        self.run.enter(slot);
+        self.run.instance_mut(slot).offered = true;
+        let task = self.run.workflow.task(slot.task);
+        self.fx.offers.push(Offer {
+            slot,
+            pool: task.pool.clone(),
+            pool_slots: task.pool_slots,
+            priority: task.priority,
+            demand,
+        });
+    }
+
+    /// Takes back whatever a scheduled instance asked for.
+    pub(super) fn withdraw(&mut self, slot: Slot) {
+        if std::mem::take(&mut self.run.instance_mut(slot).offered) {
+            self.run.leave(slot);
+            self.fx.withdrawn.push(slot);
+        } else {
+            let priority = self.run.workflow.task(slot.task).priority;
+            self.run.waiting.remove(priority, slot);
+        }
+    }
+
+    /// Leaves only the newest offer of each instance that still asks.
+    pub(super) fn drop_dead_offers(&mut self) {
+        if self.fx.withdrawn.is_empty() || self.fx.offers.is_empty() {
+            return;
+        }
+        let mut seen = BTreeSet::new();
+        self.fx.offers.reverse();
+        self.fx.offers.retain(|offer| self.run.instance(offer.slot).offered && seen.insert(offer.slot));
+        self.fx.offers.reverse();
+    }
+
+    /// Takes their place from indices of mapped groups at which nothing goes on.
+    pub(super) fn free_groups(&mut self) {
+        for (group, index) in std::mem::take(&mut self.left) {
+            if !self.run.goes_on(group, index) {
+                self.run.groups[group.at()].under_way.remove(&index);
+            }
+        }
+    }
+
+    /// Offers what the limits let go by now, best first. Says whether there was any.
+    pub(super) fn offer_waiting(&mut self) -> bool {
+        if self.run.waiting.is_empty() {
+            return false;
+        }
+        let going = self.run.pick_waiting();
+        for (priority, slot) in &going {
+            // A bad demand before this one may have stopped the run.
+            if self.run.instance(*slot).state == State::Scheduled {
+                self.run.waiting.remove(*priority, *slot);
+                self.ask(*slot);
+            }
+        }
+        !going.is_empty()
+    }
+}
+
+impl Run {
+    /// What may go, in order, each counted against the limits of those behind it.
+    fn pick_waiting(&self) -> Vec<(i64, Slot)> {
+        let mut going = Vec::new();
+        let mut entering: BTreeMap<GroupIx, BTreeSet<u32>> = BTreeMap::new();
+        let max = self.workflow.max_active_tasks.unwrap_or(u32::MAX);
+        let mut room = max.saturating_sub(self.active) as usize;
+        for ((Reverse(priority), task), indices) in &self.waiting.0 {
+            if room == 0 {
+                break;
+            }
+            let limit = self.workflow.task(*task).max_parallel.unwrap_or(u32::MAX);
+            let open = limit.saturating_sub(self.tasks[task.at()].active) as usize;
+            let open = open.min(room);
+            let picked: Vec<u32> = match self.group_limit(*task) {
+                None => indices.iter().copied().take(open).collect(),
+                Some((group, max)) => {
+                    let entering = entering.entry(group).or_default();
+                    let inside: BTreeSet<u32> = self.groups[group.at()].under_way.union(entering).copied().collect();
+                    let places = (max as usize).saturating_sub(inside.len());
+                    let begun = inside.iter().copied().filter(|index| indices.contains(index));
+                    let fresh = indices.iter().copied().filter(|index| !inside.contains(index)).take(places);
+                    let picked: Vec<u32> = begun.chain(fresh).take(open).collect();
+                    entering.extend(&picked);
+                    picked
+                }
+            };
+            room -= picked.len();
+            going.extend(picked.into_iter().map(|index| (*priority, Slot::new(*task, index))));
+        }
+        going
+    }
+}

@@ -6,9 +6,12 @@
 //! [`Run::sanity_check`] derives every invariant anew and is called after each step of the simulator.
 
 mod apply;
+mod attempt;
 mod limits;
 mod mapping;
+mod ready;
 pub mod record;
+mod repeat;
 mod restore;
 mod sanity;
 #[cfg(test)]
@@ -27,6 +30,7 @@ use crate::ir::{MapUnit, TaskIx, Workflow};
 use crate::state::{Change, Exit, State};
 use crate::trigger_rule::Counts;
 
+pub use limits::Held;
 use record::{RunRecord, Stop};
 pub use view::{Outputs, Upstream};
 
@@ -84,7 +88,8 @@ pub enum Event {
     Started { slot: Slot, attempt: u32, at: Timestamp },
     /// The backend says that the attempt ended.
     Ended { slot: Slot, attempt: u32, report: Report },
-    /// Whether the same task of the previous run lets this one go; asked for by `depends_on_past`.
+    /// Whether the same task of the previous run lets this one go; asked for by `depends_on_past`. Not kept: to be
+    /// told again after a restart, and whenever it changes.
     Past { task: TaskIx, allows: bool },
     /// Somebody wants the run to stop.
     Cancel { by: String },
@@ -98,6 +103,8 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub exit: Exit,
+    /// When it began, by the backend's clock, if that is known.
+    pub started_at: Option<Timestamp>,
     /// When it ended, by the backend's clock.
     pub at: Timestamp,
     /// Makes a failure of an exit code 0: a declared output that is missing or cannot be read.
@@ -107,18 +114,22 @@ pub struct Report {
     pub outputs: BTreeMap<String, Value>,
 }
 
-/// What must be written and done. Written first: `changed`, `run_changed`. Then the rest.
+/// What must be written and done. `released`, `withdrawn` and `offers` concern memory alone and are done at once, in
+/// this order: an instance may give back and ask again in one step. What is started or ended waits until `changed`,
+/// `run_changed` and `expanded` are written.
 #[derive(Debug, Default, PartialEq)]
 pub struct Effects {
     /// Rows to write; each once, in its newest state.
     pub changed: BTreeSet<Slot>,
     pub run_changed: bool,
-    /// Offer these to the admission.
-    pub offers: Vec<Offer>,
-    /// Take these offers back.
-    pub withdrawn: Vec<Slot>,
+    /// Mapped tasks whose items were found: their row of map index [`UNMAPPED`], if there is one, is to be deleted.
+    pub expanded: Vec<TaskIx>,
     /// Their attempt has ended: give back what it held.
     pub released: Vec<Slot>,
+    /// Take these offers back.
+    pub withdrawn: Vec<Slot>,
+    /// Offer these to the admission.
+    pub offers: Vec<Offer>,
     /// Start these attempts.
     pub launch: Vec<Launch>,
     /// End these attempts.
@@ -177,6 +188,8 @@ pub struct Run {
     timers: BTreeSet<(Timestamp, Timer)>,
     /// Scheduled instances held back by the limits of the run or of their task.
     waiting: limits::Waiting,
+    /// The `finally` tasks.
+    finals: Vec<TaskIx>,
     /// Final states of all tasks but `finally` ones.
     ordinary: Counts,
     /// Instances that are not final, of `finally` tasks.
@@ -189,19 +202,30 @@ pub struct Run {
 
 #[derive(Debug, Clone, Default)]
 struct TaskRun {
+    /// What maps it, if anything does.
+    unit: Option<MapUnit>,
     /// Mapped, and its items are known.
     expanded: bool,
+    /// An instance was cleared, and is without an item: they are found anew before an instance starts.
+    stale: bool,
     instances: Vec<Instance>,
     /// Offered or live.
     active: u32,
     /// What the previous run says, for `depends_on_past`; `None` until it is told.
     past: Option<bool>,
+    /// Those it needs that have a `branch`.
+    branches: Vec<TaskIx>,
+    /// Those that go by this one without needing it: the scope of a setup, what is mapped over its outputs.
+    listeners: Vec<TaskIx>,
 }
 
-/// The mapping of a group: which indices are under way, for `max_parallel`.
+/// The mapping of a group: which indices are under way, for `max_parallel`. An index at which all that is left waits
+/// for something else gives its place up; it would wait for ever for tasks that need all indices.
 #[derive(Debug, Clone, Default)]
 struct GroupRun {
-    /// Indices of which a task was offered while not all are final.
+    /// The tasks of the group, if it is mapped.
+    tasks: Vec<TaskIx>,
+    /// Indices at which an instance was offered and one is still going on: ready, live, or between two tries.
     under_way: BTreeSet<u32>,
 }
 
@@ -225,6 +249,13 @@ pub struct Instance {
     upstream: Counts,
     /// Between its offer to the admission and its admission.
     offered: bool,
+}
+
+impl Instance {
+    /// Is it in line at the admission?
+    pub(crate) fn offered(&self) -> bool {
+        self.offered
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -289,6 +320,16 @@ impl Run {
 
     fn instance_mut(&mut self, slot: Slot) -> &mut Instance {
         &mut self.tasks[slot.task.at()].instances[slot.index as usize]
+    }
+
+    /// Instances that hold a slot and an attempt; after a restart each is looked up at its backend.
+    pub fn live_slots(&self) -> Vec<Slot> {
+        self.all_slots().filter(|slot| self.instance(*slot).state.is_live()).collect()
+    }
+
+    /// Instances of ordinary tasks that are not final.
+    pub(crate) fn open_ordinary(&self) -> u32 {
+        self.ordinary.total - self.ordinary.done()
     }
 
     fn is_finally(&self, task: TaskIx) -> bool {

@@ -68,10 +68,14 @@ pub struct RunRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum RunStop {
-    Cancelled { by: String },
+    Cancelled {
+        by: String,
+    },
     TimedOut,
     /// `fail_fast`, with the task that failed.
-    FailFast { task: TaskId },
+    FailFast {
+        task: TaskId,
+    },
 }
 
 /// The row of a task instance.

@@ -1,0 +1,119 @@
+//! Every invariant of a run, derived anew from its states. Called after each step of the simulator and of the tests.
+
+use std::collections::BTreeSet;
+
+use super::{Run, Slot, Timer};
+use crate::ir::GroupIx;
+use crate::state::{RunState, State};
+use crate::trigger_rule::Verdict;
+
+impl Run {
+    /// Panics with the first invariant that does not hold.
+    pub fn sanity_check(&self) {
+        let running = self.record.state == RunState::Running;
+        let (mut active, mut by_task) = (0, vec![0; self.tasks.len()]);
+        let mut timers = BTreeSet::new();
+        for slot in self.all_slots() {
+            let instance = self.instance(slot);
+            let id = &self.workflow.task(slot.task).id;
+            assert_eq!(instance.upstream, self.counted(slot), "counts of {id}[{}]", slot.index);
+            let waiting = self.waiting.contains(self.workflow.task(slot.task).priority, slot);
+            let scheduled = instance.state == State::Scheduled;
+            assert_eq!(scheduled, instance.offered != waiting, "{id} is {} (offered or waiting)", instance.state);
+            assert!(scheduled || !(instance.offered || waiting), "{id} is {}, yet asks", instance.state);
+            if instance.offered || instance.state.is_live() {
+                active += 1;
+                by_task[slot.task.at()] += 1;
+            }
+            if instance.state.is_live() {
+                assert!(instance.attempt > 0 && instance.attempt <= instance.max_attempt, "attempts of {id}");
+                assert_eq!(instance.exit, None, "{id} has not ended");
+            } else {
+                assert_eq!(instance.stop, None, "{id} is {}, there is nothing to stop", instance.state);
+            }
+            assert!(!waiting || self.held(slot).is_some(), "nothing holds {id} back");
+            timers.extend(instance.state.wakes_at().map(|at| (at, Timer::Wake(slot))));
+            if instance.stop.is_none() {
+                timers.extend(self.timeout_of(slot));
+            }
+            if running {
+                self.check_decided(slot);
+            }
+        }
+        assert_eq!(active, self.active, "active instances");
+        for task in self.workflow.indices() {
+            assert_eq!(by_task[task.at()], self.tasks[task.at()].active, "active instances of a task");
+            if let Some(max) = self.workflow.task(task).max_parallel {
+                assert!(by_task[task.at()] <= max, "max_parallel of {}", self.workflow.task(task).id);
+            }
+            self.check_mapping(task);
+        }
+        if let Some(max) = self.workflow.max_active_tasks {
+            assert!(self.active <= max, "max_active_tasks");
+        }
+        for ix in 0..self.groups.len() {
+            self.check_group(GroupIx(ix as u32));
+        }
+        assert_eq!((self.ordinary, self.finally_open), self.totals(), "counts of the run");
+        if running && self.record.stop.is_none() {
+            timers.extend(self.run_timeout());
+        }
+        assert!(!running || timers == self.timers, "timers: {:?}, expected {timers:?}", self.timers);
+        if self.record.state.is_final() {
+            assert_eq!(self.active, 0, "a finished run holds nothing");
+            assert!(self.timers.is_empty(), "a finished run waits for nothing");
+            // One that was cancelled before it began keeps its instances as they were.
+            let open = self.all_slots().find(|slot| !self.instance(*slot).state.is_final());
+            assert!(open.is_none() || self.record.start.is_none(), "a finished run is finished: {open:?}");
+        } else {
+            let open = self.open_ordinary() + self.finally_open;
+            assert!(open > 0 || !running, "a run whose instances are final is final");
+        }
+    }
+
+    /// No instance waits whose answer is known.
+    fn check_decided(&self, slot: Slot) {
+        let id = &self.workflow.task(slot.task).id;
+        let state = self.instance(slot).state;
+        if state == State::Scheduled {
+            assert!(self.stays_ready(slot), "{id} is ready");
+        }
+        if state != State::None {
+            return;
+        }
+        assert_eq!(self.skipped_by_stop(slot), None, "{id} waits in a run that is stopped");
+        assert_eq!(self.branched_away(slot), None, "{id} waits although a branch decided");
+        match self.verdict(slot) {
+            Verdict::Wait => {}
+            Verdict::Run if !self.past_allows(slot.task) => {}
+            Verdict::Run => assert!(self.waits_for_items_of(slot).is_some(), "{id} waits for nothing"),
+            other => panic!("{id} waits although its answer is {other:?}"),
+        }
+    }
+
+    fn check_mapping(&self, task: crate::ir::TaskIx) {
+        let run = &self.tasks[task.at()];
+        let id = &self.workflow.task(task).id;
+        assert!(run.expanded || run.instances.len() == 1, "{id} has instances without items");
+        assert!(!run.expanded || run.unit.is_some(), "{id} is not mapped");
+        let missing = run.expanded && run.instances.iter().any(|instance| instance.item.is_none());
+        assert_eq!(missing, run.stale, "items of {id}");
+    }
+
+    fn check_group(&self, ix: GroupIx) {
+        let under_way = &self.groups[ix.at()].under_way;
+        let id = &self.workflow.group(ix).id;
+        let Some(max) = self.workflow.group(ix).max_parallel else { return };
+        assert!(under_way.len() as u32 <= max, "max_parallel of {id}");
+        for index in under_way {
+            assert!(self.goes_on(ix, *index), "{id}[{index}] keeps a place for nothing");
+        }
+        for task in &self.groups[ix.at()].tasks {
+            for slot in self.slots(*task) {
+                let instance = self.instance(slot);
+                let holds = instance.offered || instance.state.is_live();
+                assert!(!holds || under_way.contains(&slot.index), "{id}[{}] is under way", slot.index);
+            }
+        }
+    }
+}

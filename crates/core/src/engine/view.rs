@@ -44,8 +44,19 @@ impl Run {
     /// One state for a task with many instances: what stands out most.
     pub fn task_state(&self, task: TaskIx) -> State {
         const ORDER: [&str; 13] = [
-            "running", "recovering", "queued", "up_for_retry", "up_for_reschedule", "deferred", "scheduled", "failed",
-            "upstream_failed", "none", "success", "skipped", "removed",
+            "running",
+            "recovering",
+            "queued",
+            "up_for_retry",
+            "up_for_reschedule",
+            "deferred",
+            "scheduled",
+            "failed",
+            "upstream_failed",
+            "none",
+            "success",
+            "skipped",
+            "removed",
         ];
         let rank = |state: &State| ORDER.iter().position(|name| *name == state.name()).unwrap_or(ORDER.len());
         self.tasks[task.at()].instances.iter().map(|i| i.state).min_by_key(rank).unwrap_or_default()
@@ -53,7 +64,7 @@ impl Run {
 
     /// Are both tasks mapped by the same group, so that instance *i* belongs to instance *i*?
     pub(super) fn same_unit(&self, a: TaskIx, b: TaskIx) -> bool {
-        let unit = |ix| self.workflow.mapping_of(ix).map(|(unit, _)| unit);
-        a != b && unit(a).is_some() && unit(a) == unit(b)
+        let unit = self.tasks[a.at()].unit;
+        a != b && unit.is_some() && unit == self.tasks[b.at()].unit
     }
 }

@@ -1,0 +1,222 @@
+//! The life of an attempt inside the engine: admitted, started, ended; and what its end means for its instance.
+//!
+//! Invariant: an instance has at most one live attempt, and only the report with its number is believed.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::apply::Step;
+use super::record::Stop;
+use super::{Launch, MAX_LOST, Report, Slot, Timer};
+use crate::state::{Change, Exit, RunState, State};
+
+impl Step<'_> {
+    pub(super) fn admitted(&mut self, slot: Slot) {
+        match self.run.get(slot) {
+            Some(instance) if instance.offered => {}
+            // Told twice; what it holds is its live attempt's.
+            Some(instance) if instance.state.is_live() => return,
+            // The offer was taken back while it was being granted.
+            Some(_) | None => return self.fx.released.push(slot),
+        }
+        let now = self.now;
+        let instance = self.run.instance_mut(slot);
+        instance.offered = false;
+        instance.attempt += 1;
+        instance.queued_at = Some(now);
+        (instance.start, instance.end, instance.exit, instance.stop) = (None, None, None, None);
+        instance.message.clear();
+        instance.outputs.clear();
+        let attempt = instance.attempt;
+        self.change(slot, Change::Admit);
+        self.fx.launch.push(Launch { slot, attempt });
+    }
+
+    pub(super) fn refused(&mut self, slot: Slot, reason: String) {
+        if self.run.get(slot).is_some_and(|i| i.state == State::Scheduled) {
+            self.run.instance_mut(slot).exit = Some(Exit::StartFailed { reason: reason.clone() });
+            self.fail(slot, reason);
+        }
+    }
+
+    fn is_current(&mut self, slot: Slot, attempt: u32) -> bool {
+        let current = self.run.get(slot).is_some_and(|i| i.attempt == attempt && i.state.is_live());
+        if !current {
+            self.run.stale_reports += 1;
+        }
+        current
+    }
+
+    pub(super) fn started(&mut self, slot: Slot, attempt: u32, at: Timestamp) {
+        if !self.is_current(slot, attempt) || self.run.instance(slot).state == State::Running {
+            return;
+        }
+        self.run.instance_mut(slot).start = Some(at);
+        self.change(slot, Change::Start);
+        self.run.arm_timeout(slot);
+    }
+
+    pub(super) fn ended(&mut self, slot: Slot, attempt: u32, report: Report) {
+        if !self.is_current(slot, attempt) {
+            return;
+        }
+        self.fx.released.push(slot);
+        self.run.leave(slot);
+        self.run.disarm_timeout(slot);
+        let instance = self.run.instance_mut(slot);
+        let start = instance.start.or(report.started_at).unwrap_or(report.at);
+        instance.start = Some(start);
+        instance.end = Some(report.at.max(start));
+        instance.message = report.message;
+        let stop = instance.stop.take();
+        let success = report.exit.is_success() && report.error.is_none();
+        instance.exit = Some(match stop {
+            Some(Stop::TimedOut) if !success => Exit::TimedOut,
+            Some(_) if !success => Exit::Cancelled,
+            _ => report.exit.clone(),
+        });
+        match stop {
+            Some(Stop::Cleared) => return self.clear_ended(slot),
+            Some(Stop::MarkedSuccess) => return self.change(slot, Change::Succeed),
+            Some(Stop::MarkedFailed) => return self.fail_for_good(slot),
+            Some(Stop::TimedOut | Stop::Cancelled) | None => {}
+        }
+        if success {
+            self.run.instance_mut(slot).outputs = report.outputs;
+            return self.succeed(slot);
+        }
+        if let Some(error) = report.error {
+            self.run.instance_mut(slot).message = error;
+        }
+        match (stop, report.exit) {
+            // Not the first failure, so it does not set off `fail_fast`.
+            (Some(Stop::Cancelled), _) => self.change(slot, Change::Fail),
+            (Some(Stop::TimedOut), _) => self.retry_failed(slot),
+            (_, Exit::Code { code }) if self.run.workflow.task(slot.task).skip_exit_codes.contains(&code) => {
+                self.change(slot, Change::Skip);
+            }
+            (_, Exit::Lost { .. }) => self.retry_lost(slot),
+            (
+                _,
+                Exit::Code { .. }
+                | Exit::Signal { .. }
+                | Exit::OutOfMemory
+                | Exit::TimedOut
+                | Exit::Cancelled
+                | Exit::StartFailed { .. },
+            ) => self.retry_failed(slot),
+        }
+    }
+
+    /// The attempt went down with its machine. That is not the task's fault and does not count against its retries.
+    fn retry_lost(&mut self, slot: Slot) {
+        let stopping = self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task);
+        let now = self.now;
+        let instance = self.run.instance_mut(slot);
+        instance.lost += 1;
+        if instance.lost > MAX_LOST || stopping {
+            return self.fail_for_good(slot);
+        }
+        instance.max_attempt += 1;
+        let at = saturating_add(now, SignedDuration::from_secs(i64::from(instance.lost) - 1));
+        self.change(slot, Change::Retry { at });
+        self.wake(slot);
+    }
+
+    fn retry_failed(&mut self, slot: Slot) {
+        let stopping = self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task);
+        let instance = self.run.instance(slot);
+        if instance.attempt >= instance.max_attempt || stopping {
+            return self.fail_for_good(slot);
+        }
+        let policy = self.run.workflow.task(slot.task).retry;
+        // Counted since the last clear, and without those that were lost.
+        let tries = (policy.retries + 1).saturating_sub(instance.max_attempt - instance.attempt).max(1);
+        let id = self.run.attempt_id(slot, instance.attempt);
+        let end = instance.end.unwrap_or(self.now);
+        let at = saturating_add(end, policy.delay_after(&id, tries));
+        self.change(slot, Change::Retry { at });
+        self.wake(slot);
+    }
+
+    fn fail_for_good(&mut self, slot: Slot) {
+        self.change(slot, Change::Fail);
+        self.fail_fast(slot.task);
+    }
+
+    /// Marks a success, and lets its branch decide which way to go on.
+    pub(super) fn succeed(&mut self, slot: Slot) {
+        let workflow = self.run.workflow.clone();
+        if workflow.task(slot.task).branch.is_none() {
+            return self.change(slot, Change::Succeed);
+        }
+        let names = match self.eval.branch(self.run, slot) {
+            Ok(names) => names,
+            Err(error) => return self.fail(slot, error),
+        };
+        let mut followed = Vec::new();
+        for name in names {
+            let sibling = workflow.task(slot.task).group.map(|g| format!("{}.{name}", workflow.group(g).id));
+            let found = sibling.and_then(|full| workflow.find(&full)).or_else(|| workflow.find(&name));
+            match found.filter(|ix| workflow.downstream[slot.task.at()].contains(ix)) {
+                Some(ix) => followed.push(ix),
+                None => {
+                    let error =
+                        format!("`branch`: `{name}` is not a task that needs `{}`", workflow.task(slot.task).id);
+                    return self.fail(slot, error);
+                }
+            }
+        }
+        self.run.instance_mut(slot).followed = Some(followed);
+        self.change(slot, Change::Succeed);
+    }
+}
+
+impl super::Run {
+    /// Arms the timeout of a running attempt, counted from its start. One that is being stopped has none.
+    pub(super) fn arm_timeout(&mut self, slot: Slot) {
+        if self.instance(slot).stop.is_none() {
+            self.timers.extend(self.timeout_of(slot));
+        }
+    }
+
+    pub(super) fn disarm_timeout(&mut self, slot: Slot) {
+        if let Some(timer) = self.timeout_of(slot) {
+            self.timers.remove(&timer);
+        }
+    }
+
+    pub(super) fn timeout_of(&self, slot: Slot) -> Option<(Timestamp, Timer)> {
+        let instance = self.instance(slot);
+        let timeout = self.workflow.task(slot.task).timeout?;
+        (instance.state == State::Running).then_some(())?;
+        Some((saturating_add(instance.start?, timeout), Timer::Timeout(slot, instance.attempt)))
+    }
+
+    /// Arms the timeout of the run, counted from its start. A run that is being stopped has none.
+    pub(super) fn arm_run_timeout(&mut self) {
+        if self.record.state == RunState::Running && self.record.stop.is_none() {
+            self.timers.extend(self.run_timeout());
+        }
+    }
+
+    pub(super) fn disarm_run_timeout(&mut self) {
+        if let Some(timer) = self.run_timeout() {
+            self.timers.remove(&timer);
+        }
+    }
+
+    pub(super) fn run_timeout(&self) -> Option<(Timestamp, Timer)> {
+        Some((saturating_add(self.record.start?, self.workflow.timeout?), Timer::RunTimeout))
+    }
+
+    /// Runs even when the run is being stopped.
+    pub(crate) fn is_cleanup(&self, task: crate::ir::TaskIx) -> bool {
+        let task = self.workflow.task(task);
+        task.is_teardown() || task.kind == crate::ir::Kind::Finally
+    }
+}
+
+/// Far times end at the last one that can be written.
+pub(super) fn saturating_add(at: Timestamp, by: SignedDuration) -> Timestamp {
+    at.checked_add(by).unwrap_or(Timestamp::MAX)
+}

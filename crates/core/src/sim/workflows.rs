@@ -1,0 +1,232 @@
+//! Random workflows: every feature of the engine, mixed at random and small enough to read when a seed fails.
+//!
+//! Invariant: a task only refers to tasks before it, so there is no cycle and no mapping waits for itself.
+
+use std::fmt::Write as _;
+
+use jiff::SignedDuration;
+
+use super::rng::Rng;
+use super::rules::{Rules, TaskRules};
+use crate::id::{TaskId, WorkflowId};
+use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
+use crate::retry::RetryPolicy;
+use crate::trigger_rule::TriggerRule;
+
+/// Pools of the simulated machine, with their slots.
+pub(super) const POOLS: [(&str, u32); 2] = [("two", 2), ("three", 3)];
+
+/// A workflow, and what its templates would say.
+pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, gpus: u32) -> (Workflow, Rules) {
+    let mut workflow = Workflow::new(WorkflowId::new(name).expect("a valid id"));
+    workflow.max_active_runs = rng.between(1, 3) as u32;
+    workflow.max_active_tasks = rng.percent(25).then(|| rng.between(1, 6) as u32);
+    workflow.fail_fast = rng.percent(12);
+    workflow.timeout = rng.percent(12).then(|| SignedDuration::from_secs(rng.between(30, 600)));
+    let mut rules = Rules { tasks: Vec::new(), params_items: rng.below(5) };
+    let count = rng.between(1, i64::from(max_tasks)) as u32;
+    let finals = if count > 1 && rng.percent(40) { rng.between(1, 2.min(i64::from(count) - 1)) as u32 } else { 0 };
+    let mapping = rng.percent(60);
+    for ix in 0..count {
+        let is_final = ix >= count - finals;
+        let task =
+            if is_final { finally(rng, &workflow, ix, count - finals) } else { ordinary(rng, &mut workflow, ix) };
+        workflow.tasks.push(task);
+        rules.tasks.push(TaskRules::default());
+    }
+    if mapping {
+        map_something(rng, &mut workflow);
+    }
+    for ix in 0..count {
+        spice(rng, &mut workflow, &mut rules, TaskIx(ix), gpus);
+    }
+    workflow.link().expect("needs go backwards");
+    (workflow, rules)
+}
+
+fn id(ix: u32, group: Option<&Group>) -> TaskId {
+    let name = group.map_or_else(|| format!("t{ix}"), |group| format!("{}.t{ix}", group.id));
+    TaskId::new(&name).expect("a valid id")
+}
+
+fn ordinary(rng: &mut Rng, workflow: &mut Workflow, ix: u32) -> Task {
+    let group = some_group(rng, workflow);
+    let mut task = Task::new(id(ix, group.map(|g| workflow.group(g))), Work::Steps(Vec::new()));
+    task.group = group;
+    if rng.percent(20) {
+        task.work = Work::Noop;
+    }
+    let needs = if ix == 0 || rng.percent(15) { 0 } else { rng.between(1, 3) };
+    task.needs = (0..needs).map(|_| TaskIx(rng.below(ix as usize) as u32)).collect();
+    let setups: Vec<TaskIx> = (0..ix).map(TaskIx).filter(|ix| workflow.tasks[ix.at()].kind == Kind::Setup).collect();
+    if rng.percent(10) {
+        task.kind = Kind::Setup;
+    } else if !setups.is_empty() && rng.percent(25) {
+        let of = (0..rng.between(1, 2)).filter_map(|_| rng.pick(&setups).copied()).collect();
+        task.kind = Kind::Teardown { of, fails_run: rng.percent(30) };
+        task.trigger_rule = TriggerRule::AllDoneSetupSuccess;
+        return task;
+    }
+    if rng.percent(45) {
+        task.trigger_rule = *rng.pick(&TriggerRule::ALL).expect("there are rules");
+    }
+    task
+}
+
+fn finally(rng: &mut Rng, workflow: &Workflow, ix: u32, first: u32) -> Task {
+    let mut task = Task::new(id(ix, None), Work::Steps(Vec::new()));
+    debug_assert!(ix as usize == workflow.tasks.len());
+    task.kind = Kind::Finally;
+    task.trigger_rule = if rng.percent(70) { TriggerRule::AllDone } else { TriggerRule::OneFailed };
+    if ix > first && rng.percent(50) {
+        task.needs.push(TaskIx(first));
+    }
+    task
+}
+
+fn some_group(rng: &mut Rng, workflow: &mut Workflow) -> Option<GroupIx> {
+    let count = workflow.groups.len() as u32;
+    if count < 3 && rng.percent(12) {
+        let parent = (count > 0 && rng.percent(30)).then(|| GroupIx(rng.below(count as usize) as u32));
+        let group = Group {
+            id: TaskId::new(&format!("g{count}")).expect("a valid id"),
+            description: String::new(),
+            parent,
+            foreach: None,
+            max_parallel: None,
+        };
+        workflow.groups.push(group);
+        return Some(GroupIx(count));
+    }
+    (count > 0 && rng.percent(50)).then(|| GroupIx(rng.below(count as usize) as u32))
+}
+
+fn foreach(rng: &mut Rng, before: u32) -> Foreach {
+    let refs = if before > 0 && rng.percent(60) { vec![TaskIx(rng.below(before as usize) as u32)] } else { Vec::new() };
+    Foreach { shape: Shape::Product, axes: Vec::new(), refs, max_items: if rng.percent(8) { 2 } else { 1024 } }
+}
+
+/// Maps some groups, and some tasks that are not in a mapped group.
+fn map_something(rng: &mut Rng, workflow: &mut Workflow) {
+    for ix in 0..workflow.groups.len() as u32 {
+        let group = GroupIx(ix);
+        let inside: Vec<u32> = (0..workflow.tasks.len() as u32)
+            .filter(|task| workflow.is_inside(workflow.tasks[*task as usize].group, group))
+            .collect();
+        let nested = (0..ix).map(GroupIx).any(|other| {
+            let related = workflow.is_inside(Some(group), other) || workflow.is_inside(Some(other), group);
+            related && workflow.group(other).foreach.is_some()
+        });
+        if let (Some(first), false) = (inside.first(), nested)
+            && rng.percent(60)
+        {
+            let foreach = foreach(rng, *first);
+            workflow.groups[group.at()].foreach = Some(foreach);
+            workflow.groups[group.at()].max_parallel = rng.percent(40).then(|| rng.between(1, 3) as u32);
+        }
+    }
+    let finals = workflow.tasks.iter().position(|t| t.kind == Kind::Finally).unwrap_or(workflow.tasks.len());
+    for ix in 0..workflow.tasks.len() as u32 {
+        let mapped = workflow.mapping_of(TaskIx(ix)).is_some();
+        if !mapped && rng.percent(20) {
+            let foreach = foreach(rng, ix.min(finals as u32));
+            let needs_it = workflow.tasks[ix as usize].kind != Kind::Finally && rng.percent(60);
+            let task = &mut workflow.tasks[ix as usize];
+            if needs_it {
+                task.needs.extend(&foreach.refs);
+            }
+            task.foreach = Some(foreach);
+        }
+        if rng.percent(20) {
+            workflow.tasks[ix as usize].max_parallel = Some(rng.between(1, 3) as u32);
+        }
+    }
+}
+
+/// Everything that a task may have beside its place in the graph.
+fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, gpus: u32) {
+    let held_back = workflow.max_active_tasks.is_some() || workflow.groups.iter().any(|g| g.max_parallel.is_some());
+    let task = &mut workflow.tasks[ix.at()];
+    let of = &mut rules.tasks[ix.at()];
+    task.retry = RetryPolicy {
+        retries: rng.between(-1, 3).max(0) as u32,
+        delay: SignedDuration::from_secs(rng.between(-5, 40).max(0)),
+        backoff: if rng.percent(30) { 2.0 } else { 1.0 },
+        ..RetryPolicy::default()
+    };
+    task.timeout = rng.percent(12).then(|| SignedDuration::from_secs(rng.between(1, 40)));
+    task.priority = if rng.percent(30) { rng.between(-2, 5) } else { 0 };
+    if rng.percent(30) {
+        let (pool, slots) = POOLS[rng.below(POOLS.len())];
+        task.pool = Some(pool.to_owned());
+        task.pool_slots = rng.between(1, i64::from(slots)) as u32;
+    }
+    task.depends_on_past = task.kind == Kind::Normal && rng.percent(6);
+    if rng.percent(12) {
+        task.when = Some("{{ a condition }}".to_owned());
+        of.when_error = rng.percent(8);
+        // Only what is over may be read: a condition over something still open would change with a restart.
+        let all_over = matches!(task.trigger_rule, TriggerRule::AllSuccess | TriggerRule::AllDone);
+        of.when_reads = task.needs.first().copied().filter(|_| all_over);
+    }
+    if task.kind == Kind::Normal && rng.percent(15) {
+        task.branch = Some("{{ names }}".to_owned());
+        of.branch_error = rng.percent(8);
+    }
+    if gpus > 0 && rng.percent(25) {
+        of.gpus = rng.between(1, i64::from(gpus)) as u32;
+    } else if rng.percent(1) {
+        of.gpus = gpus + 1;
+    }
+    // Which of several that wait is asked for its demand depends on the past: a restart may ask another first.
+    of.demand_error = rng.percent(3) && !held_back && task.max_parallel.is_none();
+    of.unknown_pool = rng.percent(2) && !held_back && task.max_parallel.is_none();
+    if of.unknown_pool {
+        task.pool = Some("missing".to_owned());
+    }
+}
+
+/// One line for each task, for a person who looks into a failed seed.
+pub(super) fn describe(workflow: &Workflow) -> String {
+    let mut text = format!(
+        "{}: max_active_tasks {:?}, fail_fast {}, timeout {:?}\n",
+        workflow.id, workflow.max_active_tasks, workflow.fail_fast, workflow.timeout
+    );
+    for (ix, group) in workflow.groups.iter().enumerate() {
+        let refs = group.foreach.as_ref().map(|f| &f.refs);
+        let _ = writeln!(
+            text,
+            "  group {ix} {} in {:?}: foreach {refs:?}, max_parallel {:?}",
+            group.id, group.parent, group.max_parallel
+        );
+    }
+    for task in &workflow.tasks {
+        let needs: Vec<u32> = task.needs.iter().map(|ix| ix.0).collect();
+        let setups: Vec<u32> = task.setups.iter().map(|ix| ix.0).collect();
+        let _ = write!(text, "  {} {:?} needs {needs:?} {}", task.id, task.kind, task.trigger_rule.name());
+        for (what, shown) in [
+            ("noop", task.work == Work::Noop),
+            ("when", task.when.is_some()),
+            ("branch", task.branch.is_some()),
+            ("depends_on_past", task.depends_on_past),
+        ] {
+            if shown {
+                let _ = write!(text, " {what}");
+            }
+        }
+        if let Some(foreach) = &task.foreach {
+            let _ = write!(text, " foreach {:?} max {}", foreach.refs, foreach.max_items);
+        }
+        let _ = writeln!(
+            text,
+            " setups {setups:?} retries {} timeout {:?} max_parallel {:?} pool {:?}×{} priority {}",
+            task.retry.retries,
+            task.timeout.map(|t| t.as_secs()),
+            task.max_parallel,
+            task.pool,
+            task.pool_slots,
+            task.priority
+        );
+    }
+    text
+}

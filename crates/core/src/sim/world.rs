@@ -1,0 +1,251 @@
+//! The simulated world: time, machines, users, a store, and the server's memory. It lets one thing happen after another,
+//! drawn by the seed, until nothing happens any more.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Map;
+
+use super::backend::{Backend, Found, Message};
+use super::rng::Rng;
+use super::rules::Rules;
+use super::server::{Active, Memory};
+use super::store::{Store, Stored};
+use super::trace::Log;
+use super::{Options, check, workflows};
+use crate::engine::record::{RunRecord, RunType};
+use crate::engine::{Event, Run, Slot};
+use crate::id::{AttemptId, RunId, RunKey};
+use crate::ir::Workflow;
+use crate::state::RunState;
+
+pub(super) type Outcome<T = ()> = Result<T, String>;
+
+pub(super) struct World {
+    pub options: Options,
+    pub rng: Rng,
+    pub now: Timestamp,
+    pub log: Rc<RefCell<Log>>,
+    pub flows: Vec<(Arc<Workflow>, Arc<Rules>)>,
+    pub gpus: Vec<String>,
+    pub store: Store,
+    pub backend: Backend,
+    pub memory: Memory,
+    pub actions_left: u32,
+    pub crashes_left: u32,
+}
+
+impl World {
+    pub fn new(seed: u64, options: Options, log: Rc<RefCell<Log>>) -> Self {
+        let mut rng = Rng::new(seed);
+        let gpus: Vec<String> = (0..rng.between(0, 3)).map(|i| format!("gpu-{i}")).collect();
+        let count = if rng.percent(25) { 2 } else { 1 };
+        let flows = (0..count)
+            .map(|i| {
+                let (workflow, rules) =
+                    workflows::random(&mut rng, &format!("w{i}"), options.max_tasks, gpus.len() as u32);
+                (Arc::new(workflow), Arc::new(rules))
+            })
+            .collect();
+        let keeps_placeholders = rng.percent(20);
+        let actions_left = rng.between(0, i64::from(options.max_actions)) as u32;
+        let crashes_left = rng.between(0, i64::from(options.max_crashes)) as u32;
+        let mut world = World {
+            options,
+            now: Timestamp::UNIX_EPOCH,
+            log,
+            flows,
+            store: Store { keeps_placeholders, ..Store::default() },
+            backend: Backend::default(),
+            memory: Memory::new(&gpus),
+            gpus,
+            actions_left,
+            crashes_left,
+            rng,
+        };
+        for key in 1..=world.rng.between(1, i64::from(options.max_runs)) {
+            world.make_run(RunKey(key));
+        }
+        world
+    }
+
+    fn make_run(&mut self, key: RunKey) {
+        let flow = self.rng.below(self.flows.len());
+        let workflow = self.flows[flow].0.clone();
+        let record = RunRecord {
+            key,
+            workflow: workflow.id.clone(),
+            run_id: RunId::new(&format!("manual__{key}")).expect("a valid id"),
+            run_type: RunType::Manual,
+            version: String::new(),
+            params: Map::new(),
+            conf: Map::new(),
+            logical_date: None,
+            data_interval: None,
+            run_after: self.now,
+            queued_at: self.now,
+            triggered_by: "somebody".to_owned(),
+            state: RunState::Queued,
+            start: None,
+            end: None,
+            stop: None,
+            note: String::new(),
+        };
+        let run = Run::new(record.clone(), workflow);
+        let stored =
+            Stored { record, rows: BTreeMap::new(), attempts: BTreeMap::new(), twin: run.clone(), halted: false };
+        self.store.runs.insert(key, stored);
+        self.memory.runs.insert(key, Active::new(run, flow));
+    }
+
+    pub fn describe(&self) -> String {
+        self.flows.iter().map(|(workflow, _)| workflows::describe(workflow)).collect()
+    }
+
+    pub fn say(&self, line: impl FnOnce() -> String) {
+        let at = self.now.as_millisecond();
+        self.log.borrow_mut().line(format!("{at:>7} {}", line()));
+    }
+
+    pub fn saw(&self, what: &'static str) {
+        self.log.borrow_mut().saw(what);
+    }
+
+    /// Until nothing happens any more.
+    pub fn play(&mut self) -> Outcome {
+        loop {
+            self.settle()?;
+            check::world(self)?;
+            if !self.step()? {
+                return check::at_rest(self);
+            }
+            let steps = &mut self.log.borrow_mut().trace.steps;
+            *steps += 1;
+            if *steps > self.options.max_steps {
+                return Err("it does not come to rest".to_owned());
+            }
+        }
+    }
+
+    /// Does one of the things that can happen next; `false` if there is none.
+    fn step(&mut self) -> Outcome<bool> {
+        #[derive(Clone, Copy)]
+        enum Next {
+            StartCommit,
+            EndCommit,
+            Perform,
+            Time,
+            Act,
+            Crash,
+        }
+        let memory = &self.memory;
+        let unwritten = !memory.unwritten.is_empty() || !memory.after.is_empty();
+        let time = self.next_time().is_some();
+        let busy = time || !memory.is_written();
+        let choices = [
+            (Next::StartCommit, if unwritten && memory.commit.is_none() { 200 } else { 0 }),
+            (Next::EndCommit, if memory.commit.is_some() { 200 } else { 0 }),
+            (Next::Perform, if memory.performing.is_empty() { 0 } else { 300 }),
+            (Next::Time, if time { 150 } else { 0 }),
+            (Next::Act, if self.actions_left == 0 { 0 } else { 5 }),
+            (Next::Crash, if self.crashes_left > 0 && busy { 5 } else { 0 }),
+        ];
+        let total: usize = choices.iter().map(|(_, weight)| weight).sum();
+        if total == 0 {
+            return Ok(false);
+        }
+        let mut at = self.rng.below(total);
+        let next = choices.iter().find(|(_, weight)| {
+            let here = at < *weight;
+            at = at.saturating_sub(*weight);
+            here
+        });
+        match next.expect("the weights add up").0 {
+            Next::StartCommit => self.start_commit(),
+            Next::EndCommit => self.end_commit(),
+            Next::Perform => {
+                let after = self.memory.performing.pop_front().expect("there is one");
+                self.perform(after)?;
+            }
+            Next::Time => self.pass_time()?,
+            Next::Act => self.act()?,
+            Next::Crash => self.crash()?,
+        }
+        Ok(true)
+    }
+
+    fn next_time(&self) -> Option<Timestamp> {
+        let timers = self.memory.runs.values().filter_map(|active| active.run.next_timer());
+        timers.chain(self.backend.next_at()).chain(self.memory.poll_at).min()
+    }
+
+    /// Goes to the next time at which something is due, and does one of the things that are.
+    fn pass_time(&mut self) -> Outcome {
+        let Some(at) = self.next_time() else { return Ok(()) };
+        self.now = self.now.max(at);
+        if self.rng.percent(20) {
+            // The server looks at its watch a little late.
+            self.now += SignedDuration::from_millis(self.rng.between(0, 3_000));
+        }
+        let now = self.now;
+        let is_due = |active: &Active| active.run.next_timer().is_some_and(|at| at <= now);
+        let due: Vec<RunKey> =
+            self.memory.runs.iter().filter(|(_, active)| is_due(active)).map(|(key, _)| *key).collect();
+        if !due.is_empty() && self.rng.percent(60) {
+            return due.into_iter().try_for_each(|key| self.apply(key, Event::Tick));
+        }
+        if self.memory.poll_at.is_some_and(|at| at <= now) && self.rng.percent(60) {
+            return self.poll();
+        }
+        if let Some(message) = self.backend.advance(&mut self.rng, now) {
+            self.told(message)?;
+        }
+        Ok(())
+    }
+
+    fn told(&mut self, message: Message) -> Outcome {
+        let id = match &message {
+            Message::Started { id, .. } | Message::Ended { id, .. } => id,
+        };
+        let Some((run, slot)) = self.find(id) else { return Ok(()) };
+        let attempt = id.number;
+        match message {
+            Message::Started { at, .. } => self.apply(run, Event::Started { slot, attempt, at }),
+            Message::Ended { report, .. } => self.apply(run, Event::Ended { slot, attempt, report }),
+        }
+    }
+
+    /// The instance of an attempt, if its run is in memory.
+    pub fn find(&self, id: &AttemptId) -> Option<(RunKey, Slot)> {
+        let run = &self.memory.runs.get(&id.run)?.run;
+        let task = run.workflow.find(id.task.as_str())?;
+        Some((id.run, run.find(task, id.map_index)?))
+    }
+
+    /// Asks what became of everything live; reports may have been lost.
+    fn poll(&mut self) -> Outcome {
+        self.memory.poll_at = None;
+        let live: Vec<(RunKey, Slot, u32)> = self
+            .memory
+            .runs
+            .iter()
+            .flat_map(|(key, active)| {
+                let slots = active.run.live_slots();
+                slots.into_iter().map(|slot| (*key, slot, active.run.instance(slot).attempt))
+            })
+            .collect();
+        for (run, slot, attempt) in live {
+            let id = self.memory.runs[&run].run.attempt_id(slot, attempt);
+            match self.backend.look(&id) {
+                // Its start is on its way.
+                Found::NeverBegan | Found::Starting => {}
+                Found::Running { since } => self.apply(run, Event::Started { slot, attempt, at: since })?,
+                Found::Ended(report) => self.apply(run, Event::Ended { slot, attempt, report })?,
+            }
+        }
+        Ok(())
+    }
+}

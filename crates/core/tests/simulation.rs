@@ -1,0 +1,59 @@
+//! A few hundred simulated worlds with every test run; `examples/simulate_engine.rs` runs as many as one likes.
+
+use std::collections::BTreeMap;
+
+use pitcrew_core::sim::{self, Options};
+
+/// Enough to reach every rare event below, and few enough for a debug build.
+const SEEDS: u64 = 240;
+
+#[test]
+fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
+    let worlds = std::thread::available_parallelism().map_or(2, usize::from).min(4) as u64;
+    let seen: Vec<BTreeMap<&'static str, u64>> = std::thread::scope(|scope| {
+        let play = |first: u64| {
+            let mut seen = BTreeMap::new();
+            for seed in (first..SEEDS).step_by(worlds as usize) {
+                let trace = sim::run(seed, Options::default()).unwrap_or_else(|failure| panic!("{failure}"));
+                trace.seen.iter().for_each(|(what, count)| *seen.entry(*what).or_default() += count);
+            }
+            seen
+        };
+        let threads: Vec<_> = (0..worlds).map(|first| scope.spawn(move || play(first))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a world failed, see above")).collect()
+    });
+    // A simulation that no longer comes by these proves less than it seems to.
+    for what in [
+        "asked something of a finished run",
+        "cancelled twice",
+        "cleared what items come from",
+        "crashed before an effect",
+        "crashed during a commit",
+        "ended before it began",
+        "marked",
+        "ready, then not",
+        "refused",
+        "removed",
+        "retried",
+        "upstream failed",
+        "waits for the past for ever",
+    ] {
+        assert!(seen.iter().any(|seen| seen.contains_key(what)), "no world saw: {what}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace() {
+    let hash = |seed| sim::run(seed, Options::default()).map(|trace| (trace.hash, trace.steps));
+    let (first, again, other) = (hash(7).unwrap(), hash(7).unwrap(), hash(8).unwrap());
+    assert_eq!(first, again);
+    assert_ne!(first, other);
+}
+
+#[test]
+fn a_world_that_does_not_come_to_rest_is_a_failure_that_names_its_seed() {
+    let failure = sim::run(7, Options { max_steps: 3, ..Options::default() }).unwrap_err();
+    let text = failure.to_string();
+    assert!(text.ends_with("seed 7: it does not come to rest"), "{text}");
+    assert!(!failure.tail.is_empty() && failure.tail.len() <= 40);
+}

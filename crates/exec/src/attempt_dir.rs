@@ -1,0 +1,90 @@
+//! The directory of an attempt: which files it has, and what they say about the attempt.
+//!
+//! | file | is there |
+//! |---|---|
+//! | `log` | from the moment an attempt began, for ever; made exclusively, so it is also the mark that it began |
+//! | `step-0`, `step-1`, … | while a script needs it, until cleanup |
+//! | `output`, `output.NAME` | what `$PITCREW_OUTPUT` names, when a step wrote it, until cleanup |
+//! | `exit.json` | once the attempt is over, for ever; it appears whole or not at all |
+//!
+//! Invariant: an attempt with `log` and without `exit.json` runs, or was lost.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use pitcrew_core::state::Exit;
+
+use crate::backend::{Ended, Observation};
+
+pub(crate) fn log(dir: &Path) -> PathBuf {
+    dir.join("log")
+}
+
+pub(crate) fn exit(dir: &Path) -> PathBuf {
+    dir.join("exit.json")
+}
+
+pub(crate) fn output(dir: &Path) -> PathBuf {
+    dir.join("output")
+}
+
+pub(crate) fn script(dir: &Path, step: u32) -> PathBuf {
+    dir.join(format!("step-{step}"))
+}
+
+/// Did the attempt begin, whatever became of it?
+pub(crate) fn began(dir: &Path) -> bool {
+    log(dir).exists()
+}
+
+/// Records the end, whole or not at all. Not synced to the disk: a machine that loses power loses the attempt too, and
+/// an empty record reads as none.
+pub(crate) fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
+    let temporary = dir.join("exit.json.new");
+    let bytes = serde_json::to_vec(ended)?;
+    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, exit(dir)));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// How the attempt ended, if that is recorded.
+pub(crate) fn recorded_end(dir: &Path) -> io::Result<Option<Ended>> {
+    match std::fs::read(exit(dir)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// A recorded end, as it is observed.
+pub(crate) fn observed(ended: Ended) -> Observation {
+    match ended.exit {
+        Exit::Lost { reason } => Observation::Lost { reason },
+        _ => Observation::Ended(ended),
+    }
+}
+
+/// Removes everything but the log and the end; of an attempt that is not over, nothing.
+pub(crate) fn clean(dir: &Path) -> io::Result<()> {
+    if !exit(dir).exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if matches!(entry.file_name().to_str(), Some("log" | "exit.json")) {
+            continue;
+        }
+        let removed = if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())
+        } else {
+            std::fs::remove_file(entry.path())
+        };
+        match removed {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,216 @@
+//! The contract between the engine and whatever executes attempts.
+//!
+//! A backend executes and observes; it decides nothing. Exit, loss and unreachability are three different facts, and
+//! no backend turns one into another: an attempt that cannot be observed is [`Observation::Unreachable`], never failed.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::AttemptId;
+use pitcrew_core::state::Exit;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::capabilities::Capabilities;
+use crate::log::LogChunk;
+use crate::spec::AttemptSpec;
+
+/// Executes attempts somewhere.
+///
+/// **Order of calls.** `prepare`, store the handle, `start`; then any of the others, any number of times, from any
+/// task, also after a restart of the caller with nothing but the stored handle. All calls may run at the same time,
+/// for the same attempt too.
+///
+/// **Identity.** An [`AttemptId`] stands for at most one execution for ever. Whoever wants another execution makes
+/// another attempt, with a higher number.
+///
+/// **Ends are told twice.** Each backend gets, when it is made, a channel for [`BackendEvent`]s. An event is a hint:
+/// it may come late, twice or not at all. `poll` and `attach` are the truth, and a caller asks them now and then.
+///
+/// **Attempts outlive the caller.** Dropping the backend, or killing the process that holds it, ends no attempt.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// The word for it in the store: `local`, `fake`, …
+    fn name(&self) -> &'static str;
+
+    /// What finds the attempt again. Does no IO, and gives the same handle for the same spec: the caller stores it
+    /// before it calls `start`, so that an attempt that began can always be found.
+    fn prepare(&self, spec: &AttemptSpec) -> Handle;
+
+    /// Starts the attempt, once: a second call for the same id does nothing and is a success, also when the attempt
+    /// ended long ago, was cancelled before it began, or was started by an earlier process.
+    ///
+    /// Returns as soon as the attempt is accepted. An attempt that cannot run (no interpreter, no directory, …)
+    /// *ends* with [`Exit::StartFailed`]; an error here means that nobody took it, and `start` may be called again.
+    async fn start(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError>;
+
+    /// What is true of the attempt, and from now on its events: for the time after a restart.
+    async fn attach(&self, handle: &Handle) -> Observation;
+
+    /// What is true of many attempts: one answer per handle, in the same order.
+    async fn poll(&self, handles: &[Handle]) -> Vec<Observation>;
+
+    /// Records of the log from byte `offset`, about `max_bytes` of them, never half a record. Go on at
+    /// [`LogChunk::next_offset`]. An offset inside a record continues with the next one; an attempt without a log
+    /// has an empty one.
+    async fn logs(&self, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, BackendError>;
+
+    /// Asks every process of the attempt to end, and after `grace` ends those that did not. Returns when that is
+    /// under way; the end comes as an event, with [`Exit::Cancelled`].
+    ///
+    /// Without effect on an attempt that ended or was lost. An attempt that never began ends at once and can no more
+    /// be started. A second call can only shorten the grace.
+    async fn cancel(&self, handle: &Handle, grace: SignedDuration) -> Result<(), BackendError>;
+
+    /// Removes scripts and output files of an attempt that is over; keeps its log and how it ended.
+    ///
+    /// Without effect on an attempt that runs, never began, or was cleaned up before.
+    async fn cleanup(&self, handle: &Handle) -> Result<(), BackendError>;
+
+    /// What it can do here: limits, devices. For `doctor` and for the inventory; may take seconds.
+    async fn capabilities(&self) -> Capabilities;
+}
+
+/// Finds an attempt again. Small, without secrets, and the same for the same spec.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Handle {
+    pub id: AttemptId,
+    pub dir: PathBuf,
+}
+
+/// What is true of an attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Observation {
+    /// `start` was never accepted: nothing of it ran.
+    NeverBegan,
+    /// Accepted and not over.
+    Running {
+        started_at: Timestamp,
+    },
+    Ended(Ended),
+    /// It began, and what kept it is gone; nobody knows how far it came. None of its processes is left.
+    Lost {
+        reason: String,
+    },
+    /// It cannot be observed now. This says nothing about the attempt.
+    Unreachable {
+        reason: String,
+    },
+}
+
+/// Something happened to an attempt; see [`Backend`] for how far to trust it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendEvent {
+    /// Its first step runs.
+    Started {
+        id: AttemptId,
+        at: Timestamp,
+    },
+    Ended {
+        id: AttemptId,
+        ended: Ended,
+    },
+    Lost {
+        id: AttemptId,
+        reason: String,
+    },
+}
+
+impl BackendEvent {
+    pub fn id(&self) -> &AttemptId {
+        match self {
+            BackendEvent::Started { id, .. } | BackendEvent::Ended { id, .. } | BackendEvent::Lost { id, .. } => id,
+        }
+    }
+}
+
+/// Where a backend tells its events. Unbounded: a backend never waits for the engine.
+pub type EventSender = tokio::sync::mpsc::UnboundedSender<BackendEvent>;
+
+/// How an attempt ended, and what it left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub exit: Exit,
+    /// When its first step began; `None` if none did.
+    pub started_at: Option<Timestamp>,
+    pub at: Timestamp,
+    /// Name of the step that `exit` is about, unless that is a success.
+    pub failed_step: Option<String>,
+    /// One entry per step that began, in order.
+    pub steps: Vec<StepEnded>,
+    /// Texts as strings; what came as JSON with its type. Not yet parsed as the workflow declares.
+    pub outputs: BTreeMap<String, Value>,
+    /// What was wrong with outputs that are therefore missing; for people.
+    pub output_problems: Vec<String>,
+    /// Of the last step with `capture_stdout`.
+    pub stdout: Option<String>,
+    /// The last lines that it wrote, when it failed: at most 10 lines and 4 KiB.
+    pub tail: String,
+    pub usage: Usage,
+}
+
+impl Ended {
+    /// An end without anything to tell: no step, no output.
+    pub fn bare(exit: Exit, at: Timestamp) -> Self {
+        Ended {
+            exit,
+            started_at: None,
+            at,
+            failed_step: None,
+            steps: Vec::new(),
+            outputs: BTreeMap::new(),
+            output_problems: Vec::new(),
+            stdout: None,
+            tail: String::new(),
+            usage: Usage::default(),
+        }
+    }
+}
+
+/// How one step ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepEnded {
+    pub name: String,
+    pub exit: Exit,
+    pub started_at: Timestamp,
+    pub at: Timestamp,
+}
+
+/// What an attempt used, all steps together.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Usage {
+    pub wall_seconds: f64,
+    pub user_cpu_seconds: f64,
+    pub system_cpu_seconds: f64,
+    /// The highest memory use: of all processes together under a limit, else of the largest process.
+    pub peak_memory_bytes: Option<u64>,
+    /// One entry per device of the attempt that could be sampled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuUsage>,
+}
+
+/// The sampled use of one device while an attempt held it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GpuUsage {
+    pub uuid: String,
+    pub samples: u32,
+    pub mean_utilization_percent: f64,
+    pub max_utilization_percent: f64,
+    pub mean_memory_bytes: u64,
+    pub max_memory_bytes: u64,
+}
+
+/// Why a backend did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// Nobody answered; it is not known whether the call had an effect. Every call may be repeated.
+    #[error("the `{backend}` backend cannot be reached: {reason}")]
+    Unreachable { backend: &'static str, reason: String },
+    /// `what` is a whole clause: "cannot read `/x/log`".
+    #[error("{what}: {source}")]
+    Io { what: String, source: std::io::Error },
+}

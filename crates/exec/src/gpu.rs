@@ -1,0 +1,195 @@
+//! The GPUs of this machine, by `nvidia-smi`.
+//!
+//! Reading its answer is apart from asking: the parsers take text and can be tried on any machine. Asking is always
+//! under a deadline, because a sick driver makes `nvidia-smi` hang, and that hang is itself a finding.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Declares a number of pretend devices, for trying things out on a machine without any.
+pub const PRETEND_VARIABLE: &str = "PITCREW_GPUS";
+
+pub(crate) const INVENTORY_ARGS: [&str; 2] =
+    ["--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"];
+pub(crate) const SAMPLE_ARGS: [&str; 2] =
+    ["--query-gpu=index,uuid,utilization.gpu,memory.used", "--format=csv,noheader,nounits"];
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gpu {
+    /// In the order of the PCI bus.
+    pub index: u32,
+    /// `GPU-…`; `pretend-0` for a pretend device.
+    pub uuid: String,
+    /// As the vendor calls it: `NVIDIA A100-SXM4-80GB`.
+    pub name: String,
+    /// `None` where the device does not tell.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a search for devices came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inventory {
+    pub gpus: Vec<Gpu>,
+    /// For people: what went wrong, if anything.
+    pub remarks: Vec<String>,
+}
+
+/// The use of one device at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    pub index: u32,
+    pub uuid: String,
+    pub utilization_percent: f64,
+    pub memory_bytes: u64,
+}
+
+/// Reads lines such as `0, GPU-5e2b…, NVIDIA A100-SXM4-80GB, 81920`, memory in MiB. `[N/A]` and its like mean unknown; a line that is none is a remark.
+pub fn parse_inventory(text: &str) -> Inventory {
+    let mut found = Inventory::default();
+    for line in text.lines().filter(|l| !l.trim().is_empty()) {
+        let fields: Vec<&str> = line.split(',').map(str::trim).collect();
+        let gpu = match fields.as_slice() {
+            // A name may contain commas, so it is whatever lies between.
+            [index, uuid, name @ .., memory] if !name.is_empty() && uuid.starts_with("GPU-") => {
+                index.parse().ok().map(|index| Gpu {
+                    index,
+                    uuid: (*uuid).to_owned(),
+                    name: name.join(", "),
+                    memory_bytes: memory.parse::<u64>().ok().and_then(|mib| mib.checked_mul(1 << 20)),
+                })
+            }
+            _ => None,
+        };
+        match gpu {
+            Some(gpu) => found.gpus.push(gpu),
+            None => found.remarks.push(format!("`nvidia-smi` printed `{}`, which is no device", shorten(line))),
+        }
+    }
+    found
+}
+
+/// Reads lines such as `0, GPU-5e2b…, 97, 40536`; devices that do not tell their use are left out.
+pub fn parse_samples(text: &str) -> Vec<Sample> {
+    text.lines()
+        .filter_map(|line| {
+            let mut fields = line.split(',').map(str::trim);
+            Some(Sample {
+                index: fields.next()?.parse().ok()?,
+                uuid: fields.next()?.to_owned(),
+                utilization_percent: fields.next()?.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?,
+                memory_bytes: fields.next()?.parse::<u64>().ok()?.checked_mul(1 << 20)?,
+            })
+        })
+        .collect()
+}
+
+fn shorten(line: &str) -> String {
+    line.trim().chars().take(80).collect()
+}
+
+/// The devices of this machine, asked with the `PATH` in `env`, or the pretend ones that `env` declares.
+pub async fn detect(env: &BTreeMap<String, String>, patience: Duration) -> Inventory {
+    if let Some(declared) = env.get(PRETEND_VARIABLE) {
+        return pretend(declared);
+    }
+    let path = env.get("PATH").map_or("", String::as_str);
+    let Some(program) = crate::program::find("nvidia-smi", path, std::path::Path::new("/")) else {
+        return Inventory { gpus: Vec::new(), remarks: vec!["no GPU: there is no `nvidia-smi` in PATH".to_owned()] };
+    };
+    let mut command = tokio::process::Command::new(program);
+    command.args(INVENTORY_ARGS).env_clear().env("PATH", path).stdin(Stdio::null()).kill_on_drop(true);
+    let remark = match tokio::time::timeout(patience, command.output()).await {
+        Ok(Ok(output)) if output.status.success() => {
+            return parse_inventory(&String::from_utf8_lossy(&output.stdout));
+        }
+        Ok(Ok(output)) => {
+            let said = [&output.stdout[..], &output.stderr].concat();
+            let said = String::from_utf8_lossy(&said);
+            let said = said.lines().find(|l| !l.trim().is_empty()).unwrap_or("and said nothing");
+            format!("no GPU: `nvidia-smi` failed ({}): {}", output.status, shorten(said))
+        }
+        Ok(Err(error)) => format!("no GPU: `nvidia-smi` could not be started: {error}"),
+        Err(_) => format!(
+            "no GPU: `nvidia-smi` did not answer within {} s; the driver or a device hangs",
+            patience.as_secs_f64()
+        ),
+    };
+    Inventory { gpus: Vec::new(), remarks: vec![remark] }
+}
+
+fn pretend(declared: &str) -> Inventory {
+    match declared.trim().parse::<u32>() {
+        Ok(count) if count <= 1024 => Inventory {
+            gpus: (0..count)
+                .map(|index| Gpu {
+                    index,
+                    uuid: format!("pretend-{index}"),
+                    name: "pretend GPU".to_owned(),
+                    memory_bytes: None,
+                })
+                .collect(),
+            remarks: vec![format!("`{PRETEND_VARIABLE}` declares {count} pretend devices")],
+        },
+        _ => Inventory {
+            gpus: Vec::new(),
+            remarks: vec![format!("`{PRETEND_VARIABLE}` is `{}`; give a number up to 1024", shorten(declared))],
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn inventories_are_read_and_garbage_is_told() {
+        let found = parse_inventory(
+            "0, GPU-5e2bd7a4-1111-2222-3333-444455556666, NVIDIA A100-SXM4-80GB, 81920\n\
+             1, GPU-0f, Tesla V100, SXM2, [N/A]\n\
+             \n\
+             No devices were found\n",
+        );
+        assert_eq!(found.gpus.len(), 2);
+        assert_eq!(found.gpus[0].memory_bytes, Some(80 << 30));
+        assert_eq!((found.gpus[1].name.as_str(), found.gpus[1].memory_bytes), ("Tesla V100, SXM2", None));
+        assert_eq!(found.remarks, ["`nvidia-smi` printed `No devices were found`, which is no device"]);
+    }
+
+    #[test]
+    fn samples_leave_out_what_is_not_told() {
+        let samples = parse_samples("0, GPU-a, 97, 40536\n1, GPU-b, [N/A], 3\n2, GPU-c, 5\nUnable to …\n");
+        assert_eq!(
+            samples,
+            [Sample { index: 0, uuid: "GPU-a".into(), utilization_percent: 97.0, memory_bytes: 40536 << 20 }]
+        );
+    }
+
+    async fn detect_with(script: &str, patience: Duration) -> Inventory {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("nvidia-smi");
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:/bin:/usr/bin", dir.path().display());
+        detect(&BTreeMap::from([("PATH".to_owned(), path)]), patience).await
+    }
+
+    #[tokio::test]
+    async fn every_way_in_which_nvidia_smi_fails_is_told() {
+        let long = Duration::from_secs(20);
+        let found = detect_with("echo '0, GPU-a, A, 1'", long).await;
+        assert_eq!(found.gpus[0].memory_bytes, Some(1 << 20));
+        let failed = detect_with("echo 'NVIDIA-SMI has failed'; exit 9", long).await;
+        assert!(failed.remarks[0].contains("exit status: 9") && failed.remarks[0].contains("has failed"), "{failed:?}");
+        let hung = detect_with("exec tail -f /dev/null", Duration::from_millis(50)).await;
+        assert!(hung.remarks[0].contains("did not answer within 0.05 s"), "{hung:?}");
+        let none = detect(&BTreeMap::new(), long).await;
+        assert!(none.remarks[0].contains("no `nvidia-smi`"), "{none:?}");
+        let pretended = detect(&BTreeMap::from([(PRETEND_VARIABLE.to_owned(), "2".to_owned())]), long).await;
+        assert_eq!(pretended.gpus.len(), 2);
+    }
+}

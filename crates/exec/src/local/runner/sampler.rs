@@ -1,0 +1,137 @@
+//! Samples the use of GPUs while attempts hold some: one `nvidia-smi` at a time, however many attempts there are.
+//!
+//! A sampler that fails or hangs costs the samples and nothing else; it gives up after a few failures in a row.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use super::process;
+use super::reaper::Reaper;
+use crate::backend::GpuUsage;
+use crate::gpu::{SAMPLE_ARGS, Sample, parse_samples};
+use crate::program;
+
+const EVERY: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(10);
+const FAILURES: u32 = 3;
+
+/// The one sampler of a runner.
+pub struct Sampler {
+    reaper: Rc<Reaper>,
+    meters: RefCell<Vec<Weak<Meter>>>,
+    running: Cell<bool>,
+}
+
+/// What was measured for one attempt.
+pub struct Meter {
+    /// By index or UUID, as the attempt was given them.
+    wanted: Vec<String>,
+    sums: RefCell<BTreeMap<String, Sums>>,
+}
+
+#[derive(Default)]
+struct Sums {
+    samples: u32,
+    utilization: f64,
+    max_utilization: f64,
+    memory: u128,
+    max_memory: u64,
+}
+
+impl Sampler {
+    pub fn new(reaper: Rc<Reaper>) -> Rc<Sampler> {
+        Rc::new(Sampler { reaper, meters: RefCell::default(), running: Cell::new(false) })
+    }
+
+    /// Measures these devices for as long as the meter is kept.
+    pub fn measure(self: &Rc<Self>, gpus: &[String], env: &BTreeMap<String, String>) -> Rc<Meter> {
+        let meter = Rc::new(Meter { wanted: gpus.to_vec(), sums: RefCell::default() });
+        self.meters.borrow_mut().push(Rc::downgrade(&meter));
+        let path = env.get("PATH").cloned().unwrap_or_default();
+        if !self.running.get()
+            && let Some(program) = program::find("nvidia-smi", &path, std::path::Path::new("/"))
+        {
+            self.running.set(true);
+            let argv: Vec<String> =
+                std::iter::once(program.to_string_lossy().into_owned()).chain(SAMPLE_ARGS.map(str::to_owned)).collect();
+            tokio::task::spawn_local(Rc::clone(self).run(argv, BTreeMap::from([("PATH".to_owned(), path)])));
+        }
+        meter
+    }
+
+    async fn run(self: Rc<Self>, argv: Vec<String>, env: BTreeMap<String, String>) {
+        let mut failures = 0;
+        let mut ticks = tokio::time::interval(EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while failures < FAILURES {
+            ticks.tick().await;
+            self.meters.borrow_mut().retain(|meter| meter.strong_count() > 0);
+            if self.meters.borrow().is_empty() {
+                break;
+            }
+            match process::capture(&self.reaper, &argv, &env, PATIENCE).await {
+                Ok(text) => {
+                    failures = 0;
+                    let samples = parse_samples(&text);
+                    self.meters.borrow().iter().filter_map(Weak::upgrade).for_each(|meter| meter.add(&samples));
+                }
+                Err(error) => {
+                    failures += 1;
+                    super::note(&format!("GPU use is not sampled: {error}"));
+                }
+            }
+        }
+        self.running.set(false);
+    }
+}
+
+impl Meter {
+    fn add(&self, samples: &[Sample]) {
+        for sample in samples {
+            if !self.wanted.iter().any(|w| *w == sample.uuid || *w == sample.index.to_string()) {
+                continue;
+            }
+            let mut sums = self.sums.borrow_mut();
+            let sum = sums.entry(sample.uuid.clone()).or_default();
+            sum.samples += 1;
+            sum.utilization += sample.utilization_percent;
+            sum.max_utilization = sum.max_utilization.max(sample.utilization_percent);
+            sum.memory += u128::from(sample.memory_bytes);
+            sum.max_memory = sum.max_memory.max(sample.memory_bytes);
+        }
+    }
+
+    /// One entry per device that was sampled at least once.
+    pub fn usage(&self) -> Vec<GpuUsage> {
+        let sums = self.sums.borrow();
+        sums.iter()
+            .map(|(uuid, sum)| GpuUsage {
+                uuid: uuid.clone(),
+                samples: sum.samples,
+                mean_utilization_percent: sum.utilization / f64::from(sum.samples),
+                max_utilization_percent: sum.max_utilization,
+                mean_memory_bytes: u64::try_from(sum.memory / u128::from(sum.samples)).unwrap_or(u64::MAX),
+                max_memory_bytes: sum.max_memory,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_counts_its_own_devices_by_index_or_uuid() {
+        let meter = Meter { wanted: vec!["0".into(), "GPU-c".into()], sums: RefCell::default() };
+        meter.add(&parse_samples("0, GPU-a, 50, 100\n1, GPU-b, 99, 900\n2, GPU-c, 10, 7\n"));
+        meter.add(&parse_samples("0, GPU-a, 100, 300\n2, GPU-c, [N/A], 7\n"));
+        let usage = meter.usage();
+        assert_eq!(usage.len(), 2);
+        assert_eq!((usage[0].mean_utilization_percent, usage[0].max_utilization_percent), (75.0, 100.0));
+        assert_eq!((usage[0].mean_memory_bytes, usage[0].max_memory_bytes), (200 << 20, 300 << 20));
+        assert_eq!((usage[1].uuid.as_str(), usage[1].samples), ("GPU-c", 1));
+    }
+}

@@ -1,0 +1,175 @@
+//! The report's charts: which figures go into which kind of chart.
+//!
+//! A chart is `None` when it would show nothing, and shows the most telling part when there is too much.
+
+use super::chart::{self, Bar, Cell, Chart, Span, Tone};
+use super::model::{Mood, Notebook, Report, mood_of, seconds_between};
+use super::text::{bytes, duration, percent};
+
+/// As many rows as fit on a page.
+const ROWS: usize = 36;
+
+impl Mood {
+    pub(super) fn tone(self) -> Tone {
+        match self {
+            Mood::Good => Tone::Good,
+            Mood::Bad => Tone::Bad,
+            Mood::Warn => Tone::Warn,
+            Mood::Neutral => Tone::Accent,
+        }
+    }
+}
+
+/// When each task ran. Beyond [`ROWS`] tasks, the longest ones, in their order.
+pub(super) fn timeline(report: &Report, width: f64) -> Option<Chart> {
+    let attempts = || report.tasks.iter().flat_map(|task| &task.attempts);
+    let origin = report.run.start.or_else(|| attempts().filter_map(|a| a.start).min())?;
+    let last = report.run.end.into_iter().chain(attempts().filter_map(|a| a.end)).max();
+    let end = last.unwrap_or(report.generated).max(origin);
+    let mut lanes = Vec::new();
+    for task in &report.tasks {
+        let spans: Vec<Span> = task
+            .attempts
+            .iter()
+            .filter_map(|attempt| {
+                let start = seconds_between(origin, attempt.start?);
+                let stop = seconds_between(origin, attempt.end.unwrap_or(end)).max(start);
+                let tone = match (attempt.end, attempt.success) {
+                    (None, _) => Tone::Accent,
+                    (Some(_), true) => Tone::Good,
+                    (Some(_), false) => Tone::Bad,
+                };
+                let how = if attempt.exit.is_empty() { String::new() } else { format!(", {}", attempt.exit) };
+                let tip = format!("{}, attempt {}: {}{how}", task.label(), attempt.number, duration(stop - start));
+                Some(Span { start, end: stop, tone, tip })
+            })
+            .collect();
+        if !spans.is_empty() {
+            lanes.push((task.label(), spans));
+        }
+    }
+    let mut lengths: Vec<f64> = lanes.iter().map(|(_, spans)| length(spans)).collect();
+    lengths.sort_by(|a, b| b.total_cmp(a));
+    if let Some(least) = lengths.get(ROWS) {
+        lanes.retain(|(_, spans)| length(spans) > *least);
+        lanes.truncate(ROWS);
+    }
+    let total = seconds_between(origin, end);
+    (!lanes.is_empty()).then(|| chart::timeline("When each task ran", &lanes, total, width))
+}
+
+fn length(spans: &[Span]) -> f64 {
+    spans.iter().map(|span| span.end - span.start).sum()
+}
+
+pub(super) fn outcomes(report: &Report, width: f64) -> Option<Chart> {
+    let tests = report.tests.as_ref().filter(|tests| tests.total > 0)?;
+    let parts = [
+        ("passed", tests.passed, Tone::Good),
+        ("failed", tests.failed, Tone::Bad),
+        ("errors", tests.errors, Tone::Bad),
+        ("skipped", tests.skipped, Tone::Warn),
+    ];
+    Some(chart::parts("Tests by outcome", &parts, width))
+}
+
+pub(super) fn slowest(report: &Report, width: f64) -> Option<Chart> {
+    let slowest = report.tests.as_ref()?.slowest(12);
+    let longest = slowest.first()?.seconds;
+    let bars: Vec<Bar> = slowest
+        .iter()
+        .map(|case| Bar {
+            label: case.name.clone(),
+            value: case.seconds,
+            text: duration(case.seconds),
+            tone: if case.is_bad() { Tone::Bad } else { Tone::Accent },
+            tip: format!("{}: {}", case.full_name(), duration(case.seconds)),
+        })
+        .collect();
+    Some(chart::bars("The slowest tests", &bars, longest, false, width))
+}
+
+pub(super) fn coverage(report: &Report, width: f64) -> Option<Chart> {
+    let files = report.coverage.as_ref()?.least_covered();
+    let bars: Vec<Bar> = files
+        .iter()
+        .filter(|file| file.total > 0)
+        .take(ROWS)
+        .map(|file| Bar {
+            label: file.path.clone(),
+            value: file.percent,
+            text: percent(file.percent),
+            tone: Tone::Accent,
+            tip: format!("{}: {} of {} lines", file.path, file.covered, file.total),
+        })
+        .collect();
+    (!bars.is_empty()).then(|| chart::bars("Lines that tests reach, by file", &bars, 100.0, true, width))
+}
+
+/// Seconds per cell, in the notebook's order; beyond [`ROWS`] cells, the longest.
+pub(super) fn cells(notebook: &Notebook, width: f64) -> Option<Chart> {
+    let mut ran: Vec<_> = notebook.cells.iter().filter_map(|cell| Some((cell, cell.seconds?))).collect();
+    let longest = ran.iter().map(|(_, seconds)| *seconds).reduce(f64::max)?;
+    ran.sort_by(|a, b| b.1.total_cmp(&a.1));
+    ran.truncate(ROWS);
+    ran.sort_by_key(|(cell, _)| cell.number);
+    let bars: Vec<Bar> = ran
+        .into_iter()
+        .map(|(cell, seconds)| Bar {
+            label: format!("{}. {}", cell.number, cell.source.split_whitespace().collect::<Vec<_>>().join(" ")),
+            value: seconds,
+            text: duration(seconds),
+            tone: if mood_of(&cell.state) == Mood::Bad { Tone::Bad } else { Tone::Accent },
+            tip: format!("cell {}: {}", cell.number, duration(seconds)),
+        })
+        .collect();
+    Some(chart::bars("Time per cell of the notebook", &bars, longest, false, width))
+}
+
+/// What the tasks used of processors, memory and GPUs.
+pub(super) fn resources(report: &Report, width: f64) -> Option<Chart> {
+    let mut used: Vec<_> = report.tasks.iter().filter_map(|task| Some((task, task.usage()?))).collect();
+    // What had no process used nothing that could be measured.
+    used.retain(|(_, u)| u.peak_memory_bytes.is_some() || u.user_cpu_seconds + u.system_cpu_seconds > 0.0);
+    used.sort_by(|a, b| b.0.seconds().unwrap_or(0.0).total_cmp(&a.0.seconds().unwrap_or(0.0)));
+    used.truncate(ROWS);
+    let cores = |u: &super::UsageInput| (u.user_cpu_seconds + u.system_cpu_seconds) / u.wall_seconds.max(0.001);
+    let most_cores = used.iter().map(|(_, u)| cores(u)).fold(1.0, f64::max);
+    let most_memory = used.iter().filter_map(|(_, u)| u.peak_memory_bytes).max().unwrap_or(0).max(1) as f64;
+    let gpus = used.iter().any(|(_, u)| !u.gpus.is_empty());
+    let most_gpu_memory =
+        used.iter().flat_map(|(_, u)| &u.gpus).map(|g| g.max_memory_bytes).max().unwrap_or(0).max(1) as f64;
+    let mut heads = vec![("CPU, mean cores", Tone::Accent), ("Memory, peak", Tone::Second)];
+    if gpus {
+        heads.extend([("GPU, mean and peak", Tone::Good), ("GPU memory, peak", Tone::Second)]);
+    }
+    let rows: Vec<_> = used
+        .into_iter()
+        .map(|(task, usage)| {
+            let share = cores(usage) / most_cores;
+            let mut cells = vec![
+                Some(Cell { share, mark: None, text: format!("{:.1}", cores(usage)) }),
+                usage.peak_memory_bytes.map(|peak| Cell {
+                    share: peak as f64 / most_memory,
+                    mark: None,
+                    text: bytes(peak),
+                }),
+            ];
+            if gpus {
+                let count = usage.gpus.len() as f64;
+                let mean = usage.gpus.iter().map(|g| g.mean_utilization_percent).sum::<f64>() / count;
+                let peak = usage.gpus.iter().map(|g| g.max_utilization_percent).fold(0.0, f64::max);
+                let memory = usage.gpus.iter().map(|g| g.max_memory_bytes).max();
+                let any = !usage.gpus.is_empty();
+                cells.push(any.then(|| Cell {
+                    share: mean / 100.0,
+                    mark: Some(peak / 100.0),
+                    text: format!("{mean:.0} %"),
+                }));
+                cells.push(memory.map(|m| Cell { share: m as f64 / most_gpu_memory, mark: None, text: bytes(m) }));
+            }
+            (task.label(), cells)
+        })
+        .collect();
+    (!rows.is_empty()).then(|| chart::columns("What the tasks used", &heads, &rows, width))
+}

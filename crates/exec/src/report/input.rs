@@ -1,0 +1,109 @@
+//! What a report is made from, as JSON. Everything but the run's name may be missing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReportInput {
+    /// `None`: the workflow's name.
+    pub title: Option<String>,
+    pub run: RunInput,
+    /// In the order in which they are shown.
+    pub tasks: Vec<TaskInput>,
+    /// Files of test results, in JUnit's XML.
+    pub junit: Vec<PathBuf>,
+    /// Files of coverage, in Cobertura's XML or coverage.py's JSON.
+    pub coverage: Vec<PathBuf>,
+    /// `figures.json` files that the runs of notebooks left.
+    pub notebooks: Vec<PathBuf>,
+    pub files: Vec<FileInput>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunInput {
+    pub workflow: String,
+    pub run_id: String,
+    /// The run's page.
+    pub url: Option<String>,
+    pub params: Map<String, Value>,
+    /// As the engine names it; `running` while the report is one of the run's own tasks.
+    pub state: String,
+    pub start: Option<Timestamp>,
+    pub end: Option<Timestamp>,
+    pub triggered_by: String,
+    pub commit: Option<CommitInput>,
+    /// Of programs: `pitcrew`, `python`, …
+    pub versions: BTreeMap<String, String>,
+}
+
+/// The source that the run worked on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CommitInput {
+    pub commit: String,
+    pub branch: Option<String>,
+    pub author: String,
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskInput {
+    pub id: String,
+    /// The index of a mapped instance.
+    pub map_index: Option<i32>,
+    pub state: String,
+    pub attempts: Vec<AttemptInput>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttemptInput {
+    pub number: u32,
+    pub start: Option<Timestamp>,
+    pub end: Option<Timestamp>,
+    /// In words: `exit 1`, `timed out`.
+    pub exit: String,
+    pub success: bool,
+    pub message: String,
+    pub usage: Option<UsageInput>,
+}
+
+/// What an attempt used. Reads what backends report.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UsageInput {
+    pub wall_seconds: f64,
+    pub user_cpu_seconds: f64,
+    pub system_cpu_seconds: f64,
+    pub peak_memory_bytes: Option<u64>,
+    pub gpus: Vec<GpuInput>,
+}
+
+/// The sampled use of one device.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GpuInput {
+    pub uuid: String,
+    pub samples: u32,
+    pub mean_utilization_percent: f64,
+    pub max_utilization_percent: f64,
+    pub mean_memory_bytes: u64,
+    pub max_memory_bytes: u64,
+}
+
+/// A file that the report points to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FileInput {
+    pub name: String,
+    /// An address, or a path relative to the report.
+    pub url: Option<String>,
+    pub bytes: Option<u64>,
+}

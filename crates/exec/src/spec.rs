@@ -1,0 +1,163 @@
+//! What a backend is asked to run: one attempt, fully rendered.
+//!
+//! A spec is complete: whoever executes it needs no store, no template and no other file. It may hold secrets (in the
+//! environment and in scripts), so its `Debug` form shows none of both, and no backend writes the environment to a disk.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use jiff::SignedDuration;
+use pitcrew_core::AttemptId;
+use serde::{Deserialize, Serialize};
+
+/// The most bytes that one output, or one captured stdout, may have.
+pub const MAX_OUTPUT: usize = 1 << 20;
+/// What a log may grow to unless the spec says otherwise.
+pub const DEFAULT_LOG_LIMIT: u64 = 256 << 20;
+
+/// One attempt: steps in order, on one placement.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptSpec {
+    pub id: AttemptId,
+    /// The attempt's own directory, absolute; made when missing. Nothing else may write into it.
+    pub dir: PathBuf,
+    /// At least one.
+    pub steps: Vec<StepSpec>,
+    /// Added to the clean base environment; a step's own wins.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Where steps start, absolute; must exist.
+    pub workdir: PathBuf,
+    #[serde(default)]
+    pub limits: Limits,
+    /// The devices that the attempt may see, by UUID or index. `None` changes nothing; an empty list hides all.
+    #[serde(default)]
+    pub gpus: Option<Vec<String>>,
+    /// Sample the use of `gpus` while it runs.
+    #[serde(default)]
+    pub sample_usage: bool,
+    /// Between the polite and the forced end of a step that ran too long.
+    #[serde(default = "default_grace")]
+    pub grace: SignedDuration,
+    /// Bytes of log that are kept; what comes later is dropped, and the log says so.
+    #[serde(default = "default_log_limit")]
+    pub log_limit: u64,
+}
+
+fn default_grace() -> SignedDuration {
+    SignedDuration::from_secs(10)
+}
+
+fn default_log_limit() -> u64 {
+    DEFAULT_LOG_LIMIT
+}
+
+impl AttemptSpec {
+    /// An attempt without steps, limits or devices, to be filled in.
+    pub fn new(id: AttemptId, dir: impl Into<PathBuf>, workdir: impl Into<PathBuf>) -> Self {
+        AttemptSpec {
+            id,
+            dir: dir.into(),
+            steps: Vec::new(),
+            env: BTreeMap::new(),
+            workdir: workdir.into(),
+            limits: Limits::default(),
+            gpus: None,
+            sample_usage: false,
+            grace: default_grace(),
+            log_limit: DEFAULT_LOG_LIMIT,
+        }
+    }
+}
+
+/// One process inside an attempt.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepSpec {
+    pub name: String,
+    pub command: Command,
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Relative to the attempt's `workdir`; `None` is that directory.
+    #[serde(default)]
+    pub workdir: Option<PathBuf>,
+    /// From the start of the step to the polite request to end.
+    #[serde(default)]
+    pub timeout: Option<SignedDuration>,
+    /// The next step runs although this one failed. A step that could not be started ends the attempt all the same.
+    #[serde(default)]
+    pub continue_on_error: bool,
+    /// Keep what it writes to stdout, up to [`MAX_OUTPUT`]; the last such step's text is [`crate::Ended::stdout`].
+    #[serde(default)]
+    pub capture_stdout: bool,
+}
+
+impl StepSpec {
+    /// A step with no environment, timeout or directory of its own.
+    pub fn new(name: impl Into<String>, command: Command) -> Self {
+        StepSpec {
+            name: name.into(),
+            command,
+            env: BTreeMap::new(),
+            workdir: None,
+            timeout: None,
+            continue_on_error: false,
+            capture_stdout: false,
+        }
+    }
+}
+
+/// What a step executes.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A text that travels as a file. `interpreter` is a program and its options, to which the file's path is added;
+    /// empty means `/bin/sh -e`.
+    Script { text: String, interpreter: Vec<String> },
+    /// A program, looked up in the step's `PATH` unless it has a `/`, and its arguments.
+    Argv(Vec<String>),
+}
+
+impl Command {
+    /// A script for `/bin/sh -e`.
+    pub fn shell(text: impl Into<String>) -> Self {
+        Command::Script { text: text.into(), interpreter: Vec::new() }
+    }
+}
+
+/// What an attempt may use; enforced where the machine can, see [`crate::Capabilities`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Thousandths of a core.
+    #[serde(default)]
+    pub cpu_milli: Option<u32>,
+    /// Of all its processes together.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// Nothing is limited.
+    pub fn is_empty(&self) -> bool {
+        *self == Limits::default()
+    }
+}
+
+impl fmt::Debug for AttemptSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AttemptSpec")
+            .field("id", &self.id.to_string())
+            .field("dir", &self.dir)
+            .field("workdir", &self.workdir)
+            .field("steps", &self.steps)
+            .field("limits", &self.limits)
+            .field("gpus", &self.gpus)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for StepSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,224 @@
+//! A backend in a directory of its own, with its events, and ways to break it.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::{AttemptId, RunKey, TaskId};
+use pitcrew_exec::fake::FakeBackend;
+use pitcrew_exec::local::{LocalBackend, LocalConfig, base_environment};
+use pitcrew_exec::{
+    AttemptSpec, Backend, BackendEvent, Command, Ended, Handle, LogRecord, LogStream, Observation, StepSpec,
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+/// Nothing in these tests takes this long unless it hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Local,
+    Fake,
+}
+
+pub struct World {
+    pub kind: Kind,
+    pub root: PathBuf,
+    pub backend: Box<dyn Backend>,
+    pub events: UnboundedReceiver<BackendEvent>,
+    pub config: LocalConfig,
+    _dir: tempfile::TempDir,
+}
+
+/// Does what the fake backend's variables say, so that one spec means the same to all.
+const ACTOR: &str = r#"
+[ -z "$FAKE_LOG" ] || printf '%s\n' "$FAKE_LOG"
+[ -z "$FAKE_OUTPUT_answer" ] || printf '{"answer": %s}\n' "$FAKE_OUTPUT_answer" >> "$PITCREW_OUTPUT"
+[ -z "$FAKE_SLEEP_MS" ] || sleep "$((FAKE_SLEEP_MS / 1000)).$(printf %03d $((FAKE_SLEEP_MS % 1000)))"
+[ -z "$FAKE_SIGNAL" ] || kill "-$FAKE_SIGNAL" $$
+exit "${FAKE_EXIT_CODE:-0}"
+"#;
+
+impl World {
+    pub fn new(kind: Kind) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let config = LocalConfig {
+            runner_dir: root.join("runner"),
+            runner: vec![env!("CARGO_BIN_EXE_exec-test-runner").into()],
+            base_env: base_environment(),
+        };
+        let (backend, events) = make(kind, &config);
+        World { kind, root, backend, events, config, _dir: dir }
+    }
+
+    pub fn local() -> World {
+        World::new(Kind::Local)
+    }
+
+    /// As after the death of the server: everything in memory is gone.
+    pub fn restart(&mut self) {
+        let (backend, events) = make(self.kind, &self.config);
+        self.backend = backend;
+        self.events = events;
+    }
+
+    /// An attempt that acts as these `FAKE_…` variables say.
+    pub fn acting(&self, name: &str, env: &[(&str, &str)]) -> AttemptSpec {
+        let mut spec = self.script(name, ACTOR);
+        spec.env = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        spec
+    }
+
+    /// An attempt of one step called `main`.
+    pub fn script(&self, name: &str, text: &str) -> AttemptSpec {
+        self.steps(name, vec![StepSpec::new("main", Command::shell(text))])
+    }
+
+    pub fn steps(&self, name: &str, steps: Vec<StepSpec>) -> AttemptSpec {
+        let id = AttemptId { run: RunKey(1), task: TaskId::new(name).unwrap(), map_index: UNMAPPED, number: 1 };
+        let mut spec = AttemptSpec::new(id, self.root.join("attempts").join(name), &self.root);
+        spec.steps = steps;
+        spec
+    }
+
+    pub async fn start(&self, spec: AttemptSpec) -> Handle {
+        let handle = self.backend.prepare(&spec);
+        self.backend.start(&handle, spec).await.unwrap();
+        handle
+    }
+
+    /// Starts an attempt and waits for its end.
+    pub async fn run(&mut self, spec: AttemptSpec) -> Ended {
+        let handle = self.start(spec).await;
+        self.ended(&handle).await
+    }
+
+    /// The next event of the attempt that is no start; others are passed over.
+    pub async fn over(&mut self, handle: &Handle) -> BackendEvent {
+        within(async {
+            loop {
+                let event = self.events.recv().await.expect("the backend lives");
+                if event.id() == &handle.id && !matches!(event, BackendEvent::Started { .. }) {
+                    return event;
+                }
+            }
+        })
+        .await
+    }
+
+    pub async fn ended(&mut self, handle: &Handle) -> Ended {
+        match self.over(handle).await {
+            BackendEvent::Ended { ended, .. } => ended,
+            other => panic!("expected an end, got {other:?}"),
+        }
+    }
+
+    /// The whole log, read in small parts.
+    pub async fn log(&self, handle: &Handle) -> Vec<LogRecord> {
+        let mut records = Vec::new();
+        let mut offset = 0;
+        loop {
+            let chunk = self.backend.logs(handle, offset, 1).await.unwrap();
+            assert!(chunk.next_offset > offset || chunk.records.is_empty());
+            offset = chunk.next_offset;
+            records.extend(chunk.records);
+            if chunk.ended {
+                return records;
+            }
+        }
+    }
+
+    /// Whole lines of one stream.
+    pub async fn lines(&self, handle: &Handle, stream: LogStream) -> Vec<String> {
+        join(&self.log(handle).await, stream)
+    }
+
+    /// Waits until the file exists.
+    pub async fn file(&self, name: &str) -> PathBuf {
+        let path = self.root.join(name);
+        until(async || path.exists()).await;
+        path
+    }
+
+    pub fn runner_pid(&self) -> i32 {
+        std::fs::read_to_string(self.root.join("runner/runner.pid")).unwrap().parse().unwrap()
+    }
+
+    /// Makes the attempt's keeper disappear.
+    pub fn kill_runner(&self) {
+        signal(self.runner_pid(), rustix::process::Signal::KILL);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // It would end by itself a little later.
+        if let Ok(pid) = std::fs::read_to_string(self.root.join("runner/runner.pid")) {
+            signal(pid.parse().unwrap(), rustix::process::Signal::TERM);
+        }
+    }
+}
+
+fn make(kind: Kind, config: &LocalConfig) -> (Box<dyn Backend>, UnboundedReceiver<BackendEvent>) {
+    let (sender, events) = unbounded_channel();
+    let backend: Box<dyn Backend> = match kind {
+        Kind::Local => Box::new(LocalBackend::new(config.clone(), sender).unwrap()),
+        Kind::Fake => Box::new(FakeBackend::new(sender)),
+    };
+    (backend, events)
+}
+
+pub fn join(records: &[LogRecord], stream: LogStream) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for record in records.iter().filter(|r| r.stream == stream) {
+        line.push_str(&record.text);
+        if !record.continues {
+            lines.push(std::mem::take(&mut line));
+        }
+    }
+    assert_eq!(line, "", "the last line was never closed");
+    lines
+}
+
+pub fn signal(pid: i32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}
+
+/// Does the process run? A zombie does not.
+pub fn is_alive(pid: i32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat[stat.rfind(')').unwrap()..].starts_with(") Z"))
+}
+
+pub fn read_pid(path: &Path) -> i32 {
+    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
+}
+
+pub fn is_running(observation: &Observation) -> bool {
+    matches!(observation, Observation::Running { .. })
+}
+
+pub async fn within<T>(work: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, work).await.expect("it hangs")
+}
+
+/// Waits for a fact that nothing announces.
+pub async fn until(mut fact: impl AsyncFnMut() -> bool) {
+    within(async {
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        while !fact().await {
+            looks.tick().await;
+        }
+    })
+    .await;
+}
+
+pub fn seconds(n: i64) -> SignedDuration {
+    SignedDuration::from_secs(n)
+}

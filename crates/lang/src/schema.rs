@@ -1,0 +1,76 @@
+//! The language as a JSON Schema, for editors: completion and first checks while typing.
+//!
+//! It has exactly the keys that the decoder knows. The decoder decides: it also sees names, templates and circles.
+
+/// The schema, as JSON text.
+pub const TEXT: &str = include_str!("schema.json");
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
+    use crate::decode::keys;
+
+    #[test]
+    fn the_schema_and_the_decoder_know_the_same_keys() {
+        let schema: Value = serde_json::from_str(super::TEXT).unwrap();
+        let mappings: [(&str, &[&str]); 10] = [
+            ("", keys::WORKFLOW),
+            ("/$defs/schedule", keys::SCHEDULE),
+            ("/$defs/defaults", keys::DEFAULTS),
+            ("/$defs/task", keys::TASK),
+            ("/$defs/group", keys::GROUP),
+            ("/$defs/step", keys::STEP),
+            ("/$defs/output", keys::OUTPUT),
+            ("/$defs/teardown", keys::TEARDOWN),
+            ("/$defs/resources", keys::RESOURCES),
+            ("/$defs/param", keys::PARAM),
+        ];
+        for (pointer, keys) in mappings {
+            let part = schema.pointer(pointer).unwrap();
+            let properties = part["properties"].as_object().unwrap();
+            let schema: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
+            let decoder: BTreeSet<&str> = keys.iter().copied().collect();
+            assert_eq!(schema, decoder, "{pointer}");
+            assert_eq!(part["additionalProperties"], false, "{pointer}");
+        }
+    }
+
+    /// Every listed key is read: with a value that fits nothing, the complaint is about the value.
+    #[test]
+    fn every_listed_key_is_known_to_the_decoder() {
+        let check = |yaml: String| {
+            let found = crate::parse(&yaml, "w.yaml", &crate::Options::default()).err().unwrap_or_default();
+            let unknown = found.iter().find(|d| d.message.starts_with("unknown key"));
+            assert!(unknown.is_none(), "{}\n{yaml}", unknown.unwrap().message);
+        };
+        let value = "[[]]";
+        for key in keys::WORKFLOW.iter().filter(|key| !["workflow", "tasks", "finally", "params"].contains(key)) {
+            check(format!("workflow: w\ntasks: {{a: {{}}}}\n{key}: {value}\n"));
+        }
+        for key in keys::TASK.iter().filter(|key| **key != "tasks") {
+            check(format!("workflow: w\ntasks: {{a: {{{key}: {value}}}}}\n"));
+        }
+        for key in keys::GROUP {
+            check(format!(
+                "workflow: w\ntasks: {{a: {{tasks: {{b: {{}}}}, {}}}}}\n",
+                if *key == "tasks" { String::new() } else { format!("{key}: []") }
+            ));
+        }
+        let nested: [(&[&str], &str); 6] = [
+            (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
+            (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
+            (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
+            (keys::OUTPUT, "tasks: {a: {outputs: {o: {@: []}}}}"),
+            (keys::TEARDOWN, "tasks: {a: {teardown: {@: {}}}}"),
+            (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
+        ];
+        for (keys, yaml) in nested {
+            for key in keys {
+                check(format!("workflow: w\n{}\n", yaml.replace('@', key)));
+            }
+        }
+    }
+}

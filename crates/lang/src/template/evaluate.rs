@@ -1,0 +1,316 @@
+//! The evaluator: compiles and caches templates, and answers the engine's questions about a run.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use minijinja::{Environment, Error, ErrorKind, Value};
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::engine::{Demand, Evaluate, Run, Slot};
+use pitcrew_core::ir::{Foreach, MapUnit, Shape, TaskIx};
+use serde_json::{Map, Value as Json};
+
+use super::context::{Rendering, find_task};
+use super::environment::{Limited, MAX_RENDERED};
+use super::{Analysis, Variables, analyse, environment, values};
+use crate::quantity;
+
+/// Templates kept compiled; beyond that the cache starts anew.
+const MAX_CACHED: usize = 4_096;
+/// The name under which the value of a lone expression is kept.
+const RESULT: &str = "__value";
+
+/// Renders templates; one for a whole server. Cheap to share, safe to use from many threads.
+pub struct Evaluator {
+    environment: RwLock<Environment<'static>>,
+    known: Mutex<HashMap<String, Arc<Analysis>>>,
+    variables: Arc<dyn Variables>,
+    url: Arc<dyn Fn(&RunRecord) -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for Evaluator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Evaluator")
+    }
+}
+
+impl Default for Evaluator {
+    /// Without variables.
+    fn default() -> Self {
+        Evaluator::new(Arc::new(|_: &str| None))
+    }
+}
+
+impl Evaluator {
+    pub fn new(variables: Arc<dyn Variables>) -> Self {
+        let url = Arc::new(|_: &RunRecord| String::new());
+        Evaluator { environment: RwLock::new(environment::new()), known: Mutex::default(), variables, url }
+    }
+
+    /// Sets what `run.url` is; without it, it is an empty text.
+    pub fn with_run_url(mut self, url: impl Fn(&RunRecord) -> String + Send + Sync + 'static) -> Self {
+        self.url = Arc::new(url);
+        self
+    }
+
+    /// Renders as the instance at `slot` sees the run.
+    pub fn rendering<'r>(&'r self, run: &'r Run, slot: Slot) -> Rendering<'r> {
+        Rendering::new(self, run, slot)
+    }
+
+    pub(super) fn variables(&self) -> Arc<dyn Variables> {
+        self.variables.clone()
+    }
+
+    pub(super) fn run_url(&self, record: &RunRecord) -> String {
+        (self.url)(record)
+    }
+
+    /// Fills a template in.
+    pub(super) fn fill(&self, text: &str, context: impl FnOnce(&Analysis) -> Value) -> Result<String, String> {
+        let analysis = self.analysis(text)?;
+        let mut out = Vec::with_capacity(text.len());
+        self.render(&analysis.text, context(&analysis), &mut out, |_| ()).map_err(|e| explain(&e, &analysis.text))?;
+        String::from_utf8(out).map_err(|_| "the result is not UTF-8".into())
+    }
+
+    /// The value of a template that is one expression, or else the text it becomes.
+    pub(super) fn value(&self, text: &str, context: impl FnOnce(&Analysis) -> Value) -> Result<Json, String> {
+        let analysis = self.analysis(text)?;
+        let Some(expression) = &analysis.whole else { return self.fill(text, context).map(Json::String) };
+        let source = format!("{{% set {RESULT} = ({expression}) %}}");
+        let result = self
+            .render(&source, context(&analysis), &mut Vec::new(), |state| state.lookup(RESULT).unwrap_or_default())
+            .map_err(|error| explain(&error, &source))?;
+        if result.is_undefined() {
+            let expression = expression.replace("['", ".").replace("']", "");
+            return Err(format!("`{expression}` is not defined"));
+        }
+        values::to_json(&result).map_err(|why| format!("`{expression}`: {why}"))
+    }
+
+    pub(super) fn analysis(&self, text: &str) -> Result<Arc<Analysis>, String> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(analysis) = known.get(text) {
+            return Ok(analysis.clone());
+        }
+        let analysis = analyse(text).map_err(|complaint| complaint.message)?;
+        if let Some(complaint) = analysis.complaints.first() {
+            return Err(complaint.message.clone());
+        }
+        if known.len() >= MAX_CACHED {
+            known.clear();
+        }
+        Ok(known.entry(text.to_owned()).or_insert(Arc::new(analysis)).clone())
+    }
+
+    fn render<T>(
+        &self,
+        source: &str,
+        context: Value,
+        out: &mut Vec<u8>,
+        take: impl FnOnce(&minijinja::State<'_, '_>) -> T,
+    ) -> Result<T, Error> {
+        {
+            let environment = self.environment.read().unwrap_or_else(PoisonError::into_inner);
+            // A source is its own name.
+            if let Ok(template) = environment.get_template(source) {
+                return template.render_captured_to(context, Limited(out)).map(|done| take(done.state()));
+            }
+        }
+        let mut environment = self.environment.write().unwrap_or_else(PoisonError::into_inner);
+        if environment.templates().count() >= MAX_CACHED {
+            environment.clear_templates();
+        }
+        environment.add_template_owned(source.to_owned(), source.to_owned())?;
+        environment.get_template(source)?.render_captured_to(context, Limited(out)).map(|done| take(done.state()))
+    }
+}
+
+/// An error in our words, with the part of the template that it is about.
+fn explain(error: &Error, source: &str) -> String {
+    let part = error.range().and_then(|range| part(source, range));
+    match (error.kind(), error.detail(), part) {
+        (ErrorKind::UndefinedError, _, Some(part)) => format!("{part} is not defined"),
+        (ErrorKind::UndefinedError, _, None) => "a name in it is not defined".into(),
+        (ErrorKind::OutOfFuel, _, _) => "the template takes too many steps".into(),
+        (ErrorKind::WriteFailure, _, _) => format!("the text grows beyond {} MiB", MAX_RENDERED >> 20),
+        (_, Some(detail), Some(part)) => format!("{part}: {detail}"),
+        (_, Some(detail), None) => detail.to_owned(),
+        (kind, None, Some(part)) => format!("{part}: {kind}"),
+        (kind, None, None) => kind.to_string(),
+    }
+}
+
+/// The part of the template that an error is about, as its author wrote it.
+fn part(source: &str, range: std::ops::Range<usize>) -> Option<String> {
+    let before = source.get(..range.start)?;
+    // The engine points at the last step of a path; the whole path says more.
+    let in_path = |c: char| c.is_ascii_alphanumeric() || "_.-'[]".contains(c);
+    let start = if source[range.start..].starts_with(['.', '[']) {
+        before.trim_end_matches(in_path).len()
+    } else {
+        range.start
+    };
+    let part = source.get(start..range.end)?.trim().replace("['", ".").replace("']", "");
+    (!part.is_empty()).then(|| format!("`{part}`"))
+}
+
+impl Evaluate for Evaluator {
+    fn when(&self, run: &Run, slot: Slot) -> Result<bool, String> {
+        let Some(when) = &run.workflow.task(slot.task).when else { return Ok(true) };
+        self.rendering(run, slot).flag(when).map_err(|why| format!("`when` cannot be evaluated: {why}"))
+    }
+
+    fn items(&self, run: &Run, unit: MapUnit) -> Result<Vec<Json>, String> {
+        let workflow = &run.workflow;
+        let (foreach, viewer) = match unit {
+            MapUnit::Task(ix) => (workflow.task(ix).foreach.as_ref(), Some(ix)),
+            MapUnit::Group(group) => {
+                (workflow.group(group).foreach.as_ref(), workflow.unit_tasks(unit).first().copied())
+            }
+        };
+        let (Some(foreach), Some(viewer)) = (foreach, viewer) else { return Ok(Vec::new()) };
+        let rendering = self.rendering(run, Slot::new(viewer, 0));
+        let mut lists = Vec::with_capacity(foreach.axes.len());
+        for (name, axis) in &foreach.axes {
+            let key = if name.is_empty() { "foreach".to_owned() } else { format!("foreach.{name}") };
+            let value = rendering.value(axis).map_err(|why| format!("`{key}` cannot be evaluated: {why}"))?;
+            lists.push((
+                name.as_str(),
+                list(value).map_err(|found| format!("`{key}` must give a list, found {found}"))?,
+            ));
+        }
+        combine(foreach, lists)
+    }
+
+    fn branch(&self, run: &Run, slot: Slot) -> Result<Vec<String>, String> {
+        let Some(branch) = &run.workflow.task(slot.task).branch else { return Ok(Vec::new()) };
+        let value = self
+            .rendering(run, slot)
+            .value(&Json::String(branch.clone()))
+            .map_err(|why| format!("`branch` cannot be evaluated: {why}"))?;
+        let names = match value {
+            Json::Null => Vec::new(),
+            Json::String(name) => vec![name],
+            Json::Array(names) => names
+                .into_iter()
+                .map(|name| {
+                    name.as_str().map(str::to_owned).ok_or_else(|| format!("`branch` must give names, found {name}"))
+                })
+                .collect::<Result<_, _>>()?,
+            other => {
+                return Err(format!(
+                    "`branch` must give a name or a list of names, found {}",
+                    crate::schema_check::show(&other)
+                ));
+            }
+        };
+        let mut followed = Vec::new();
+        for name in names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+            followed.extend(directions(run, slot.task, name));
+        }
+        Ok(followed)
+    }
+
+    fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String> {
+        let resources = &run.workflow.task(slot.task).resources;
+        let rendering = self.rendering(run, slot);
+        let render = |key: &str, value: &Option<Json>| -> Result<Option<Json>, String> {
+            let Some(value) = value else { return Ok(None) };
+            rendering.value(value).map(Some).map_err(|why| format!("`resources.{key}` cannot be evaluated: {why}"))
+        };
+        let named = |key: &'static str| move |why: String| format!("`resources.{key}`: {why}");
+        let gpu = render("gpu", &resources.gpu)?;
+        let cpu = render("cpu", &resources.cpu)?;
+        let memory = render("memory", &resources.memory)?;
+        Ok(Demand {
+            gpus: gpu.as_ref().map(quantity::parse_gpus).transpose().map_err(named("gpu"))?.unwrap_or(0),
+            cpu_milli: cpu.as_ref().map(quantity::parse_cpu).transpose().map_err(named("cpu"))?,
+            memory_bytes: memory.as_ref().map(quantity::parse_memory).transpose().map_err(named("memory"))?,
+        })
+    }
+}
+
+/// The direct downstream tasks that a branch means by a name: one task, or those in a group of that name.
+fn directions(run: &Run, from: TaskIx, name: &str) -> Vec<String> {
+    let workflow = &run.workflow;
+    let path: Vec<String> = name.split('.').map(str::to_owned).collect();
+    if let Some((ix, length)) = find_task(workflow, from, &path)
+        && length == path.len()
+    {
+        return vec![workflow.task(ix).id.to_string()];
+    }
+    let mut scope = workflow.task(from).group;
+    loop {
+        let full = scope.map_or(name.to_owned(), |at| format!("{}.{name}", workflow.group(at).id));
+        if workflow.groups.iter().any(|group| group.id.as_str() == full) {
+            let inside = workflow.downstream[from.at()].iter().map(|ix| workflow.task(*ix).id.to_string());
+            return inside.filter(|id| id.strip_prefix(&full).is_some_and(|rest| rest.starts_with('.'))).collect();
+        }
+        match scope {
+            // The engine says which names there are.
+            None => return vec![name.to_owned()],
+            Some(at) => scope = workflow.group(at).parent,
+        }
+    }
+}
+
+/// A list as it is; an object as its entries.
+fn list(value: Json) -> Result<Vec<Json>, String> {
+    match value {
+        Json::Array(items) => Ok(items),
+        Json::Object(map) => {
+            Ok(map.into_iter().map(|(key, value)| serde_json::json!({ "key": key, "value": value })).collect())
+        }
+        other => Err(crate::schema_check::show(&other)),
+    }
+}
+
+/// The items of a mapping: every combination, the last axis changing fastest, or the lists side by side.
+fn combine(foreach: &Foreach, lists: Vec<(&str, Vec<Json>)>) -> Result<Vec<Json>, String> {
+    let count = match foreach.shape {
+        Shape::Product => lists.iter().try_fold(1usize, |n, (_, list)| n.checked_mul(list.len())),
+        Shape::Zip => {
+            let length = lists.first().map_or(0, |(_, list)| list.len());
+            if let Some((name, other)) = lists.iter().find(|(_, list)| list.len() != length) {
+                let (first, _) = &lists[0];
+                return Err(format!(
+                    "`zip` needs lists of one length: `{first}` has {length} items, `{name}` has {}",
+                    other.len()
+                ));
+            }
+            Some(length)
+        }
+    };
+    let count = count.filter(|n| *n <= foreach.max_items as usize).ok_or_else(|| {
+        let found = count.map_or("far more".to_owned(), |n| n.to_string());
+        format!(
+            "`foreach` gives {found} items, and at most {} are allowed; raise `foreach_max` if that is meant",
+            foreach.max_items
+        )
+    })?;
+    let mut items = Vec::with_capacity(count);
+    for number in 0..count {
+        let mut rest = number;
+        let mut item = Map::new();
+        let mut bare = None;
+        for (name, list) in lists.iter().rev() {
+            let at = match foreach.shape {
+                Shape::Zip => number,
+                Shape::Product => {
+                    let at = rest % list.len();
+                    rest /= list.len();
+                    at
+                }
+            };
+            if name.is_empty() {
+                bare = Some(list[at].clone());
+            } else {
+                item.insert((*name).to_owned(), list[at].clone());
+            }
+        }
+        // The axes in the order of the source.
+        items.push(bare.unwrap_or_else(|| Json::Object(item.into_iter().rev().collect())));
+    }
+    Ok(items)
+}

@@ -1,0 +1,191 @@
+//! What `uses:` can name. One trait, one file per action: adding an action is adding a file and a line in [`ALL`].
+//!
+//! An action is planned in the scheduler, from inputs whose templates are rendered, and mostly becomes one process:
+//! this binary again, with the input in the file of its script. So it has a log, a timeout and limits like any
+//! script, and it lives on when the server does not.
+
+mod artifact_publish;
+mod git_checkout;
+mod http;
+mod notebook;
+mod notebook_convert;
+mod pytest;
+mod report;
+mod variables_set;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+use anyhow::Context;
+use pitcrew_core::engine::{Run, Slot};
+use pitcrew_exec::{Command, StepSpec};
+use pitcrew_lang::ActionInfo;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A kind of task.
+pub trait Action: Send + Sync {
+    /// What `uses:` says.
+    fn name(&self) -> &'static str;
+
+    /// A JSON Schema of `with`.
+    fn schema(&self) -> Value;
+
+    /// What to do for one attempt. The error is a sentence for the user.
+    fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
+        Ok(Plan::process(call.with.clone()))
+    }
+
+    /// The body of [`Plan::Process`], in a process of its own that starts in the root of the run's workspaces.
+    fn execute(&self, job: Job) -> anyhow::Result<ExitCode> {
+        let _ = job;
+        anyhow::bail!("`{}` has no process", self.name())
+    }
+}
+
+/// One use of an action.
+pub struct Call<'a> {
+    /// As the workflow says, rendered, and right by the action's schema.
+    pub with: &'a Value,
+    pub run: &'a Run,
+    pub slot: Slot,
+    /// Measured use of other instances.
+    pub usage: &'a dyn Fn(Slot) -> Value,
+    /// The page of the run; empty without a server.
+    pub run_url: &'a str,
+}
+
+/// How an attempt of an action is carried out.
+pub enum Plan {
+    /// By [`Action::execute`].
+    Process {
+        with: Value,
+        /// What the action needs to know of the run.
+        facts: Value,
+        /// Travels in the environment, never on a disk.
+        secret: Value,
+        /// Variables of the server's environment whose names begin so are passed on; empty: none.
+        inherit: &'static str,
+    },
+    /// By the scheduler, in the transaction that ends the attempt.
+    SetVariables(Vec<(String, String)>),
+}
+
+impl Plan {
+    /// A process that needs nothing but its inputs.
+    fn process(with: Value) -> Plan {
+        Plan::Process { with, facts: Value::Null, secret: Value::Null, inherit: "" }
+    }
+}
+
+/// What [`Action::execute`] gets.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub with: Value,
+    pub facts: Value,
+    /// Filled from the environment; not in the file.
+    #[serde(skip)]
+    pub secret: Value,
+    /// The cache of Python environments.
+    pub environments: PathBuf,
+    /// A private directory of the attempt.
+    pub scratch: PathBuf,
+    /// Kept files of the run.
+    pub artifacts: PathBuf,
+}
+
+const ALL: [&dyn Action; 8] = [
+    &artifact_publish::ArtifactPublish,
+    &git_checkout::GitCheckout,
+    &http::Http,
+    &notebook::Notebook,
+    &notebook_convert::NotebookConvert,
+    &pytest::Pytest,
+    &report::Report,
+    &variables_set::VariablesSet,
+];
+
+/// Carries secrets of an action to its process.
+const SECRET: &str = "PITCREW_ACTION_SECRET";
+
+/// The action of that name.
+pub fn find(name: &str) -> Option<&'static dyn Action> {
+    ALL.into_iter().find(|action| action.name() == name)
+}
+
+/// All actions, as the language sees them.
+pub fn infos() -> &'static [ActionInfo] {
+    static INFOS: LazyLock<Vec<ActionInfo>> = LazyLock::new(|| {
+        ALL.iter().map(|a| ActionInfo { name: a.name().to_owned(), with_schema: a.schema() }).collect()
+    });
+    &INFOS
+}
+
+/// Where this program is. Found out once: after an upgrade the system only knows the old, deleted file, and the new one
+/// at its place does as well.
+pub fn program() -> Option<&'static Path> {
+    static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_exe().ok());
+    PROGRAM.as_deref()
+}
+
+/// The step that runs [`Action::execute`].
+pub fn step(name: &str, job: &Job, secret: &Value, inherit: &str) -> anyhow::Result<StepSpec> {
+    let exe = program().context("cannot find the program of this process")?;
+    let interpreter = [exe.to_string_lossy().as_ref(), "internal", "action", name].map(str::to_owned).to_vec();
+    let mut step = StepSpec::new(name, Command::Script { text: serde_json::to_string(job)?, interpreter });
+    if !secret.is_null() {
+        step.env.insert(SECRET.to_owned(), serde_json::to_string(secret)?);
+    }
+    if !inherit.is_empty() {
+        step.env.extend(std::env::vars().filter(|(name, _)| name.starts_with(inherit)));
+    }
+    Ok(step)
+}
+
+/// The entry of `pitcrew internal action NAME INPUT`.
+pub fn internal(name: &str, input: &Path) -> ExitCode {
+    let run = || -> anyhow::Result<ExitCode> {
+        let action = find(name).with_context(|| format!("there is no action `{name}`"))?;
+        let text = std::fs::read_to_string(input).with_context(|| format!("cannot read `{}`", input.display()))?;
+        let mut job: Job = serde_json::from_str(&text).context("the input of the action is damaged")?;
+        if let Ok(secret) = std::env::var(SECRET) {
+            job.secret = serde_json::from_str(&secret).context("the secret input of the action is damaged")?;
+        }
+        std::fs::create_dir_all(&job.scratch)?;
+        action.execute(job)
+    };
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Reads `with` into the action's own type. The schema was checked before; this says where they disagree.
+fn read<T: DeserializeOwned>(with: &Value) -> anyhow::Result<T> {
+    serde_json::from_value(with.clone()).context("`with` is not as this action wants it")
+}
+
+/// Hands outputs on to the engine: one line of JSON in the file that the backend reads.
+fn write_outputs(outputs: &Value) -> anyhow::Result<()> {
+    use std::io::Write;
+    let Ok(path) = std::env::var("PITCREW_OUTPUT") else { return Ok(()) };
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
+    writeln!(file, "{outputs}").with_context(|| format!("cannot write `{path}`"))
+}
+
+/// A schema of an object with these properties.
+fn object(required: &[&str], properties: Value) -> Value {
+    json!({ "type": "object", "required": required, "properties": properties, "additionalProperties": false })
+}
+
+/// A small runtime for actions that talk to the network.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // The first caller installs it; a second call in one process is harmless.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+}

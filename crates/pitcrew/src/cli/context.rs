@@ -1,0 +1,180 @@
+//! What most commands begin with: the data directory, the store, and the run or task that was named.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::ir::Workflow;
+use pitcrew_core::{RunId, RunKey, WorkflowId};
+use pitcrew_lang::diagnostic::closest;
+use pitcrew_store::{AuditEntry, Paging, RunFilter, Store, WorkflowFilter, WorkflowRow};
+use rustix::fs::Access;
+
+use super::control::Peers;
+use super::error::{invalid, refused};
+use super::ui::Ui;
+use crate::catalog::Catalog;
+use crate::clock;
+use crate::config::Settings;
+use crate::paths::DataDir;
+
+/// An opened store, without a scheduler.
+pub struct Context {
+    pub ui: Ui,
+    pub settings: Settings,
+    pub data: DataDir,
+    pub store: Store,
+    pub catalog: Arc<Catalog>,
+}
+
+impl Context {
+    pub async fn open(ui: Ui, settings: Settings) -> anyhow::Result<Context> {
+        let data = data_dir(&settings)?;
+        let url = settings.store().map_err(refused)?;
+        let store = Store::open(&url)
+            .await
+            .map_err(|error| anyhow::Error::new(error).context(format!("cannot open the database `{url}`")))?;
+        Ok(Context { ui, settings, data, store, catalog: Arc::default() })
+    }
+
+    pub fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    /// How to call this program for the same data directory, for hints.
+    pub fn pitcrew(&self) -> String {
+        self.settings.pitcrew()
+    }
+
+    /// Where the server of this data directory answers, if one runs.
+    pub async fn server_url(&self) -> Option<String> {
+        Peers::find(&self.data).await.server().map(|peer| peer.hello.url.clone())
+    }
+
+    /// Says what to do about a run that is not over and that no process of this machine works on.
+    pub async fn hint_if_orphaned(&self, run: &RunRecord) {
+        let mut peers = Peers::find(&self.data).await;
+        if !run.state.is_final() && peers.owner_of(run.key).await.is_none() && peers.server().is_none() {
+            let (key, pitcrew) = (run.key, self.pitcrew());
+            self.ui
+                .hint(format!("nobody works on run {key}: start `{pitcrew} server`, or `{pitcrew} runs resume {key}`"));
+        }
+    }
+
+    /// An audit entry of this user.
+    pub fn audit(&self, event: &str) -> AuditEntry {
+        AuditEntry::new(self.now(), who(), event)
+    }
+
+    /// The run that a person means: its number, its id, `latest`, or a workflow for the latest run of that.
+    pub async fn run(&self, text: &str) -> anyhow::Result<RunRecord> {
+        if let Ok(number) = text.parse::<i64>()
+            && let Some(run) = self.store.run(RunKey(number)).await?
+        {
+            return Ok(run);
+        }
+        if text == "latest" {
+            let newest = self.store.runs(&RunFilter::default(), Paging::first(1)).await?.rows.pop();
+            return newest.ok_or_else(|| invalid("there are no runs yet\nhint: `pitcrew run FILE` makes one"));
+        }
+        let workflows = self.workflow_ids().await?;
+        if let Ok(run_id) = RunId::new(text) {
+            let mut found = Vec::new();
+            for workflow in &workflows {
+                found.extend(self.store.run_by_id(workflow, &run_id).await?);
+            }
+            match found.len() {
+                0 => {}
+                1 => return Ok(found.remove(0)),
+                _ => {
+                    let keys = found.iter().map(|run| format!("{} of `{}`", run.key, run.workflow));
+                    let keys = keys.collect::<Vec<_>>().join(", ");
+                    return Err(invalid(format!(
+                        "several workflows have a run `{text}`\nhint: use its number: {keys}"
+                    )));
+                }
+            }
+        }
+        if let Ok(workflow) = WorkflowId::new(text)
+            && let Some(run) = self.store.latest_run(&workflow).await?
+        {
+            return Ok(run);
+        }
+        let hint = match closest(text, workflows.iter().map(WorkflowId::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`, for its latest run?"),
+            None => {
+                "a run is named by its number, its id, `latest`, or its workflow; see `pitcrew runs list`".to_owned()
+            }
+        };
+        Err(invalid(format!("there is no run `{text}` in `{}`\nhint: {hint}", self.data.root().display())))
+    }
+
+    async fn workflow_ids(&self) -> anyhow::Result<Vec<WorkflowId>> {
+        let rows = self.store.workflows(&WorkflowFilter::default(), Paging::ALL).await?.rows;
+        Ok(rows.into_iter().map(|row| row.id).collect())
+    }
+
+    /// The workflow of that name, also one whose file is gone.
+    pub async fn workflow(&self, text: &str) -> anyhow::Result<WorkflowRow> {
+        let id = WorkflowId::new(text).map_err(refused)?;
+        if let Some(row) = self.store.workflow(&id).await? {
+            return Ok(row);
+        }
+        let known = self.workflow_ids().await?;
+        let hint = match closest(text, known.iter().map(WorkflowId::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => "`pitcrew dags list` shows all of them".to_owned(),
+        };
+        Err(invalid(format!("there is no workflow `{text}` in `{}`\nhint: {hint}", self.data.root().display())))
+    }
+
+    /// The definition that a run goes by.
+    pub async fn definition(&self, run: &RunRecord) -> anyhow::Result<Arc<Workflow>> {
+        self.catalog.load(&self.store, &run.workflow, &run.version).await
+    }
+}
+
+/// A task as typed: `name`, or `name[3]`; checked against the workflow.
+pub fn task(workflow: &Workflow, text: &str) -> anyhow::Result<(String, Option<i32>)> {
+    let (name, map_index) = match text.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
+        None => (text, None),
+        Some((name, index)) => match index.parse::<i32>() {
+            Ok(index) if index >= 0 => (name, Some(index)),
+            _ => return Err(invalid(format!("`{text}` is no task: a map index is a whole number from 0"))),
+        },
+    };
+    if workflow.find(name).is_some() {
+        return Ok((name.to_owned(), map_index));
+    }
+    let names: Vec<&str> = workflow.tasks.iter().map(|task| task.id.as_str()).collect();
+    let hint = match closest(name, names.iter().copied()) {
+        Some(meant) => format!("\nhint: did you mean `{meant}`?"),
+        None if names.len() <= 20 => {
+            format!("\nhint: it has {}", names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", "))
+        }
+        None => String::new(),
+    };
+    Err(invalid(format!("the workflow `{}` has no task `{name}`{hint}", workflow.id)))
+}
+
+/// Who types this, for the audit log.
+pub fn who() -> String {
+    let user =
+        ["USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
+    user.unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
+/// Opens the data directory. One that cannot be written fails here, with its name, and not in the middle of something.
+pub fn data_dir(settings: &Settings) -> anyhow::Result<DataDir> {
+    let path = settings.data_dir();
+    let hint = "choose another with `--data-dir DIR`";
+    if path.exists() && !path.is_dir() {
+        return Err(invalid(format!("the data directory `{}` is a file\nhint: {hint}", path.display())));
+    }
+    let data = DataDir::open(&path).map_err(refused)?;
+    rustix::fs::access(data.root(), Access::WRITE_OK | Access::EXEC_OK).map_err(|error| {
+        let why = std::io::Error::from(error);
+        invalid(format!("cannot write into the data directory `{}`: {why}\nhint: {hint}", path.display()))
+    })?;
+    Ok(data)
+}

@@ -1,0 +1,301 @@
+//! The command line.
+//!
+//! Data goes to stdout, talk to stderr; nothing is coloured that no person sees. A command that only reads a file
+//! needs no data directory, and one that only reads the store needs no server. What only the process that works on a
+//! run may do is asked of that process, see [`control`].
+
+mod context;
+mod control;
+mod dags;
+mod doctor;
+mod error;
+mod explain;
+mod format;
+mod internal;
+mod load;
+mod logs;
+mod pools;
+mod retention;
+mod run;
+mod runs;
+mod server;
+mod session;
+mod ui;
+mod variables;
+mod workflow_files;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Overrides, Settings};
+use context::Context;
+use ui::Ui;
+
+pub use internal::dispatch as internal;
+
+/// What other parts of the binary need to serve and to watch runs.
+pub mod parts {
+    pub use super::context::Context;
+    pub use super::error::invalid;
+    pub use super::format::one_line;
+    pub use super::run::{Screen, Stream, Watch, Watched, exit_code};
+    pub use super::server::{Serving, shutdown_signal};
+    pub use super::ui::Ui;
+}
+
+const EXAMPLES: &str = "\
+Begin with:
+  pitcrew demo                       a sample pipeline, from a notebook to a report
+  pitcrew run FILE                   run a workflow file now, without a server
+  pitcrew server --workflows DIR     serve a folder of workflow files, with pages and an API
+
+Exit status: 0 success, 1 something failed, 2 the input was refused and nothing was done.";
+
+/// Runs workflows and CI on GPU machines.
+#[derive(Debug, Parser)]
+#[command(name = "pitcrew", version, after_help = EXAMPLES, disable_help_subcommand = true, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Where runs, logs and the database lie [env: PITCREW_DATA_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// The database: a path, or `postgres://…` [env: PITCREW_STORE]
+    #[arg(long, global = true, value_name = "URL", hide_short_help = true)]
+    store: Option<String>,
+    /// Read this file instead of `pitcrew.yaml` [env: PITCREW_CONFIG]
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
+    config: Option<PathBuf>,
+    /// The environment of the configuration to use [env: PITCREW_ENV]
+    #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
+    env: Option<String>,
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_short_help = true)]
+    color: ColorChoice,
+    /// Say more; twice for much more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
+    verbose: u8,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, hide_short_help = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ColorChoice {
+    Auto,
+    Always,
+    Never,
+}
+
+/// How data is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+/// For commands that list something.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Output {
+    /// How to write the answer
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+}
+
+impl Output {
+    pub fn is_json(self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Demo(crate::demo::DemoArgs),
+    Server(server::ServerArgs),
+    Validate(workflow_files::ValidateArgs),
+    Graph(workflow_files::GraphArgs),
+    Explain(explain::ExplainArgs),
+    Runs(runs::RunsArgs),
+    Logs(logs::LogsArgs),
+    Dags(dags::DagsArgs),
+    Variables(variables::VariablesArgs),
+    Pools(pools::PoolsArgs),
+    Config(ConfigArgs),
+    Doctor(doctor::DoctorArgs),
+    /// Print the JSON Schema of the workflow language, for editors
+    Schema,
+    /// Print a script for your shell's completion
+    Completions {
+        shell: clap_complete::Shell,
+    },
+    /// Print the version
+    Version,
+}
+
+/// Show the settings and where each comes from
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Show every setting with its origin: default, file and line, environment or flag
+    Show(Output),
+}
+
+/// Runs the command that was typed.
+pub fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(report_panic));
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.global.color, cli.global.quiet);
+    let result = command(cli, ui);
+    error::finish(result, &ui)
+}
+
+fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
+    // These read no settings.
+    match &cli.command {
+        Command::Schema => {
+            ui.line(pitcrew_lang::schema::TEXT.trim_end())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "pitcrew", &mut script);
+            ui.print(&String::from_utf8_lossy(&script))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Version => {
+            ui.line(format!("pitcrew {}", env!("CARGO_PKG_VERSION")))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Validate(args) => return workflow_files::validate(args, ui),
+        Command::Graph(args) => return workflow_files::graph(args, ui),
+        _ => {}
+    }
+    let settings = Settings::read(&overrides(&cli), &|name| std::env::var(name).ok()).map_err(error::config)?;
+    if let Command::Config(ConfigArgs { command: ConfigCommand::Show(output) }) = &cli.command {
+        return show_config(&settings, *output, ui);
+    }
+    start_tracing(&cli, &settings, ui)?;
+    // One provider for every TLS connection; a second installation, which only a test makes, changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async_command(cli.command, ui, settings));
+    // What runs goes on in its own processes; threads that wait for a disk or a name server must not hold us up.
+    runtime.shutdown_background();
+    result
+}
+
+async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Run(args) => run::command(args, ui, settings).await,
+        Command::Demo(args) => crate::demo::command(args, ui, settings).await,
+        Command::Server(args) => server::command(args, ui, settings).await,
+        Command::Doctor(args) => doctor::command(args, ui, settings).await,
+        Command::Explain(args) => explain::command(args, Context::open(ui, settings).await?).await,
+        Command::Runs(args) => runs::command(args, Context::open(ui, settings).await?).await,
+        Command::Logs(args) => logs::command(args, Context::open(ui, settings).await?).await,
+        Command::Dags(args) => dags::command(args, Context::open(ui, settings).await?).await,
+        Command::Variables(args) => variables::command(args, Context::open(ui, settings).await?).await,
+        Command::Pools(args) => pools::command(args, Context::open(ui, settings).await?).await,
+        Command::Validate(_)
+        | Command::Graph(_)
+        | Command::Config(_)
+        | Command::Schema
+        | Command::Completions { .. }
+        | Command::Version => unreachable!("handled before the settings were read"),
+    }
+}
+
+/// Flags that are settings.
+fn overrides(cli: &Cli) -> Overrides {
+    let mut flags: BTreeMap<&'static str, (&'static str, String)> = BTreeMap::new();
+    let mut flag = |key: &'static str, name: &'static str, value: Option<String>| {
+        if let Some(value) = value {
+            flags.insert(key, (name, value));
+        }
+    };
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    flag("data_dir", "--data-dir", path(&cli.global.data_dir));
+    flag("store", "--store", cli.global.store.clone());
+    match &cli.command {
+        Command::Run(args) => flag("parallelism", "--parallelism", args.parallelism.map(|n| n.to_string())),
+        Command::Server(args) => {
+            flag("workflows", "--workflows", path(&args.workflows));
+            flag("listen", "--listen", args.listen.clone());
+            flag("parallelism", "--parallelism", args.parallelism.map(|n| n.to_string()));
+            flag("auth", "--no-auth", args.no_auth.then(|| "false".to_owned()));
+        }
+        _ => {}
+    }
+    Overrides { config: cli.global.config.clone(), environment: cli.global.env.clone(), flags }
+}
+
+fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<ExitCode> {
+    let shown = settings.shown();
+    if output.is_json() {
+        let entry = |setting: &crate::config::Setting| {
+            let value = serde_json::json!({ "value": setting.text, "origin": setting.origin.to_string() });
+            (setting.key.name.to_owned(), value)
+        };
+        ui.json(&shown.iter().map(entry).collect::<serde_json::Map<_, _>>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match (&settings.file, &settings.environment) {
+        (None, _) => ui.say("no configuration file; these are defaults, the environment and flags"),
+        (Some(file), None) => ui.say(format!("configuration: {}", file.display())),
+        (Some(file), Some(name)) => ui.say(format!("configuration: {}, environment `{name}`", file.display())),
+    }
+    let row = |setting: &crate::config::Setting| {
+        let text = if setting.text.is_empty() { "-".to_owned() } else { setting.text.clone() };
+        vec![setting.key.name.to_owned(), text, setting.origin.to_string(), setting.key.about.to_owned()]
+    };
+    ui.table(&["key", "value", "from", "what it is"], shown.iter().map(row).collect())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Messages for operators go to stderr: a server's one line per event, other commands' only when asked for.
+fn start_tracing(cli: &Cli, settings: &Settings, ui: Ui) -> anyhow::Result<()> {
+    use tracing_subscriber::EnvFilter;
+    let default = match (cli.global.quiet, cli.global.verbose, matches!(cli.command, Command::Server(_))) {
+        (true, ..) | (false, 0, false) => "error",
+        (false, 0, true) => "pitcrew=info,warn",
+        (false, 1, _) => "pitcrew=debug,info",
+        (false, 2.., _) => "debug",
+    };
+    let filter = match settings.log() {
+        Some(text) => EnvFilter::try_new(text)
+            .map_err(|error| error::invalid(format!("the log filter `{text}` is not right: {error}")))?,
+        None => EnvFilter::new(default),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(ui.err.on)
+        .with_target(false)
+        .init();
+    Ok(())
+}
+
+/// A panic is a fault of ours; the user gets one line and what to do with it.
+fn report_panic(info: &std::panic::PanicHookInfo<'_>) {
+    use std::io::Write;
+    let place = info.location().map_or_else(String::new, |at| format!(" ({}:{})", at.file(), at.line()));
+    let what = info.payload_as_str().unwrap_or("unknown");
+    let _ = writeln!(std::io::stderr(), "pitcrew has a fault{place}: {what}; tasks that run go on, please report this");
+}

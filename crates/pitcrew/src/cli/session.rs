@@ -1,0 +1,108 @@
+//! A process that works on runs: the store, an owner in it, backends, a scheduler, and a socket to be asked by.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use pitcrew_core::RunKey;
+use pitcrew_core::ir::Workflow;
+use pitcrew_exec::Backend;
+use pitcrew_exec::fake::FakeBackend;
+use pitcrew_exec::local::{LocalBackend, LocalConfig};
+use pitcrew_store::Owner;
+use tokio::sync::mpsc;
+
+use super::context::Context;
+use super::control::{self, Hello, Listener, Role};
+use crate::app::App;
+use crate::scheduler::{Claim, Parts, Scheduler};
+
+/// Backends and an owner; not yet working on anything.
+pub struct Prepared {
+    pub owner: Arc<Owner>,
+    local: Arc<dyn Backend>,
+    fake: Arc<dyn Backend>,
+    events: mpsc::UnboundedReceiver<pitcrew_exec::BackendEvent>,
+}
+
+/// Works on runs until it is dropped or shut down.
+pub struct Session {
+    pub app: App,
+    _listener: Listener,
+}
+
+impl Prepared {
+    /// Registers this process as one that can own runs.
+    pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
+        let (local, fake, events) = backends(context)?;
+        let owner = Arc::new(context.store.register_owner().await?);
+        Ok(Prepared { owner, local, fake, events })
+    }
+
+    /// Works on one run, in the foreground.
+    pub async fn work_on(self, context: &Context, run: RunKey, workflow: &Workflow) -> anyhow::Result<Session> {
+        // Asking for devices can take seconds, where there are some; only a workflow that wants one has to wait.
+        let gpus =
+            if workflow.tasks.iter().any(|task| task.resources.gpu.is_some()) { self.gpus().await } else { Vec::new() };
+        self.start(context, Claim::Only(run), gpus, String::new())
+    }
+
+    /// Works on every run that nobody works on. `base_url` is where the pages are.
+    pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
+        let gpus = self.gpus().await;
+        self.start(context, Claim::Leading, gpus, base_url)
+    }
+
+    async fn gpus(&self) -> Vec<String> {
+        self.local.capabilities().await.gpus.into_iter().map(|gpu| gpu.uuid).collect()
+    }
+
+    fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
+        let scheduler = Scheduler::start(Parts {
+            store: context.store.clone(),
+            owner: self.owner.clone(),
+            data: context.data.clone(),
+            catalog: context.catalog.clone(),
+            local: self.local.clone(),
+            fake: self.fake.clone(),
+            events: self.events,
+            parallelism: context.settings.parallelism(),
+            gpus,
+            claim,
+            base_url: base_url.clone(),
+        });
+        let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
+        let app = App {
+            store: context.store.clone(),
+            scheduler,
+            catalog: context.catalog.clone(),
+            data: context.data.clone(),
+            local: self.local,
+            fake: self.fake,
+            schedules: Arc::default(),
+        };
+        let hello = Hello { pid: std::process::id(), role, url: base_url };
+        let listener = control::listen(&app, self.owner.id(), hello)
+            .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
+        Ok(Session { app, _listener: listener })
+    }
+}
+
+impl Session {
+    /// Writes what is pending and ends; what runs goes on without it.
+    pub async fn shutdown(self) {
+        self.app.scheduler.shutdown().await;
+        self.app.store.close().await;
+    }
+}
+
+type Backends = (Arc<dyn Backend>, Arc<dyn Backend>, mpsc::UnboundedReceiver<pitcrew_exec::BackendEvent>);
+
+/// The backends of a data directory. They start nothing by themselves.
+pub fn backends(context: &Context) -> anyhow::Result<Backends> {
+    let (sender, events) = mpsc::unbounded_channel();
+    let dir = context.data.runner();
+    let local = LocalConfig::new(&dir)
+        .and_then(|config| LocalBackend::new(config, sender.clone()))
+        .with_context(|| format!("cannot use `{}`", dir.display()))?;
+    Ok((Arc::new(local), Arc::new(FakeBackend::new(sender)), events))
+}

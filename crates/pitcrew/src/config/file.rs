@@ -1,0 +1,185 @@
+//! Reads `pitcrew.yaml`.
+//!
+//! Nothing that is written is ignored: an unknown key is refused with its place and what was probably meant.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use pitcrew_lang::diagnostic::{Place, closest};
+use pitcrew_lang::yaml::{self, Entry, Node};
+use pitcrew_lang::{Diagnostic, Severity};
+
+use super::keys::{self, Kind};
+
+/// A value of the file, with the line it stands on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub text: String,
+    pub line: u32,
+}
+
+/// What a file says for one environment.
+#[derive(Debug, Default)]
+pub struct FileValues {
+    pub values: BTreeMap<&'static str, Found>,
+    /// The names under `environments`.
+    pub environments: Vec<String>,
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    source: &'a str,
+    /// Relative paths of the file start here.
+    base: &'a Path,
+    problems: Vec<Diagnostic>,
+}
+
+/// Reads the text of a file; values under `environments.<environment>` win over those at the top.
+pub fn read(source: &str, path: &Path, environment: Option<&str>) -> Result<FileValues, Vec<Diagnostic>> {
+    let file = path.display().to_string();
+    let Some(root) = yaml::read(source, &file)? else { return Ok(FileValues::default()) };
+    let base = path.parent().unwrap_or(Path::new(""));
+    let mut reader = Reader { file: &file, source, base, problems: Vec::new() };
+    let values = reader.root(&root, environment);
+    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
+    if reader.problems.is_empty() { Ok(values) } else { Err(reader.problems) }
+}
+
+impl Reader<'_> {
+    fn root(&mut self, root: &Node, environment: Option<&str>) -> FileValues {
+        let mut found = FileValues::default();
+        let Some(entries) = self.mapping(root, "the configuration") else { return found };
+        for entry in entries.iter().filter(|entry| &*entry.key.text != "environments") {
+            self.value(entry, &mut found.values, true);
+        }
+        let Some(environments) = root.get("environments") else { return found };
+        let Some(environments) = self.mapping(environments, "`environments`") else { return found };
+        for entry in environments {
+            let name = entry.key.text.to_string();
+            // Every environment is checked, so that a slip shows before the day it is needed.
+            let mut values = BTreeMap::new();
+            for inner in self.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
+                self.value(inner, &mut values, false);
+            }
+            if environment == Some(&name) {
+                found.values.extend(values);
+            }
+            found.environments.push(name);
+        }
+        found
+    }
+
+    /// The entries of a mapping; nothing written is an empty one.
+    fn mapping<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Entry]> {
+        if node.is_null() {
+            return Some(&[]);
+        }
+        let entries = node.as_map();
+        if entries.is_none() {
+            let message = format!("{what} must be a mapping of keys to values, found {}", node.describe());
+            self.problem(node.at, message, None);
+        }
+        entries
+    }
+
+    fn value(&mut self, entry: &Entry, values: &mut BTreeMap<&'static str, Found>, top: bool) {
+        let name = &*entry.key.text;
+        let Some(key) = keys::find(name) else {
+            let known = keys::ALL.iter().map(|key| key.name).chain(top.then_some("environments"));
+            let hint = match closest(name, known.clone()) {
+                _ if top && matches!(name, "workflow" | "tasks") => {
+                    "`pitcrew.yaml` holds settings; give a workflow's file another name".to_owned()
+                }
+                Some(meant) => format!("did you mean `{meant}`?"),
+                None => format!("the keys are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+            };
+            return self.problem(entry.key.at, format!("unknown key `{name}`"), Some(hint));
+        };
+        let Some(scalar) = entry.value.as_scalar() else {
+            let message = format!("`{name}` must have one value, found {}", entry.value.describe());
+            return self.problem(entry.value.at, message, Some(key.about.to_owned()));
+        };
+        let mut text = scalar.text.to_string();
+        if let Err(wrong) = key.kind.check(&text) {
+            self.problem(entry.value.at, format!("`{name}` {wrong}"), None);
+            if key.kind == Kind::Store {
+                // The line may hold a password.
+                self.problems.iter_mut().rev().take(1).for_each(|problem| problem.excerpt.clear());
+            }
+            return;
+        }
+        if key.kind == Kind::Path {
+            text = absolute(self.base, &text).display().to_string();
+        }
+        values.insert(key.name, Found { text, line: entry.value.at.line });
+    }
+
+    fn problem(&mut self, at: Place, message: String, hint: Option<String>) {
+        let excerpt = self.source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
+        self.problems.push(Diagnostic {
+            file: self.file.to_owned(),
+            line: at.line,
+            column: at.column,
+            length: at.length.max(1),
+            severity: Severity::Error,
+            message,
+            hint,
+            excerpt: excerpt.to_owned(),
+        });
+    }
+}
+
+fn absolute(base: &Path, text: &str) -> PathBuf {
+    if let Some(rest) = text.strip_prefix("~/")
+        && let Some(home) = super::home()
+    {
+        return home.join(rest);
+    }
+    base.join(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(source: &str, environment: Option<&str>) -> FileValues {
+        read(source, Path::new("/etc/pitcrew.yaml"), environment).unwrap()
+    }
+
+    #[test]
+    fn an_environment_wins_over_the_top_and_paths_start_at_the_file() {
+        let source = "data_dir: data\nparallelism: 4\nenvironments:\n  prod:\n    parallelism: 64\n  test: {}\n";
+        let text = |v: &FileValues, key| v.values.get(key).map(|f| (f.text.clone(), f.line));
+        let plain = values(source, None);
+        assert_eq!(text(&plain, "data_dir"), Some(("/etc/data".into(), 1)));
+        assert_eq!(text(&plain, "parallelism"), Some(("4".into(), 2)));
+        assert_eq!(text(&values(source, Some("prod")), "parallelism"), Some(("64".into(), 5)));
+        assert_eq!(plain.environments, ["prod", "test"]);
+        assert!(values("# nothing\n", None).values.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_its_place_also_in_an_environment_that_is_not_used() {
+        let source = "paralelism: 3\nlisten: here\nenvironments:\n  prod: {auth: maybe}\nstore: mysql://u:secret@h/d\n";
+        let problems = read(source, Path::new("p.yaml"), None).unwrap_err();
+        insta::assert_snapshot!(pitcrew_lang::render_all(&problems, false), @r"
+        p.yaml:1:1: error: unknown key `paralelism`
+          |
+        1 | paralelism: 3
+          | ^^^^^^^^^^
+        hint: did you mean `parallelism`?
+
+        p.yaml:2:9: error: `listen` must be an address such as `127.0.0.1:8793`, found `here`
+          |
+        2 | listen: here
+          |         ^^^^
+
+        p.yaml:4:16: error: `auth` must be `true` or `false`, found `maybe`
+          |
+        4 |   prod: {auth: maybe}
+          |                ^^^^^
+
+        p.yaml:5:8: error: `store` is not right: `mysql://` is no database that pitcrew knows: use a path, `sqlite:PATH` or `postgres://…`
+        ");
+    }
+}

@@ -1,0 +1,81 @@
+//! The keys of the configuration: one table, from which the file, the environment and the documentation are read.
+
+/// What a value must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A path; in a file it is relative to the file's directory.
+    Path,
+    /// The address of a database. A password in it is never shown.
+    Store,
+    /// `HOST:PORT`.
+    Address,
+    /// A whole number from 1.
+    Count,
+    /// A whole number of days; 0 keeps everything.
+    Days,
+    Flag,
+    /// A filter for messages, such as `info` or `pitcrew=debug`.
+    Filter,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key {
+    pub name: &'static str,
+    pub env: &'static str,
+    pub kind: Kind,
+    /// What it is for, in a few words.
+    pub about: &'static str,
+}
+
+const fn key(name: &'static str, env: &'static str, kind: Kind, about: &'static str) -> Key {
+    Key { name, env, kind, about }
+}
+
+pub const DATA_DIR: Key = key("data_dir", "PITCREW_DATA_DIR", Kind::Path, "where runs, logs and the database lie");
+pub const STORE: Key = key("store", "PITCREW_STORE", Kind::Store, "the database");
+pub const LISTEN: Key = key("listen", "PITCREW_LISTEN", Kind::Address, "where the server answers");
+pub const WORKFLOWS: Key = key("workflows", "PITCREW_WORKFLOWS", Kind::Path, "the folder of workflow files");
+pub const PARALLELISM: Key = key("parallelism", "PITCREW_PARALLELISM", Kind::Count, "live tasks at most");
+pub const AUTH: Key = key("auth", "PITCREW_AUTH", Kind::Flag, "whether the server asks for a token");
+pub const RETENTION: Key =
+    key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
+pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
+
+/// All of them, in the order in which they are shown.
+pub const ALL: [Key; 8] = [DATA_DIR, STORE, WORKFLOWS, LISTEN, AUTH, PARALLELISM, RETENTION, LOG];
+
+pub fn find(name: &str) -> Option<Key> {
+    ALL.into_iter().find(|key| key.name == name)
+}
+
+impl Kind {
+    /// Says what is wrong with a value, as the end of a sentence that begins with its key.
+    pub fn check(self, text: &str) -> Result<(), String> {
+        let wrong = |expected: &str| Err(format!("must be {expected}, found `{text}`"));
+        match self {
+            Kind::Path if text.is_empty() => wrong("a path"),
+            Kind::Path | Kind::Filter => Ok(()),
+            // The text may hold a password: the store's own message shows only what is safe.
+            Kind::Store => {
+                text.parse::<pitcrew_store::StoreUrl>().map(drop).map_err(|error| format!("is not right: {error}"))
+            }
+            Kind::Address => match text.rsplit_once(':') {
+                Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+                _ => wrong("an address such as `127.0.0.1:8793`"),
+            },
+            Kind::Count => match text.parse::<u32>() {
+                Ok(1..) => Ok(()),
+                _ => wrong("a whole number from 1"),
+            },
+            Kind::Days => match text.parse::<u32>() {
+                Ok(..=36_500) => Ok(()),
+                _ => wrong("a number of days from 0 to 36500"),
+            },
+            Kind::Flag => match text {
+                "true" | "false" => Ok(()),
+                _ => wrong("`true` or `false`"),
+            },
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Settings: from a file, the environment and flags, each value knowing where it came from.
+//!
+//! Later ones win: default, `pitcrew.yaml`, its named environment, `PITCREW_*`, flags. Reading them has no effect on
+//! anything: no directory is made and no connection opened.
+
+mod file;
+pub mod keys;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use pitcrew_lang::Diagnostic;
+use pitcrew_store::StoreUrl;
+
+pub use keys::Key;
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File { path: PathBuf, line: u32 },
+    Env(&'static str),
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Env(name) => write!(f, "env {name}"),
+            Origin::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// One setting as it counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    pub key: Key,
+    pub text: String,
+    pub origin: Origin,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Problems of the file, each with its place.
+    #[error("the configuration is not right")]
+    File(Vec<Diagnostic>),
+    #[error("{0:#}")]
+    Other(#[from] anyhow::Error),
+}
+
+/// What the command line gives.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    pub config: Option<PathBuf>,
+    /// The named environment.
+    pub environment: Option<String>,
+    /// By the key's name: the flag's name and its value.
+    pub flags: BTreeMap<&'static str, (&'static str, String)>,
+}
+
+/// All settings, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file that was read, if one was found.
+    pub file: Option<PathBuf>,
+    pub environment: Option<String>,
+    settings: Vec<Setting>,
+}
+
+impl Settings {
+    /// Reads the file and puts everything together; `env` gives environment variables.
+    pub fn read(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> Result<Settings, ConfigError> {
+        let environment = overrides.environment.clone().or_else(|| env("PITCREW_ENV").filter(|name| !name.is_empty()));
+        let file = find_file(overrides, env)?;
+        let from_file = match &file {
+            None => file::FileValues::default(),
+            Some(path) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("cannot read the configuration `{}`", path.display()))?;
+                file::read(&text, path, environment.as_deref()).map_err(ConfigError::File)?
+            }
+        };
+        if let Some(name) = environment.as_ref().filter(|name| !from_file.environments.contains(name)) {
+            return Err(no_environment(name, file.as_deref(), &from_file.environments).into());
+        }
+        let mut settings = Vec::new();
+        for key in keys::ALL {
+            let (text, origin) = if let Some((flag, text)) = overrides.flags.get(key.name) {
+                (text.clone(), Origin::Flag(flag))
+            } else if let Some(text) = env(key.env).filter(|text| !text.is_empty()) {
+                (text, Origin::Env(key.env))
+            } else if let (Some(found), Some(path)) = (from_file.values.get(key.name), &file) {
+                (found.text.clone(), Origin::File { path: path.clone(), line: found.line })
+            } else {
+                (default(key, env), Origin::Default)
+            };
+            // An empty default means "derived from the others", see the accessors.
+            if origin != Origin::Default {
+                let named = match &origin {
+                    Origin::Flag(name) | Origin::Env(name) => name,
+                    Origin::File { .. } | Origin::Default => key.name,
+                };
+                key.kind.check(&text).map_err(|wrong| anyhow::anyhow!("`{named}` {wrong}"))?;
+            }
+            settings.push(Setting { key, text, origin });
+        }
+        Ok(Settings { file, environment, settings })
+    }
+
+    fn text(&self, key: Key) -> &str {
+        self.settings.iter().find(|setting| setting.key == key).map_or("", |setting| &setting.text)
+    }
+
+    /// The same settings for a data directory inside this one, with a database and a folder of its own.
+    pub fn inside(mut self, name: &str) -> Settings {
+        let dir = self.data_dir().join(name).display().to_string();
+        for setting in &mut self.settings {
+            match setting.key {
+                keys::DATA_DIR => (setting.text, setting.origin) = (dir.clone(), Origin::Flag("--data-dir")),
+                keys::STORE | keys::WORKFLOWS => (setting.text, setting.origin) = (String::new(), Origin::Default),
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// Every setting as it may be shown: derived defaults filled in, passwords left out.
+    pub fn shown(&self) -> Vec<Setting> {
+        let shown = |setting: &Setting| match setting.key {
+            keys::STORE => self.store().map_or_else(|_| "***".to_owned(), |url| url.to_string()),
+            keys::WORKFLOWS => self.workflows().display().to_string(),
+            _ => setting.text.clone(),
+        };
+        self.settings.iter().map(|setting| Setting { text: shown(setting), ..setting.clone() }).collect()
+    }
+
+    /// How to call this program with the same data directory and database, as far as flags named them.
+    pub fn pitcrew(&self) -> String {
+        let mut command = String::from("pitcrew");
+        for setting in self.settings.iter().filter(|setting| [keys::DATA_DIR, keys::STORE].contains(&setting.key)) {
+            match &setting.origin {
+                // It may hold a password.
+                Origin::Flag(flag) if setting.key == keys::STORE => command.push_str(&format!(" {flag} …")),
+                Origin::Flag(flag) => command.push_str(&format!(" {flag} {}", setting.text)),
+                Origin::Default | Origin::File { .. } | Origin::Env(_) => {}
+            }
+        }
+        command
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        PathBuf::from(self.text(keys::DATA_DIR))
+    }
+
+    /// The database; the embedded one in the data directory unless set.
+    pub fn store(&self) -> anyhow::Result<StoreUrl> {
+        match self.text(keys::STORE) {
+            "" => Ok(StoreUrl::Sqlite(self.data_dir().join("pitcrew.db"))),
+            text => Ok(text.parse()?),
+        }
+    }
+
+    /// The watched folder; `workflows` in the data directory unless set.
+    pub fn workflows(&self) -> PathBuf {
+        match self.text(keys::WORKFLOWS) {
+            "" => self.data_dir().join("workflows"),
+            text => PathBuf::from(text),
+        }
+    }
+
+    /// `HOST:PORT`.
+    pub fn listen(&self) -> &str {
+        self.text(keys::LISTEN)
+    }
+
+    pub fn auth(&self) -> bool {
+        self.text(keys::AUTH) != "false"
+    }
+
+    /// Live tasks at most, over all runs of a process.
+    pub fn parallelism(&self) -> u32 {
+        self.text(keys::PARALLELISM).parse().unwrap_or(1)
+    }
+
+    /// `None` keeps everything.
+    pub fn retention_days(&self) -> Option<u32> {
+        self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
+    }
+
+    /// The filter for messages, if one was asked for.
+    pub fn log(&self) -> Option<&str> {
+        Some(self.text(keys::LOG)).filter(|text| !text.is_empty())
+    }
+}
+
+fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
+    match key {
+        keys::DATA_DIR => {
+            let base = env("XDG_DATA_HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
+            let base = base.or_else(|| Some(home_of(env)?.join(".local/share")));
+            base.unwrap_or_else(|| PathBuf::from("/var/lib")).join("pitcrew").display().to_string()
+        }
+        keys::LISTEN => "127.0.0.1:8793".to_owned(),
+        keys::PARALLELISM => {
+            // Tasks mostly wait for devices and other machines; a few more than cores keep all of them busy.
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            (cores * 4).max(16).to_string()
+        }
+        keys::AUTH => "true".to_owned(),
+        keys::RETENTION => "90".to_owned(),
+        _ => String::new(),
+    }
+}
+
+fn home_of(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    env("HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from)
+}
+
+/// The user's home directory.
+pub fn home() -> Option<PathBuf> {
+    home_of(&|name| std::env::var(name).ok())
+}
+
+/// `--config`, else `PITCREW_CONFIG`, else `./pitcrew.yaml`, else the user's.
+fn find_file(overrides: &Overrides, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Option<PathBuf>> {
+    if let Some(path) = &overrides.config {
+        return Ok(Some(std::path::absolute(path)?));
+    }
+    if let Some(path) = env("PITCREW_CONFIG").filter(|path| !path.is_empty()) {
+        return Ok(Some(std::path::absolute(path)?));
+    }
+    let user = env("XDG_CONFIG_HOME").filter(|dir| dir.starts_with('/')).map(PathBuf::from);
+    let user = user.or_else(|| Some(home_of(env)?.join(".config")));
+    let here = std::env::current_dir().ok().map(|dir| dir.join("pitcrew.yaml"));
+    let candidates = [here, user.map(|dir| dir.join("pitcrew/pitcrew.yaml"))];
+    Ok(candidates.into_iter().flatten().find(|path| path.is_file()))
+}
+
+fn no_environment(name: &str, file: Option<&Path>, known: &[String]) -> anyhow::Error {
+    let Some(file) = file else {
+        return anyhow::anyhow!("there is no environment `{name}`: no `pitcrew.yaml` was found");
+    };
+    let hint = match pitcrew_lang::diagnostic::closest(name, known.iter().map(String::as_str)) {
+        Some(meant) => format!("; did you mean `{meant}`?"),
+        None if known.is_empty() => "; it has no `environments`".to_owned(),
+        None => format!("; it has {}", known.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")),
+    };
+    anyhow::anyhow!("`{}` has no environment `{name}`{hint}", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_win_over_the_environment_over_the_file_over_defaults() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pitcrew.yaml");
+        std::fs::write(&path, "listen: 127.0.0.1:1\nparallelism: 2\nauth: false\nretention_days: 0\n").unwrap();
+        let env = |name: &str| match name {
+            "PITCREW_PARALLELISM" => Some("3".to_owned()),
+            "PITCREW_AUTH" => Some("true".to_owned()),
+            "HOME" => Some("/home/u".to_owned()),
+            _ => None,
+        };
+        let mut overrides = Overrides { config: Some(path.clone()), ..Overrides::default() };
+        overrides.flags.insert("auth", ("--no-auth", "false".into()));
+        let settings = Settings::read(&overrides, &env).unwrap();
+        assert_eq!((settings.listen(), settings.parallelism(), settings.auth()), ("127.0.0.1:1", 3, false));
+        assert_eq!(settings.retention_days(), None);
+        assert_eq!(settings.data_dir(), Path::new("/home/u/.local/share/pitcrew"));
+        assert_eq!(settings.workflows(), Path::new("/home/u/.local/share/pitcrew/workflows"));
+        let origins: Vec<String> = settings.shown().iter().map(|s| s.origin.to_string()).collect();
+        let line = |n| format!("{}:{n}", path.display());
+        let expected = [
+            "default".into(),
+            "default".into(),
+            "default".into(),
+            line(1),
+            "flag --no-auth".into(),
+            "env PITCREW_PARALLELISM".into(),
+            line(4),
+            "default".into(),
+        ];
+        assert_eq!(origins, expected);
+    }
+
+    #[test]
+    fn a_wrong_value_names_where_it_came_from_and_shows_no_password() {
+        let env = |name: &str| (name == "PITCREW_STORE").then(|| "mysql://u:secret@h/d".to_owned());
+        let error = Settings::read(&Overrides::default(), &env).unwrap_err().to_string();
+        assert!(error.starts_with("`PITCREW_STORE`") && !error.contains("secret"), "{error}");
+        let overrides = Overrides { environment: Some("prod".into()), ..Overrides::default() };
+        let error = Settings::read(&overrides, &|_| None).unwrap_err().to_string();
+        assert!(error.contains("no environment `prod`"), "{error}");
+    }
+}

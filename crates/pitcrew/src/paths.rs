@@ -1,0 +1,59 @@
+//! Where a data directory keeps what.
+//!
+//! Every name below it comes from parsed ids, so nothing can lead out of it.
+
+use std::path::{Path, PathBuf};
+
+use pitcrew_core::{AttemptId, RunKey};
+
+/// A data directory, absolute.
+#[derive(Debug, Clone)]
+pub struct DataDir(PathBuf);
+
+impl DataDir {
+    /// Makes the directory if it is missing. The error names it and says what to do.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let explain = |error: std::io::Error| {
+            anyhow::anyhow!(
+                "cannot use `{}` as the data directory: {error}; choose another with `--data-dir DIR`",
+                path.display()
+            )
+        };
+        std::fs::create_dir_all(path).map_err(explain)?;
+        Ok(DataDir(path.canonicalize().map_err(explain)?))
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+
+    /// The socket, lock and log of the process that keeps attempts alive.
+    pub fn runner(&self) -> PathBuf {
+        self.0.join("runner")
+    }
+
+    /// Python environments, by the hash of their requirements.
+    pub fn environments(&self) -> PathBuf {
+        self.0.join("environments")
+    }
+
+    /// Everything on disk of one run.
+    pub fn run(&self, run: RunKey) -> PathBuf {
+        self.0.join("runs").join(run.to_string())
+    }
+
+    /// The root of a run's workspaces, where its steps start.
+    pub fn workspace(&self, run: RunKey) -> PathBuf {
+        self.run(run).join("workspace")
+    }
+
+    /// Kept files of a run.
+    pub fn artifacts(&self, run: RunKey) -> PathBuf {
+        self.run(run).join("artifacts")
+    }
+
+    /// The own directory of one attempt: its log, its end, its scripts.
+    pub fn attempt(&self, id: &AttemptId) -> PathBuf {
+        self.run(id.run).join("attempts").join(id.local_name())
+    }
+}

@@ -1,0 +1,174 @@
+//! What others ask of the scheduler: cancel, clear, mark, explain, show.
+//!
+//! Invariant: an answer that something was done is given when it is written, not before.
+
+use pitcrew_core::RunKey;
+use pitcrew_core::engine::{Event, Slot};
+use pitcrew_core::state::State;
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::core_loop::Core;
+use super::perform::After;
+use super::{Ask, AskError, Clear, Pick, Snapshot};
+use crate::clock;
+
+impl Core {
+    pub async fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Look => self.look_wanted = true,
+            Ask::Cancel { run, by, reply } => match self.loaded(run).await {
+                Ok(()) => {
+                    self.audit(run, "run.cancel", &by, Value::Null);
+                    self.apply(run, Event::Cancel { by });
+                    self.answer(run, reply, ());
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Clear { run, picks, by, reply } => match self.clear(run, picks, &by).await {
+                Ok(names) => self.answer(run, reply, names),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Mark { run, pick, success, by, reply } => match self.mark(run, pick, success, &by).await {
+                Ok(()) => self.answer(run, reply, ()),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Explain { run, pick, reply } => {
+                let answer = match self.loaded(run).await {
+                    Ok(()) => self.explain(run, &pick),
+                    Err(error) => Err(error),
+                };
+                let _ = reply.send(answer);
+                self.let_go(run);
+            }
+            Ask::Snapshot { run, reply } => {
+                let snapshot = self.runs.get(&run).map(|active| Snapshot {
+                    run: active.run.record.clone(),
+                    instances: active.run.all_slots().map(|slot| active.run.row(slot)).collect(),
+                });
+                let _ = reply.send(snapshot);
+            }
+            Ask::Observed(observed) => self.observed(observed),
+            Ask::Shutdown { .. } => unreachable!("handled by the turn"),
+        }
+    }
+
+    /// Answers when everything so far is written.
+    fn answer<T: Send + 'static>(&mut self, run: RunKey, reply: oneshot::Sender<Result<T, AskError>>, value: T) {
+        self.after.push(After::Answer(Box::new(move || drop(reply.send(Ok(value))))));
+        self.unwritten.insert(run);
+        self.let_go(run);
+    }
+
+    /// A run that is over and was only loaded to be asked about is given free again.
+    fn let_go(&mut self, run: RunKey) {
+        if self.runs.get(&run).is_some_and(|active| active.run.record.state.is_final()) {
+            self.after.push(After::Finished(run));
+        }
+    }
+
+    async fn loaded(&mut self, run: RunKey) -> Result<(), AskError> {
+        if self.runs.contains_key(&run) {
+            return Ok(());
+        }
+        self.claim_one(run).await
+    }
+
+    async fn clear(
+        &mut self,
+        run: RunKey,
+        picks: Clear,
+        by: &str,
+    ) -> Result<Vec<(pitcrew_core::TaskId, i32)>, AskError> {
+        self.loaded(run).await?;
+        let active = &self.runs[&run];
+        let (slots, downstream) = match picks {
+            Clear::All => (active.run.all_slots().collect(), false),
+            Clear::Failed => {
+                let bad = |state| matches!(state, State::Failed | State::UpstreamFailed | State::UpForRetry { .. });
+                let stopped = active.run.record.stop.is_some();
+                let slots = active.run.all_slots().filter(|slot| {
+                    let state = active.run.instance(*slot).state;
+                    bad(state) || (stopped && state == State::Skipped)
+                });
+                (slots.collect(), true)
+            }
+            Clear::Picks { picks, downstream } => {
+                let mut slots = Vec::new();
+                for pick in &picks {
+                    slots.extend(self.slots(run, pick)?);
+                }
+                (slots, downstream)
+            }
+        };
+        let active = &self.runs[&run];
+        let name = |slot: &Slot| (active.run.workflow.task(slot.task).id.clone(), active.run.map_index(*slot));
+        let names: Vec<_> = slots.iter().map(name).collect();
+        if !slots.is_empty() {
+            let detail = serde_json::json!({ "tasks": names.iter().take(100).collect::<Vec<_>>() });
+            self.audit(run, "run.clear", by, detail);
+            self.reopen(run);
+            self.apply(run, Event::Clear { slots, downstream });
+        }
+        Ok(names)
+    }
+
+    async fn mark(&mut self, run: RunKey, pick: Pick, success: bool, by: &str) -> Result<(), AskError> {
+        self.loaded(run).await?;
+        let slots = self.slots(run, &pick)?;
+        let detail = serde_json::json!({ "task": pick.task, "map_index": pick.map_index, "success": success });
+        self.audit(run, "task.mark", by, detail);
+        self.reopen(run);
+        for slot in slots {
+            self.apply(run, Event::Mark { slot, success });
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self, run: RunKey) {
+        if let Some(active) = self.runs.get_mut(&run) {
+            active.unwritten.reopen = true;
+        }
+    }
+
+    fn slots(&self, run: RunKey, pick: &Pick) -> Result<Vec<Slot>, AskError> {
+        let active = &self.runs[&run];
+        let no_such = || AskError::NoSuchTask {
+            run,
+            task: pick.task.clone(),
+            map_index: pick.map_index.unwrap_or(pitcrew_core::id::UNMAPPED),
+        };
+        let task = active.run.workflow.find(&pick.task).ok_or_else(no_such)?;
+        match pick.map_index {
+            None => Ok(active.run.slots(task).collect()),
+            Some(index) => Ok(vec![active.run.find(task, index).ok_or_else(no_such)?]),
+        }
+    }
+
+    fn explain(&self, run: RunKey, pick: &Pick) -> Result<Vec<String>, AskError> {
+        let slots = self.slots(run, pick)?;
+        let active = &self.runs[&run];
+        let many = slots.len() > 1;
+        Ok(slots
+            .into_iter()
+            .flat_map(|slot| {
+                let reasons = active.run.explain(slot, Some(&self.admission));
+                reasons.into_iter().map(move |reason| match many {
+                    true => format!("[{}] {reason}", slot.index),
+                    false => reason.to_string(),
+                })
+            })
+            .collect())
+    }
+
+    fn audit(&mut self, run: RunKey, event: &str, by: &str, detail: Value) {
+        if let Some(active) = self.runs.get_mut(&run) {
+            let mut entry = pitcrew_store::AuditEntry::new(clock::now(), by, event);
+            entry.workflow = Some(active.run.record.workflow.clone());
+            entry.run = Some(active.run.record.run_id.clone());
+            entry.detail = detail;
+            active.unwritten.audit.push(entry);
+            self.unwritten.insert(run);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Taking runs: reading their rows, restoring them, and finding out what became of their attempts.
+
+use pitcrew_core::RunKey;
+use pitcrew_core::engine::record::StoredRun;
+use pitcrew_core::engine::{Event, Run};
+use pitcrew_core::state::RunState;
+use pitcrew_store::ClaimFilter;
+
+use super::active::Active;
+use super::core_loop::{Core, launch_row};
+use super::perform::After;
+use super::{AskError, Claim};
+use crate::clock;
+
+impl Core {
+    /// Takes notice of whatever others did in the store: new runs, dead owners, pools, variables.
+    pub async fn look(&mut self) {
+        self.refresh_settings().await;
+        if self.parts.claim == Claim::Leading {
+            match self.parts.store.try_lead(&self.parts.owner).await {
+                Ok(leads) => {
+                    if leads != self.leads {
+                        tracing::info!(leads, "{}", if leads { "this server leads" } else { "another server leads" });
+                    }
+                    self.leads = leads;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot tell which server leads");
+                    return;
+                }
+            }
+            if !self.leads {
+                return;
+            }
+        }
+        match self.parts.store.claim_runs(&self.parts.owner, self.parts.claim.filter()).await {
+            Ok(found) => {
+                for stored in found {
+                    if !self.runs.contains_key(&stored.run.key) && !stored.run.state.is_final() {
+                        self.load(stored).await;
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot claim runs"),
+        }
+        self.begin_runs();
+    }
+
+    /// Takes one run that somebody asks something of, in whatever state.
+    pub(super) async fn claim_one(&mut self, key: RunKey) -> Result<(), AskError> {
+        let other = |error: pitcrew_store::StoreError| AskError::Other(error.to_string());
+        if self.parts.store.run(key).await.map_err(other)?.is_none() {
+            return Err(AskError::NoSuchRun(key));
+        }
+        let claimed = self.parts.store.claim_runs(&self.parts.owner, ClaimFilter::Only(key)).await.map_err(other)?;
+        let Some(stored) = claimed.into_iter().next() else { return Err(AskError::OwnedElsewhere(key)) };
+        self.load(stored).await;
+        if self.runs.contains_key(&key) {
+            Ok(())
+        } else {
+            Err(AskError::Other(format!("run {key} cannot be loaded; the log of the server says why")))
+        }
+    }
+
+    async fn load(&mut self, stored: StoredRun) {
+        let record = stored.run;
+        let key = record.key;
+        let workflow = match self.parts.catalog.load(&self.parts.store, &record.workflow, &record.version).await {
+            Ok(workflow) => workflow,
+            Err(error) => return self.give_up(record, error).await,
+        };
+        let state = record.state;
+        let run = Run::restore(record, workflow, stored.instances);
+        let mut active = Active::new(run);
+        for attempt in stored.live {
+            let Some(task) = active.run.workflow.find(attempt.task.as_str()) else { continue };
+            let Some(slot) = active.run.find(task, attempt.map_index) else { continue };
+            if active.run.instance(slot).state.is_live() && active.run.instance(slot).attempt == attempt.number {
+                let task = active.run.workflow.task(task);
+                self.admission.adopt(key, slot, task.pool.as_deref(), task.pool_slots, attempt.gpus.clone());
+                active.attempts.insert(slot, attempt);
+            }
+        }
+        let fx = active.run.resume(clock::now(), &*self.evaluator);
+        let live: Vec<_> = active.run.live_slots();
+        if state == RunState::Running && !live.is_empty() {
+            tracing::info!(
+                run = key.0,
+                live = live.len(),
+                "run {key} goes on; looking for its {} live attempts",
+                live.len()
+            );
+        }
+        self.runs.insert(key, active);
+        self.absorb(key, fx);
+        for slot in live {
+            let attempt = self.runs[&key].run.instance(slot).attempt;
+            if let Some(active) = self.runs.get_mut(&key)
+                && !active.attempts.contains_key(&slot)
+            {
+                // Its row is written together with the instance's; this is for a store that was repaired by hand.
+                let row = launch_row(&self.parts, active, slot, attempt);
+                active.put_attempt(slot, row);
+                self.unwritten.insert(key);
+            }
+            self.after.push(After::Attach { run: key, slot, attempt });
+        }
+        self.prepare_past(key).await;
+    }
+
+    /// A run whose definition cannot be read any more ends as failed; it would be claimed for ever.
+    async fn give_up(&mut self, mut record: pitcrew_core::engine::record::RunRecord, error: anyhow::Error) {
+        tracing::error!(run = record.key.0, "run {} cannot go on: {error:#}", record.key);
+        if record.state.is_final() {
+            return;
+        }
+        let now = clock::now();
+        record.state = RunState::Failed;
+        record.start = record.start.or(Some(now));
+        record.end = Some(now);
+        record.note = format!("{error:#}");
+        let mut commit = pitcrew_store::RunCommit::new(record.key);
+        commit.run = Some(record);
+        if let Err(error) = self.parts.store.commit(&self.parts.owner, vec![commit]).await {
+            tracing::error!(%error, "cannot write that");
+        }
+    }
+
+    /// Lets queued runs begin whose turn has come: in order of creation, up to `max_active_runs` of their workflow.
+    pub fn begin_runs(&mut self) {
+        self.turn_of.clear();
+        let now = clock::now();
+        let mut running: std::collections::BTreeMap<_, u32> = std::collections::BTreeMap::new();
+        for active in self.runs.values().filter(|active| active.run.record.state == RunState::Running) {
+            *running.entry(active.run.record.workflow.clone()).or_default() += 1;
+        }
+        let mut begin = Vec::new();
+        for (key, active) in &self.runs {
+            let record = &active.run.record;
+            if record.state != RunState::Queued || record.run_after > now {
+                continue;
+            }
+            let alone = self.parts.claim != Claim::Leading;
+            let count = running.entry(record.workflow.clone()).or_default();
+            if alone || (*count < active.run.workflow.max_active_runs && !self.paused.contains(&record.workflow)) {
+                *count += 1;
+                begin.push(*key);
+            }
+        }
+        for key in begin {
+            self.apply(key, Event::Begin);
+        }
+    }
+
+    /// When the next queued run may begin that only waits for its time.
+    pub fn next_begin(&self) -> Option<jiff::Timestamp> {
+        let now = clock::now();
+        let queued = self.runs.values().map(|active| &active.run.record).filter(|r| r.state == RunState::Queued);
+        queued.map(|record| record.run_after).filter(|at| *at > now).min()
+    }
+}

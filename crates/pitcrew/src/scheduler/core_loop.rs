@@ -1,0 +1,458 @@
+//! The loop that owns the runs of this process.
+//!
+//! Invariant: only this task changes a run; everybody else asks. One turn takes what is in the inbox, lets the engine
+//! and the admission settle in memory, and hands at most one batch at a time to the store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pitcrew_core::admission::{Admission, Holder};
+use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::engine::{Effects, Event, Launch, Slot};
+use pitcrew_core::{RunKey, WorkflowId};
+use pitcrew_lang::Evaluator;
+use pitcrew_store::{Committed, StoreError};
+use serde_json::Value;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::active::Active;
+use super::launch::Observed;
+use super::perform::After;
+use super::settings::Variables;
+use super::{Ask, Changed, Claim, Parts, Step};
+use crate::clock;
+
+/// Messages taken in one turn, so that a flood still gets committed.
+const TURN: usize = 4096;
+/// How often live attempts are looked at, in case an event of theirs was lost.
+const POLL: Duration = Duration::from_secs(20);
+/// How often a standby asks to lead, and a process looks for runs that others made in the same database.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
+pub(super) struct Core {
+    pub parts: Parts,
+    pub me: mpsc::WeakUnboundedSender<Ask>,
+    pub changes: broadcast::Sender<Changed>,
+    pub runs: BTreeMap<RunKey, Active>,
+    pub admission: Admission,
+    /// The variables of the server, for templates.
+    pub variables: Variables,
+    pub evaluator: Arc<Evaluator>,
+    /// Events of the engine that other events led to.
+    pub events: VecDeque<(RunKey, Event)>,
+    /// Runs with something unwritten.
+    pub unwritten: BTreeSet<RunKey>,
+    /// What is to be done after the next commit.
+    pub after: Vec<After>,
+    commit: Option<InFlight>,
+    /// Workflows whose number of running runs changed.
+    pub turn_of: BTreeSet<WorkflowId>,
+    pub leads: bool,
+    /// Workflows whose runs do not begin.
+    pub paused: BTreeSet<WorkflowId>,
+    /// When changes that others may have made are looked at.
+    look_at: Option<tokio::time::Instant>,
+    failures: u32,
+    pub look_wanted: bool,
+    poll_at: Option<tokio::time::Instant>,
+}
+
+/// The page of a run; empty without a server.
+pub(super) fn run_url(base: &str, run: RunKey) -> String {
+    if base.is_empty() { String::new() } else { format!("{base}/runs/{run}") }
+}
+
+struct InFlight {
+    task: JoinHandle<Result<Committed, StoreError>>,
+    after: Vec<After>,
+    told: Vec<Changed>,
+}
+
+pub(super) async fn run(
+    parts: Parts,
+    mut inbox: mpsc::UnboundedReceiver<Ask>,
+    me: mpsc::WeakUnboundedSender<Ask>,
+    changes: broadcast::Sender<Changed>,
+) {
+    let mut changed = parts.store.subscribe(LOOK);
+    let server = parts.claim == Claim::Leading;
+    let admission = Admission::new(parts.parallelism, parts.gpus.iter().cloned());
+    let variables = Variables::default();
+    let evaluator = {
+        let (variables, base) = (variables.clone(), parts.base_url.clone());
+        let look_up = move |name: &str| variables.get(name).map(Value::String);
+        Evaluator::new(Arc::new(look_up)).with_run_url(move |run| run_url(&base, run.key))
+    };
+    let mut core = Core {
+        parts,
+        me,
+        changes,
+        runs: BTreeMap::new(),
+        admission,
+        variables,
+        evaluator: Arc::new(evaluator),
+        events: VecDeque::new(),
+        unwritten: BTreeSet::new(),
+        after: Vec::new(),
+        commit: None,
+        turn_of: BTreeSet::new(),
+        leads: false,
+        paused: BTreeSet::new(),
+        look_at: None,
+        failures: 0,
+        look_wanted: true,
+        poll_at: None,
+    };
+    loop {
+        let timer = core.next_timer();
+        tokio::select! {
+            biased;
+            done = async { (&mut core.commit.as_mut().expect("guarded").task).await }, if core.commit.is_some() => {
+                core.committed(done.unwrap_or_else(|error| Err(StoreError::Backend(error.to_string())))).await;
+            }
+            ask = inbox.recv() => {
+                let Some(ask) = ask else { return };
+                if let Some(reply) = core.turn(ask, &mut inbox).await {
+                    core.drain().await;
+                    let _ = reply.send(());
+                    return;
+                }
+            }
+            event = core.parts.events.recv() => {
+                if let Some(event) = event {
+                    core.told(event);
+                    for _ in 0..TURN {
+                        match core.parts.events.try_recv() {
+                            Ok(event) => core.told(event),
+                            Err(_) => break,
+                        }
+                    }
+                }
+            }
+            // Our own commits wake us too; so not at once, and not for each.
+            () = changed.changed(), if server && core.look_at.is_none() => {
+                core.look_at = Some(tokio::time::Instant::now_later(LOOK));
+            }
+            () = async { tokio::time::sleep_until(core.look_at.expect("guarded")).await }, if core.look_at.is_some() => {
+                core.look_wanted = true;
+            }
+            () = sleep_until(timer), if timer.is_some() => core.tick(),
+            // A standby waits for its chance; nobody tells it that the leader is gone.
+            () = tokio::time::sleep(LOOK), if server && !core.leads => core.look_wanted = true,
+            () = async { tokio::time::sleep_until(core.poll_at.expect("guarded")).await }, if core.poll_at.is_some() => {
+                core.poll_live();
+            }
+        }
+        if std::mem::take(&mut core.look_wanted) {
+            core.look_at = None;
+            core.look().await;
+        }
+        core.settle();
+        core.start_commit();
+    }
+}
+
+async fn sleep_until(at: Option<Timestamp>) {
+    if let Some(at) = at {
+        tokio::time::sleep(clock::until(at)).await;
+    }
+}
+
+impl Core {
+    /// Takes one message and those behind it. Returns where to answer when this was the last turn.
+    async fn turn(&mut self, first: Ask, inbox: &mut mpsc::UnboundedReceiver<Ask>) -> Option<oneshot::Sender<()>> {
+        let mut next = Some(first);
+        for _ in 0..TURN {
+            let Some(ask) = next else { break };
+            if let Ask::Shutdown { reply } = ask {
+                return Some(reply);
+            }
+            self.take(ask).await;
+            next = inbox.try_recv().ok();
+        }
+        if let Some(Ask::Shutdown { reply }) = next {
+            return Some(reply);
+        }
+        if let Some(ask) = next {
+            self.take(ask).await;
+        }
+        None
+    }
+
+    /// The earliest timer of any run, and the start of a run that waits for its time.
+    fn next_timer(&self) -> Option<Timestamp> {
+        let timers = self.runs.values().filter_map(|active| active.run.next_timer());
+        timers.chain(self.next_begin()).min()
+    }
+
+    fn tick(&mut self) {
+        let now = clock::now();
+        let due: Vec<RunKey> = self
+            .runs
+            .iter()
+            .filter(|(_, active)| active.run.next_timer().is_some_and(|at| at <= now))
+            .map(|(key, _)| *key)
+            .collect();
+        for run in due {
+            self.apply(run, Event::Tick);
+        }
+        self.begin_runs();
+    }
+
+    /// Gives one event to the engine and takes what it leads to.
+    pub fn apply(&mut self, key: RunKey, event: Event) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        let before = active.run.record.state;
+        let effects = active.run.apply(event, clock::now(), &*self.evaluator);
+        let record = &active.run.record;
+        if record.state != before {
+            tracing::info!(run = key.0, workflow = %record.workflow, "run {key} of `{}` is {}", record.workflow, record.state);
+        }
+        self.absorb(key, effects);
+    }
+
+    pub fn absorb(&mut self, key: RunKey, fx: Effects) {
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        for slot in fx.released {
+            self.admission.release(key, slot);
+        }
+        for slot in fx.withdrawn {
+            self.admission.withdraw(key, slot);
+        }
+        for offer in fx.offers {
+            if let Err(refusal) = self.admission.offer(key, &offer) {
+                let reason = refusal.to_string();
+                self.events.push_back((key, Event::Refused { slot: offer.slot, reason }));
+            }
+        }
+        for Launch { slot, attempt } in fx.launch {
+            let row = launch_row(&self.parts, active, slot, attempt);
+            active.put_attempt(slot, row);
+            self.after.push(After::Launch { run: key, slot, attempt });
+        }
+        for cancel in fx.cancel {
+            self.after.push(After::Cancel {
+                run: key,
+                slot: cancel.slot,
+                attempt: cancel.attempt,
+                grace: cancel.grace,
+            });
+        }
+        active.unwritten.slots.extend(fx.changed);
+        active.unwritten.expanded.extend(fx.expanded);
+        active.unwritten.run |= fx.run_changed;
+        active.unwritten.finished |= fx.finished;
+        let steps = fx.transitions.iter().map(|t| Step {
+            task: active.run.workflow.task(t.slot.task).id.clone(),
+            map_index: active.run.map_index(t.slot),
+            to: t.to,
+        });
+        active.unwritten.steps.extend(steps);
+        if fx.finished {
+            self.turn_of.insert(active.run.record.workflow.clone());
+        }
+        if active.has_unwritten() || !active.unwritten.steps.is_empty() {
+            self.unwritten.insert(key);
+        }
+    }
+
+    /// Lets everything in memory come to rest: follow-up events, grants, the next runs of a workflow.
+    fn settle(&mut self) {
+        loop {
+            while let Some((key, event)) = self.events.pop_front() {
+                self.apply(key, event);
+            }
+            for grant in self.admission.grant() {
+                let Holder { run, slot } = grant.holder;
+                if let Some(active) = self.runs.get_mut(&run) {
+                    active.granted.insert(slot, (grant.demand, grant.gpus));
+                }
+                self.events.push_back((run, Event::Admitted(slot)));
+            }
+            if !self.turn_of.is_empty() {
+                self.begin_runs();
+            }
+            self.check_past();
+            if self.events.is_empty() {
+                break;
+            }
+        }
+    }
+
+    /// Hands what is unwritten to the store, unless a batch is on its way.
+    fn start_commit(&mut self) {
+        if self.commit.is_some() || (self.unwritten.is_empty() && self.after.is_empty()) {
+            return;
+        }
+        let mut commits = Vec::new();
+        let mut told = Vec::new();
+        for key in std::mem::take(&mut self.unwritten) {
+            let Some(active) = self.runs.get_mut(&key) else { continue };
+            let (commit, steps, finished) = active.take_commit();
+            if !steps.is_empty() || commit.run.is_some() {
+                told.push(Changed { run: key, steps: Arc::new(steps), finished });
+            }
+            if finished {
+                self.after.push(After::Finished(key));
+            }
+            if !commit.is_empty() {
+                commits.push(commit);
+            }
+        }
+        let after = std::mem::take(&mut self.after);
+        let (store, owner) = (self.parts.store.clone(), self.parts.owner.clone());
+        let task = tokio::spawn(async move { commit_until_done(&store, &owner, commits).await });
+        self.commit = Some(InFlight { task, after, told });
+    }
+
+    async fn committed(&mut self, result: Result<Committed, StoreError>) {
+        let Some(InFlight { after, told, .. }) = self.commit.take() else { return };
+        let lost = match result {
+            Ok(committed) => committed.lost,
+            Err(error) => {
+                // The rows contradict the store: nothing that these runs do can be kept. They stay as they are there,
+                // and whoever claims them next goes on from that.
+                self.failures += 1;
+                tracing::error!(%error, "the store refused a commit; its runs are given up and read again");
+                let keys: Vec<RunKey> = told.iter().map(|changed| changed.run).collect();
+                let _ = self.parts.store.release_runs(&self.parts.owner, &keys).await;
+                if self.failures < 100 {
+                    self.look_wanted = true;
+                }
+                keys
+            }
+        };
+        for key in &lost {
+            tracing::warn!(run = key.0, "run {key} belongs to another process now");
+            self.forget(*key);
+        }
+        for changed in told {
+            if !lost.contains(&changed.run) {
+                let _ = self.changes.send(changed);
+            }
+        }
+        for after in after {
+            self.perform(after);
+        }
+        if self.poll_at.is_none() && self.admission.live() > 0 {
+            self.poll_at = Some(tokio::time::Instant::now_later(POLL));
+        }
+    }
+
+    pub fn forget(&mut self, key: RunKey) {
+        if let Some(active) = self.runs.remove(&key) {
+            self.admission.forget(key);
+            self.turn_of.insert(active.run.record.workflow.clone());
+        }
+        self.unwritten.remove(&key);
+    }
+
+    /// Writes what is left and ends.
+    async fn drain(&mut self) {
+        self.settle();
+        while self.commit.is_some() || !self.unwritten.is_empty() {
+            if let Some(in_flight) = &mut self.commit {
+                let done = (&mut in_flight.task).await;
+                self.committed(done.unwrap_or_else(|error| Err(StoreError::Backend(error.to_string())))).await;
+            }
+            self.start_commit();
+        }
+    }
+
+    /// Asks the backends what is true of everything live; events may have been lost.
+    fn poll_live(&mut self) {
+        self.poll_at = (self.admission.live() > 0).then(|| tokio::time::Instant::now_later(POLL));
+        let mut by_backend: BTreeMap<String, Vec<(RunKey, Slot, u32, pitcrew_exec::Handle)>> = BTreeMap::new();
+        for (key, active) in &self.runs {
+            for (slot, attempt) in active.attempts.iter().filter(|(_, attempt)| attempt.exit.is_none()) {
+                if let Ok(handle) = serde_json::from_value(attempt.handle.clone()) {
+                    let entry = (*key, *slot, attempt.number, handle);
+                    by_backend.entry(attempt.backend.clone()).or_default().push(entry);
+                }
+            }
+        }
+        for (name, entries) in by_backend {
+            let backend = self.backend(&name);
+            let me = self.me.clone();
+            tokio::spawn(async move {
+                let handles: Vec<_> = entries.iter().map(|(_, _, _, handle)| handle.clone()).collect();
+                let observations = backend.poll(&handles).await;
+                for ((run, slot, attempt, _), observation) in entries.into_iter().zip(observations) {
+                    // Not begun: its start is on its way, or will be repeated by whoever asked for it.
+                    if observation != pitcrew_exec::Observation::NeverBegan
+                        && let Some(me) = me.upgrade()
+                    {
+                        let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// The row of an attempt that is about to be launched: what finds it again is written before anything starts.
+pub(super) fn launch_row(parts: &Parts, active: &Active, slot: Slot, number: u32) -> AttemptRecord {
+    let id = active.run.attempt_id(slot, number);
+    let backend = match active.run.workflow.task(slot.task).backend {
+        pitcrew_core::ir::BackendKind::Local => &parts.local,
+        pitcrew_core::ir::BackendKind::Fake => &parts.fake,
+    };
+    let bare = pitcrew_exec::AttemptSpec::new(id.clone(), parts.data.attempt(&id), parts.data.workspace(id.run));
+    let handle = backend.prepare(&bare);
+    let gpus = active.granted.get(&slot).map(|(_, gpus)| gpus.clone()).unwrap_or_default();
+    let instance = active.run.instance(slot);
+    AttemptRecord {
+        task: id.task,
+        map_index: id.map_index,
+        number,
+        backend: backend.name().to_owned(),
+        handle: serde_json::to_value(&handle).unwrap_or(Value::Null),
+        queued_at: instance.queued_at.unwrap_or_else(clock::now),
+        start: None,
+        end: None,
+        exit: None,
+        message: String::new(),
+        gpus,
+        usage: Value::Null,
+    }
+}
+
+/// A full disk or a database that is away is waited for: nothing else may happen before these rows are written.
+async fn commit_until_done(
+    store: &pitcrew_store::Store,
+    owner: &pitcrew_store::Owner,
+    commits: Vec<pitcrew_store::RunCommit>,
+) -> Result<Committed, StoreError> {
+    let mut wait = Duration::from_millis(50);
+    loop {
+        match store.commit(owner, commits.clone()).await {
+            Err(error) if error.is_transient() => {
+                tracing::error!(%error, "cannot write to the store; trying again in {wait:?}");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(5));
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Tokio's clock, which the loop's own waits use.
+trait Later {
+    fn now_later(by: Duration) -> Self;
+}
+
+impl Later for tokio::time::Instant {
+    fn now_later(by: Duration) -> Self {
+        tokio::time::Instant::now() + by
+    }
+}
+
+impl Core {
+    /// The backend of that name in an attempt's row.
+    pub fn backend(&self, name: &str) -> Arc<dyn pitcrew_exec::Backend> {
+        if name == self.parts.fake.name() { self.parts.fake.clone() } else { self.parts.local.clone() }
+    }
+}

@@ -1,0 +1,314 @@
+//! From an admitted instance to a running attempt, and from what a backend says back to the engine.
+//!
+//! Rendering happens here, at the last moment and from the run's committed state, so that a start that is repeated
+//! after a crash renders the same.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pitcrew_core::RunKey;
+use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
+use pitcrew_core::ir::{OutputSource, Step, Task, Work};
+use pitcrew_core::state::{Exit, RunState};
+use pitcrew_exec::{
+    AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, StepSpec,
+};
+use pitcrew_lang::{Evaluator, Rendering};
+use pitcrew_store::VariableSet;
+use serde_json::Value;
+
+use super::active::Active;
+use super::core_loop::{Core, run_url};
+use super::perform::After;
+use super::{Ask, Parts, outputs};
+use crate::actions::{self, Call, Job, Plan};
+use crate::clock;
+
+/// What a backend said about an attempt when it was asked.
+pub(super) struct Observed {
+    pub run: RunKey,
+    pub slot: Slot,
+    pub attempt: u32,
+    pub observation: Observation,
+}
+
+/// How long to wait before asking a backend again that could not be reached.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What an attempt comes to.
+enum Ready {
+    Spec(AttemptSpec),
+    /// Done by the scheduler itself, in the commit that ends the attempt.
+    Variables(Vec<(String, String)>),
+}
+
+impl Core {
+    /// Starts an attempt whose row is written. Again is once.
+    pub fn launch(&mut self, run: RunKey, slot: Slot, attempt: u32) {
+        let Some(active) = self.runs.get(&run) else { return };
+        let current = active.run.get(slot).is_some_and(|i| i.attempt == attempt && i.state.is_live());
+        let row = active.attempts.get(&slot).filter(|row| row.number == attempt);
+        let (true, Some(row)) = (current, row) else { return };
+        let backend = self.backend(&row.backend);
+        match prepare(&self.parts, &self.evaluator, active, slot, attempt) {
+            Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec),
+            Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
+            Err(reason) => {
+                let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
+                self.ended(run, slot, attempt, ended);
+            }
+        }
+    }
+
+    fn start(&mut self, run: RunKey, slot: Slot, attempt: u32, backend: Arc<dyn Backend>, spec: AttemptSpec) {
+        let handle = backend.prepare(&spec);
+        let me = self.me.clone();
+        tokio::spawn(async move {
+            let observation = match backend.start(&handle, spec).await {
+                Ok(()) => return,
+                Err(BackendError::Unreachable { reason, .. }) => {
+                    tracing::warn!(attempt = %handle.id, "cannot start {}: {reason}; trying again", handle.id);
+                    tokio::time::sleep(AGAIN).await;
+                    backend.attach(&handle).await
+                }
+                Err(error @ BackendError::Io { .. }) => {
+                    let exit = Exit::StartFailed { reason: error.to_string() };
+                    Observation::Ended(Ended::bare(exit, clock::now()))
+                }
+            };
+            if let Some(me) = me.upgrade() {
+                let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+            }
+        });
+    }
+
+    fn set_variables(&mut self, run: RunKey, slot: Slot, attempt: u32, set: Vec<(String, String)>) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let now = clock::now();
+        let who = format!("task {}", active.run.attempt_id(slot, attempt));
+        let names: Vec<&String> = set.iter().map(|(name, _)| name).collect();
+        let mut audit = pitcrew_store::AuditEntry::new(now, who, "variable.set");
+        audit.workflow = Some(active.run.record.workflow.clone());
+        audit.run = Some(active.run.record.run_id.clone());
+        audit.task = Some(active.run.workflow.task(slot.task).id.clone());
+        audit.detail = serde_json::json!({ "keys": names });
+        let outputs = BTreeMap::from([("keys".to_owned(), serde_json::json!(names))]);
+        active.unwritten.audit.push(audit);
+        for (key, value) in set {
+            self.variables.set(key.clone(), value.clone());
+            active.unwritten.variables.push(VariableSet { key, value, description: None });
+        }
+        let mut ended = Ended::bare(Exit::Code { code: 0 }, now);
+        ended.started_at = Some(now);
+        ended.outputs = outputs;
+        self.ended(run, slot, attempt, ended);
+    }
+
+    /// Takes what a backend tells by itself.
+    pub fn told(&mut self, event: BackendEvent) {
+        let id = event.id().clone();
+        let Some(active) = self.runs.get(&id.run) else { return };
+        let slot = active.run.workflow.find(id.task.as_str()).and_then(|task| active.run.find(task, id.map_index));
+        let Some(slot) = slot else { return };
+        match event {
+            BackendEvent::Started { at, .. } => self.started(id.run, slot, id.number, at),
+            BackendEvent::Ended { ended, .. } => self.ended(id.run, slot, id.number, ended),
+            BackendEvent::Lost { reason, .. } => {
+                self.ended(id.run, slot, id.number, Ended::bare(Exit::Lost { reason }, clock::now()));
+            }
+        }
+    }
+
+    /// Takes the answer of a backend that was asked.
+    pub fn observed(&mut self, observed: Observed) {
+        let Observed { run, slot, attempt, observation } = observed;
+        match observation {
+            Observation::NeverBegan => {
+                // It was cancelled before it was started, or its start got lost: start it now.
+                self.after.push(After::Launch { run, slot, attempt });
+                let stop = self.runs.get(&run).and_then(|a| a.run.get(slot)).and_then(|instance| instance.stop);
+                if stop.is_some() {
+                    self.after.push(After::Cancel { run, slot, attempt, grace: pitcrew_core::SignedDuration::ZERO });
+                }
+            }
+            Observation::Running { started_at } => self.started(run, slot, attempt, started_at),
+            Observation::Ended(ended) => self.ended(run, slot, attempt, ended),
+            Observation::Lost { reason } => {
+                self.ended(run, slot, attempt, Ended::bare(Exit::Lost { reason }, clock::now()));
+            }
+            // Unreachable is never failed. Ask again later.
+            Observation::Unreachable { reason } => {
+                tracing::debug!(run = run.0, "attempt {attempt} of run {run} cannot be observed: {reason}");
+                let me = self.me.clone();
+                let Some((backend, handle)) = self.live_handle(run, slot, attempt) else { return };
+                tokio::spawn(async move {
+                    tokio::time::sleep(AGAIN).await;
+                    let observation = backend.attach(&handle).await;
+                    if let Some(me) = me.upgrade() {
+                        let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                    }
+                });
+            }
+        }
+    }
+
+    fn live_handle(&self, run: RunKey, slot: Slot, attempt: u32) -> Option<(Arc<dyn Backend>, Handle)> {
+        let row = self.runs.get(&run)?.attempts.get(&slot).filter(|row| row.number == attempt && row.exit.is_none())?;
+        Some((self.backend(&row.backend), serde_json::from_value(row.handle.clone()).ok()?))
+    }
+
+    fn started(&mut self, run: RunKey, slot: Slot, attempt: u32, at: jiff::Timestamp) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        if let Some(row) = active.attempts.get_mut(&slot).filter(|row| row.number == attempt && row.start.is_none()) {
+            row.start = Some(at);
+            let row = row.clone();
+            active.unwritten.attempts.insert((slot, attempt), row);
+        }
+        self.apply(run, Event::Started { slot, attempt, at });
+    }
+
+    fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, ended: Ended) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let Some(instance) = active.run.get(slot) else { return };
+        if instance.attempt != attempt || !instance.state.is_live() {
+            active.run.stale_reports += 1;
+            return;
+        }
+        let usage = serde_json::to_value(&ended.usage).unwrap_or(Value::Null);
+        let report: Report = {
+            let render = |text: &str| self.evaluator.rendering(&active.run, slot).text(text);
+            let root = self.parts.data.workspace(run);
+            outputs::report(active.run.workflow.task(slot.task), ended, &root, &render)
+        };
+        let (started_at, at) = (report.started_at, report.at);
+        self.apply(run, Event::Ended { slot, attempt, report });
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let Some(mut row) = active.attempts.get(&slot).filter(|row| row.number == attempt).cloned() else { return };
+        let instance = active.run.instance(slot);
+        row.start = row.start.or(started_at);
+        row.end = Some(row.start.map_or(at, |start| at.max(start)));
+        // A clear has emptied the instance already; its attempt was cancelled.
+        row.exit = Some(instance.exit.clone().unwrap_or(Exit::Cancelled));
+        row.message = instance.message.clone();
+        row.usage = usage;
+        if let Ok(handle) = serde_json::from_value(row.handle.clone()) {
+            self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
+        }
+        active.put_attempt(slot, row);
+        self.unwritten.insert(run);
+    }
+}
+
+/// Renders what an attempt is to run.
+fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, attempt: u32) -> Result<Ready, String> {
+    debug_assert_eq!(active.run.record.state, RunState::Running);
+    let run = &active.run;
+    let task = run.workflow.task(slot.task);
+    let id = run.attempt_id(slot, attempt);
+    let root = parts.data.workspace(id.run);
+    make_workspace(parts, active)?;
+    let rendering = evaluator.rendering(run, slot);
+    let mut spec = AttemptSpec::new(id.clone(), parts.data.attempt(&id), root.clone());
+    spec.env = environment(parts, active, slot, attempt, &rendering)?;
+    spec.grace = task.grace;
+    let demand = evaluator.demand(run, slot)?;
+    spec.limits = Limits { cpu_milli: demand.cpu_milli, memory_bytes: demand.memory_bytes };
+    let gpus = active.attempts.get(&slot).map(|row| row.gpus.clone()).unwrap_or_default();
+    // A task that asks for a number of GPUs sees exactly those, also when it asks for none.
+    spec.gpus = task.resources.gpu.as_ref().map(|_| gpus.clone());
+    spec.sample_usage = !gpus.is_empty();
+    if let Some(workdir) = &task.workdir {
+        spec.workdir = root.join(rendering.text(workdir)?);
+    }
+    match &task.work {
+        Work::Noop => return Err("a task without work was launched".to_owned()),
+        Work::Steps(steps) => {
+            let keep = task.outputs.iter().any(|output| output.from == OutputSource::Stdout);
+            let last = steps.len().saturating_sub(1);
+            for (number, step) in steps.iter().enumerate() {
+                spec.steps.push(script(step, keep && number == last, &rendering)?);
+            }
+        }
+        Work::Action { uses, with } => {
+            let action = actions::find(uses).ok_or_else(|| format!("there is no action `{uses}`"))?;
+            let with = rendering.value(with)?;
+            let usage = |slot| active.usage(slot).clone();
+            let run_url = run_url(&parts.base_url, id.run);
+            let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url };
+            match action.plan(&call)? {
+                Plan::SetVariables(set) => return Ok(Ready::Variables(set)),
+                Plan::Process { with, facts, secret, inherit } => {
+                    let job = Job {
+                        with,
+                        facts,
+                        secret: Value::Null,
+                        environments: parts.data.environments(),
+                        scratch: spec.dir.join("scratch"),
+                        artifacts: parts.data.artifacts(id.run),
+                    };
+                    let mut step = actions::step(uses, &job, &secret, inherit).map_err(|error| format!("{error:#}"))?;
+                    // What the workflow says wins over what the server happens to have.
+                    step.env.retain(|name, _| !spec.env.contains_key(name));
+                    spec.steps.push(step);
+                }
+            }
+        }
+    }
+    Ok(Ready::Spec(spec))
+}
+
+fn script(step: &Step, keep_stdout: bool, rendering: &Rendering<'_>) -> Result<StepSpec, String> {
+    let text = rendering.text(&step.run).map_err(|error| format!("`run` of step `{}`: {error}", step.name))?;
+    let mut spec = StepSpec::new(&step.name, Command::Script { text, interpreter: step.shell.clone() });
+    for (name, value) in &step.env {
+        spec.env.insert(name.clone(), rendering.text(value).map_err(|error| format!("`env.{name}`: {error}"))?);
+    }
+    spec.workdir = match &step.workdir {
+        Some(dir) => Some(rendering.text(dir)?.into()),
+        None => None,
+    };
+    spec.timeout = step.timeout;
+    spec.continue_on_error = step.continue_on_error;
+    spec.capture_stdout = keep_stdout;
+    Ok(spec)
+}
+
+/// The environment of a task: the workflow's, then the task's, then facts about the attempt.
+fn environment(
+    parts: &Parts,
+    active: &Active,
+    slot: Slot,
+    attempt: u32,
+    rendering: &Rendering<'_>,
+) -> Result<BTreeMap<String, String>, String> {
+    let run = &active.run;
+    let task: &Task = run.workflow.task(slot.task);
+    let mut env = BTreeMap::new();
+    for (name, value) in run.workflow.env.iter().chain(&task.env) {
+        env.insert(name.clone(), rendering.text(value).map_err(|error| format!("`env.{name}`: {error}"))?);
+    }
+    let facts = [
+        ("PITCREW_WORKFLOW", run.workflow.id.to_string()),
+        ("PITCREW_RUN_ID", run.record.run_id.to_string()),
+        ("PITCREW_RUN", run.record.key.to_string()),
+        ("PITCREW_TASK", task.id.to_string()),
+        ("PITCREW_MAP_INDEX", run.map_index(slot).to_string()),
+        ("PITCREW_TRY", attempt.to_string()),
+        ("PITCREW_WORKSPACE", parts.data.workspace(run.record.key).display().to_string()),
+        ("PITCREW_ARTIFACTS", parts.data.artifacts(run.record.key).display().to_string()),
+    ];
+    env.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+    Ok(env)
+}
+
+/// Steps start in the workspace root; the declared workspaces are directories in it.
+fn make_workspace(parts: &Parts, active: &Active) -> Result<(), String> {
+    let root = parts.data.workspace(active.run.record.key);
+    let dirs = active.run.workflow.workspaces.iter().map(|name| root.join(name));
+    for dir in std::iter::once(root.clone()).chain(dirs) {
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| format!("cannot make the directory `{}`: {error}", dir.display()))?;
+    }
+    Ok(())
+}

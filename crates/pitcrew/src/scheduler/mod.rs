@@ -1,0 +1,242 @@
+//! The shell around the pure engine: one task owns all runs of this process, feeds them events, writes what changed,
+//! and then does what they ask for.
+//!
+//! Invariant: *persist, then act*. The effects of an event are performed only after the rows that it changed are
+//! committed; while one batch is being committed the next one gathers, so a busy scheduler commits many events at
+//! once. A crash at any point is repaired by claiming the run again: its rows say what should be live, and the
+//! backend says what is.
+
+mod active;
+mod asks;
+mod claim;
+mod core_loop;
+mod launch;
+mod outputs;
+mod past;
+mod perform;
+pub mod schedules;
+mod settings;
+
+use std::sync::Arc;
+
+use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
+use pitcrew_core::state::State;
+use pitcrew_core::{RunKey, TaskId};
+use pitcrew_exec::{Backend, BackendEvent};
+use pitcrew_store::{ClaimFilter, Owner, Store};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::catalog::Catalog;
+use crate::paths::DataDir;
+
+/// What the scheduler works with.
+pub struct Parts {
+    pub store: Store,
+    pub owner: Arc<Owner>,
+    pub data: DataDir,
+    pub catalog: Arc<Catalog>,
+    pub local: Arc<dyn Backend>,
+    pub fake: Arc<dyn Backend>,
+    /// What the backends tell; its senders were given to them.
+    pub events: mpsc::UnboundedReceiver<BackendEvent>,
+    /// Live instances at most, over all runs.
+    pub parallelism: u32,
+    /// Identifiers of the devices of this machine.
+    pub gpus: Vec<String>,
+    /// Which runs are ours to take.
+    pub claim: Claim,
+    /// Where the pages of this server are, for links in templates; empty without one.
+    pub base_url: String,
+}
+
+/// Which runs a scheduler takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Claim {
+    /// Those of a server: every run without a living owner, while this process leads.
+    Leading,
+    /// One run, whatever `max_active_runs` and a pause say.
+    Only(RunKey),
+}
+
+impl Claim {
+    fn filter(self) -> ClaimFilter {
+        match self {
+            Claim::Leading => ClaimFilter::All,
+            Claim::Only(key) => ClaimFilter::Only(key),
+        }
+    }
+}
+
+/// Something changed in a run; look at the store or ask for a snapshot to see what.
+#[derive(Debug, Clone)]
+pub struct Changed {
+    pub run: RunKey,
+    /// Changes of state, in order, as they were committed.
+    pub steps: Arc<Vec<Step>>,
+    /// The run reached a final state.
+    pub finished: bool,
+}
+
+/// One change of state of one instance.
+#[derive(Debug, Clone)]
+pub struct Step {
+    pub task: TaskId,
+    pub map_index: i32,
+    pub to: State,
+}
+
+/// A run as it is in memory: what is committed, or is about to be.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub run: RunRecord,
+    pub instances: Vec<InstanceRecord>,
+}
+
+/// Why the scheduler did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("there is no run {0}")]
+    NoSuchRun(RunKey),
+    #[error("run {0} belongs to another process of Pitcrew, which is working on it; ask that one")]
+    OwnedElsewhere(RunKey),
+    #[error("run {run} has no task `{task}`{}", map_suffix(*map_index))]
+    NoSuchTask { run: RunKey, task: String, map_index: i32 },
+    #[error("the scheduler is shutting down")]
+    ShuttingDown,
+    #[error("{0}")]
+    Other(String),
+}
+
+fn map_suffix(map_index: i32) -> String {
+    if map_index < 0 { String::new() } else { format!(" with map index {map_index}") }
+}
+
+/// Names an instance from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pick {
+    pub task: String,
+    /// `None`: all instances of the task.
+    pub map_index: Option<i32>,
+}
+
+enum Ask {
+    /// Runs may have been made or changed, or pools and variables.
+    Look,
+    Cancel {
+        run: RunKey,
+        by: String,
+        reply: oneshot::Sender<Result<(), AskError>>,
+    },
+    Clear {
+        run: RunKey,
+        picks: Clear,
+        by: String,
+        reply: oneshot::Sender<Result<Vec<(TaskId, i32)>, AskError>>,
+    },
+    Mark {
+        run: RunKey,
+        pick: Pick,
+        success: bool,
+        by: String,
+        reply: oneshot::Sender<Result<(), AskError>>,
+    },
+    Explain {
+        run: RunKey,
+        pick: Pick,
+        reply: oneshot::Sender<Result<Vec<String>, AskError>>,
+    },
+    Snapshot {
+        run: RunKey,
+        reply: oneshot::Sender<Option<Snapshot>>,
+    },
+    /// A look at the backend, or a start of an attempt, came back.
+    Observed(launch::Observed),
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// What to clear.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Clear {
+    /// These, and everything after them if `downstream`.
+    Picks {
+        picks: Vec<Pick>,
+        downstream: bool,
+    },
+    /// What failed or was held up by a failure, and everything after it.
+    Failed,
+    All,
+}
+
+/// Talks to the scheduler. Cheap to clone.
+#[derive(Clone)]
+pub struct Scheduler {
+    asks: mpsc::UnboundedSender<Ask>,
+    changes: broadcast::Sender<Changed>,
+}
+
+impl Scheduler {
+    /// Starts the scheduler as a task; it runs until [`Scheduler::shutdown`] or the end of the process.
+    pub fn start(parts: Parts) -> Scheduler {
+        let (asks, inbox) = mpsc::unbounded_channel();
+        let (changes, _) = broadcast::channel(4096);
+        let scheduler = Scheduler { asks, changes };
+        let weak = scheduler.asks.downgrade();
+        // Looked up while the file is surely there.
+        let _ = crate::actions::program();
+        tokio::spawn(core_loop::run(parts, inbox, weak, scheduler.changes.clone()));
+        scheduler.look();
+        scheduler
+    }
+
+    /// Takes notice of new runs, pools and variables. Without effect when there are none.
+    pub fn look(&self) {
+        let _ = self.asks.send(Ask::Look);
+    }
+
+    /// Changes as they are committed. A receiver that falls behind loses the oldest.
+    pub fn subscribe(&self) -> broadcast::Receiver<Changed> {
+        self.changes.subscribe()
+    }
+
+    async fn ask<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, AskError> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.send(make(reply)).map_err(|_| AskError::ShuttingDown)?;
+        answer.await.map_err(|_| AskError::ShuttingDown)
+    }
+
+    /// Stops a run: what runs is ended, what waits is skipped, teardowns and `finally` tasks run. A second time ends
+    /// those too. Returns when that is written.
+    pub async fn cancel(&self, run: RunKey, by: &str) -> Result<(), AskError> {
+        let by = by.to_owned();
+        self.ask(|reply| Ask::Cancel { run, by, reply }).await?
+    }
+
+    /// Lets instances run again; also of a finished run. Returns those that were chosen.
+    pub async fn clear(&self, run: RunKey, picks: Clear, by: &str) -> Result<Vec<(TaskId, i32)>, AskError> {
+        let by = by.to_owned();
+        self.ask(|reply| Ask::Clear { run, picks, by, reply }).await?
+    }
+
+    /// Says by hand how an instance ended.
+    pub async fn mark(&self, run: RunKey, pick: Pick, success: bool, by: &str) -> Result<(), AskError> {
+        let by = by.to_owned();
+        self.ask(|reply| Ask::Mark { run, pick, success, by, reply }).await?
+    }
+
+    /// Why an instance is not running, as sentences about it.
+    pub async fn explain(&self, run: RunKey, pick: Pick) -> Result<Vec<String>, AskError> {
+        self.ask(|reply| Ask::Explain { run, pick, reply }).await?
+    }
+
+    /// The run as it is in memory, or `None` if this scheduler does not have it.
+    pub async fn snapshot(&self, run: RunKey) -> Option<Snapshot> {
+        self.ask(|reply| Ask::Snapshot { run, reply }).await.ok().flatten()
+    }
+
+    /// Writes what is pending and ends; attempts go on without it.
+    pub async fn shutdown(&self) {
+        let _ = self.ask(|reply| Ask::Shutdown { reply }).await;
+    }
+}

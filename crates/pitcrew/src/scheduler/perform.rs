@@ -1,0 +1,116 @@
+//! What is done after a commit. Everything here may be done again after a crash, and is then done once all the same:
+//! a start is idempotent by attempt, and so is a cancel.
+
+use jiff::SignedDuration;
+use pitcrew_core::RunKey;
+use pitcrew_core::engine::Slot;
+use pitcrew_exec::{Handle, Observation};
+
+use super::Ask;
+use super::core_loop::Core;
+use super::launch::Observed;
+
+pub(super) enum After {
+    Launch {
+        run: RunKey,
+        slot: Slot,
+        attempt: u32,
+    },
+    /// Find out what became of an attempt that was live when the last owner ended.
+    Attach {
+        run: RunKey,
+        slot: Slot,
+        attempt: u32,
+    },
+    Cancel {
+        run: RunKey,
+        slot: Slot,
+        attempt: u32,
+        grace: SignedDuration,
+    },
+    /// An attempt's end is written: its scripts and output files may go.
+    Cleanup {
+        backend: String,
+        handle: Handle,
+    },
+    Answer(Box<dyn FnOnce() + Send>),
+    Finished(RunKey),
+}
+
+impl Core {
+    pub fn perform(&mut self, after: After) {
+        match after {
+            After::Launch { run, slot, attempt } => self.launch(run, slot, attempt),
+            After::Attach { run, slot, attempt } => {
+                let Some((backend, handle)) = self.find(run, slot, attempt) else {
+                    // Its row was never written, so nothing of it can have begun.
+                    return self.launch(run, slot, attempt);
+                };
+                let me = self.me.clone();
+                tokio::spawn(async move {
+                    let observation = backend.attach(&handle).await;
+                    if let Some(me) = me.upgrade() {
+                        let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                    }
+                });
+            }
+            After::Cancel { run, slot, attempt, grace } => {
+                let Some((backend, handle)) = self.find(run, slot, attempt) else { return };
+                let me = self.me.clone();
+                tokio::spawn(async move {
+                    let observation = match backend.cancel(&handle, grace).await {
+                        Ok(()) => return,
+                        Err(error) => Observation::Unreachable { reason: error.to_string() },
+                    };
+                    if let Some(me) = me.upgrade() {
+                        let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                    }
+                });
+            }
+            After::Cleanup { backend, handle } => {
+                let backend = self.backend(&backend);
+                tokio::spawn(async move {
+                    if let Err(error) = backend.cleanup(&handle).await {
+                        tracing::debug!(%error, attempt = %handle.id, "cannot clean up an attempt");
+                    }
+                });
+            }
+            After::Answer(answer) => answer(),
+            After::Finished(key) => {
+                let Some(active) = self.runs.get(&key).filter(|active| active.run.record.state.is_final()) else {
+                    return;
+                };
+                if active.has_unwritten() {
+                    // It changed again while its end was being written.
+                    self.after.push(After::Finished(key));
+                } else {
+                    self.check_past_of(key);
+                    self.forget(key);
+                    self.release(key);
+                }
+            }
+        }
+    }
+
+    /// A finished run belongs to nobody, so that any process can clear it.
+    fn release(&self, key: RunKey) {
+        let (store, owner) = (self.parts.store.clone(), self.parts.owner.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.release_runs(&owner, &[key]).await {
+                tracing::debug!(%error, "cannot release run {key}");
+            }
+        });
+    }
+
+    /// Where a live attempt is, by its row.
+    fn find(
+        &self,
+        run: RunKey,
+        slot: Slot,
+        attempt: u32,
+    ) -> Option<(std::sync::Arc<dyn pitcrew_exec::Backend>, Handle)> {
+        let row = self.runs.get(&run)?.attempts.get(&slot).filter(|row| row.number == attempt)?;
+        let handle = serde_json::from_value(row.handle.clone()).ok()?;
+        Some((self.backend(&row.backend), handle))
+    }
+}

@@ -1,0 +1,111 @@
+//! What every request passes before it is answered: the name it was sent to, where it comes from, who sends it; and the
+//! headers that every answer carries.
+
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::{Use, User};
+use crate::clock;
+use crate::server::Site;
+use crate::server::error::ApiError;
+use crate::server::links;
+
+/// Scripts and styles are ours alone, nothing is loaded from elsewhere, and nobody may put our pages into a frame.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+     connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Adds the security headers; an answer that brings its own policy keeps it.
+pub async fn headers(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    let mut default = |name: HeaderName, value: &'static str| {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    };
+    default(header::CONTENT_SECURITY_POLICY, PAGE_POLICY);
+    default(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    default(header::REFERRER_POLICY, "same-origin");
+    default(header::CACHE_CONTROL, "no-store");
+    response
+}
+
+/// On a loopback address only the machine itself should get in. A page on the internet can point its own name at
+/// 127.0.0.1 and let a browser ask us; then the name in `Host` is not one of ours.
+pub async fn check_host(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if site.allows_host(host.unwrap_or_default()) {
+        return next.run(request).await;
+    }
+    let shown = host.unwrap_or("no name").chars().take(100).collect::<String>();
+    let message =
+        format!("this server does not answer to `{shown}`: use `localhost`, or allow the name in its options");
+    ApiError::Status(StatusCode::MISDIRECTED_REQUEST, message).into_response()
+}
+
+/// Refuses changes that another site asks a browser for. Browsers say where a change comes from; programs do not.
+pub async fn check_origin(request: Request, next: Next) -> Response {
+    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || is_same_site(request.headers()) {
+        return next.run(request).await;
+    }
+    let message = "this change was asked for by a page of another site, so it was not made".to_owned();
+    ApiError::Status(StatusCode::FORBIDDEN, message).into_response()
+}
+
+fn is_same_site(headers: &HeaderMap) -> bool {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let fetched_from = text(HeaderName::from_static("sec-fetch-site"));
+    if !matches!(fetched_from, None | Some("same-origin" | "none")) {
+        return false;
+    }
+    let Some(origin) = text(header::ORIGIN) else { return true };
+    let host = text(header::HOST).unwrap_or_default();
+    origin.split_once("://").is_some_and(|(_, name)| name == host)
+}
+
+/// Who sends it: by bearer token, or by the cookie of a page.
+fn user_of(site: &Site, headers: &HeaderMap) -> Option<User> {
+    let now = clock::now();
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    if let Some(authorization) = text(header::AUTHORIZATION) {
+        let (scheme, token) = authorization.split_once(' ')?;
+        return scheme.eq_ignore_ascii_case("bearer").then(|| site.auth.verify(token.trim(), Use::Api, now))?;
+    }
+    if site.auth.is_off() {
+        return site.auth.verify("", Use::Session, now);
+    }
+    let name = site.auth.cookie_name();
+    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).and_then(|(_, token)| site.auth.verify(token, Use::Session, now))
+}
+
+/// Lets a request of the API pass if it says who sends it.
+pub async fn require_token(State(site): State<Site>, mut request: Request, next: Next) -> Response {
+    match user_of(&site, request.headers()) {
+        Some(user) => {
+            request.extensions_mut().insert(user);
+            next.run(request).await
+        }
+        None => {
+            let error = ApiError::Status(StatusCode::UNAUTHORIZED, "Not authenticated".to_owned());
+            ([(header::WWW_AUTHENTICATE, "Bearer")], error).into_response()
+        }
+    }
+}
+
+/// Lets a request of a page pass if its browser is logged in; else the login page comes first.
+pub async fn require_user(State(site): State<Site>, mut request: Request, next: Next) -> Response {
+    match user_of(&site, request.headers()) {
+        Some(user) => {
+            request.extensions_mut().insert(user);
+            next.run(request).await
+        }
+        None if request.method() == Method::GET && !request.uri().path().starts_with("/live/") => {
+            let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            Redirect::to(&format!("/login?next={}", links::encode(wanted))).into_response()
+        }
+        None => ApiError::Status(StatusCode::UNAUTHORIZED, "log in first".to_owned()).into_response(),
+    }
+}

@@ -1,0 +1,192 @@
+//! The HTTP server: Airflow's REST API, our own beside it, and the pages.
+//!
+//! Handlers read the store and ask the scheduler; they decide nothing, and two requests share nothing but the two.
+//! Nothing here runs while nobody asks: a live page is a connection that waits for changes, and ends with it.
+
+mod auth;
+mod error;
+mod input;
+pub mod links;
+mod live;
+mod own;
+mod rest;
+#[cfg(test)]
+mod tests;
+mod view;
+mod web;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{from_fn, from_fn_with_state};
+use jiff::SignedDuration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+
+use auth::Auth;
+pub use auth::{ADMIN, AuthConfig};
+use error::ApiError;
+
+use crate::app::App;
+use crate::clock;
+
+/// The largest body of a request, in bytes.
+const MAX_BODY: usize = 2 << 20;
+/// How long open requests may take after the server was told to end.
+const DRAIN: Duration = Duration::from_secs(3);
+/// How long the link on the terminal works.
+const LINK: SignedDuration = SignedDuration::from_mins(30);
+
+/// How to serve.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// The address that the listener has.
+    pub listen: SocketAddr,
+    pub auth: AuthConfig,
+    /// Names besides `localhost` under which browsers reach a server that listens on loopback, `name` or `name:port`.
+    pub hosts: Vec<String>,
+}
+
+/// What every handler gets. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Site {
+    app: App,
+    auth: Auth,
+    listen: SocketAddr,
+    hosts: Arc<[String]>,
+    /// Live pages end when the server does.
+    closing: CancellationToken,
+}
+
+impl Site {
+    fn allows_host(&self, host: &str) -> bool {
+        if !self.listen.ip().is_loopback() {
+            return true;
+        }
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (name, Some(port)),
+            _ => (host, None),
+        };
+        let bare = name.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = name.eq_ignore_ascii_case("localhost")
+            || name.to_ascii_lowercase().ends_with(".localhost")
+            || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let is_named = |allowed: &String| allowed == host || (port.is_some() && allowed == name);
+        is_loopback || self.hosts.iter().any(is_named)
+    }
+}
+
+/// A server that is bound to its address and answers once it [runs](Server::run).
+pub struct Server {
+    site: Site,
+    listener: TcpListener,
+    fresh_password: Option<String>,
+}
+
+impl Server {
+    /// Takes the address. The error says what to do when it is taken or not ours.
+    pub async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+        TcpListener::bind(listen).await.with_context(|| {
+            format!("cannot listen on {listen}: is another server running there? Choose another with `--listen ADDRESS:PORT`")
+        })
+    }
+
+    /// Makes the server, on an address that was bound before.
+    pub async fn new(app: App, listener: TcpListener, options: ServeOptions) -> anyhow::Result<Server> {
+        let (auth, fresh_password) = Auth::open(&app.store, &options.auth, options.listen).await?;
+        let site =
+            Site { app, auth, listen: options.listen, hosts: options.hosts.into(), closing: CancellationToken::new() };
+        Ok(Server { site, listener, fresh_password })
+    }
+
+    /// Where browsers find it: `http://127.0.0.1:8080`.
+    pub fn base_url(&self) -> String {
+        base_url(self.site.listen)
+    }
+
+    /// The password of `admin`, if it was made now; it is shown once and cannot be found out later.
+    pub fn fresh_password(&self) -> Option<&str> {
+        self.fresh_password.as_deref()
+    }
+
+    /// An address that logs in whoever opens it first, within half an hour, and leads to `path`.
+    pub fn login_link(&self, path: &str) -> String {
+        let base = self.base_url();
+        if self.site.auth.is_off() {
+            return format!("{base}{path}");
+        }
+        let next = if path == "/" { String::new() } else { format!("&next={}", links::encode(path)) };
+        match self.site.auth.issue_link(LINK, clock::now()) {
+            Ok(code) => format!("{base}/login?code={code}{next}"),
+            Err(_) => format!("{base}{path}"),
+        }
+    }
+
+    /// Answers requests until `shutdown`; open ones get a few seconds to end.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let closing = self.site.closing.clone();
+        let router = router(self.site);
+        let asked = closing.clone();
+        let signal = async move {
+            shutdown.await;
+            asked.cancel();
+        };
+        let serving = axum::serve(self.listener, router).with_graceful_shutdown(signal).into_future();
+        let drained = async {
+            closing.cancelled().await;
+            tokio::time::sleep(DRAIN).await;
+        };
+        tokio::select! {
+            ended = serving => Ok(ended?),
+            () = drained => Ok(()),
+        }
+    }
+}
+
+/// Where browsers find a server that listens there. An address of all interfaces is shown as the loopback one.
+pub fn base_url(listen: SocketAddr) -> String {
+    let mut shown = listen;
+    if listen.ip().is_unspecified() {
+        let loopback = if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
+        shown.set_ip(loopback);
+    }
+    format!("http://{shown}")
+}
+
+/// Every route, behind what every request must pass.
+fn router(site: Site) -> Router {
+    let api = rest::routes().merge(own::routes()).route_layer(from_fn_with_state(site.clone(), auth::require_token));
+    let pages = web::routes().route_layer(from_fn_with_state(site.clone(), auth::require_user));
+    // A page's events must leave at once; an artifact may be compressed already.
+    let compressed = DefaultPredicate::new()
+        .and(NotForContentType::const_new("application/pdf"))
+        .and(NotForContentType::const_new("application/octet-stream"))
+        .and(NotForContentType::const_new("application/x-ndjson"));
+    Router::new()
+        .merge(api)
+        .merge(pages)
+        .merge(rest::open_routes())
+        .merge(web::open_routes())
+        .fallback(web::not_found)
+        .method_not_allowed_fallback(async || {
+            ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
+        })
+        .layer(from_fn(auth::check_origin))
+        .layer(from_fn_with_state(site.clone(), auth::check_host))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(CompressionLayer::new().compress_when(compressed))
+        .layer(from_fn(auth::headers))
+        .with_state(site)
+}
+
+/// Text for a `Content-Type`.
+const TEXT: [(axum::http::HeaderName, &str); 1] = [(CONTENT_TYPE, "text/plain; charset=utf-8")];

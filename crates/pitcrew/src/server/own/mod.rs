@@ -1,0 +1,133 @@
+//! Our own API, for what Airflow has no word for: why a task waits, kept files, events as they happen, cancelling.
+//!
+//! Runs are named by their key, the number that orders them; it is unique on a server.
+
+pub mod artifacts;
+mod events;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use pitcrew_core::RunKey;
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::state::RunState;
+use serde_json::{Value, json};
+
+use super::Site;
+use super::auth::User;
+use super::error::{ApiError, ApiResult};
+use super::input::{Query, number, run_id, task_id, workflow_id};
+use super::links;
+use super::view::{RunView, find_run};
+use crate::scheduler::{AskError, Pick};
+
+/// Routes that need a token or a session.
+pub fn routes() -> Router<Site> {
+    Router::new()
+        .route("/api/pitcrew/v1/runs/{key}", get(run))
+        .route("/api/pitcrew/v1/runs/{key}/cancel", post(cancel))
+        .route("/api/pitcrew/v1/runs/{key}/explain/{task}", get(explain))
+        .route("/api/pitcrew/v1/runs/{key}/artifacts", get(artifacts::list))
+        .route("/api/pitcrew/v1/runs/{key}/artifacts/{*path}", get(artifacts::download))
+        .route("/api/pitcrew/v1/runs/{key}/events", get(events::events))
+        .route("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", post(cancel_by_name))
+}
+
+/// The run with that key, or 404.
+pub async fn find(site: &Site, key: &str) -> ApiResult<RunRecord> {
+    let missing = || ApiError::not_found(format!("there is no run {key}"));
+    let key: i64 = key.parse().map_err(|_| missing())?;
+    site.app.store.run(RunKey(key)).await?.ok_or_else(missing)
+}
+
+/// A run in our words: all of its states, and where its page is.
+fn shape(run: &RunRecord) -> Value {
+    json!({
+        "key": run.key,
+        "workflow": run.workflow,
+        "run_id": run.run_id,
+        "run_type": run.run_type.name(),
+        "state": run.state.name(),
+        "params": run.params,
+        "logical_date": run.logical_date,
+        "queued_at": run.queued_at,
+        "start": run.start,
+        "end": run.end,
+        "triggered_by": run.triggered_by,
+        "stop": run.stop,
+        "note": run.note,
+        "page": links::run(&run.workflow, &run.run_id),
+    })
+}
+
+async fn run(State(site): State<Site>, Path(key): Path<String>) -> ApiResult<Json<Value>> {
+    Ok(Json(shape(&find(&site, &key).await?)))
+}
+
+async fn cancel(
+    State(site): State<Site>,
+    Path(key): Path<String>,
+    Extension(user): Extension<User>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let run = find(&site, &key).await?;
+    stop(&site, run, &user).await
+}
+
+async fn cancel_by_name(
+    State(site): State<Site>,
+    Path((dag, run)): Path<(String, String)>,
+    Extension(user): Extension<User>,
+) -> ApiResult<(StatusCode, Json<Value>)> {
+    let run = find_run(&site.app, &workflow_id(&dag)?, &run_id(&run)?).await?;
+    stop(&site, run, &user).await
+}
+
+/// 202: the run ends when its tasks have. Of a cancelled run it is no error to ask again.
+async fn stop(site: &Site, run: RunRecord, user: &User) -> ApiResult<(StatusCode, Json<Value>)> {
+    match run.state {
+        RunState::Queued | RunState::Running => site.app.scheduler.cancel(run.key, &user.0).await?,
+        RunState::Cancelled => {}
+        RunState::Success | RunState::Failed => {
+            return Err(ApiError::conflict(format!("the run is over ({})", run.state.name())));
+        }
+    }
+    let run = find(site, &run.key.to_string()).await?;
+    Ok((StatusCode::ACCEPTED, Json(shape(&run))))
+}
+
+async fn explain(
+    State(site): State<Site>,
+    Path((key, task)): Path<(String, String)>,
+    query: Query,
+) -> ApiResult<Json<Value>> {
+    let run = find(&site, &key).await?;
+    let map_index = match query.text("map_index") {
+        None => None,
+        Some(text) => Some(number::<i32>("map_index", text)?),
+    };
+    let view = RunView::load(&site.app, run).await?;
+    let task = task_id(&task)?;
+    let row = view.instance(&site.app, &task, map_index.unwrap_or(UNMAPPED)).await?;
+    let reasons = reasons(&site, &view, task.as_str(), map_index).await?;
+    let state = row.map(|row| row.state.name());
+    Ok(Json(json!({ "task": task, "map_index": map_index.unwrap_or(UNMAPPED), "state": state, "reasons": reasons })))
+}
+
+/// Why an instance is not running, as sentences; of a run that is not in the scheduler's hands, what its row says.
+pub async fn reasons(site: &Site, view: &RunView, task: &str, map_index: Option<i32>) -> ApiResult<Vec<String>> {
+    let pick = Pick { task: task.to_owned(), map_index };
+    if !view.run.state.is_final() {
+        match site.app.scheduler.explain(view.run.key, pick).await {
+            Ok(reasons) => return Ok(reasons),
+            Err(AskError::NoSuchRun(_) | AskError::OwnedElsewhere(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let row = view.instance(&site.app, &task_id(task)?, map_index.unwrap_or(UNMAPPED)).await?;
+    let row = row.ok_or_else(|| ApiError::not_found(format!("the run has no task `{task}` with this map index")))?;
+    let last = row.message.lines().last().unwrap_or_default();
+    Ok(vec![if last.is_empty() { format!("is {}", row.state) } else { format!("is {}: {last}", row.state) }])
+}

@@ -1,0 +1,55 @@
+//! Health, version, and tokens: what a client asks before it asks for anything else.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::server::Site;
+use crate::server::auth::Use;
+use crate::server::error::{ApiError, ApiResult};
+use crate::server::input::Body;
+
+const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(24);
+const CLI_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+pub async fn version() -> Json<Value> {
+    Json(json!({ "version": env!("CARGO_PKG_VERSION"), "git_version": null }))
+}
+
+/// The scheduler and the watcher of files live and die with this process, so what answers is healthy; the database
+/// is asked.
+pub async fn health(State(site): State<Site>) -> Json<Value> {
+    let now = clock::now().to_string();
+    let database = match site.app.store.setting("auth.key").await {
+        Ok(_) => "healthy",
+        Err(_) => "unhealthy",
+    };
+    Json(json!({
+        "metadatabase": { "status": database },
+        "scheduler": { "status": "healthy", "latest_scheduler_heartbeat": now },
+        "triggerer": { "status": "healthy", "latest_triggerer_heartbeat": now },
+        "dag_processor": { "status": "healthy", "latest_dag_processor_heartbeat": now },
+    }))
+}
+
+pub async fn token(state: State<Site>, body: Body) -> ApiResult<(StatusCode, Json<Value>)> {
+    issue(state, body, TOKEN_LIFE)
+}
+
+pub async fn cli_token(state: State<Site>, body: Body) -> ApiResult<(StatusCode, Json<Value>)> {
+    issue(state, body, CLI_TOKEN_LIFE)
+}
+
+fn issue(State(site): State<Site>, mut body: Body, life: SignedDuration) -> ApiResult<(StatusCode, Json<Value>)> {
+    let user = body.required_text("username");
+    let password = body.required_text("password");
+    body.finish()?;
+    if !site.auth.check(&user, &password) {
+        return Err(ApiError::Status(StatusCode::UNAUTHORIZED, "Invalid credentials".to_owned()));
+    }
+    let token = site.auth.issue(&user, Use::Api, life, clock::now());
+    Ok((StatusCode::CREATED, Json(json!({ "access_token": token }))))
+}

@@ -1,0 +1,189 @@
+//! The server in one process: a store in memory, the fake backend, and requests without a network.
+
+mod access;
+mod api;
+mod pages;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::{RunKey, WorkflowId};
+use pitcrew_exec::Backend;
+use pitcrew_exec::fake::FakeBackend;
+use pitcrew_store::{Store, StoreUrl};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::auth::{Auth, Use};
+use super::{AuthConfig, LINK, Site, router};
+use crate::app::{App, Trigger};
+use crate::catalog::{self, Catalog};
+use crate::paths::DataDir;
+use crate::scheduler::{Claim, Parts, Scheduler};
+use crate::{clock, folder};
+
+const PASSWORD: &str = "correct horse";
+
+/// A server with everything behind it.
+struct Rig {
+    app: App,
+    site: Site,
+    router: Router,
+    token: String,
+    _dir: tempfile::TempDir,
+}
+
+/// An answer, read to its end.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+impl Rig {
+    async fn new() -> Rig {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let owner = Arc::new(store.register_owner().await.unwrap());
+        let data = DataDir::open(dir.path()).unwrap();
+        let catalog = Arc::new(Catalog::default());
+        let (sender, events) = mpsc::unbounded_channel();
+        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
+        let scheduler = Scheduler::start(Parts {
+            store: store.clone(),
+            owner,
+            data: data.clone(),
+            catalog: catalog.clone(),
+            local: backend.clone(),
+            fake: backend.clone(),
+            events,
+            parallelism: 8,
+            gpus: Vec::new(),
+            claim: Claim::Leading,
+            base_url: String::new(),
+        });
+        let app =
+            App { store, scheduler, catalog, data, local: backend.clone(), fake: backend, schedules: Arc::default() };
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
+        let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
+        let token = auth.issue("admin", Use::Api, LINK, clock::now());
+        let hosts = Arc::new([]);
+        let site = Site { app: app.clone(), auth, listen, hosts, closing: CancellationToken::new() };
+        Rig { app, router: router(site.clone()), site, token, _dir: dir }
+    }
+
+    /// A server that knows the workflows of this source.
+    async fn with(source: &str) -> Rig {
+        let rig = Rig::new().await;
+        for compiled in catalog::compile(source, "test.yaml").unwrap() {
+            let row = folder::row(&compiled, "test.yaml");
+            rig.app.store.put_workflow(&row, &compiled.source, clock::now()).await.unwrap();
+        }
+        rig
+    }
+
+    async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = to_bytes(body, 8 << 20).await.unwrap();
+        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+    }
+
+    /// A request as a program sends it, with its token.
+    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        let request = self.request(method, path).header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, "").await
+    }
+
+    async fn post(&self, path: &str, body: Value) -> Answer {
+        self.ask(Method::POST, path, body.to_string()).await
+    }
+
+    /// What a form of a page sends.
+    async fn submit(&self, path: &str, form: &str) -> Answer {
+        let request = self
+            .request(Method::POST, path)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ORIGIN, "http://localhost:8080");
+        self.send(request.body(form.to_owned().into()).unwrap()).await
+    }
+
+    fn request(&self, method: Method, path: &str) -> axum::http::request::Builder {
+        Request::builder().method(method).uri(path).header(header::HOST, "localhost:8080")
+    }
+
+    /// Starts a run under the name `r`.
+    async fn start(&self, workflow: &str, conf: Value) -> RunRecord {
+        let Value::Object(conf) = conf else { panic!("not an object") };
+        let trigger = Trigger { conf, run_id: Some("r".parse().unwrap()), by: "admin".into(), ..Trigger::default() };
+        self.app.trigger(&WorkflowId::new(workflow).unwrap(), trigger).await.unwrap()
+    }
+
+    /// Starts a run and waits for its end.
+    async fn finish(&self, workflow: &str) -> RunRecord {
+        let mut changes = self.app.scheduler.subscribe();
+        let run = self.start(workflow, json!({})).await;
+        loop {
+            let change = changes.recv().await.unwrap();
+            if change.run == run.key && change.finished {
+                return self.run(run.key).await;
+            }
+        }
+    }
+
+    /// Waits until a task of a run is in a state.
+    async fn until(&self, run: RunKey, task: &str, state: &str) {
+        let mut changes = self.app.scheduler.subscribe();
+        loop {
+            let snapshot = self.app.scheduler.snapshot(run).await;
+            let rows = snapshot.map(|snapshot| snapshot.instances).unwrap_or_default();
+            if rows.iter().any(|row| row.task == *task && row.state.name() == state) {
+                return;
+            }
+            changes.recv().await.unwrap();
+        }
+    }
+
+    async fn run(&self, key: RunKey) -> RunRecord {
+        self.app.store.run(key).await.unwrap().unwrap()
+    }
+}
+
+/// Replaces what differs from run to run: times, hashes, ids.
+fn settled(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(map) => {
+            for (key, entry) in map.iter_mut() {
+                let is_loose =
+                    matches!(key.as_str(), "id" | "bundle_version" | "duration" | "timestamp" | "file_token");
+                let is_time = key.ends_with("_date") || key.ends_with("_at") || key.ends_with("_when");
+                let is_loose = is_loose || is_time || key == "run_after" || key == "last_scheduling_decision";
+                *entry = if is_loose && !entry.is_null() { json!("…") } else { settled(entry.take()) };
+            }
+            value
+        }
+        Value::Array(list) => Value::Array(list.iter_mut().map(|entry| settled(entry.take())).collect()),
+        _ => value,
+    }
+}

@@ -1,0 +1,113 @@
+//! What all pages share: the frame around them, how they become answers, and pages for errors.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{Html, IntoResponse, Response};
+
+use super::assets;
+use crate::server::Site;
+use crate::server::auth::User;
+use crate::server::error::ApiError;
+
+/// What the frame of a page needs.
+pub struct Shell {
+    pub title: String,
+    /// Nobody on the login page.
+    pub user: Option<String>,
+    pub can_log_out: bool,
+    /// The part of the navigation that is open.
+    pub section: &'static str,
+    /// Where the page's live events come from; empty: nowhere.
+    pub live: String,
+}
+
+impl Shell {
+    pub fn new(site: &Site, user: &User, title: impl Into<String>) -> Shell {
+        let title = title.into();
+        let can_log_out = !site.auth.is_off();
+        Shell {
+            title,
+            user: Some(if can_log_out { user.0.clone() } else { String::new() }),
+            can_log_out,
+            section: "",
+            live: String::new(),
+        }
+    }
+
+    /// Without a user.
+    pub fn bare(_site: &Site, title: &str) -> Shell {
+        Shell { title: title.to_owned(), user: None, can_log_out: false, section: "", live: String::new() }
+    }
+
+    pub fn section(mut self, section: &'static str) -> Shell {
+        self.section = section;
+        self
+    }
+
+    pub fn live(mut self, address: String) -> Shell {
+        self.live = address;
+        self
+    }
+
+    pub fn asset(&self, name: &str) -> &'static str {
+        assets::address(name)
+    }
+}
+
+/// A rendered template, or part of one, as text. Our templates write to memory and cannot fail.
+pub fn render(template: impl Template) -> String {
+    template.render().unwrap_or_else(|error| {
+        tracing::error!("a page could not be rendered: {error}");
+        "this part of the page could not be rendered".to_owned()
+    })
+}
+
+/// A rendered template as an answer.
+pub fn html(template: impl Template) -> Response {
+    match template.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!("a page could not be rendered: {error}");
+            (StatusCode::INTERNAL_SERVER_ERROR, "this page could not be rendered").into_response()
+        }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "error.html")]
+struct ErrorPage {
+    shell: Shell,
+    status: u16,
+    message: String,
+}
+
+/// Why there is no page, as a page.
+pub struct PageError {
+    status: StatusCode,
+    message: String,
+}
+
+pub type PageResult<T = Response> = Result<T, PageError>;
+
+impl PageError {
+    pub fn not_found(message: impl Into<String>) -> PageError {
+        PageError { status: StatusCode::NOT_FOUND, message: message.into() }
+    }
+}
+
+impl<E: Into<ApiError>> From<E> for PageError {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        PageError { status: error.status(), message: error.message() }
+    }
+}
+
+impl IntoResponse for PageError {
+    fn into_response(self) -> Response {
+        let title = self.status.canonical_reason().unwrap_or("Error").to_owned();
+        let shell = Shell { title, user: None, can_log_out: false, section: "", live: String::new() };
+        let mut response = html(ErrorPage { shell, status: self.status.as_u16(), message: self.message });
+        *response.status_mut() = self.status;
+        response
+    }
+}

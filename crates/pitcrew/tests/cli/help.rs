@@ -1,0 +1,81 @@
+//! Every command explains itself.
+
+use crate::harness::Place;
+use crate::snapshot;
+
+const COMMANDS: [&str; 39] = [
+    "",
+    "run",
+    "demo",
+    "server",
+    "validate",
+    "graph",
+    "explain",
+    "runs",
+    "runs list",
+    "runs show",
+    "runs cancel",
+    "runs retry",
+    "runs resume",
+    "logs",
+    "dags",
+    "dags list",
+    "dags trigger",
+    "dags pause",
+    "dags unpause",
+    "dags backfill",
+    "variables",
+    "variables list",
+    "variables get",
+    "variables set",
+    "variables delete",
+    "variables import",
+    "variables export",
+    "pools",
+    "pools list",
+    "pools set",
+    "pools delete",
+    "config",
+    "config show",
+    "doctor",
+    "schema",
+    "completions",
+    "version",
+    "runs list --help",
+    "dags trigger --help",
+];
+
+#[test]
+fn every_command_has_a_readable_help() {
+    let place = Place::new();
+    let mut all = String::new();
+    for command in COMMANDS {
+        let line = if command.ends_with("--help") { command.to_owned() } else { format!("{command} -h") };
+        let ran = place.run(line.trim()).ends(0);
+        assert!(ran.stderr.is_empty(), "{ran}");
+        all.push_str(&format!("{ran}\n"));
+    }
+    assert!(!place.path("data").exists(), "help needs no data directory");
+    snapshot!("help", all);
+}
+
+#[test]
+fn a_mistyped_command_or_option_is_refused_with_what_was_meant() {
+    let place = Place::new();
+    let all: String = ["rum x.yaml", "runs list --stat failed", "run", "logs"]
+        .map(|l| format!("{}\n", place.run(l).ends(2)))
+        .concat();
+    snapshot!("usage", all);
+}
+
+#[test]
+fn completions_are_a_script() {
+    let ran = Place::new().run("completions bash").ends(0);
+    assert!(ran.stdout.contains("_pitcrew()"), "{ran}");
+}
+
+#[test]
+fn the_schema_is_json_and_knows_tasks() {
+    let schema = Place::new().run("schema").ends(0).json();
+    assert!(schema["properties"]["tasks"].is_object(), "{schema}");
+}

@@ -1,0 +1,10 @@
+//! The real binary, as a user meets it: exit status, stdout and stderr of whole commands.
+//!
+//! Nothing here waits for a while; what has to have happened is waited for by a pipe that the task itself opens.
+
+mod bad_input;
+mod harness;
+mod help;
+mod runs;
+mod serving;
+mod settings;

@@ -1,0 +1,72 @@
+//! Variables, pools, and where each setting comes from.
+
+use serde_json::json;
+
+use crate::harness::Place;
+use crate::snapshot;
+
+#[test]
+fn variables_are_kept_and_travel_as_a_file() {
+    let place = Place::new();
+    place.run("variables set model big --description which").ends(0);
+    place.file("more.json", r#"{"list": [1, 2], "text": "a b", "both": {"value": "v", "description": "d"}}"#);
+    place.run("variables import more.json").ends(0);
+    assert_eq!(place.run("variables get list").ends(0).stdout, "[1,2]\n");
+    let exported = place.run("variables export").ends(0).json();
+    let expected = json!({
+        "both": {"value": "v", "description": "d"}, "list": "[1,2]",
+        "model": {"value": "big", "description": "which"}, "text": "a b",
+    });
+    assert_eq!(exported, expected);
+    place.run("variables delete text").ends(0);
+    let lists = [
+        place.run("variables list").ends(0),
+        place.run("variables get texd").ends(2),
+        place.run("variables set ../x y"),
+    ];
+    place.run("pools set gpu 2").ends(0);
+    let pools = place.run("pools list").ends(0);
+    snapshot!("variables", format!("{}\n{pools}", lists.map(|ran| format!("{ran}\n")).concat()));
+}
+
+#[test]
+fn a_workflow_reads_variables_that_were_set() {
+    let place = Place::new();
+    place.run("variables set city Seoul").ends(0);
+    place.file("w.yaml", "workflow: w\ntasks:\n  a: {run: 'echo in {{ var.city }}'}\n");
+    place.run("run w.yaml").ends(0);
+    assert_eq!(place.run("logs latest").ends(0).stdout, "in Seoul\n");
+}
+
+#[test]
+fn config_show_tells_where_each_value_comes_from() {
+    let place = Place::new();
+    let defaults = place.run("config show --output json").ends(0).json();
+    assert_eq!(defaults["listen"], json!({"value": "127.0.0.1:8793", "origin": "default"}));
+    place.file(
+        "pitcrew.yaml",
+        "parallelism: 7\nworkflows: flows\nenvironments:\n  prod:\n    store: postgres://u:secret@db/p\n    listen: 127.0.0.1:9000\n",
+    );
+    let shown = place.run("config show --env prod --data-dir elsewhere").ends(0);
+    assert!(!shown.stdout.contains("secret"), "{shown}");
+    let unknown = place.run("config show --env prd").ends(2);
+    place.file("pitcrew.yaml", "paralelism: 7\nlisten: 80\nretention_days: [1]\n");
+    let wrong = place.run("config show").ends(2);
+    let log = place.command("runs list --config none.yaml").output().unwrap();
+    let missing = place.ran("runs list --config none.yaml", log).ends(2);
+    snapshot!("config", format!("{shown}\n{unknown}\n{wrong}\n{missing}"));
+}
+
+#[test]
+fn doctor_finds_what_is_there() {
+    let place = Place::new();
+    let found = place.run("doctor --output json");
+    let found = found.json();
+    let check = |name: &str| {
+        let finding = found.as_array().unwrap().iter().find(|f| f["check"] == name);
+        finding.unwrap_or_else(|| panic!("no check `{name}` in {found}"))["grade"].clone()
+    };
+    assert_eq!((check("data"), check("database")), (json!("good"), json!("good")));
+    let bad = place.run("doctor --data-dir /proc/nowhere").ends(1);
+    assert!(bad.stdout.contains("✗ data"), "{bad}");
+}

@@ -1,0 +1,270 @@
+//! The store in memory: the model that says what the others must do.
+//!
+//! Plain maps under one lock, no cleverness: where this and a database differ, this is right until somebody
+//! shows otherwise.
+
+mod reads;
+mod settings;
+mod workflows;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use jiff::Timestamp;
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, StoredRun};
+use pitcrew_core::id::{RunKey, TaskId, UNMAPPED, WorkflowId};
+
+use crate::error::{Result, StoreError};
+use crate::owner::{Hold, Owner};
+use crate::types::*;
+use crate::watch::Bell;
+
+/// What an owner holds, and others watch.
+pub struct Life;
+
+/// A store in memory.
+pub struct Mem {
+    state: Mutex<State>,
+    pub(crate) bell: Bell,
+}
+
+struct State {
+    last_key: i64,
+    runs: BTreeMap<RunKey, Run>,
+    owners: BTreeMap<String, Weak<Life>>,
+    leader: Option<(String, Weak<Life>)>,
+    workflows: BTreeMap<WorkflowId, WorkflowRow>,
+    versions: BTreeMap<(WorkflowId, String), (Timestamp, String)>,
+    file_errors: BTreeMap<String, FileError>,
+    variables: BTreeMap<String, Variable>,
+    pools: BTreeMap<String, Pool>,
+    /// In order of writing.
+    audit: Vec<AuditEntry>,
+    settings: BTreeMap<String, String>,
+    removed: BTreeMap<RunKey, RemovedRun>,
+}
+
+/// A run with its rows.
+#[derive(Clone)]
+struct Run {
+    record: RunRecord,
+    owner: Option<String>,
+    instances: BTreeMap<(TaskId, i32), InstanceRecord>,
+    attempts: BTreeMap<(TaskId, i32, u32), AttemptRecord>,
+}
+
+impl Run {
+    fn stored(&self) -> StoredRun {
+        StoredRun {
+            run: self.record.clone(),
+            instances: self.instances.values().cloned().collect(),
+            live: self.attempts.values().filter(|attempt| attempt.exit.is_none()).cloned().collect(),
+        }
+    }
+}
+
+impl Mem {
+    pub fn new() -> Self {
+        let pool = Pool { name: DEFAULT_POOL.to_owned(), slots: DEFAULT_POOL_SLOTS, description: String::new() };
+        Mem {
+            state: Mutex::new(State {
+                last_key: 0,
+                runs: BTreeMap::new(),
+                owners: BTreeMap::new(),
+                leader: None,
+                workflows: BTreeMap::new(),
+                versions: BTreeMap::new(),
+                file_errors: BTreeMap::new(),
+                variables: BTreeMap::new(),
+                pools: [(pool.name.clone(), pool)].into(),
+                audit: Vec::new(),
+                settings: BTreeMap::new(),
+                removed: BTreeMap::new(),
+            }),
+            bell: Bell::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No method leaves the maps half changed, so a panic elsewhere does not spoil them.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn register_owner(&self) -> Result<Owner> {
+        let id = Owner::fresh_id();
+        let life = Arc::new(Life);
+        let mut state = self.lock();
+        state.owners.retain(|_, life| life.strong_count() > 0);
+        state.owners.insert(id.clone(), Arc::downgrade(&life));
+        Ok(Owner::new(id, Hold::Memory(life)))
+    }
+
+    pub fn try_lead(&self, owner: &Owner) -> Result<bool> {
+        let Hold::Memory(life) = &owner.hold else { return Err(foreign_owner()) };
+        let mut state = self.lock();
+        let taken = state.leader.as_ref().is_some_and(|(id, life)| id != owner.id() && life.strong_count() > 0);
+        if !taken {
+            state.leader = Some((owner.id().to_owned(), Arc::downgrade(life)));
+        }
+        Ok(!taken)
+    }
+
+    pub fn claim_runs(&self, owner: &Owner, filter: ClaimFilter) -> Result<Vec<StoredRun>> {
+        let mut state = self.lock();
+        let State { runs, owners, .. } = &mut *state;
+        let lives = |id: &str| owners.get(id).is_some_and(|life| life.strong_count() > 0);
+        let mut claimed = Vec::new();
+        for run in runs.values_mut() {
+            let is_mine = run.owner.as_deref() == Some(owner.id());
+            let is_free = run.owner.as_deref().is_none_or(|id| !lives(id));
+            let wanted = match filter {
+                ClaimFilter::All => is_free && !run.record.state.is_final(),
+                ClaimFilter::Only(key) => run.record.key == key && (is_free || is_mine),
+            };
+            if wanted {
+                run.owner = Some(owner.id().to_owned());
+                claimed.push(run.stored());
+            }
+        }
+        Ok(claimed)
+    }
+
+    pub fn release_runs(&self, owner: &Owner, keys: &[RunKey]) -> Result<()> {
+        let mut state = self.lock();
+        for key in keys {
+            if let Some(run) = state.runs.get_mut(key).filter(|run| run.owner.as_deref() == Some(owner.id())) {
+                run.owner = None;
+            }
+        }
+        drop(state);
+        self.bell.ring();
+        Ok(())
+    }
+
+    pub fn create_run(&self, mut run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
+        let mut state = self.lock();
+        let of_workflow = || state.runs.values().map(|old| &old.record).filter(|old| old.workflow == run.workflow);
+        let same_id = of_workflow().find(|old| old.run_id == run.run_id).map(|run| (run, Same::RunId));
+        let same_date = || {
+            of_workflow()
+                .find(|old| run.logical_date.is_some() && old.logical_date == run.logical_date)
+                .map(|run| (run, Same::LogicalDate))
+        };
+        if let Some((run, same)) = same_id.or_else(same_date) {
+            return Ok(CreateRun::Exists { run: run.clone(), same });
+        }
+        state.last_key += 1;
+        state.audit.append(&mut run.audit);
+        let record = run.into_record(RunKey(state.last_key));
+        let run = Run {
+            record: record.clone(),
+            owner: owner.map(|owner| owner.id().to_owned()),
+            instances: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+        };
+        state.runs.insert(record.key, run);
+        drop(state);
+        self.bell.ring();
+        Ok(CreateRun::Created(record))
+    }
+
+    pub fn commit(&self, owner: &Owner, commits: Vec<RunCommit>) -> Result<Committed> {
+        let mut state = self.lock();
+        // Everything is checked on copies first: a commit is all or nothing.
+        let mut changed: BTreeMap<RunKey, Run> = BTreeMap::new();
+        let mut lost = BTreeSet::new();
+        for commit in &commits {
+            let run = state.runs.get(&commit.key).filter(|run| run.owner.as_deref() == Some(owner.id()));
+            match run {
+                None => drop(lost.insert(commit.key)),
+                Some(run) => apply(changed.entry(commit.key).or_insert_with(|| run.clone()), commit)?,
+            }
+        }
+        state.runs.append(&mut changed);
+        for commit in commits.into_iter().filter(|commit| !lost.contains(&commit.key)) {
+            commit.variables.into_iter().for_each(|set| state.set_variable(set));
+            state.audit.extend(commit.audit);
+        }
+        drop(state);
+        self.bell.ring();
+        Ok(Committed { lost: lost.into_iter().collect() })
+    }
+
+    pub fn retention(&self, before: Timestamp) -> Result<Removed> {
+        let mut state = self.lock();
+        let State { runs, removed, audit, versions, workflows, .. } = &mut *state;
+        runs.retain(|key, run| {
+            let record = &run.record;
+            let expired = record.state.is_final() && record.end.is_some_and(|end| end < before);
+            if expired {
+                let (workflow, run_id) = (record.workflow.clone(), record.run_id.clone());
+                removed.insert(*key, RemovedRun { key: *key, workflow, run_id });
+            }
+            !expired
+        });
+        let (audit_before, versions_before) = (audit.len(), versions.len());
+        audit.retain(|entry| entry.at >= before);
+        versions.retain(|(workflow, hash), (created, _)| {
+            *created >= before
+                || workflows.get(workflow).is_some_and(|row| row.version == *hash)
+                || runs.values().any(|run| run.record.workflow == *workflow && run.record.version == *hash)
+        });
+        Ok(Removed {
+            runs: removed.values().cloned().collect(),
+            audit: (audit_before - audit.len()) as u64,
+            versions: (versions_before - versions.len()) as u64,
+        })
+    }
+
+    pub fn retention_done(&self, keys: &[RunKey]) -> Result<()> {
+        let mut state = self.lock();
+        state.removed.retain(|key, _| !keys.contains(key));
+        Ok(())
+    }
+}
+
+fn apply(run: &mut Run, commit: &RunCommit) -> Result<()> {
+    if let Some(new) = &commit.run {
+        let old = &mut run.record;
+        if old.state.is_final() && old.state != new.state && !commit.reopen {
+            return Err(StoreError::Conflict(format!(
+                "run {} is {} for good and cannot become {} without being reopened",
+                old.key, old.state, new.state
+            )));
+        }
+        *old = RunRecord {
+            version: new.version.clone(),
+            run_after: new.run_after,
+            queued_at: new.queued_at,
+            state: new.state,
+            start: new.start,
+            end: new.end,
+            stop: new.stop.clone(),
+            note: new.note.clone(),
+            ..old.clone()
+        };
+    }
+    for task in &commit.expanded {
+        run.instances.remove(&(task.clone(), UNMAPPED));
+    }
+    for instance in &commit.instances {
+        run.instances.insert((instance.task.clone(), instance.map_index), instance.clone());
+    }
+    for attempt in &commit.attempts {
+        run.attempts.insert((attempt.task.clone(), attempt.map_index, attempt.number), attempt.clone());
+    }
+    let mut live = BTreeSet::new();
+    for attempt in run.attempts.values().filter(|attempt| attempt.exit.is_none()) {
+        if !live.insert((&attempt.task, attempt.map_index)) {
+            return Err(StoreError::Conflict(format!(
+                "task `{}` of run {} has a live attempt already",
+                attempt.task, run.record.key
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn foreign_owner() -> StoreError {
+    StoreError::Invalid("this owner is registered in another store".to_owned())
+}

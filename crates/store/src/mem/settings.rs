@@ -1,0 +1,91 @@
+//! Variables, pools, audit log and settings in memory.
+
+use super::{Mem, State, reads::page};
+use crate::error::Result;
+use crate::types::*;
+
+impl State {
+    pub(super) fn set_variable(&mut self, set: VariableSet) {
+        let old = self.variables.get(&set.key).map(|old| old.description.clone());
+        let description = set.description.or(old).unwrap_or_default();
+        self.variables.insert(set.key.clone(), Variable { key: set.key, value: set.value, description });
+    }
+}
+
+impl Mem {
+    pub fn variable(&self, key: &str) -> Result<Option<Variable>> {
+        Ok(self.lock().variables.get(key).cloned())
+    }
+
+    pub fn variables(&self, paging: Paging) -> Result<Page<Variable>> {
+        Ok(page(self.lock().variables.values().cloned().collect(), paging))
+    }
+
+    pub fn set_variable(&self, set: VariableSet, audit: AuditEntry) -> Result<()> {
+        let mut state = self.lock();
+        state.set_variable(set);
+        state.audit.push(audit);
+        Ok(())
+    }
+
+    pub fn delete_variable(&self, key: &str, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        let existed = state.variables.remove(key).is_some();
+        if existed {
+            state.audit.push(audit);
+        }
+        Ok(existed)
+    }
+
+    pub fn pool(&self, name: &str) -> Result<Option<Pool>> {
+        Ok(self.lock().pools.get(name).cloned())
+    }
+
+    pub fn pools(&self) -> Result<Vec<Pool>> {
+        Ok(self.lock().pools.values().cloned().collect())
+    }
+
+    pub fn put_pool(&self, pool: Pool, audit: AuditEntry) -> Result<()> {
+        let mut state = self.lock();
+        state.pools.insert(pool.name.clone(), pool);
+        state.audit.push(audit);
+        Ok(())
+    }
+
+    pub fn delete_pool(&self, name: &str, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        let existed = state.pools.remove(name).is_some();
+        if existed {
+            state.audit.push(audit);
+        }
+        Ok(existed)
+    }
+
+    pub fn record_audit(&self, entry: AuditEntry) -> Result<()> {
+        self.lock().audit.push(entry);
+        Ok(())
+    }
+
+    pub fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditEntry>> {
+        let state = self.lock();
+        let kept = state.audit.iter().rev().filter(|entry| {
+            filter.workflow.as_ref().is_none_or(|workflow| entry.workflow.as_ref() == Some(workflow))
+                && filter.run.as_ref().is_none_or(|run| entry.run.as_ref() == Some(run))
+                && filter.event.as_ref().is_none_or(|event| entry.event == *event)
+        });
+        Ok(page(kept.cloned().collect(), paging))
+    }
+
+    pub fn setting(&self, key: &str) -> Result<Option<String>> {
+        Ok(self.lock().settings.get(key).cloned())
+    }
+
+    pub fn put_setting(&self, key: &str, value: &str) -> Result<()> {
+        self.lock().settings.insert(key.to_owned(), value.to_owned());
+        Ok(())
+    }
+
+    pub fn setting_or_insert(&self, key: &str, value: &str) -> Result<String> {
+        Ok(self.lock().settings.entry(key.to_owned()).or_insert_with(|| value.to_owned()).clone())
+    }
+}

@@ -1,0 +1,109 @@
+//! What every store keeps of a value, applied before any of them sees it.
+//!
+//! Invariant: what is read back equals what was normalised, in every store. PostgreSQL cannot hold a NUL in a
+//! text and no column holds nanoseconds, so neither does the memory.
+
+use jiff::Timestamp;
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
+use pitcrew_core::state::{Exit, State};
+
+use crate::error::{Result, StoreError};
+use crate::types::{AuditEntry, NewRun, RunCommit, VariableSet};
+
+/// To the microsecond, towards the past.
+pub fn time(at: &mut Timestamp) {
+    if let Ok(micros) = Timestamp::from_microsecond(at.as_nanosecond().div_euclid(1000) as i64) {
+        *at = micros;
+    }
+}
+
+pub fn times<'a>(all: impl IntoIterator<Item = &'a mut Timestamp>) {
+    all.into_iter().for_each(time);
+}
+
+pub fn text(text: &mut String) {
+    if text.contains('\0') {
+        *text = text.replace('\0', "\u{fffd}");
+    }
+}
+
+/// A name that a user chose: it must be something, and printable.
+pub fn name(kind: &str, name: &str) -> Result<()> {
+    let reason = if name.is_empty() {
+        "is empty"
+    } else if name.len() > 250 {
+        "is longer than 250 bytes"
+    } else if name.chars().any(char::is_control) {
+        "has a control character"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Invalid(format!("the name of a {kind} {reason}: {name:?}")))
+}
+
+pub fn new_run(run: &mut NewRun) {
+    times(run.logical_date.iter_mut().chain([&mut run.run_after, &mut run.queued_at]));
+    if let Some((start, end)) = &mut run.data_interval {
+        times([start, end]);
+    }
+    text(&mut run.triggered_by);
+    text(&mut run.note);
+    run.audit.iter_mut().for_each(audit);
+}
+
+pub fn commit(commit: &mut RunCommit) -> Result<()> {
+    if let Some(run) = &mut commit.run {
+        if run.key != commit.key {
+            return Err(StoreError::Invalid(format!("the row of run {} in a commit of run {}", run.key, commit.key)));
+        }
+        record(run);
+    }
+    commit.instances.iter_mut().for_each(instance);
+    commit.attempts.iter_mut().for_each(attempt);
+    for variable in &mut commit.variables {
+        self::variable(variable)?;
+    }
+    commit.audit.iter_mut().for_each(audit);
+    Ok(())
+}
+
+fn record(run: &mut RunRecord) {
+    times([&mut run.run_after, &mut run.queued_at]);
+    times(run.start.iter_mut().chain(&mut run.end));
+    text(&mut run.note);
+}
+
+fn instance(instance: &mut InstanceRecord) {
+    if let State::UpForRetry { at } | State::UpForReschedule { at } = &mut instance.state {
+        time(at);
+    }
+    times(instance.queued_at.iter_mut().chain(&mut instance.start).chain(&mut instance.end));
+    text(&mut instance.message);
+    exit(&mut instance.exit);
+}
+
+fn attempt(attempt: &mut AttemptRecord) {
+    time(&mut attempt.queued_at);
+    times(attempt.start.iter_mut().chain(&mut attempt.end));
+    text(&mut attempt.message);
+    exit(&mut attempt.exit);
+}
+
+fn exit(exit: &mut Option<Exit>) {
+    if let Some(Exit::StartFailed { reason } | Exit::Lost { reason }) = exit {
+        text(reason);
+    }
+}
+
+pub fn variable(variable: &mut VariableSet) -> Result<()> {
+    name("variable", &variable.key)?;
+    text(&mut variable.value);
+    variable.description.iter_mut().for_each(text);
+    Ok(())
+}
+
+pub fn audit(entry: &mut AuditEntry) {
+    time(&mut entry.at);
+    text(&mut entry.who);
+    text(&mut entry.event);
+}

@@ -1,0 +1,194 @@
+//! Brings a schema up to date. Forward only: a migration that was released is never changed.
+//!
+//! Each migration and the note that it was applied are one transaction, so a crash leaves a schema that the
+//! next start continues from. Where nothing is to do, nothing is written.
+
+use super::db::{Db, Tx, args};
+use crate::error::{Result, StoreError};
+
+/// A migration, for both databases. Its number is its place in [`MIGRATIONS`], from 1.
+struct Migration {
+    name: &'static str,
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+macro_rules! migration {
+    ($name:literal) => {
+        Migration {
+            name: $name,
+            sqlite: include_str!(concat!("../../migrations/sqlite/", $name, ".sql")),
+            postgres: include_str!(concat!("../../migrations/postgres/", $name, ".sql")),
+        }
+    };
+}
+
+static MIGRATIONS: &[Migration] = &[migration!("0001_start")];
+
+/// A lock of the whole database for migrating, out of the way of the owners' random ones.
+const LOCK: i64 = 0x5049_5443_5245_5700;
+
+/// Applies what is missing.
+pub(super) async fn run(db: &Db) -> Result<()> {
+    apply_to(db, MIGRATIONS.len() as i64).await
+}
+
+async fn apply_to(db: &Db, target: i64) -> Result<()> {
+    let known = MIGRATIONS.len() as i64;
+    if version(&mut db.snapshot().await?).await? == Some(target) {
+        return Ok(());
+    }
+    loop {
+        let mut tx = db.begin().await?;
+        if tx.is_postgres() {
+            tx.execute("SELECT pg_advisory_xact_lock($1)", args![LOCK]).await?;
+        }
+        // Read again under the lock: another process may have been quicker.
+        let found = match version(&mut tx).await? {
+            Some(found) => found,
+            None => {
+                tx.script("CREATE TABLE schema_version (version BIGINT PRIMARY KEY, name TEXT NOT NULL)").await?;
+                0
+            }
+        };
+        if found > known {
+            return Err(StoreError::TooNew { found, known });
+        }
+        let next = usize::try_from(found).ok().and_then(|found| MIGRATIONS.get(found));
+        let Some(migration) = next.filter(|_| found < target) else { return Ok(()) };
+        tx.script(if tx.is_postgres() { migration.postgres } else { migration.sqlite }).await?;
+        let sql = "INSERT INTO schema_version (version, name) VALUES ($1, $2)";
+        tx.execute(sql, args![found + 1, migration.name]).await?;
+        tx.commit().await?;
+        tracing::info!(name = migration.name, "migrated the database");
+    }
+}
+
+/// The number of the last migration, or `None` in a database without any schema.
+async fn version(tx: &mut Tx) -> Result<Option<i64>> {
+    let exists = if tx.is_postgres() {
+        "SELECT 1 WHERE to_regclass('schema_version') IS NOT NULL"
+    } else {
+        "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'"
+    };
+    if tx.fetch_one(exists, args![]).await?.is_none() {
+        return Ok(None);
+    }
+    let row = tx.fetch_one("SELECT COALESCE(max(version), 0) FROM schema_version", args![]).await?;
+    row.map(|row| row.get(0)).transpose()
+}
+
+#[cfg(test)]
+#[path = "../../tests/it/databases.rs"]
+mod databases;
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use pitcrew_core::engine::record::RunStop;
+    use pitcrew_core::id::{RunKey, WorkflowId};
+
+    use super::super::{Sql, postgres, sqlite};
+    use super::*;
+    use crate::types::{AuditFilter, Paging, WorkflowFilter};
+
+    /// What a database may hold after each migration; every migration has its own, so that the next ones meet it.
+    static SAMPLES: &[&str] = &[include_str!("../../tests/data/0001_start.sql")];
+
+    /// Empties the database, then migrates it step by step, with data in between.
+    async fn step_by_step(sql: &Sql) {
+        let drop_all = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'";
+        let mut tx = sql.db.begin().await.unwrap();
+        if tx.is_postgres() {
+            tx.script("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
+        } else {
+            for table in tx.fetch(drop_all, args![]).await.unwrap() {
+                let table: String = table.get(0).unwrap();
+                tx.execute(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")), args![]).await.unwrap();
+            }
+        }
+        tx.commit().await.unwrap();
+        assert_eq!(SAMPLES.len(), MIGRATIONS.len(), "a migration needs sample data");
+        for (n, sample) in SAMPLES.iter().enumerate() {
+            apply_to(&sql.db, n as i64 + 1).await.unwrap();
+            let mut tx = sql.db.begin().await.unwrap();
+            tx.script(sample).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+        run(&sql.db).await.unwrap();
+    }
+
+    async fn old_data_is_readable(sql: &Sql) {
+        let failed = sql.stored_run(RunKey(1)).await.unwrap().unwrap();
+        assert!(matches!(failed.run.stop, Some(RunStop::FailFast { .. })));
+        assert!(failed.run.data_interval.is_some());
+        let running = sql.stored_run(RunKey(2)).await.unwrap().unwrap();
+        assert_eq!((running.instances.len(), running.live.len()), (2, 1));
+        assert_eq!(running.live[0].gpus, ["GPU-1"]);
+        assert_eq!(running.instances[1].outputs["rows"], 7);
+        let workflows = sql.workflows(&WorkflowFilter::default(), Paging::ALL).await.unwrap();
+        assert_eq!((workflows.total, workflows.rows[1].tags.as_slice()), (2, &["ci".to_owned(), "gpu".to_owned()][..]));
+        let etl = WorkflowId::new("etl").unwrap();
+        assert_eq!(sql.version_source(&etl, "h1").await.unwrap().as_deref(), Some("workflow: etl"));
+        assert_eq!(sql.file_errors().await.unwrap().len(), 1);
+        assert_eq!(sql.variables(Paging::ALL).await.unwrap().total, 1);
+        assert_eq!(sql.pools().await.unwrap().len(), 2);
+        assert_eq!(sql.audit(&AuditFilter::default(), Paging::ALL).await.unwrap().rows.len(), 2);
+        assert_eq!(sql.setting("secret").await.unwrap().as_deref(), Some("x"));
+        let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
+        assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");
+    }
+
+    #[tokio::test]
+    async fn every_migration_keeps_the_data_of_the_one_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let sql = sqlite::open(&folder.path().join("pitcrew.db")).await.unwrap();
+        step_by_step(&sql).await;
+        old_data_is_readable(&sql).await;
+        if let Some(database) = databases::Postgres::create().await {
+            let sql = postgres::open(&database.url).await.unwrap();
+            step_by_step(&sql).await;
+            old_data_is_readable(&sql).await;
+            sql.close().await;
+            database.drop().await;
+        }
+    }
+
+    /// The constraints hold whoever writes, so a hand on the database cannot break them either.
+    #[tokio::test]
+    async fn the_schema_itself_refuses_what_must_not_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut all = vec![(sqlite::open(&folder.path().join("pitcrew.db")).await.unwrap(), None)];
+        if let Some(database) = databases::Postgres::create().await {
+            all.push((postgres::open(&database.url).await.unwrap(), Some(database)));
+        }
+        for (sql, database) in all {
+            step_by_step(&sql).await;
+            for wrong in [
+                "UPDATE runs SET state = 'running' WHERE key = 1",
+                "UPDATE runs SET state = 'happy' WHERE key = 2",
+                "UPDATE runs SET logical_date = 1700000000000000 WHERE key = 2",
+                "UPDATE runs SET run_id = 'manual__1' WHERE key = 1",
+                "UPDATE instances SET wake_at = NULL WHERE task = 'load'",
+                "UPDATE instances SET wake_at = 1 WHERE task = 'map'",
+                "UPDATE attempts SET number = 0 WHERE task = 'map'",
+                "UPDATE pools SET slots = -1",
+                "INSERT INTO attempts (run, task, map_index, number, backend, handle, queued_at, message) \
+                 VALUES (2, 'map', 0, 2, 'local', 'null', 1, '')",
+            ] {
+                let mut tx = sql.db.begin().await.unwrap();
+                let error = tx.execute(wrong, args![]).await.unwrap_err();
+                assert!(error.is_about_rows(), "{wrong}: {error:?}");
+            }
+            // The same change is fine as a reopening.
+            let mut tx = sql.db.begin().await.unwrap();
+            let reopen = "UPDATE runs SET state = 'running', reopened = reopened + 1 WHERE key = 1";
+            assert_eq!(tx.execute(reopen, args![]).await.unwrap(), 1);
+            drop(tx);
+            sql.close().await;
+            if let Some(database) = database {
+                database.drop().await;
+            }
+        }
+    }
+}

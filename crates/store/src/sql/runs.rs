@@ -1,0 +1,49 @@
+//! Making runs.
+
+use super::db::{Tx, args};
+use super::{Sql, commit, rows};
+use crate::error::{Result, StoreError};
+use crate::owner::Owner;
+use crate::types::{CreateRun, NewRun, Same};
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::id::RunKey;
+use sqlx::AssertSqlSafe;
+
+impl Sql {
+    pub async fn create_run(&self, run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
+        // Twice at most: only if retention deletes the old run just after it was in the way.
+        for _ in 0..3 {
+            let mut tx = self.db.begin().await?;
+            let values = rows::new_run_values(&run, owner.map(Owner::id))?;
+            if let Some(row) = tx.fetch_one(rows::INSERT_RUN, values).await? {
+                let key = RunKey(row.get(0)?);
+                commit::write_audit(&mut tx, &run.audit).await?;
+                Sql::tell_others(&mut tx).await?;
+                tx.commit().await?;
+                self.bell.ring();
+                return Ok(CreateRun::Created(run.into_record(key)));
+            }
+            if let Some((run, same)) = existing(&mut tx, &run).await? {
+                return Ok(CreateRun::Exists { run, same });
+            }
+        }
+        Err(StoreError::Unavailable(format!(
+            "run `{}` of `{}` could not be made: another one of its name comes and goes",
+            run.run_id, run.workflow
+        )))
+    }
+}
+
+/// The run that is in the way of a new one.
+async fn existing(tx: &mut Tx, run: &NewRun) -> Result<Option<(RunRecord, Same)>> {
+    let select = format!("SELECT {} FROM runs WHERE workflow = $1 AND", rows::RUN_COLUMNS);
+    let by_id = AssertSqlSafe(format!("{select} run_id = $2"));
+    if let Some(row) = tx.fetch_one(by_id, args![run.workflow.as_str(), run.run_id.as_str()]).await? {
+        return Ok(Some((rows::run(&row)?, Same::RunId)));
+    }
+    let by_date = AssertSqlSafe(format!("{select} logical_date = $2"));
+    match tx.fetch_one(by_date, args![run.workflow.as_str(), run.logical_date]).await? {
+        Some(row) => Ok(Some((rows::run(&row)?, Same::LogicalDate))),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,139 @@
+//! Variables, pools, the audit log and the server's own settings.
+
+use sqlx::AssertSqlSafe;
+
+use super::db::{Row, Tx, args};
+use super::lists::Where;
+use super::{Sql, commit, rows};
+use crate::error::Result;
+use crate::types::*;
+
+pub(super) async fn write_variable(tx: &mut Tx, set: &VariableSet) -> Result<()> {
+    let sql = "INSERT INTO variables (key, value, description) VALUES ($1, $2, COALESCE($3, '')) \
+         ON CONFLICT (key) DO UPDATE SET value = excluded.value, description = COALESCE($3, variables.description)";
+    tx.execute(sql, args![&set.key, &set.value, set.description.as_deref()]).await?;
+    Ok(())
+}
+
+fn variable(row: &Row) -> Result<Variable> {
+    let mut row = row.fields();
+    Ok(Variable { key: row.take()?, value: row.take()?, description: row.take()? })
+}
+
+fn pool(row: &Row) -> Result<Pool> {
+    let mut row = row.fields();
+    Ok(Pool { name: row.take()?, slots: row.int()?, description: row.take()? })
+}
+
+impl Sql {
+    pub async fn variable(&self, key: &str) -> Result<Option<Variable>> {
+        let row = self.db.read_one("SELECT key, value, description FROM variables WHERE key = $1", args![key]).await?;
+        row.as_ref().map(variable).transpose()
+    }
+
+    pub async fn variables(&self, paging: Paging) -> Result<Page<Variable>> {
+        let (limit, args) = Where::default().paged(paging);
+        let sql = format!("SELECT key, value, description FROM variables ORDER BY key{limit}");
+        let found = self.db.read(AssertSqlSafe(sql), args).await?;
+        let total = self.count("SELECT count(*) FROM variables".to_owned(), args![]).await?;
+        Ok(Page { rows: found.iter().map(variable).collect::<Result<_>>()?, total })
+    }
+
+    pub async fn set_variable(&self, set: VariableSet, audit: AuditEntry) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        write_variable(&mut tx, &set).await?;
+        commit::write_audit(&mut tx, [&audit]).await?;
+        tx.commit().await
+    }
+
+    pub async fn delete_variable(&self, key: &str, audit: AuditEntry) -> Result<bool> {
+        self.delete_named("DELETE FROM variables WHERE key = $1", key, audit).await
+    }
+
+    /// Deletes one row, with an audit entry if it was there.
+    async fn delete_named(&self, sql: &'static str, name: &str, audit: AuditEntry) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let existed = tx.execute(sql, args![name]).await? > 0;
+        if existed {
+            commit::write_audit(&mut tx, [&audit]).await?;
+        }
+        tx.commit().await?;
+        Ok(existed)
+    }
+
+    pub async fn pool(&self, name: &str) -> Result<Option<Pool>> {
+        let row = self.db.read_one("SELECT name, slots, description FROM pools WHERE name = $1", args![name]).await?;
+        row.as_ref().map(pool).transpose()
+    }
+
+    pub async fn pools(&self) -> Result<Vec<Pool>> {
+        let found = self.db.read("SELECT name, slots, description FROM pools ORDER BY name", args![]).await?;
+        found.iter().map(pool).collect()
+    }
+
+    pub async fn put_pool(&self, pool: Pool, audit: AuditEntry) -> Result<()> {
+        let sql = "INSERT INTO pools (name, slots, description) VALUES ($1, $2, $3) \
+             ON CONFLICT (name) DO UPDATE SET slots = excluded.slots, description = excluded.description";
+        let mut tx = self.db.begin().await?;
+        tx.execute(sql, args![&pool.name, pool.slots, &pool.description]).await?;
+        commit::write_audit(&mut tx, [&audit]).await?;
+        tx.commit().await
+    }
+
+    pub async fn delete_pool(&self, name: &str, audit: AuditEntry) -> Result<bool> {
+        self.delete_named("DELETE FROM pools WHERE name = $1", name, audit).await
+    }
+
+    pub async fn record_audit(&self, entry: AuditEntry) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        commit::write_audit(&mut tx, [&entry]).await?;
+        tx.commit().await
+    }
+
+    pub async fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditEntry>> {
+        let mut kept = Where::default();
+        if let Some(workflow) = &filter.workflow {
+            kept.and("workflow = ?", workflow.as_str());
+        }
+        if let Some(run) = &filter.run {
+            kept.and("run = ?", run.as_str());
+        }
+        if let Some(event) = &filter.event {
+            kept.and("event = ?", event);
+        }
+        let (limit, args) = kept.paged(paging);
+        let (columns, text) = (rows::AUDIT_COLUMNS, kept.text());
+        let sql = format!("SELECT {columns} FROM audit{text} ORDER BY id DESC{limit}");
+        let found = self.db.read(AssertSqlSafe(sql), args).await?;
+        let total = self.count(format!("SELECT count(*) FROM audit{text}"), kept.args()).await?;
+        Ok(Page { rows: found.iter().map(rows::audit).collect::<Result<_>>()?, total })
+    }
+
+    pub async fn setting(&self, key: &str) -> Result<Option<String>> {
+        let row = self.db.read_one("SELECT value FROM settings WHERE key = $1", args![key]).await?;
+        row.map(|row| row.get(0)).transpose()
+    }
+
+    pub async fn put_setting(&self, key: &str, value: &str) -> Result<()> {
+        if self.setting(key).await?.as_deref() == Some(value) {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        let sql = "INSERT INTO settings (key, value) VALUES ($1, $2) \
+             ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+        tx.execute(sql, args![key, value]).await?;
+        tx.commit().await
+    }
+
+    pub async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String> {
+        if let Some(old) = self.setting(key).await? {
+            return Ok(old);
+        }
+        let mut tx = self.db.begin().await?;
+        let sql = "INSERT INTO settings (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+        tx.execute(sql, args![key, value]).await?;
+        let row = tx.fetch_one("SELECT value FROM settings WHERE key = $1", args![key]).await?;
+        tx.commit().await?;
+        row.map_or(Ok(value.to_owned()), |row| row.get(0))
+    }
+}

@@ -1,0 +1,40 @@
+//! What every store does. The parts use workflows of their own, so they run one after the other on one store.
+
+pub mod ownership;
+mod runs;
+mod settings;
+mod workflows;
+mod writes;
+
+use pitcrew_store::Store;
+
+/// Everything that one store can show, in a new and empty one.
+pub async fn exercise(store: &Store) {
+    settings::a_new_store_has_the_default_pool(store).await;
+    settings::variables_are_set_described_and_deleted_with_an_audit_entry(store).await;
+    settings::pools_change_but_the_default_one_stays(store).await;
+    settings::a_setting_is_kept_and_made_once(store).await;
+    workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
+    workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
+    workflows::file_errors_come_and_go(store).await;
+    runs::a_run_is_made_once_per_id_and_per_logical_date(store).await;
+    runs::runs_are_listed_in_every_order(store).await;
+    runs::counts_and_neighbours_of_runs(store).await;
+    writes::every_field_survives(store).await;
+    writes::the_last_of_equal_rows_counts(store).await;
+    writes::a_mapping_replaces_its_placeholder(store).await;
+    writes::a_final_run_stays_final_until_it_is_reopened(store).await;
+    writes::an_instance_has_one_live_attempt(store).await;
+    writes::a_commit_is_all_or_nothing_and_spoils_no_other(store).await;
+    writes::instances_are_paged_and_filtered(store).await;
+    ownership::only_the_owner_writes(store).await;
+    ownership::runs_of_the_dead_are_claimed_and_of_the_living_not(store).await;
+    ownership::one_owner_leads(store).await;
+    ownership::a_change_wakes_those_who_wait(store).await;
+    runs::retention_removes_what_is_old_and_reports_it_until_told(store).await;
+}
+
+/// What two stores over one database, as two processes have them, must see of each other.
+pub async fn exercise_two(one: &Store, two: &Store) {
+    ownership::two_stores_respect_each_other(one, two).await;
+}
