@@ -83,6 +83,23 @@ pub struct IllegalTransition {
 }
 
 impl State {
+    /// The words of [`State::name`], what stands out most first: the one state of many is the first of them.
+    pub const PROMINENCE: [&'static str; 13] = [
+        "running",
+        "recovering",
+        "queued",
+        "up_for_retry",
+        "up_for_reschedule",
+        "deferred",
+        "scheduled",
+        "failed",
+        "upstream_failed",
+        "none",
+        "success",
+        "skipped",
+        "removed",
+    ];
+
     /// The state after `change`: the only legality table of task instances.
     ///
     /// A final state is left only by [`Change::Clear`], by [`Change::Remove`], or by a person's mark.

@@ -43,22 +43,9 @@ impl Run {
 
     /// One state for a task with many instances: what stands out most.
     pub fn task_state(&self, task: TaskIx) -> State {
-        const ORDER: [&str; 13] = [
-            "running",
-            "recovering",
-            "queued",
-            "up_for_retry",
-            "up_for_reschedule",
-            "deferred",
-            "scheduled",
-            "failed",
-            "upstream_failed",
-            "none",
-            "success",
-            "skipped",
-            "removed",
-        ];
-        let rank = |state: &State| ORDER.iter().position(|name| *name == state.name()).unwrap_or(ORDER.len());
+        let rank = |state: &State| {
+            State::PROMINENCE.iter().position(|name| *name == state.name()).unwrap_or(State::PROMINENCE.len())
+        };
         self.tasks[task.at()].instances.iter().map(|i| i.state).min_by_key(rank).unwrap_or_default()
     }
 

@@ -225,21 +225,7 @@ impl TaskSummary {
 }
 
 /// Words of `State::name`, what stands out most first: the one state of many is the first of them.
-pub const STATES: [&str; 13] = [
-    "running",
-    "recovering",
-    "queued",
-    "up_for_retry",
-    "up_for_reschedule",
-    "deferred",
-    "scheduled",
-    "failed",
-    "upstream_failed",
-    "none",
-    "success",
-    "skipped",
-    "removed",
-];
+pub const STATES: [&str; 13] = State::PROMINENCE;
 
 /// The word of `State::name` that a text is.
 pub fn state_name(text: &str) -> Option<&'static str> {
