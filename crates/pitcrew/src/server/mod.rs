@@ -10,6 +10,7 @@ pub mod links;
 mod live;
 mod own;
 mod rest;
+mod routes;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -35,6 +36,7 @@ use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Pr
 use auth::Auth;
 pub use auth::{ADMIN, AuthConfig};
 use error::ApiError;
+use routes::Routes;
 
 use crate::app::App;
 use crate::clock;
@@ -162,20 +164,20 @@ pub fn base_url(listen: SocketAddr) -> String {
     format!("http://{shown}")
 }
 
+/// Every route that there is.
+fn table() -> Routes {
+    rest::routes().merge(own::routes()).merge(web::routes())
+}
+
 /// Every route, behind what every request must pass.
 fn router(site: Site) -> Router {
-    let api = rest::routes().merge(own::routes()).route_layer(from_fn_with_state(site.clone(), auth::require_token));
-    let pages = web::routes().route_layer(from_fn_with_state(site.clone(), auth::require_user));
     // A page's events must leave at once; an artifact may be compressed already.
     let compressed = DefaultPredicate::new()
         .and(NotForContentType::const_new("application/pdf"))
         .and(NotForContentType::const_new("application/octet-stream"))
         .and(NotForContentType::const_new("application/x-ndjson"));
-    Router::new()
-        .merge(api)
-        .merge(pages)
-        .merge(rest::open_routes())
-        .merge(web::open_routes())
+    table()
+        .build(&site)
         .fallback(web::not_found)
         .method_not_allowed_fallback(async || {
             ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())

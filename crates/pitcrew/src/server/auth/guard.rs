@@ -1,17 +1,21 @@
 //! What every request passes before it is answered: the name it was sent to, where it comes from, who sends it; and the
 //! headers that every answer carries.
 
-use axum::extract::{Request, State};
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 
-use super::{Use, User};
+use pitcrew_core::{RunKey, WorkflowId};
+
+use super::{Role, Use, User};
 use crate::clock;
 use crate::server::Site;
 use crate::server::error::ApiError;
 use crate::server::links;
+use crate::server::routes::Surface;
+use crate::server::web::page::PageError;
 
 /// Scripts and styles are ours alone, nothing is loaded from elsewhere, and nobody may put our pages into a frame.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -81,31 +85,71 @@ fn user_of(site: &Site, headers: &HeaderMap) -> Option<User> {
     pairs.find(|(key, _)| *key == name).and_then(|(_, token)| site.auth.verify(token, Use::Session, now))
 }
 
-/// Lets a request of the API pass if it says who sends it.
-pub async fn require_token(State(site): State<Site>, mut request: Request, next: Next) -> Response {
-    match user_of(&site, request.headers()) {
-        Some(user) => {
-            request.extensions_mut().insert(user);
-            next.run(request).await
-        }
-        None => {
+/// What stands before a route.
+#[derive(Clone)]
+pub struct Gate {
+    pub site: Site,
+    pub role: Role,
+    pub surface: Surface,
+}
+
+/// Lets a request pass whose user may use the route, and tells the handler who it is.
+pub async fn guard(State(gate): State<Gate>, params: RawPathParams, mut request: Request, next: Next) -> Response {
+    let Some(user) = user_of(&gate.site, request.headers()) else { return unknown(&gate, &request) };
+    if user.role < gate.role {
+        let (has, takes) = (user.role, gate.role);
+        return gate.forbidden(format!("the role `{has}` of `{}` may not do this; it takes `{takes}`", user.name));
+    }
+    if let Some(limits) = &user.workflows
+        && !names_one_of(limits, &gate.site, &params).await
+    {
+        let names: Vec<String> = limits.iter().map(|id| format!("`{id}`")).collect();
+        return gate.forbidden(format!("this token is only good for the workflows {}", names.join(", ")));
+    }
+    request.extensions_mut().insert(user);
+    next.run(request).await
+}
+
+/// Whether the path names one of these workflows, or a run of one. A run that is not there and one of another workflow
+/// look the same.
+async fn names_one_of(limits: &[WorkflowId], site: &Site, params: &RawPathParams) -> bool {
+    for (name, value) in params {
+        let allowed = match name {
+            "dag" | "dag_id" | "workflow" => limits.iter().any(|id| id.as_str() == value),
+            "run_key" => match value.parse() {
+                Ok(key) => {
+                    matches!(site.app.store.run(RunKey(key)).await, Ok(Some(run)) if limits.contains(&run.workflow))
+                }
+                Err(_) => false,
+            },
+            _ => continue,
+        };
+        return allowed;
+    }
+    false
+}
+
+/// Nobody is logged in: programs learn how to say who they are, browsers go to the login.
+fn unknown(gate: &Gate, request: &Request) -> Response {
+    let path = request.uri().path();
+    match gate.surface {
+        Surface::Api => {
             let error = ApiError::Status(StatusCode::UNAUTHORIZED, "Not authenticated".to_owned());
             ([(header::WWW_AUTHENTICATE, "Bearer")], error).into_response()
         }
-    }
-}
-
-/// Lets a request of a page pass if its browser is logged in; else the login page comes first.
-pub async fn require_user(State(site): State<Site>, mut request: Request, next: Next) -> Response {
-    match user_of(&site, request.headers()) {
-        Some(user) => {
-            request.extensions_mut().insert(user);
-            next.run(request).await
-        }
-        None if request.method() == Method::GET && !request.uri().path().starts_with("/live/") => {
+        Surface::Pages if request.method() == Method::GET && !path.starts_with("/live/") => {
             let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
             Redirect::to(&format!("/login?next={}", links::encode(wanted))).into_response()
         }
-        None => ApiError::Status(StatusCode::UNAUTHORIZED, "log in first".to_owned()).into_response(),
+        Surface::Pages => PageError::new(StatusCode::UNAUTHORIZED, "Log in first.").into_response(),
+    }
+}
+
+impl Gate {
+    fn forbidden(&self, message: String) -> Response {
+        match self.surface {
+            Surface::Api => ApiError::Status(StatusCode::FORBIDDEN, message).into_response(),
+            Surface::Pages => PageError::new(StatusCode::FORBIDDEN, message).into_response(),
+        }
     }
 }

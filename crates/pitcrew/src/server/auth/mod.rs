@@ -12,16 +12,19 @@ mod session;
 mod token;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, bail};
 use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::WorkflowId;
 use pitcrew_store::Store;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use guard::{check_host, check_origin, headers, require_token, require_user};
+pub use guard::{Gate, check_host, check_origin, guard, headers};
 pub use session::{login, login_form, logout};
 pub use token::Use;
 use token::{Claims, SigningKey};
@@ -44,9 +47,53 @@ pub enum AuthConfig {
     Off,
 }
 
-/// Who sends a request, as shown and audited.
+/// What a user may do; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Triggers, clears, cancels, marks, pauses, backfills.
+    User,
+    /// Changes variables, connections and pools.
+    Op,
+    /// Changes users and settings, and the tokens of others.
+    Admin,
+}
+
+impl Role {
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Viewer => "viewer",
+            Role::User => "user",
+            Role::Op => "op",
+            Role::Admin => "admin",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Who sends a request; every handler behind a role finds it among the extensions of the request.
 #[derive(Debug, Clone)]
-pub struct User(pub String);
+pub struct User {
+    /// As shown and audited.
+    pub name: String,
+    pub role: Role,
+    /// The only workflows that it may touch; `None`: all.
+    pub workflows: Option<Arc<[WorkflowId]>>,
+}
+
+impl User {
+    /// A user who may touch every workflow.
+    pub fn new(name: impl Into<String>, role: Role) -> User {
+        User { name: name.into(), role, workflows: None }
+    }
+}
 
 /// Checks passwords and tokens. Cheap to clone.
 #[derive(Clone)]
@@ -100,18 +147,24 @@ impl Auth {
         self.0.is_none()
     }
 
-    /// Whether name and password are right. Takes the same time for every wrong one.
-    pub fn check(&self, user: &str, password: &str) -> bool {
-        let Some(secrets) = &self.0 else { return true };
+    /// The user, if name and password are right. Takes the same time for every wrong one.
+    pub fn check(&self, user: &str, password: &str) -> Option<User> {
+        let Some(secrets) = &self.0 else { return Some(User::new("anonymous", Role::Admin)) };
         let same = secrets.password.iter().zip(hash(password)).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0;
-        same && user == ADMIN
+        (same && user == ADMIN).then(|| User::new(ADMIN, Role::Admin))
     }
 
     /// A token that says who its holder is, good for `life`.
-    pub fn issue(&self, user: &str, purpose: Use, life: SignedDuration, now: Timestamp) -> String {
-        let id = uuid::Uuid::now_v7().simple().to_string();
-        let claims =
-            Claims { sub: user.to_owned(), purpose, iat: now.as_second(), exp: (now + life).as_second(), jti: id };
+    pub fn issue(&self, user: &User, purpose: Use, life: SignedDuration, now: Timestamp) -> String {
+        let claims = Claims {
+            sub: user.name.clone(),
+            role: user.role,
+            workflows: user.workflows.as_deref().map(<[_]>::to_vec),
+            purpose,
+            iat: now.as_second(),
+            exp: (now + life).as_second(),
+            jti: uuid::Uuid::now_v7().simple().to_string(),
+        };
         match &self.0 {
             Some(secrets) => secrets.key.sign(&claims),
             // Clients ask for a token before anything else; here any will do.
@@ -121,9 +174,10 @@ impl Auth {
 
     /// Whose token it is, if it is one of ours, for that purpose and not expired.
     pub fn verify(&self, token: &str, purpose: Use, now: Timestamp) -> Option<User> {
-        let Some(secrets) = &self.0 else { return Some(User("anonymous".to_owned())) };
+        let Some(secrets) = &self.0 else { return Some(User::new("anonymous", Role::Admin)) };
         let claims = secrets.key.open(token, now)?;
-        (claims.purpose == purpose).then_some(User(claims.sub))
+        (claims.purpose == purpose)
+            .then(|| User { workflows: claims.workflows.map(Into::into), ..User::new(claims.sub, claims.role) })
     }
 
     /// A code that logs `admin` in, once, within `life`. It is kept in memory only.
@@ -139,7 +193,7 @@ impl Auth {
     fn redeem(&self, code: &str, now: Timestamp) -> Option<User> {
         let mut links = self.0.as_ref()?.links();
         links.retain(|_, expires| *expires > now);
-        links.remove(code).map(|_| User(ADMIN.to_owned()))
+        links.remove(code).map(|_| User::new(ADMIN, Role::Admin))
     }
 
     fn cookie_name(&self) -> &str {

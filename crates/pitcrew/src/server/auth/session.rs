@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::{ADMIN, Use};
+use super::{ADMIN, Use, User};
 use crate::clock;
 use crate::server::Site;
 use crate::server::input::Query;
@@ -45,7 +45,7 @@ pub async fn login_form(State(site): State<Site>, query: Query) -> Response {
     }
     if let Some(code) = query.text("code") {
         if let Some(user) = site.auth.redeem(code, clock::now()) {
-            return enter(&site, &user.0, &next);
+            return enter(&site, &user, &next);
         }
         return form(&site, next, Some("This link was used before or has expired. Log in with the password."));
     }
@@ -55,9 +55,9 @@ pub async fn login_form(State(site): State<Site>, query: Query) -> Response {
 /// Checks the password and sets the cookie.
 pub async fn login(State(site): State<Site>, Form(login): Form<Login>) -> Response {
     let next = local(&login.next);
-    let user = if login.username.is_empty() { ADMIN } else { login.username.trim() };
-    if site.auth.check(user, &login.password) {
-        return enter(&site, user, &next);
+    let name = if login.username.is_empty() { ADMIN } else { login.username.trim() };
+    if let Some(user) = site.auth.check(name, &login.password) {
+        return enter(&site, &user, &next);
     }
     let mut answer = form(&site, next, Some("Name or password are not right."));
     *answer.status_mut() = StatusCode::UNAUTHORIZED;
@@ -72,7 +72,7 @@ fn form(site: &Site, next: String, error: Option<&'static str>) -> Response {
     html(LoginPage { shell: Shell::bare(site, "Log in"), next, error })
 }
 
-fn enter(site: &Site, user: &str, next: &str) -> Response {
+fn enter(site: &Site, user: &User, next: &str) -> Response {
     let token = site.auth.issue(user, Use::Session, SESSION, clock::now());
     with_cookie(site, &token, SESSION.as_secs(), Redirect::to(next))
 }

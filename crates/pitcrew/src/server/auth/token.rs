@@ -6,8 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use hmac::{Hmac, KeyInit, Mac};
 use jiff::Timestamp;
+use pitcrew_core::WorkflowId;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+
+use super::Role;
 
 /// What a token is good for; one for a page opens no API and the other way round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +24,9 @@ pub enum Use {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claims {
     pub sub: String,
+    pub role: Role,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflows: Option<Vec<WorkflowId>>,
     #[serde(rename = "use")]
     pub purpose: Use,
     /// Unix seconds.
@@ -64,7 +70,15 @@ mod tests {
     use super::*;
 
     fn claims() -> Claims {
-        Claims { sub: "admin".into(), purpose: Use::Api, iat: 0, exp: 100, jti: "1".into() }
+        Claims {
+            sub: "admin".into(),
+            role: Role::Admin,
+            workflows: None,
+            purpose: Use::Api,
+            iat: 0,
+            exp: 100,
+            jti: "1".into(),
+        }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -83,7 +97,7 @@ mod tests {
     fn a_token_that_was_changed_or_signed_with_another_key_is_refused() {
         let key = SigningKey::new("k", "p");
         let token = key.sign(&claims());
-        let forged = BASE64.encode(r#"{"sub":"admin","use":"api","iat":0,"exp":999,"jti":"1"}"#);
+        let forged = BASE64.encode(r#"{"sub":"admin","role":"admin","use":"api","iat":0,"exp":999,"jti":"1"}"#);
         let parts: Vec<&str> = token.split('.').collect();
         assert_eq!(key.open(&format!("{}.{forged}.{}", parts[0], parts[2]), at(1)), None);
         assert_eq!(key.open(&format!("{}.{}.", parts[0], parts[1]), at(1)), None);

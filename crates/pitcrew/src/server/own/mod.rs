@@ -6,10 +6,8 @@ pub mod artifacts;
 mod events;
 
 use axum::Json;
-use axum::Router;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::id::UNMAPPED;
@@ -17,23 +15,25 @@ use pitcrew_core::state::RunState;
 use serde_json::{Value, json};
 
 use super::Site;
-use super::auth::User;
+use super::auth::Role::Viewer;
+use super::auth::{self, User};
 use super::error::{ApiError, ApiResult};
 use super::input::{Query, number, run_id, task_id, workflow_id};
 use super::links;
+use super::routes::Access::Role;
+use super::routes::Routes;
 use super::view::{RunView, find_run};
 use crate::scheduler::{AskError, Pick};
 
-/// Routes that need a token or a session.
-pub fn routes() -> Router<Site> {
-    Router::new()
-        .route("/api/pitcrew/v1/runs/{key}", get(run))
-        .route("/api/pitcrew/v1/runs/{key}/cancel", post(cancel))
-        .route("/api/pitcrew/v1/runs/{key}/explain/{task}", get(explain))
-        .route("/api/pitcrew/v1/runs/{key}/artifacts", get(artifacts::list))
-        .route("/api/pitcrew/v1/runs/{key}/artifacts/{*path}", get(artifacts::download))
-        .route("/api/pitcrew/v1/runs/{key}/events", get(events::events))
-        .route("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", post(cancel_by_name))
+pub fn routes() -> Routes {
+    Routes::api()
+        .get("/api/pitcrew/v1/runs/{run_key}", Role(Viewer), run)
+        .post("/api/pitcrew/v1/runs/{run_key}/cancel", Role(auth::Role::User), cancel)
+        .get("/api/pitcrew/v1/runs/{run_key}/explain/{task}", Role(Viewer), explain)
+        .get("/api/pitcrew/v1/runs/{run_key}/artifacts", Role(Viewer), artifacts::list)
+        .get("/api/pitcrew/v1/runs/{run_key}/artifacts/{*path}", Role(Viewer), artifacts::download)
+        .get("/api/pitcrew/v1/runs/{run_key}/events", Role(Viewer), events::events)
+        .post("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", Role(auth::Role::User), cancel_by_name)
 }
 
 /// The run with that key, or 404.
@@ -88,7 +88,7 @@ async fn cancel_by_name(
 /// 202: the run ends when its tasks have. Of a cancelled run it is no error to ask again.
 async fn stop(site: &Site, run: RunRecord, user: &User) -> ApiResult<(StatusCode, Json<Value>)> {
     match run.state {
-        RunState::Queued | RunState::Running => site.app.scheduler.cancel(run.key, &user.0).await?,
+        RunState::Queued | RunState::Running => site.app.scheduler.cancel(run.key, &user.name).await?,
         RunState::Cancelled => {}
         RunState::Success | RunState::Failed => {
             return Err(ApiError::conflict(format!("the run is over ({})", run.state.name())));

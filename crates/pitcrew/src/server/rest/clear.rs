@@ -110,7 +110,8 @@ pub async fn clear(
         let picks =
             chosen.iter().map(|row| Pick { task: row.task.to_string(), map_index: Some(row.map_index) }).collect();
         let downstream = wish.downstream;
-        let cleared = site.app.scheduler.clear(found.view.run.key, Clear::Picks { picks, downstream }, &user.0).await?;
+        let cleared =
+            site.app.scheduler.clear(found.view.run.key, Clear::Picks { picks, downstream }, &user.name).await?;
         chosen =
             rows.into_iter().filter(|row| cleared.iter().any(|(t, m)| row.task == *t && row.map_index == *m)).collect();
     } else if wish.downstream {

@@ -110,7 +110,7 @@ pub async fn patch(
 /// Pauses or unpauses, and wakes the schedules.
 pub async fn pause(site: &Site, row: &WorkflowRow, paused: bool, user: &User) -> ApiResult<()> {
     let event = if paused { "workflow.pause" } else { "workflow.unpause" };
-    let mut audit = AuditEntry::new(clock::now(), user.0.clone(), event);
+    let mut audit = AuditEntry::new(clock::now(), user.name.clone(), event);
     audit.workflow = Some(row.id.clone());
     if site.app.store.set_paused(&row.id, paused, audit).await? {
         site.app.schedules.notify_one();

@@ -56,7 +56,7 @@ async fn mark(
     };
     let found = Found::load(site, dag, run).await?;
     let pick = Pick { task: task_id(task)?.to_string(), map_index: map_index.filter(|index| *index != UNMAPPED) };
-    site.app.scheduler.mark(found.view.run.key, pick, success, &user.0).await?;
+    site.app.scheduler.mark(found.view.run.key, pick, success, &user.name).await?;
     let found = Found::load(site, dag, run).await?;
     let filter = Filter { states: Vec::new(), task: Some(task_id(task)?) };
     let mut page: Page<_> = found.view.page(&site.app, &filter, Paging::ALL).await?;

@@ -47,9 +47,9 @@ fn issue(State(site): State<Site>, mut body: Body, life: SignedDuration) -> ApiR
     let user = body.required_text("username");
     let password = body.required_text("password");
     body.finish()?;
-    if !site.auth.check(&user, &password) {
+    let Some(user) = site.auth.check(&user, &password) else {
         return Err(ApiError::Status(StatusCode::UNAUTHORIZED, "Invalid credentials".to_owned()));
-    }
+    };
     let token = site.auth.issue(&user, Use::Api, life, clock::now());
     Ok((StatusCode::CREATED, Json(json!({ "access_token": token }))))
 }

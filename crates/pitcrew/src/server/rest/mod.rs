@@ -12,42 +12,40 @@ mod meta;
 mod runs;
 mod shapes;
 
-use axum::Router;
-use axum::routing::{get, post};
-
 pub use shapes::short;
 
-use super::Site;
+use super::auth::Role::{User, Viewer};
+use super::routes::Access::{Open, Role};
+use super::routes::Routes;
 
-/// Routes that need a token.
-pub fn routes() -> Router<Site> {
+pub fn routes() -> Routes {
     const RUN: &str = "/api/v2/dags/{dag}/dagRuns/{run}";
     const TASK: &str = "/api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}";
     let at = |base: &str, rest: &str| format!("{base}{rest}");
-    Router::new()
-        .route("/api/v2/dags", get(dags::list))
-        .route("/api/v2/dags/{dag}", get(dags::get).patch(dags::patch))
-        .route("/api/v2/dags/{dag}/details", get(dags::details))
-        .route("/api/v2/dagTags", get(dags::tags))
-        .route("/api/v2/dagSources/{dag}", get(dags::source))
-        .route("/api/v2/importErrors", get(dags::import_errors))
-        .route("/api/v2/dags/{dag}/clearTaskInstances", post(clear::clear))
-        .route("/api/v2/dags/{dag}/dagRuns", get(runs::list).post(runs::trigger))
-        .route(RUN, get(runs::get).patch(runs::patch))
-        .route(&at(RUN, "/taskInstances"), get(instances::list))
-        .route(TASK, get(instances::get).patch(mark::task))
-        .route(&at(TASK, "/listMapped"), get(instances::list_mapped))
-        .route(&at(TASK, "/tries"), get(instances::tries))
-        .route(&at(TASK, "/logs/{try}"), get(logs::get))
-        .route(&at(TASK, "/{map_index}"), get(instances::get_mapped).patch(mark::instance))
-        .route(&at(TASK, "/{map_index}/tries"), get(instances::tries_mapped))
-}
-
-/// Routes that anybody may ask.
-pub fn open_routes() -> Router<Site> {
-    Router::new()
-        .route("/api/v2/monitor/health", get(meta::health))
-        .route("/api/v2/version", get(meta::version))
-        .route("/auth/token", post(meta::token))
-        .route("/auth/token/cli", post(meta::cli_token))
+    Routes::api()
+        .get("/api/v2/monitor/health", Open, meta::health)
+        .get("/api/v2/version", Open, meta::version)
+        .post("/auth/token", Open, meta::token)
+        .post("/auth/token/cli", Open, meta::cli_token)
+        .get("/api/v2/dags", Role(Viewer), dags::list)
+        .get("/api/v2/dags/{dag}", Role(Viewer), dags::get)
+        .patch("/api/v2/dags/{dag}", Role(User), dags::patch)
+        .get("/api/v2/dags/{dag}/details", Role(Viewer), dags::details)
+        .get("/api/v2/dagTags", Role(Viewer), dags::tags)
+        .get("/api/v2/dagSources/{dag}", Role(Viewer), dags::source)
+        .get("/api/v2/importErrors", Role(Viewer), dags::import_errors)
+        .post("/api/v2/dags/{dag}/clearTaskInstances", Role(User), clear::clear)
+        .get("/api/v2/dags/{dag}/dagRuns", Role(Viewer), runs::list)
+        .post("/api/v2/dags/{dag}/dagRuns", Role(User), runs::trigger)
+        .get(RUN, Role(Viewer), runs::get)
+        .patch(RUN, Role(User), runs::patch)
+        .get(at(RUN, "/taskInstances"), Role(Viewer), instances::list)
+        .get(TASK, Role(Viewer), instances::get)
+        .patch(TASK, Role(User), mark::task)
+        .get(at(TASK, "/listMapped"), Role(Viewer), instances::list_mapped)
+        .get(at(TASK, "/tries"), Role(Viewer), instances::tries)
+        .get(at(TASK, "/logs/{try}"), Role(Viewer), logs::get)
+        .get(at(TASK, "/{map_index}"), Role(Viewer), instances::get_mapped)
+        .patch(at(TASK, "/{map_index}"), Role(User), mark::instance)
+        .get(at(TASK, "/{map_index}/tries"), Role(Viewer), instances::tries_mapped)
 }

@@ -163,7 +163,7 @@ pub async fn trigger(
         logical_date: body.time("logical_date"),
         run_after: body.time("run_after"),
         note: body.text("note").unwrap_or_default(),
-        by: user.0,
+        by: user.name,
     };
     body.ignore(&["data_interval_start", "data_interval_end", "partition_key"]);
     body.finish()?;
@@ -187,7 +187,7 @@ pub async fn patch(
         return Err(ApiError::bad_request("the note of a run is given when it is triggered and cannot be changed"));
     }
     match state.as_deref() {
-        Some("failed") if !found.state.is_final() => site.app.scheduler.cancel(found.key, &user.0).await?,
+        Some("failed") if !found.state.is_final() => site.app.scheduler.cancel(found.key, &user.name).await?,
         Some("failed") if found.state != RunState::Success => {}
         Some("success" | "queued" | "failed") => {
             let message =

@@ -3,6 +3,7 @@
 mod access;
 mod api;
 mod pages;
+mod walk;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::auth::{Auth, Use};
+use super::auth::{Auth, Role, Use, User};
 use super::{AuthConfig, LINK, Site, router};
 use crate::app::{App, Trigger};
 use crate::catalog::{self, Catalog};
@@ -82,7 +83,7 @@ impl Rig {
             App { store, scheduler, catalog, data, local: backend.clone(), fake: backend, schedules: Arc::default() };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
-        let token = auth.issue("admin", Use::Api, LINK, clock::now());
+        let token = auth.issue(&User::new("admin", Role::Admin), Use::Api, LINK, clock::now());
         let hosts = Arc::new([]);
         let site = Site { app: app.clone(), auth, listen, hosts, closing: CancellationToken::new() };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }

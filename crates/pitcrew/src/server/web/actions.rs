@@ -44,7 +44,7 @@ pub async fn cancel(
     let run = find_run(&site.app, &workflow_id(&workflow)?, &run_id(&run)?).await?;
     // The button may be older than the end of the run.
     if !run.state.is_final() {
-        site.app.scheduler.cancel(run.key, &user.0).await?;
+        site.app.scheduler.cancel(run.key, &user.name).await?;
     }
     Ok(Redirect::to(&links::run(&run.workflow, &run.run_id)))
 }
@@ -56,7 +56,7 @@ pub async fn retry(
     Extension(user): Extension<User>,
 ) -> PageResult<Redirect> {
     let run = find_run(&site.app, &workflow_id(&workflow)?, &run_id(&run)?).await?;
-    site.app.scheduler.clear(run.key, Clear::Failed, &user.0).await?;
+    site.app.scheduler.clear(run.key, Clear::Failed, &user.name).await?;
     Ok(Redirect::to(&links::run(&run.workflow, &run.run_id)))
 }
 
@@ -83,7 +83,7 @@ pub async fn clear(
         let picks = vec![Pick { task: wish.task, map_index: wish.map_index }];
         Clear::Picks { picks, downstream: wish.downstream }
     };
-    let cleared = site.app.scheduler.clear(run.key, what, &user.0).await?;
+    let cleared = site.app.scheduler.clear(run.key, what, &user.name).await?;
     if cleared.is_empty() {
         return Err(ApiError::conflict("there was nothing to clear: no such task has run yet").into());
     }

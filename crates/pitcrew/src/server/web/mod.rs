@@ -20,49 +20,46 @@ mod task;
 mod trigger;
 mod workflow;
 
-use axum::Router;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 
+use super::auth;
+use super::auth::Role::{User, Viewer};
 use super::error::ApiError;
-use super::{Site, auth};
+use super::routes::Access::{Open, Role};
+use super::routes::Routes;
 
-/// Pages that need a user.
-pub fn routes() -> Router<Site> {
+pub fn routes() -> Routes {
     const WORKFLOW: &str = "/workflows/{workflow}";
     const RUN: &str = "/workflows/{workflow}/runs/{run}";
     let at = |base: &str, rest: &str| format!("{base}{rest}");
-    Router::new()
-        .route("/", get(overview::page))
-        .route("/live/overview", get(overview::live))
-        .route("/runs", get(runs::page))
-        .route("/runs/{key}", get(run::short))
-        .route("/live/runs", get(runs::live))
-        .route(WORKFLOW, get(workflow::page))
-        .route(&at(WORKFLOW, "/source"), get(workflow::source))
-        .route(&at(WORKFLOW, "/pause"), post(actions::pause))
-        .route(&at(WORKFLOW, "/trigger"), get(trigger::form).post(trigger::submit))
-        .route("/live/workflows/{workflow}", get(workflow::live))
-        .route(RUN, get(run::page))
-        .route(&at(RUN, "/cancel"), post(actions::cancel))
-        .route(&at(RUN, "/retry"), post(actions::retry))
-        .route(&at(RUN, "/clear"), post(actions::clear))
-        .route("/live/runs/{key}", get(run::live))
-        .route(&at(RUN, "/tasks/{task}"), get(task::page))
-        .route(&at(RUN, "/tasks/{task}/{map_index}"), get(task::mapped_page))
-        .route("/live/tasks/{key}/{task}/{map_index}", get(task::live))
-        .route("/live/logs/{key}/{task}/{map_index}/{attempt}", get(log::live))
-        .route("/logs/{key}/{task}/{map_index}/{attempt}", get(log::download))
-}
-
-/// The way in, and what it looks like.
-pub fn open_routes() -> Router<Site> {
-    Router::new()
-        .route("/login", get(auth::login_form).post(auth::login))
-        .route("/logout", post(auth::logout))
-        .route("/assets/{name}", get(assets::serve))
-        .route("/favicon.ico", get(assets::favicon))
+    Routes::pages()
+        .get("/login", Open, auth::login_form)
+        .post("/login", Open, auth::login)
+        .post("/logout", Open, auth::logout)
+        .get("/assets/{name}", Open, assets::serve)
+        .get("/favicon.ico", Open, assets::favicon)
+        .get("/", Role(Viewer), overview::page)
+        .get("/live/overview", Role(Viewer), overview::live)
+        .get("/runs", Role(Viewer), runs::page)
+        .get("/runs/{run_key}", Role(Viewer), run::short)
+        .get("/live/runs", Role(Viewer), runs::live)
+        .get(WORKFLOW, Role(Viewer), workflow::page)
+        .get(at(WORKFLOW, "/source"), Role(Viewer), workflow::source)
+        .post(at(WORKFLOW, "/pause"), Role(User), actions::pause)
+        .get(at(WORKFLOW, "/trigger"), Role(User), trigger::form)
+        .post(at(WORKFLOW, "/trigger"), Role(User), trigger::submit)
+        .get("/live/workflows/{workflow}", Role(Viewer), workflow::live)
+        .get(RUN, Role(Viewer), run::page)
+        .post(at(RUN, "/cancel"), Role(User), actions::cancel)
+        .post(at(RUN, "/retry"), Role(User), actions::retry)
+        .post(at(RUN, "/clear"), Role(User), actions::clear)
+        .get("/live/runs/{run_key}", Role(Viewer), run::live)
+        .get(at(RUN, "/tasks/{task}"), Role(Viewer), task::page)
+        .get(at(RUN, "/tasks/{task}/{map_index}"), Role(Viewer), task::mapped_page)
+        .get("/live/tasks/{run_key}/{task}/{map_index}", Role(Viewer), task::live)
+        .get("/live/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::live)
+        .get("/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::download)
 }
 
 /// What is asked for is not there; the API says so in JSON, the pages in a page.

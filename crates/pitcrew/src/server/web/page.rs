@@ -27,7 +27,7 @@ impl Shell {
         let can_log_out = !site.auth.is_off();
         Shell {
             title,
-            user: Some(if can_log_out { user.0.clone() } else { String::new() }),
+            user: Some(if can_log_out { user.name.clone() } else { String::new() }),
             can_log_out,
             section: "",
             live: String::new(),
@@ -90,8 +90,12 @@ pub struct PageError {
 pub type PageResult<T = Response> = Result<T, PageError>;
 
 impl PageError {
+    pub fn new(status: StatusCode, message: impl Into<String>) -> PageError {
+        PageError { status, message: message.into() }
+    }
+
     pub fn not_found(message: impl Into<String>) -> PageError {
-        PageError { status: StatusCode::NOT_FOUND, message: message.into() }
+        PageError::new(StatusCode::NOT_FOUND, message)
     }
 }
 

@@ -99,7 +99,7 @@ pub async fn submit(
     page.run_id.text = own("run_id");
     page.logical_date.text = own("logical_date");
     page.note.text = own("note");
-    let mut trigger = Trigger { conf, by: user.0.clone(), note: page.note.text.clone(), ..Trigger::default() };
+    let mut trigger = Trigger { conf, by: user.name.clone(), note: page.note.text.clone(), ..Trigger::default() };
     if !page.run_id.text.is_empty() {
         match RunId::new(&page.run_id.text) {
             Ok(id) => trigger.run_id = Some(id),

@@ -1,0 +1,140 @@
+//! The table of routes: every address that the server answers, who may use it, and what its documentation says.
+//!
+//! Invariant: a route cannot be added without an [`Access`]. The router, the check of roles, the tests that walk all
+//! routes and the OpenAPI document are made from this one table, so none of them can forget a route.
+//!
+//! Parameters of paths have names with a meaning: `{dag}`, `{dag_id}` and `{workflow}` name a workflow and `{run_key}`
+//! a run by its number. A token that is limited to some workflows opens only routes with one of those; so a route
+//! that shows or changes a workflow's things must name it in one of these ways, and nothing else may.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use serde_json::Value;
+
+use super::Site;
+use super::auth::{self, Role};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anybody, without saying who it is.
+    Open,
+    /// Users with this role, or a higher one.
+    Role(Role),
+}
+
+/// What a refusal looks like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Surface {
+    /// JSON.
+    Api,
+    /// A page, or the way to the login.
+    Pages,
+}
+
+/// What the OpenAPI document says of a route. Schemas are those of OpenAPI, and may refer to its components.
+#[derive(Debug, Clone, Default)]
+#[allow(dead_code, reason = "read by the OpenAPI document")]
+pub struct Doc {
+    pub summary: &'static str,
+    pub tag: &'static str,
+    /// Parameters of the query, and of the path where more is to be said than that they are texts.
+    pub params: Vec<Value>,
+    /// The schema of the body.
+    pub body: Option<Value>,
+    /// Status and schema of the answer when all is well.
+    pub answer: Option<(u16, Value)>,
+}
+
+/// A route, without what answers it.
+#[derive(Debug, Clone)]
+#[allow(dead_code, reason = "read by the OpenAPI document")]
+pub struct RouteInfo {
+    pub method: Method,
+    /// As axum writes it: `/api/v2/dags/{dag}`.
+    pub path: String,
+    pub access: Access,
+    pub surface: Surface,
+    pub doc: Option<Doc>,
+}
+
+/// Routes of one or both surfaces, in the order in which they were added.
+pub struct Routes {
+    surface: Surface,
+    routes: Vec<(RouteInfo, MethodRouter<Site>)>,
+}
+
+#[allow(dead_code, reason = "one for each method, whether a route has it or not")]
+impl Routes {
+    /// For programs.
+    pub fn api() -> Routes {
+        Routes { surface: Surface::Api, routes: Vec::new() }
+    }
+
+    /// For browsers.
+    pub fn pages() -> Routes {
+        Routes { surface: Surface::Pages, routes: Vec::new() }
+    }
+
+    /// Answers HEAD too.
+    pub fn get<H: Handler<T, Site>, T: 'static>(self, path: impl Into<String>, access: Access, handler: H) -> Self {
+        self.add(Method::GET, path.into(), access, on(MethodFilter::GET, handler))
+    }
+
+    pub fn post<H: Handler<T, Site>, T: 'static>(self, path: impl Into<String>, access: Access, handler: H) -> Self {
+        self.add(Method::POST, path.into(), access, on(MethodFilter::POST, handler))
+    }
+
+    pub fn put<H: Handler<T, Site>, T: 'static>(self, path: impl Into<String>, access: Access, handler: H) -> Self {
+        self.add(Method::PUT, path.into(), access, on(MethodFilter::PUT, handler))
+    }
+
+    pub fn patch<H: Handler<T, Site>, T: 'static>(self, path: impl Into<String>, access: Access, handler: H) -> Self {
+        self.add(Method::PATCH, path.into(), access, on(MethodFilter::PATCH, handler))
+    }
+
+    pub fn delete<H: Handler<T, Site>, T: 'static>(self, path: impl Into<String>, access: Access, handler: H) -> Self {
+        self.add(Method::DELETE, path.into(), access, on(MethodFilter::DELETE, handler))
+    }
+
+    /// Documents the route that was added last.
+    pub fn doc(mut self, doc: Doc) -> Self {
+        if let Some((info, _)) = self.routes.last_mut() {
+            info.doc = Some(doc);
+        }
+        self
+    }
+
+    pub fn merge(mut self, others: Routes) -> Self {
+        self.routes.extend(others.routes);
+        self
+    }
+
+    fn add(mut self, method: Method, path: String, access: Access, answer: MethodRouter<Site>) -> Self {
+        let info = RouteInfo { method, path, access, surface: self.surface, doc: None };
+        self.routes.push((info, answer));
+        self
+    }
+
+    pub fn infos(&self) -> impl Iterator<Item = &RouteInfo> {
+        self.routes.iter().map(|(info, _)| info)
+    }
+
+    /// The router, each route behind the check of who may use it.
+    pub fn build(self, site: &Site) -> Router<Site> {
+        let guarded = |info: RouteInfo, answer: MethodRouter<Site>| match info.access {
+            Access::Open => answer,
+            Access::Role(role) => {
+                let gate = auth::Gate { site: site.clone(), role, surface: info.surface };
+                answer.route_layer(from_fn_with_state(gate, auth::guard))
+            }
+        };
+        self.routes.into_iter().fold(Router::new(), |router, (info, answer)| {
+            let path = info.path.clone();
+            router.route(&path, guarded(info, answer))
+        })
+    }
+}
