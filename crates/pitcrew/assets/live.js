@@ -4,8 +4,14 @@
 //   that they replace. The server escapes what they show.
 // - A log names its own stream in `data-log`; lines are added as they are written.
 // - Times become the reader's own, and count.
+// - `data-key` names the key that reaches a field or presses a button, `data-go` the key that leads to a page after `g`.
 // Streams are closed while the page is hidden: a browser has only a few connections to a server.
 "use strict";
+
+// Before anything is painted: the colours that the reader chose, kept in the browser.
+const kept = (() => { try { return localStorage; } catch { return null; } })();
+const theme = kept?.getItem("theme") ?? "";
+if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 
 const now = () => Date.now();
 const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
@@ -51,26 +57,51 @@ function keepOpen(old, fresh) {
   }
 }
 
+// Parts that came while the reader was busy in the old ones.
+const waiting = new Map();
+
+function isBusy(part) {
+  const active = document.activeElement;
+  // A frame that is being read, or a form that is being used, is not taken away.
+  return (part.contains(active) && active.matches("input, textarea, select"))
+    || part.querySelector("details.menu[open], dialog[open]")
+    || [...part.querySelectorAll("iframe")].some((frame) => frame.closest("details")?.open);
+}
+
 function replace(id, html) {
   const old = document.getElementById(id);
   const box = document.createElement("template");
   box.innerHTML = html;
   const fresh = box.content.firstElementChild;
+  waiting.delete(id);
   if (!old || !fresh || old.outerHTML === fresh.outerHTML) return;
   if (old.dataset.newest && old.dataset.newest !== fresh.dataset.newest && !location.search.includes("attempt=")) {
     location.reload();
     return;
   }
-  // A frame that is being read, or a form that is being used, is not taken away.
-  if ([...old.querySelectorAll("iframe")].some((frame) => frame.closest("details")?.open)) return;
-  const focus = document.activeElement?.closest(`#${CSS.escape(id)} a, #${CSS.escape(id)} summary`)?.getAttribute("href");
+  if (isBusy(old)) {
+    waiting.set(id, html);
+    return;
+  }
+  const focus = old.contains(document.activeElement) && place(document.activeElement);
   const scrolled = [...old.querySelectorAll(".graph-card")].map((card) => card.scrollLeft);
   keepOpen(old, fresh);
   tick(fresh);
+  enhance(fresh);
   old.replaceWith(fresh);
   [...fresh.querySelectorAll(".graph-card")].forEach((card, at) => { card.scrollLeft = scrolled[at] ?? 0; });
-  if (focus) fresh.querySelector(`a[href="${CSS.escape(focus)}"]`)?.focus({ preventScroll: true });
+  if (focus) fresh.querySelector(focus)?.focus({ preventScroll: true });
 }
+
+// What finds the same link or button in the part that takes the place of this one.
+function place(element) {
+  const href = element.getAttribute("href");
+  if (href) return `a[href="${CSS.escape(href)}"]`;
+  const action = element.form?.getAttribute("action");
+  return action ? `form[action="${CSS.escape(action)}"] button` : element.tagName === "SUMMARY" && "summary";
+}
+
+document.addEventListener("focusout", () => setTimeout(() => { for (const [id, html] of [...waiting]) replace(id, html); }));
 
 const streams = [];
 
@@ -96,18 +127,11 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("pagehide", () => streams.forEach((stream) => stream.close()));
 
-if (document.body.dataset.live) {
-  follow(() => document.body.dataset.live, {
-    parts: (event) => { for (const [id, html] of Object.entries(JSON.parse(event.data))) replace(id, html); },
-  });
-}
-
-const log = document.getElementById("log");
-if (log) {
+// The log of an attempt: filtered, followed, added to.
+function startLog(log) {
   const maxLines = 20000;
   const box = (name) => document.querySelector(name);
   const search = box(".log-search"), followBox = box(".log-follow"), wrap = box(".log-wrap");
-  for (const hidden of [search, ...document.querySelectorAll(".script-only")]) hidden.hidden = false;
 
   const matches = (line) => !search.value || line.textContent.toLowerCase().includes(search.value.toLowerCase());
   const filter = () => { for (const line of log.querySelectorAll("p")) line.hidden = !matches(line); };
@@ -182,25 +206,92 @@ if (log) {
   }
 }
 
-// Keys: `data-key` names the key that reaches a field or follows a link.
-document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, select")) return;
-  const target = [...document.querySelectorAll("[data-key]")].find((element) => element.dataset.key === event.key);
-  if (!target) return;
-  event.preventDefault();
-  if (target.matches("input")) target.focus();
-  else target.click();
-});
+// Keys. A `g` waits a moment for the letter that says where to go.
+let goes = 0;
 
+function onKey(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, select, dialog[open]")) return;
+  const wanted = goes > now() ? "go" : "key";
+  goes = event.key === "g" && wanted === "key" ? now() + 1500 : 0;
+  if (goes) return;
+  if (wanted === "key" && (event.key === "j" || event.key === "k")) {
+    step(event.key === "j" ? 1 : -1);
+    event.preventDefault();
+    return;
+  }
+  const found = [...document.querySelectorAll(`[data-${wanted}]`)].find((element) => element.dataset[wanted] === event.key);
+  if (!found) return;
+  event.preventDefault();
+  if (found.matches("input")) found.focus();
+  else found.click();
+}
+
+// To the next or previous row of the lists on the page.
+function step(by) {
+  const rows = [...document.querySelectorAll("main .list > tbody > tr, main .rows > li")].filter((row) => row.offsetParent && row.querySelector("a"));
+  if (!rows.length) return;
+  const active = document.activeElement;
+  let at = rows.findIndex((row) => row.contains(active));
+  if (at < 0) {
+    // From nowhere: the first row that is in sight.
+    at = rows.findIndex((row) => row.getBoundingClientRect().top >= 48);
+    at = Math.max(at, 0) - (by > 0 ? 1 : 0);
+  }
+  const row = rows[Math.min(Math.max(at + by, 0), rows.length - 1)];
+  row.querySelector("a").focus();
+  row.scrollIntoView({ block: "nearest" });
+}
+
+// What only works with the script is shown by it; a choice in a filter is enough, nobody needs the button.
+function enhance(root) {
+  for (const hidden of root.querySelectorAll(".script-only")) hidden.hidden = false;
+  for (const select of root.querySelectorAll(".filter select")) {
+    select.addEventListener("change", () => select.form.requestSubmit());
+  }
+}
+
+function startTheme() {
+  for (const choice of document.querySelectorAll("input[name=theme]")) {
+    choice.checked = choice.value === theme;
+    choice.addEventListener("change", () => {
+      kept?.setItem("theme", choice.value);
+      if (choice.value) document.documentElement.dataset.theme = choice.value;
+      else delete document.documentElement.dataset.theme;
+    });
+  }
+}
+
+function closeMenus(but) {
+  for (const menu of document.querySelectorAll("details.menu[open]")) if (menu !== but) menu.open = false;
+}
+
+document.addEventListener("keydown", onKey);
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && event.target.closest?.("details.menu[open]");
+  if (menu) menu.querySelector("summary").focus();
+  if (event.key === "Escape") closeMenus();
+});
+document.addEventListener("click", (event) => {
+  closeMenus(event.target.closest?.("details.menu"));
+  const opener = event.target.closest?.("[data-opens]");
+  if (!opener) return;
+  closeMenus();
+  document.getElementById(opener.dataset.opens)?.showModal();
+});
 document.addEventListener("submit", (event) => {
   const question = event.submitter?.dataset.confirm;
   if (question && !confirm(question)) event.preventDefault();
 });
-
-// A choice in a filter is enough; nobody needs the button.
-for (const select of document.querySelectorAll(".filter select")) {
-  select.addEventListener("change", () => select.form.requestSubmit());
-}
-
-tick();
-setInterval(() => { if (!document.hidden) tick(); }, 1000);
+document.addEventListener("DOMContentLoaded", () => {
+  startTheme();
+  enhance(document);
+  tick();
+  setInterval(() => { if (!document.hidden) tick(); }, 1000);
+  const log = document.getElementById("log");
+  if (log) startLog(log);
+  if (document.body.dataset.live) {
+    follow(() => document.body.dataset.live, {
+      parts: (event) => { for (const [id, html] of Object.entries(JSON.parse(event.data))) replace(id, html); },
+    });
+  }
+});

@@ -31,7 +31,7 @@ pub async fn pause(
 ) -> PageResult<Redirect> {
     let row = dags::find(&site, &workflow).await?;
     dags::pause(&site, &row, wish.paused, &user).await?;
-    Ok(Redirect::to(&if wish.overview { "/".to_owned() } else { links::workflow(&row.id) }))
+    Ok(Redirect::to(&if wish.overview { "/workflows".to_owned() } else { links::workflow(&row.id) }))
 }
 
 type RunPath = Path<(String, String)>;

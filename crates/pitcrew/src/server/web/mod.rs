@@ -11,6 +11,7 @@ mod fmt;
 mod gantt;
 mod graph;
 mod log;
+mod nav;
 mod overview;
 pub mod page;
 mod paging;
@@ -40,6 +41,7 @@ pub fn routes() -> Routes {
         .get("/assets/{name}", Open, assets::serve)
         .get("/favicon.ico", Open, assets::favicon)
         .get("/", Role(Viewer), overview::page)
+        .get("/workflows", Role(Viewer), overview::page)
         .get("/live/overview", Role(Viewer), overview::live)
         .get("/runs", Role(Viewer), runs::page)
         .get("/runs/{run_key}", Role(Viewer), run::short)

@@ -131,7 +131,7 @@ async fn errors(site: &Site) -> ApiResult<String> {
 async fn list(site: &Site, wish: &Wish) -> ApiResult<String> {
     let page = site.app.store.workflows(&wish.filter(), rows_of(wish.page, PAGE)).await?;
     let keep = [("q", wish.search.as_str()), ("tag", &wish.tag), ("show", &wish.show)];
-    let pager = Pager::new("/", &keep, wish.page, PAGE, page.total);
+    let pager = Pager::new("/workflows", &keep, wish.page, PAGE, page.total);
     let mut rows = Vec::with_capacity(page.rows.len());
     for row in page.rows {
         let runs = newest_runs(&site.app, &row.id, RUNS).await?;

@@ -4,9 +4,9 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 
-use super::assets;
+use super::{assets, nav};
 use crate::server::Site;
-use crate::server::auth::User;
+use crate::server::auth::{Role, User};
 use crate::server::error::ApiError;
 
 /// What the frame of a page needs.
@@ -14,6 +14,7 @@ pub struct Shell {
     pub title: String,
     /// Nobody on the login page.
     pub user: Option<String>,
+    pub role: Role,
     pub can_log_out: bool,
     /// The part of the navigation that is open.
     pub section: &'static str,
@@ -28,6 +29,7 @@ impl Shell {
         Shell {
             title,
             user: Some(if can_log_out { user.name.clone() } else { String::new() }),
+            role: user.role,
             can_log_out,
             section: "",
             live: String::new(),
@@ -36,7 +38,12 @@ impl Shell {
 
     /// Without a user.
     pub fn bare(_site: &Site, title: &str) -> Shell {
-        Shell { title: title.to_owned(), user: None, can_log_out: false, section: "", live: String::new() }
+        Shell::nobody(title)
+    }
+
+    fn nobody(title: &str) -> Shell {
+        let (section, live) = ("", String::new());
+        Shell { title: title.to_owned(), user: None, role: Role::Viewer, can_log_out: false, section, live }
     }
 
     pub fn section(mut self, section: &'static str) -> Shell {
@@ -47,6 +54,21 @@ impl Shell {
     pub fn live(mut self, address: String) -> Shell {
         self.live = address;
         self
+    }
+
+    /// The parts of the site that the user may open.
+    pub fn nav(&self) -> Vec<&'static nav::Entry> {
+        nav::seen_by(nav::MAIN, self.role)
+    }
+
+    /// The same, behind the menu for administration.
+    pub fn admin(&self) -> Vec<&'static nav::Entry> {
+        nav::seen_by(nav::ADMIN, self.role)
+    }
+
+    /// Whether the page is one of those behind that menu.
+    pub fn is_admin_section(&self) -> bool {
+        self.admin().iter().any(|entry| entry.section == self.section)
     }
 
     pub fn asset(&self, name: &str) -> &'static str {
@@ -108,8 +130,7 @@ impl<E: Into<ApiError>> From<E> for PageError {
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let title = self.status.canonical_reason().unwrap_or("Error").to_owned();
-        let shell = Shell { title, user: None, can_log_out: false, section: "", live: String::new() };
+        let shell = Shell::nobody(self.status.canonical_reason().unwrap_or("Error"));
         let mut response = html(ErrorPage { shell, status: self.status.as_u16(), message: self.message });
         *response.status_mut() = self.status;
         response
