@@ -14,6 +14,7 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::paths::DataDir;
 use crate::scheduler::Scheduler;
+use crate::vault::Vault;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub struct App {
     pub scheduler: Scheduler,
     pub catalog: Arc<Catalog>,
     pub data: DataDir,
+    pub vault: Vault,
     pub local: Arc<dyn Backend>,
     pub fake: Arc<dyn Backend>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.

@@ -11,6 +11,7 @@ mod folder;
 mod paths;
 mod scheduler;
 mod server;
+mod vault;
 
 use std::process::ExitCode;
 

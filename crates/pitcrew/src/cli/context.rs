@@ -17,12 +17,14 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::Settings;
 use crate::paths::DataDir;
+use crate::vault::Vault;
 
 /// An opened store, without a scheduler.
 pub struct Context {
     pub ui: Ui,
     pub settings: Settings,
     pub data: DataDir,
+    pub vault: Vault,
     pub store: Store,
     pub catalog: Arc<Catalog>,
 }
@@ -30,11 +32,12 @@ pub struct Context {
 impl Context {
     pub async fn open(ui: Ui, settings: Settings) -> anyhow::Result<Context> {
         let data = data_dir(&settings)?;
+        let vault = Vault::new(&data, &|name| std::env::var(name).ok()).map_err(refused)?;
         let url = settings.store().map_err(refused)?;
         let store = Store::open(&url)
             .await
             .map_err(|error| anyhow::Error::new(error).context(format!("cannot open the database `{url}`")))?;
-        Ok(Context { ui, settings, data, store, catalog: Arc::default() })
+        Ok(Context { ui, settings, data, vault, store, catalog: Arc::default() })
     }
 
     pub fn now(&self) -> Timestamp {

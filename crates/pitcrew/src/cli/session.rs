@@ -76,6 +76,7 @@ impl Prepared {
             scheduler,
             catalog: context.catalog.clone(),
             data: context.data.clone(),
+            vault: context.vault.clone(),
             local: self.local,
             fake: self.fake,
             schedules: Arc::default(),

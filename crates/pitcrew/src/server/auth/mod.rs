@@ -13,7 +13,6 @@ mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +27,8 @@ pub use guard::{Gate, check_host, check_origin, guard, headers};
 pub use session::{login, login_form, logout};
 pub use token::Use;
 use token::{Claims, SigningKey};
+
+use crate::vault::random;
 
 /// The only user for now.
 pub const ADMIN: &str = "admin";
@@ -211,14 +212,6 @@ impl Secrets {
 fn new_password() -> anyhow::Result<String> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     Ok(random::<24>()?.iter().map(|byte| LETTERS[(byte & 31) as usize] as char).collect())
-}
-
-fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    std::fs::File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut bytes))
-        .context("cannot read random bytes from `/dev/urandom`")?;
-    Ok(bytes)
 }
 
 fn hash(text: &str) -> [u8; 32] {

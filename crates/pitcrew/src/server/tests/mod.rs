@@ -27,6 +27,7 @@ use crate::app::{App, Trigger};
 use crate::catalog::{self, Catalog};
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Scheduler};
+use crate::vault::Vault;
 use crate::{clock, folder};
 
 const PASSWORD: &str = "correct horse";
@@ -79,8 +80,17 @@ impl Rig {
             claim: Claim::Leading,
             base_url: String::new(),
         });
-        let app =
-            App { store, scheduler, catalog, data, local: backend.clone(), fake: backend, schedules: Arc::default() };
+        let vault = Vault::new(&data, &|_| None).unwrap();
+        let app = App {
+            store,
+            scheduler,
+            catalog,
+            data,
+            vault,
+            local: backend.clone(),
+            fake: backend,
+            schedules: Arc::default(),
+        };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
         let token = auth.issue(&User::new("admin", Role::Admin), Use::Api, LINK, clock::now());
