@@ -80,6 +80,16 @@ impl fmt::Display for Blocked {
     }
 }
 
+/// How much of a pool is in use, and who waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUse<'a> {
+    pub name: &'a str,
+    pub slots: u32,
+    pub used: u32,
+    /// Candidates in line.
+    pub waiting: usize,
+}
+
 type Rank = (Reverse<i64>, Holder);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,6 +154,20 @@ impl Admission {
     /// How many slots of a pool are in use, and how many it has.
     pub fn pool_use(&self, name: &str) -> Option<(u32, u32)> {
         self.pools.get(name).map(|pool| (pool.used, pool.slots))
+    }
+
+    /// Every pool, by name.
+    pub fn pools(&self) -> impl Iterator<Item = PoolUse<'_>> {
+        self.pools.iter().map(|(name, pool)| {
+            let lines = self.lines.iter().filter(|(line, _)| line.pool == *name);
+            let waiting = lines.map(|(_, ranks)| ranks.len()).sum();
+            PoolUse { name, slots: pool.slots, used: pool.used, waiting }
+        })
+    }
+
+    /// How many GPUs are held, and how many there are.
+    pub fn gpu_use(&self) -> (usize, usize) {
+        (self.gpus.values().flatten().count(), self.gpus.len())
     }
 
     pub fn live(&self) -> usize {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::catalog::Catalog;
 use crate::clock;
+use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::Scheduler;
 use crate::vault::Vault;
@@ -26,6 +27,7 @@ pub struct App {
     pub vault: Vault,
     pub local: Arc<dyn Backend>,
     pub fake: Arc<dyn Backend>,
+    pub metrics: Metrics,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.
     pub schedules: Arc<tokio::sync::Notify>,
 }

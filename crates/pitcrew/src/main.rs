@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod demo;
 mod folder;
+mod metrics;
 mod paths;
 mod scheduler;
 mod server;

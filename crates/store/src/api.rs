@@ -3,6 +3,7 @@
 //! Input is normalised and checked here, once; then the memory or the SQL does the work.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,10 +19,12 @@ use crate::{Kind, Store, mem, normalise, sql};
 
 macro_rules! ask {
     ($store:expr, $method:ident($($arg:expr),*)) => {
-        match &$store.kind {
-            Kind::Memory(store) => store.$method($($arg),*),
-            Kind::Sql(store) => store.$method($($arg),*).await,
-        }
+        $store.watched(stringify!($method), async {
+            match &$store.kind {
+                Kind::Memory(store) => store.$method($($arg),*),
+                Kind::Sql(store) => store.$method($($arg),*).await,
+            }
+        }).await
     };
 }
 
@@ -35,7 +38,20 @@ impl Store {
             StoreUrl::Sqlite(path) => Kind::Sql(sql::sqlite::open(path).await?.into()),
             StoreUrl::Postgres(address) => Kind::Sql(sql::postgres::open(address).await?.into()),
         };
-        Ok(Store { kind, url: url.clone().into() })
+        Ok(Store { kind, url: url.clone().into(), observer: None })
+    }
+
+    /// The same store, telling how long each call of this clone and its clones takes.
+    pub fn observed(&self, observer: impl Fn(&'static str, Duration, bool) + Send + Sync + 'static) -> Store {
+        Store { observer: Some(Arc::new(observer)), ..self.clone() }
+    }
+
+    async fn watched<T>(&self, method: &'static str, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let Some(observer) = &self.observer else { return call.await };
+        let begun = tokio::time::Instant::now();
+        let answer = call.await;
+        observer(method, begun.elapsed(), answer.is_ok());
+        answer
     }
 
     /// Where it is.

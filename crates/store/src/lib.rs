@@ -28,13 +28,18 @@ pub use url::StoreUrl;
 pub use watch::Subscription;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The store. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Store {
     kind: Kind,
     url: Arc<StoreUrl>,
+    observer: Option<Observer>,
 }
+
+/// Is told the method, how long it took, and whether it succeeded.
+type Observer = Arc<dyn Fn(&'static str, Duration, bool) + Send + Sync>;
 
 /// Where the rows are. Private, so that nothing outside can depend on it.
 #[derive(Clone)]

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
+use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
 
 /// Backends and an owner; not yet working on anything.
@@ -57,8 +58,10 @@ impl Prepared {
     }
 
     fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
+        let metrics = Metrics::default();
+        let store = context.store.observed(metrics.store_observer());
         let scheduler = Scheduler::start(Parts {
-            store: context.store.clone(),
+            store: store.clone(),
             owner: self.owner.clone(),
             data: context.data.clone(),
             catalog: context.catalog.clone(),
@@ -69,16 +72,18 @@ impl Prepared {
             gpus,
             claim,
             base_url: base_url.clone(),
+            metrics: metrics.clone(),
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {
-            store: context.store.clone(),
+            store,
             scheduler,
             catalog: context.catalog.clone(),
             data: context.data.clone(),
             vault: context.vault.clone(),
             local: self.local,
             fake: self.fake,
+            metrics,
             schedules: Arc::default(),
         };
         let hello = Hello { pid: std::process::id(), role, url: base_url };

@@ -38,12 +38,14 @@ pub const LISTEN: Key = key("listen", "PITCREW_LISTEN", Kind::Address, "where th
 pub const WORKFLOWS: Key = key("workflows", "PITCREW_WORKFLOWS", Kind::Path, "the folder of workflow files");
 pub const PARALLELISM: Key = key("parallelism", "PITCREW_PARALLELISM", Kind::Count, "live tasks at most");
 pub const AUTH: Key = key("auth", "PITCREW_AUTH", Kind::Flag, "whether the server asks for a token");
+pub const METRICS_OPEN: Key =
+    key("metrics_open", "PITCREW_METRICS_OPEN", Kind::Flag, "whether /metrics answers without a token");
 pub const RETENTION: Key =
     key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
 pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
 
 /// All of them, in the order in which they are shown.
-pub const ALL: [Key; 8] = [DATA_DIR, STORE, WORKFLOWS, LISTEN, AUTH, PARALLELISM, RETENTION, LOG];
+pub const ALL: [Key; 9] = [DATA_DIR, STORE, WORKFLOWS, LISTEN, AUTH, METRICS_OPEN, PARALLELISM, RETENTION, LOG];
 
 pub fn find(name: &str) -> Option<Key> {
     ALL.into_iter().find(|key| key.name == name)

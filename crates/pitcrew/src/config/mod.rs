@@ -183,6 +183,10 @@ impl Settings {
         self.text(keys::AUTH) != "false"
     }
 
+    pub fn metrics_open(&self) -> bool {
+        self.text(keys::METRICS_OPEN) == "true"
+    }
+
     /// Live tasks at most, over all runs of a process.
     pub fn parallelism(&self) -> u32 {
         self.text(keys::PARALLELISM).parse().unwrap_or(1)
@@ -213,6 +217,7 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
             (cores * 4).max(16).to_string()
         }
         keys::AUTH => "true".to_owned(),
+        keys::METRICS_OPEN => "false".to_owned(),
         keys::RETENTION => "90".to_owned(),
         _ => String::new(),
     }
@@ -284,6 +289,7 @@ mod tests {
             "default".into(),
             line(1),
             "flag --no-auth".into(),
+            "default".into(),
             "env PITCREW_PARALLELISM".into(),
             line(4),
             "default".into(),

@@ -19,6 +19,8 @@ pub(super) struct Active {
     /// Tasks that wait for the previous run, and that run.
     pub past: Vec<TaskIx>,
     pub previous: Option<pitcrew_core::RunKey>,
+    /// Since when instances could run that wait for a slot.
+    pub ready: BTreeMap<Slot, jiff::Timestamp>,
     pub unwritten: Unwritten,
 }
 
@@ -46,6 +48,7 @@ impl Active {
             granted: BTreeMap::new(),
             past: Vec::new(),
             previous: None,
+            ready: BTreeMap::new(),
             unwritten: Unwritten::default(),
         }
     }

@@ -41,6 +41,7 @@ impl Core {
                 let _ = reply.send(answer);
                 self.let_go(run);
             }
+            Ask::Figures { reply } => drop(reply.send(self.figures())),
             Ask::Snapshot { run, reply } => {
                 let snapshot = self.runs.get(&run).map(|active| Snapshot {
                     run: active.run.record.clone(),

@@ -119,6 +119,7 @@ impl Core {
         record.start = record.start.or(Some(now));
         record.end = Some(now);
         record.note = format!("{error:#}");
+        self.parts.metrics.run_finished(&record);
         let mut commit = pitcrew_store::RunCommit::new(record.key);
         commit.run = Some(record);
         if let Err(error) = self.parts.store.commit(&self.parts.owner, vec![commit]).await {

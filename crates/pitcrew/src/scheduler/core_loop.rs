@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use pitcrew_core::admission::{Admission, Holder};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
+use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Committed, StoreError};
@@ -210,12 +211,16 @@ impl Core {
         let record = &active.run.record;
         if record.state != before {
             tracing::info!(run = key.0, workflow = %record.workflow, "run {key} of `{}` is {}", record.workflow, record.state);
+            if before == RunState::Queued && record.state == RunState::Running {
+                self.parts.metrics.run_started(record);
+            }
         }
         self.absorb(key, effects);
     }
 
     pub fn absorb(&mut self, key: RunKey, fx: Effects) {
         let Some(active) = self.runs.get_mut(&key) else { return };
+        active.measure(&self.parts.metrics, &fx);
         for slot in fx.released {
             self.admission.release(key, slot);
         }

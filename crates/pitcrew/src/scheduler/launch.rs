@@ -24,6 +24,7 @@ use super::perform::After;
 use super::{Ask, Parts, outputs};
 use crate::actions::{self, Call, Job, Plan};
 use crate::clock;
+use crate::metrics::SetBy;
 
 /// What a backend said about an attempt when it was asked.
 pub(super) struct Observed {
@@ -93,6 +94,7 @@ impl Core {
         audit.run = Some(active.run.record.run_id.clone());
         audit.task = Some(active.run.workflow.task(slot.task).id.clone());
         audit.detail = serde_json::json!({ "keys": names });
+        self.parts.metrics.variables_set(SetBy::Task, set.len());
         let outputs = BTreeMap::from([("keys".to_owned(), serde_json::json!(names))]);
         active.unwritten.audit.push(audit);
         for (key, value) in set {
@@ -175,7 +177,7 @@ impl Core {
             active.run.stale_reports += 1;
             return;
         }
-        let usage = serde_json::to_value(&ended.usage).unwrap_or(Value::Null);
+        let usage = ended.usage.clone();
         let report: Report = {
             let render = |text: &str| self.evaluator.rendering(&active.run, slot).text(text);
             let root = self.parts.data.workspace(run);
@@ -191,7 +193,12 @@ impl Core {
         // A clear has emptied the instance already; its attempt was cancelled.
         row.exit = Some(instance.exit.clone().unwrap_or(Exit::Cancelled));
         row.message = instance.message.clone();
-        row.usage = usage;
+        row.usage = serde_json::to_value(&usage).unwrap_or(Value::Null);
+        let action = match &active.run.workflow.task(slot.task).work {
+            Work::Action { uses, .. } => Some(uses.as_str()),
+            Work::Noop | Work::Steps(_) => None,
+        };
+        self.parts.metrics.attempt_ended(&active.run.record, action, &row, &usage);
         if let Ok(handle) = serde_json::from_value(row.handle.clone()) {
             self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
         }

@@ -11,6 +11,7 @@ mod asks;
 mod claim;
 mod core_loop;
 mod launch;
+mod measure;
 mod outputs;
 mod past;
 mod perform;
@@ -27,6 +28,7 @@ use pitcrew_store::{ClaimFilter, Owner, Store};
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::catalog::Catalog;
+use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
 
 /// What the scheduler works with.
@@ -47,6 +49,7 @@ pub struct Parts {
     pub claim: Claim,
     /// Where the pages of this server are, for links in templates; empty without one.
     pub base_url: String,
+    pub metrics: Metrics,
 }
 
 /// Which runs a scheduler takes.
@@ -149,6 +152,9 @@ enum Ask {
         run: RunKey,
         reply: oneshot::Sender<Option<Snapshot>>,
     },
+    Figures {
+        reply: oneshot::Sender<Figures>,
+    },
     /// A look at the backend, or a start of an attempt, came back.
     Observed(launch::Observed),
     Shutdown {
@@ -233,6 +239,11 @@ impl Scheduler {
     /// The run as it is in memory, or `None` if this scheduler does not have it.
     pub async fn snapshot(&self, run: RunKey) -> Option<Snapshot> {
         self.ask(|reply| Ask::Snapshot { run, reply }).await.ok().flatten()
+    }
+
+    /// What the scheduler holds now; `None` when it is shutting down.
+    pub async fn figures(&self) -> Option<Figures> {
+        self.ask(|reply| Ask::Figures { reply }).await.ok()
     }
 
     /// Writes what is pending and ends; attempts go on without it.

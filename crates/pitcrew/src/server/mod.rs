@@ -33,13 +33,13 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
-use auth::Auth;
 pub use auth::{ADMIN, AuthConfig};
+use auth::{Auth, Role};
 use error::ApiError;
-use routes::Routes;
+use routes::{Access, Routes};
 
 use crate::app::App;
-use crate::clock;
+use crate::{clock, metrics};
 
 /// The largest body of a request, in bytes.
 const MAX_BODY: usize = 2 << 20;
@@ -56,15 +56,18 @@ pub struct ServeOptions {
     pub auth: AuthConfig,
     /// Names besides `localhost` under which browsers reach a server that listens on loopback, `name` or `name:port`.
     pub hosts: Vec<String>,
+    /// Whether `/metrics` answers without a token.
+    pub metrics_open: bool,
 }
 
 /// What every handler gets. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Site {
-    app: App,
+    pub(crate) app: App,
     auth: Auth,
     listen: SocketAddr,
     hosts: Arc<[String]>,
+    metrics_open: bool,
     /// Live pages end when the server does.
     closing: CancellationToken,
 }
@@ -105,8 +108,8 @@ impl Server {
     /// Makes the server, on an address that was bound before.
     pub async fn new(app: App, listener: TcpListener, options: ServeOptions) -> anyhow::Result<Server> {
         let (auth, fresh_password) = Auth::open(&app.store, &options.auth, options.listen).await?;
-        let site =
-            Site { app, auth, listen: options.listen, hosts: options.hosts.into(), closing: CancellationToken::new() };
+        let ServeOptions { listen, hosts, metrics_open, .. } = options;
+        let site = Site { app, auth, listen, hosts: hosts.into(), metrics_open, closing: CancellationToken::new() };
         Ok(Server { site, listener, fresh_password })
     }
 
@@ -165,8 +168,10 @@ pub fn base_url(listen: SocketAddr) -> String {
 }
 
 /// Every route that there is.
-fn table() -> Routes {
-    rest::routes().merge(own::routes()).merge(web::routes())
+fn table(metrics_open: bool) -> Routes {
+    let access = if metrics_open { Access::Open } else { Access::Role(Role::Viewer) };
+    let scrape = Routes::api().get("/metrics", access, metrics::exposition);
+    rest::routes().merge(own::routes()).merge(web::routes()).merge(scrape)
 }
 
 /// Every route, behind what every request must pass.
@@ -176,7 +181,7 @@ fn router(site: Site) -> Router {
         .and(NotForContentType::const_new("application/pdf"))
         .and(NotForContentType::const_new("application/octet-stream"))
         .and(NotForContentType::const_new("application/x-ndjson"));
-    table()
+    table(site.metrics_open)
         .build(&site)
         .fallback(web::not_found)
         .method_not_allowed_fallback(async || {
@@ -187,6 +192,7 @@ fn router(site: Site) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CompressionLayer::new().compress_when(compressed))
         .layer(from_fn(auth::headers))
+        .layer(from_fn_with_state(site.app.metrics.clone(), metrics::measure))
         .with_state(site)
 }
 

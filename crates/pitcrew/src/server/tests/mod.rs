@@ -2,6 +2,7 @@
 
 mod access;
 mod api;
+mod metrics;
 mod pages;
 mod walk;
 
@@ -25,6 +26,7 @@ use super::auth::{Auth, Role, Use, User};
 use super::{AuthConfig, LINK, Site, router};
 use crate::app::{App, Trigger};
 use crate::catalog::{self, Catalog};
+use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Scheduler};
 use crate::vault::Vault;
@@ -62,6 +64,8 @@ impl Rig {
     async fn new() -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let metrics = Metrics::default();
+        let store = store.observed(metrics.store_observer());
         let owner = Arc::new(store.register_owner().await.unwrap());
         let data = DataDir::open(dir.path()).unwrap();
         let catalog = Arc::new(Catalog::default());
@@ -76,9 +80,10 @@ impl Rig {
             fake: backend.clone(),
             events,
             parallelism: 8,
-            gpus: Vec::new(),
+            gpus: vec!["gpu-0".to_owned()],
             claim: Claim::Leading,
             base_url: String::new(),
+            metrics: metrics.clone(),
         });
         let vault = Vault::new(&data, &|_| None).unwrap();
         let app = App {
@@ -87,6 +92,7 @@ impl Rig {
             catalog,
             data,
             vault,
+            metrics,
             local: backend.clone(),
             fake: backend,
             schedules: Arc::default(),
@@ -95,7 +101,8 @@ impl Rig {
         let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
         let token = auth.issue(&User::new("admin", Role::Admin), Use::Api, LINK, clock::now());
         let hosts = Arc::new([]);
-        let site = Site { app: app.clone(), auth, listen, hosts, closing: CancellationToken::new() };
+        let site =
+            Site { app: app.clone(), auth, listen, hosts, metrics_open: false, closing: CancellationToken::new() };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }
 

@@ -1,0 +1,222 @@
+//! What the server counts about itself, for Prometheus at `/metrics`.
+//!
+//! Counters and histograms are recorded where things happen, an atomic addition each. Gauges are worked out when
+//! somebody asks ([`scrape`]), from the scheduler's own facts, so they cannot drift, and nothing runs while nobody asks.
+//! Invariant: recording never fails, waits or writes, and no label holds an id of a run.
+
+mod http;
+mod process;
+mod scrape;
+pub mod table;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
+use pitcrew_core::state::Exit;
+use pitcrew_exec::Usage;
+use prometheus::{CounterVec, HistogramVec, Registry};
+
+pub use http::measure;
+pub use scrape::{Figures, PoolFigures, exposition};
+
+/// Workflows, and pools, with series of their own; those that come later are counted together as `other`.
+pub const CAP: usize = 200;
+/// The value of a label beyond the cap.
+const OTHER: &str = "other";
+
+/// Everything that is recorded. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    workflows: Names,
+    pools: Names,
+    runs_started: CounterVec,
+    runs_finished: CounterVec,
+    run_duration: HistogramVec,
+    run_wait: HistogramVec,
+    tasks_finished: CounterVec,
+    task_retries: CounterVec,
+    task_wait: HistogramVec,
+    task_duration: HistogramVec,
+    action_duration: HistogramVec,
+    attempts: CounterVec,
+    attempt_start: HistogramVec,
+    gpu_held: CounterVec,
+    gpu_busy: CounterVec,
+    variables_set: CounterVec,
+    store_seconds: HistogramVec,
+    store_errors: CounterVec,
+    http_requests: CounterVec,
+    http_seconds: HistogramVec,
+}
+
+/// Names that users give, as values of a label: the first [`CAP`] as they are, the rest as `other`.
+#[derive(Default)]
+struct Names(RwLock<BTreeSet<String>>);
+
+impl Names {
+    fn label<'a>(&self, name: &'a str) -> &'a str {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(name) {
+            return name;
+        }
+        if known.len() >= CAP {
+            return OTHER;
+        }
+        drop(known);
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < CAP || known.contains(name) {
+            known.insert(name.to_owned());
+            return name;
+        }
+        OTHER
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let registry = Registry::new();
+        Metrics(Arc::new(Families {
+            workflows: Names::default(),
+            pools: Names::default(),
+            runs_started: table::RUNS_STARTED.counter(&registry),
+            runs_finished: table::RUNS_FINISHED.counter(&registry),
+            run_duration: table::RUN_DURATION.histogram(&registry),
+            run_wait: table::RUN_WAIT.histogram(&registry),
+            tasks_finished: table::TASKS_FINISHED.counter(&registry),
+            task_retries: table::TASK_RETRIES.counter(&registry),
+            task_wait: table::TASK_WAIT.histogram(&registry),
+            task_duration: table::TASK_DURATION.histogram(&registry),
+            action_duration: table::ACTION_DURATION.histogram(&registry),
+            attempts: table::ATTEMPTS.counter(&registry),
+            attempt_start: table::ATTEMPT_START.histogram(&registry),
+            gpu_held: table::GPU_HELD.counter(&registry),
+            gpu_busy: table::GPU_BUSY.counter(&registry),
+            variables_set: table::VARIABLES_SET.counter(&registry),
+            store_seconds: table::STORE_SECONDS.histogram(&registry),
+            store_errors: table::STORE_ERRORS.counter(&registry),
+            http_requests: table::HTTP_REQUESTS.counter(&registry),
+            http_seconds: table::HTTP_SECONDS.histogram(&registry),
+            registry,
+        }))
+    }
+}
+
+/// Who set a variable.
+#[derive(Debug, Clone, Copy)]
+pub enum SetBy {
+    Task,
+    User,
+}
+
+impl Metrics {
+    pub fn run_started(&self, run: &RunRecord) {
+        self.0.runs_started.with_label_values(&[self.workflow(run)]).inc();
+        if let Some(start) = run.start {
+            observe(&self.0.run_wait, &[], start.duration_since(run.run_after.max(run.queued_at)));
+        }
+    }
+
+    pub fn run_finished(&self, run: &RunRecord) {
+        let workflow = self.workflow(run);
+        self.0.runs_finished.with_label_values(&[workflow, run.state.name()]).inc();
+        if let (Some(start), Some(end)) = (run.start, run.end) {
+            observe(&self.0.run_duration, &[workflow], end.duration_since(start));
+        }
+    }
+
+    /// A task instance reached a final state.
+    pub fn task_finished(&self, run: &RunRecord, state: &str) {
+        self.0.tasks_finished.with_label_values(&[self.workflow(run), state]).inc();
+    }
+
+    pub fn task_retried(&self, run: &RunRecord) {
+        self.0.task_retries.with_label_values(&[self.workflow(run)]).inc();
+    }
+
+    /// A task instance got its slot, so long after it could have used it.
+    pub fn task_waited(&self, pool: &str, waited: SignedDuration) {
+        observe(&self.0.task_wait, &[self.0.pools.label(pool)], waited);
+    }
+
+    pub fn attempt_ended(&self, run: &RunRecord, action: Option<&str>, attempt: &AttemptRecord, usage: &Usage) {
+        let workflow = self.workflow(run);
+        let outcome = attempt.exit.as_ref().map_or("lost", outcome);
+        self.0.attempts.with_label_values(&[&attempt.backend, outcome]).inc();
+        let (Some(start), Some(end)) = (attempt.start, attempt.end) else { return };
+        let took = end.duration_since(start);
+        observe(&self.0.attempt_start, &[&attempt.backend], start.duration_since(attempt.queued_at));
+        observe(&self.0.task_duration, &[workflow], took);
+        if let Some(action) = action {
+            observe(&self.0.action_duration, &[action], took);
+        }
+        if !attempt.gpus.is_empty() {
+            let seconds = took.as_secs_f64().max(0.0);
+            let busy: f64 = usage.gpus.iter().map(|gpu| gpu.mean_utilization_percent.clamp(0.0, 100.0) / 100.0).sum();
+            self.0.gpu_held.with_label_values(&[workflow]).inc_by(seconds * attempt.gpus.len() as f64);
+            self.0.gpu_busy.with_label_values(&[workflow]).inc_by(seconds * busy);
+        }
+    }
+
+    pub fn variables_set(&self, by: SetBy, count: usize) {
+        let by = match by {
+            SetBy::Task => "task",
+            SetBy::User => "user",
+        };
+        self.0.variables_set.with_label_values(&[by]).inc_by(count as f64);
+    }
+
+    /// Takes what a store tells of its calls: the method, how long it took, and whether it succeeded.
+    pub fn store_observer(&self) -> impl Fn(&'static str, Duration, bool) + Send + Sync + 'static {
+        let metrics = self.clone();
+        move |operation, took, is_ok| {
+            metrics.0.store_seconds.with_label_values(&[operation]).observe(took.as_secs_f64());
+            if !is_ok {
+                metrics.0.store_errors.with_label_values(&[operation]).inc();
+            } else if operation == "set_variable" {
+                // Tasks set theirs in a commit.
+                metrics.variables_set(SetBy::User, 1);
+            }
+        }
+    }
+
+    fn workflow<'a>(&self, run: &'a RunRecord) -> &'a str {
+        self.0.workflows.label(run.workflow.as_str())
+    }
+}
+
+/// Clocks of two machines may disagree; no time is less than none.
+fn observe(family: &HistogramVec, labels: &[&str], took: SignedDuration) {
+    family.with_label_values(labels).observe(took.as_secs_f64().max(0.0));
+}
+
+fn outcome(exit: &Exit) -> &'static str {
+    match exit {
+        Exit::Code { code: 0 } => "success",
+        Exit::Code { .. } | Exit::Signal { .. } => "failed",
+        Exit::OutOfMemory => "oom",
+        Exit::TimedOut => "timed_out",
+        Exit::Cancelled => "cancelled",
+        Exit::StartFailed { .. } => "start_failed",
+        Exit::Lost { .. } => "lost",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beyond_the_cap_are_counted_together() {
+        let names = Names::default();
+        let own = |n: usize| format!("workflow-{n}");
+        assert!((0..CAP).all(|n| names.label(&own(n)) == own(n)));
+        assert_eq!(names.label("one-more"), OTHER);
+        assert_eq!(names.label(&own(3)), own(3));
+    }
+}

@@ -1,0 +1,90 @@
+//! The answer to a scrape: what was recorded, and gauges of this moment in a registry that lives as long as the answer.
+
+use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use prometheus::{Registry, TextEncoder};
+
+use super::table::{self, Def};
+use super::{Metrics, process};
+use crate::server::Site;
+
+/// What the scheduler holds at a moment.
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub leads: bool,
+    pub runs_queued: usize,
+    pub runs_running: usize,
+    pub tasks_running: usize,
+    pub parallelism: u32,
+    pub pools: Vec<PoolFigures>,
+    pub gpus: usize,
+    pub gpus_used: usize,
+}
+
+/// One pool.
+#[derive(Debug, Clone, Default)]
+pub struct PoolFigures {
+    pub name: String,
+    pub slots: u32,
+    pub used: u32,
+    /// Task instances in line for it.
+    pub waiting: usize,
+}
+
+/// Answers `GET /metrics`, in Prometheus' text format.
+pub async fn exposition(State(site): State<Site>) -> Response {
+    // A store that is away must not hide the rest: what is known of it is in its own metrics.
+    let broken = site.app.store.file_errors().await.ok().map(|files| files.len());
+    let figures = site.app.scheduler.figures().await;
+    let text = site.app.metrics.text(figures.as_ref(), broken);
+    ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
+}
+
+impl Metrics {
+    /// Everything, as text. What is not known is left out.
+    pub fn text(&self, figures: Option<&Figures>, broken_files: Option<usize>) -> String {
+        let registry = Registry::new();
+        let gauge = |def: Def, value: f64| def.gauge(&registry).with_label_values::<&str>(&[]).set(value);
+        if let Some(figures) = figures {
+            let runs = table::RUNS.gauge(&registry);
+            runs.with_label_values(&["queued"]).set(figures.runs_queued as f64);
+            runs.with_label_values(&["running"]).set(figures.runs_running as f64);
+            gauge(table::TASKS_RUNNING, figures.tasks_running as f64);
+            gauge(table::PARALLELISM, figures.parallelism.into());
+            gauge(table::GPUS, figures.gpus as f64);
+            gauge(table::GPUS_USED, figures.gpus_used as f64);
+            gauge(table::LEADER, f64::from(u8::from(figures.leads)));
+            let waiting = table::TASKS_WAITING.gauge(&registry);
+            let (slots, used) = (table::POOL_SLOTS.gauge(&registry), table::POOL_USED.gauge(&registry));
+            for pool in &figures.pools {
+                let name = [self.0.pools.label(&pool.name)];
+                waiting.with_label_values(&name).add(pool.waiting as f64);
+                slots.with_label_values(&name).add(pool.slots.into());
+                used.with_label_values(&name).add(pool.used.into());
+            }
+        }
+        if let Some(broken) = broken_files {
+            gauge(table::BROKEN_FILES, broken as f64);
+        }
+        table::BUILD_INFO.gauge(&registry).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
+        let process = process::read();
+        if let Some(seconds) = process.cpu_seconds {
+            table::PROCESS_CPU.counter(&registry).with_label_values::<&str>(&[]).inc_by(seconds);
+        }
+        for (def, value) in [
+            (table::PROCESS_MEMORY, process.resident_bytes),
+            (table::PROCESS_FDS, process.open_fds),
+            (table::PROCESS_MAX_FDS, process.max_fds),
+            (table::PROCESS_START, process.started_at),
+        ] {
+            if let Some(value) = value {
+                gauge(def, value);
+            }
+        }
+        let mut families = self.0.registry.gather();
+        families.extend(registry.gather());
+        // Only names that the registry has checked are in it.
+        TextEncoder::new().encode_to_string(&families).unwrap_or_default()
+    }
+}

@@ -1,0 +1,149 @@
+//! Every metric in one table: what `docs/metrics.md` documents, what is registered, and what tests walk.
+//!
+//! Invariant: a series exists only once something was recorded in it, and the number of series is bounded whatever
+//! users do: each label takes its values from the program, or from [`super::Names`], which stops at a cap.
+
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry};
+
+/// What a metric is, and the upper bounds of its buckets in seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+    Histogram(&'static [f64]),
+}
+
+/// One metric family.
+#[derive(Debug, Clone, Copy)]
+pub struct Def {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub labels: &'static [&'static str],
+    pub help: &'static str,
+}
+
+/// From a millisecond to a minute: what should be quick.
+const SHORT: Kind = Kind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 60.0]);
+/// From a tenth of a second to a day: what does the work.
+const LONG: Kind =
+    Kind::Histogram(&[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0]);
+
+macro_rules! table {
+    ($($id:ident = $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        $(pub const $id: Def = Def { name: $name, kind: $kind, labels: &[$($label),*], help: $help };)*
+        /// All of them, for what checks the documentation and the dashboard.
+        #[cfg(test)]
+        pub const ALL: &[Def] = &[$($id),*];
+    };
+}
+
+use Kind::{Counter, Gauge};
+
+table! {
+    RUNS = Gauge, "pitcrew_runs", ["state"],
+        "Runs that this server holds now, `queued` or `running`.";
+    RUNS_STARTED = Counter, "pitcrew_runs_started_total", ["workflow"],
+        "Runs that began.";
+    RUNS_FINISHED = Counter, "pitcrew_runs_finished_total", ["workflow", "state"],
+        "Runs that ended, by their final state.";
+    RUN_DURATION = LONG, "pitcrew_run_duration_seconds", ["workflow"],
+        "From the start of a run to its end.";
+    RUN_WAIT = LONG, "pitcrew_run_wait_seconds", [],
+        "From the time a run was due to its start.";
+
+    TASKS_FINISHED = Counter, "pitcrew_tasks_finished_total", ["workflow", "state"],
+        "Task instances that reached a final state.";
+    TASK_RETRIES = Counter, "pitcrew_task_retries_total", ["workflow"],
+        "Task instances that failed or were lost, and are tried again.";
+    TASK_WAIT = LONG, "pitcrew_task_wait_seconds", ["pool"],
+        "From the time a task instance could run to its slot: the waiting time of the queue.";
+    TASK_DURATION = LONG, "pitcrew_task_duration_seconds", ["workflow"],
+        "Attempts, from the start of their first step to their end.";
+    ACTION_DURATION = LONG, "pitcrew_action_duration_seconds", ["action"],
+        "Attempts of built-in actions; `git.checkout` is the time of git clones.";
+    ATTEMPTS = Counter, "pitcrew_attempts_total", ["backend", "outcome"],
+        "Attempts that ended: `success`, `failed`, `oom`, `timed_out`, `cancelled`, `start_failed` or `lost`.";
+    ATTEMPT_START = SHORT, "pitcrew_attempt_start_seconds", ["backend"],
+        "From the slot of an attempt to the start of its first step.";
+    TASKS_WAITING = Gauge, "pitcrew_tasks_waiting", ["pool"],
+        "Task instances in line for a slot: the length of the queue.";
+    TASKS_RUNNING = Gauge, "pitcrew_tasks_running", [],
+        "Task instances that hold a slot.";
+    PARALLELISM = Gauge, "pitcrew_parallelism", [],
+        "The most task instances that may hold a slot, over all pools.";
+    POOL_SLOTS = Gauge, "pitcrew_pool_slots", ["pool"],
+        "Slots of a pool.";
+    POOL_USED = Gauge, "pitcrew_pool_slots_used", ["pool"],
+        "Slots of a pool in use.";
+
+    GPUS = Gauge, "pitcrew_gpus", [],
+        "GPUs of this machine.";
+    GPUS_USED = Gauge, "pitcrew_gpus_used", [],
+        "GPUs that an attempt holds.";
+    GPU_HELD = Counter, "pitcrew_gpu_held_seconds_total", ["workflow"],
+        "GPU seconds that ended attempts held.";
+    GPU_BUSY = Counter, "pitcrew_gpu_busy_seconds_total", ["workflow"],
+        "Of those, weighted with the sampled utilisation: divided by the held seconds it is the utilisation.";
+
+    VARIABLES_SET = Counter, "pitcrew_variables_set_total", ["by"],
+        "Variables that were set, by a `task` or a `user` of this server.";
+    BROKEN_FILES = Gauge, "pitcrew_broken_files", [],
+        "Workflow files that do not compile.";
+    LEADER = Gauge, "pitcrew_leader", [],
+        "1 if this server works on the runs, 0 if it stands by for another.";
+
+    STORE_SECONDS = SHORT, "pitcrew_store_seconds", ["operation"],
+        "Calls of the store.";
+    STORE_ERRORS = Counter, "pitcrew_store_errors_total", ["operation"],
+        "Calls of the store that failed.";
+    HTTP_REQUESTS = Counter, "pitcrew_http_requests_total", ["method", "route", "status"],
+        "Answered requests; `route` is the template, `status` is `2xx` to `5xx`.";
+    HTTP_SECONDS = SHORT, "pitcrew_http_request_seconds", ["route"],
+        "From a request to the head of its answer.";
+
+    BUILD_INFO = Gauge, "pitcrew_build_info", ["version"],
+        "1, with the version of the program.";
+    PROCESS_CPU = Counter, "process_cpu_seconds_total", [],
+        "User and system CPU time of the server.";
+    PROCESS_MEMORY = Gauge, "process_resident_memory_bytes", [],
+        "Resident memory of the server.";
+    PROCESS_FDS = Gauge, "process_open_fds", [],
+        "Open file descriptors of the server.";
+    PROCESS_MAX_FDS = Gauge, "process_max_fds", [],
+        "The most file descriptors that the server may open.";
+    PROCESS_START = Gauge, "process_start_time_seconds", [],
+        "When the server started, in seconds since 1970.";
+}
+
+const FIXED: &str = "names and labels of the table are right";
+
+impl Def {
+    fn opts(&self) -> Opts {
+        Opts::new(self.name, self.help)
+    }
+
+    /// A counter of the table, registered.
+    pub fn counter(&self, registry: &Registry) -> CounterVec {
+        debug_assert_eq!(self.kind, Kind::Counter, "{}", self.name);
+        let family = CounterVec::new(self.opts(), self.labels).expect(FIXED);
+        registry.register(Box::new(family.clone())).expect(FIXED);
+        family
+    }
+
+    /// A gauge of the table, registered.
+    pub fn gauge(&self, registry: &Registry) -> GaugeVec {
+        debug_assert_eq!(self.kind, Kind::Gauge, "{}", self.name);
+        let family = GaugeVec::new(self.opts(), self.labels).expect(FIXED);
+        registry.register(Box::new(family.clone())).expect(FIXED);
+        family
+    }
+
+    /// A histogram of the table, registered.
+    pub fn histogram(&self, registry: &Registry) -> HistogramVec {
+        let Kind::Histogram(buckets) = self.kind else { unreachable!("{} is no histogram", self.name) };
+        let opts = HistogramOpts::from(self.opts()).buckets(buckets.to_vec());
+        let family = HistogramVec::new(opts, self.labels).expect(FIXED);
+        registry.register(Box::new(family.clone())).expect(FIXED);
+        family
+    }
+}
