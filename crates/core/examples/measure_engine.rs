@@ -63,6 +63,7 @@ fn run(workflow: Arc<Workflow>) -> Run {
         end: None,
         stop: None,
         note: String::new(),
+        backfill: None,
     };
     Run::new(record, workflow)
 }

@@ -49,6 +49,7 @@ fn main() {
         end: None,
         stop: None,
         note: String::new(),
+        backfill: None,
     };
     let run = Run::new(record, Arc::new(small));
     let evaluator = Evaluator::default();

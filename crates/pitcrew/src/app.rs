@@ -122,6 +122,7 @@ pub fn new_run(
         queued_at: now,
         triggered_by: trigger.by,
         note: trigger.note,
+        backfill: None,
         audit: vec![audit],
     })
 }

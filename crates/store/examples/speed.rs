@@ -66,6 +66,7 @@ async fn new_run(store: &Store, owner: &Owner, id: &str) -> RunKey {
         queued_at: Timestamp::UNIX_EPOCH,
         triggered_by: "speed".to_owned(),
         note: String::new(),
+        backfill: None,
         audit: Vec::new(),
     };
     store.create_run(new, Some(owner)).await.unwrap().into_run().key

@@ -2,6 +2,10 @@
 //!
 //! Input is normalised and checked here, once; then the memory or the SQL does the work.
 
+mod across;
+mod outbox;
+mod people;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +21,7 @@ use crate::url::StoreUrl;
 use crate::watch::Subscription;
 use crate::{Kind, Store, mem, normalise, sql};
 
+/// Asks the memory or the database, whichever it is.
 macro_rules! ask {
     ($store:expr, $method:ident($($arg:expr),*)) => {
         $store.watched(stringify!($method), async {
@@ -27,6 +32,7 @@ macro_rules! ask {
         }).await
     };
 }
+use ask;
 
 /// Opening, owning and writing runs.
 impl Store {
@@ -118,8 +124,8 @@ impl Store {
         }
     }
 
-    /// Removes runs that are final and ended before `before`, older audit entries, and versions that nothing
-    /// refers to, in batches that let others write in between. The caller then deletes what else it keeps
+    /// Removes runs that are final and ended before `before`, older audit entries, notices that are settled,
+    /// completed backfills, and versions that nothing refers to, in batches that let others write in between. The caller then deletes what else it keeps
     /// of [`Removed::runs`] and calls [`Store::retention_done`]; until then they are reported again.
     pub async fn retention(&self, mut before: Timestamp) -> Result<Removed> {
         normalise::time(&mut before);
@@ -147,6 +153,7 @@ impl Store {
         ask!(self, latest_run(workflow))
     }
 
+    /// `total` is exact for filters of workflow and states, and counted up to [`TOTAL_CAP`] for others.
     pub async fn runs(&self, filter: &RunFilter, paging: Paging) -> Result<Page<RunRecord>> {
         ask!(self, runs(filter, paging))
     }
@@ -333,8 +340,18 @@ impl Store {
         ask!(self, record_audit(entry))
     }
 
-    pub async fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditEntry>> {
+    /// `total` is counted up to [`TOTAL_CAP`].
+    pub async fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditRow>> {
         ask!(self, audit(filter, paging))
+    }
+
+    pub async fn audit_entry(&self, id: i64) -> Result<Option<AuditRow>> {
+        ask!(self, audit_entry(id))
+    }
+
+    /// Every event that the audit log has, sorted.
+    pub async fn audit_events(&self) -> Result<Vec<String>> {
+        ask!(self, audit_events())
     }
 
     /// A value that the server keeps for itself.

@@ -71,6 +71,9 @@ impl From<sqlx::Error> for StoreError {
                 let is_sqlite = error.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some();
                 match error.kind() {
                     Kind::UniqueViolation => StoreError::Conflict(format!("it exists already: {text}")),
+                    Kind::ForeignKeyViolation => {
+                        StoreError::Conflict(format!("what it refers to does not exist: {text}"))
+                    }
                     Kind::CheckViolation | Kind::NotNullViolation => {
                         StoreError::Invalid(format!("the database refused a row: {text}"))
                     }

@@ -13,6 +13,7 @@
 
 mod api;
 mod error;
+mod figures;
 mod mem;
 mod normalise;
 mod owner;

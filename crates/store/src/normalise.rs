@@ -8,7 +8,7 @@ use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
 use pitcrew_core::state::{Exit, State};
 
 use crate::error::{Result, StoreError};
-use crate::types::{AuditEntry, NewRun, RunCommit, VariableSet};
+use crate::types::*;
 
 /// To the microsecond, towards the past.
 pub fn time(at: &mut Timestamp) {
@@ -64,6 +64,7 @@ pub fn commit(commit: &mut RunCommit) -> Result<()> {
         self::variable(variable)?;
     }
     commit.audit.iter_mut().for_each(audit);
+    commit.notices.iter_mut().for_each(notice);
     Ok(())
 }
 
@@ -106,4 +107,50 @@ pub fn audit(entry: &mut AuditEntry) {
     time(&mut entry.at);
     text(&mut entry.who);
     text(&mut entry.event);
+}
+
+pub fn user(user: &mut UserRow) -> Result<()> {
+    name("user", &user.name)?;
+    times(user.last_login.iter_mut().chain([&mut user.created]));
+    [&mut user.full_name, &mut user.email]
+        .into_iter()
+        .chain(&mut user.password)
+        .chain(&mut user.subject)
+        .for_each(text);
+    Ok(())
+}
+
+pub fn token(token: &mut TokenRow) -> Result<()> {
+    name("token", &token.name)?;
+    name("token's id", &token.id)?;
+    times(token.expires.iter_mut().chain(&mut token.last_used).chain([&mut token.created]));
+    text(&mut token.hash);
+    Ok(())
+}
+
+pub fn connection(connection: &mut Connection) -> Result<()> {
+    name("connection", &connection.id)?;
+    let Connection { conn_type, description, host, schema, login, password, extra, .. } = connection;
+    [conn_type, description, host, schema, login].into_iter().chain(password).chain(extra).for_each(text);
+    Ok(())
+}
+
+pub fn notice(notice: &mut NewNotice) {
+    time(&mut notice.created);
+    [&mut notice.dedupe, &mut notice.channel, &mut notice.event].into_iter().for_each(text);
+}
+
+pub fn backfill(new: &mut NewBackfill) -> Result<()> {
+    times([&mut new.from, &mut new.to, &mut new.created]);
+    text(&mut new.by);
+    if new.to < new.from {
+        return Err(StoreError::Invalid(format!(
+            "the end of the backfill, {}, is before its start, {}",
+            new.to, new.from
+        )));
+    }
+    if new.max_active_runs == 0 {
+        return Err(StoreError::Invalid("a backfill needs at least 1 active run".to_owned()));
+    }
+    Ok(())
 }

@@ -2,6 +2,16 @@
 //!
 //! Times are kept to the microsecond, and a NUL character in a text is kept as U+FFFD, in every store alike.
 
+mod across;
+mod backfills;
+mod notices;
+mod people;
+
+pub use across::*;
+pub use backfills::*;
+pub use notices::*;
+pub use people::*;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -26,6 +36,8 @@ pub struct NewRun {
     pub queued_at: Timestamp,
     pub triggered_by: String,
     pub note: String,
+    /// The backfill that it is a run of.
+    pub backfill: Option<i64>,
     /// Written with the run, and only if it is made.
     pub audit: Vec<AuditEntry>,
 }
@@ -50,6 +62,7 @@ impl NewRun {
             end: None,
             stop: None,
             note: self.note,
+            backfill: self.backfill,
         }
     }
 }
@@ -107,6 +120,8 @@ pub struct RunCommit {
     pub expanded: Vec<TaskId>,
     pub variables: Vec<VariableSet>,
     pub audit: Vec<AuditEntry>,
+    /// Those whose `dedupe` is known already are ignored.
+    pub notices: Vec<NewNotice>,
 }
 
 impl RunCommit {
@@ -121,6 +136,7 @@ impl RunCommit {
             expanded: Vec::new(),
             variables: Vec::new(),
             audit: Vec::new(),
+            notices: Vec::new(),
         }
     }
 
@@ -131,6 +147,7 @@ impl RunCommit {
             && self.expanded.is_empty()
             && self.variables.is_empty()
             && self.audit.is_empty()
+            && self.notices.is_empty()
     }
 }
 
@@ -200,6 +217,14 @@ impl AuditEntry {
     }
 }
 
+/// A stored audit entry.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuditRow {
+    /// Unique for ever, in order of writing.
+    pub id: i64,
+    pub entry: AuditEntry,
+}
+
 /// A workflow as its file says, with what the server and its users know about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkflowRow {
@@ -267,7 +292,22 @@ impl Paging {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
     pub rows: Vec<T>,
+    /// Where a list says so, it is counted up to [`TOTAL_CAP`] only; above that, this merely is larger than the
+    /// cap, and than the place of the last row here if there are more: who pages until `total` reaches the end.
     pub total: u64,
+}
+
+/// How far long lists are counted: people do not read the difference, and the database would count for long.
+pub const TOTAL_CAP: u64 = 10_000;
+
+impl<T> Page<T> {
+    /// `counted` stops at one more than [`TOTAL_CAP`].
+    pub(crate) fn capped(rows: Vec<T>, counted: u64, paging: Paging) -> Self {
+        let seen = paging.offset.saturating_add(rows.len() as u64);
+        let more = u64::from(rows.len() == paging.limit as usize);
+        let total = if counted > TOTAL_CAP && !rows.is_empty() { counted.max(seen + more) } else { counted };
+        Page { rows, total }
+    }
 }
 
 /// Which workflows. By id in order.
@@ -281,13 +321,34 @@ pub struct WorkflowFilter {
     pub active: Option<bool>,
 }
 
-/// Which runs, in which order. An empty list of states allows all.
+/// Which runs, in which order. Empty lists allow all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RunFilter {
     pub workflow: Option<WorkflowId>,
+    /// Only of these workflows: what a token is limited to.
+    pub among: Vec<WorkflowId>,
     pub states: Vec<RunState>,
     pub run_type: Option<RunType>,
+    pub backfill: Option<i64>,
+    /// Part of the run's id, whatever its case.
+    pub contains: Option<String>,
+    pub logical_date: Between,
+    pub run_after: Between,
+    pub queued: Between,
+    pub start: Between,
+    pub end: Between,
     pub order: RunOrder,
+}
+
+impl RunFilter {
+    /// Whether the database can count what matches out of an index alone.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.among.is_empty()
+            && self.run_type.is_none()
+            && self.backfill.is_none()
+            && self.contains.is_none()
+            && [self.logical_date, self.run_after, self.queued, self.start, self.end].iter().all(Between::is_open)
+    }
 }
 
 /// The order of a list of runs. Runs without the time in question come last; equal ones by key.
@@ -366,8 +427,14 @@ pub struct InstanceFilter {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditFilter {
     pub workflow: Option<WorkflowId>,
+    /// Only of these workflows, unless empty; entries about none are not among them.
+    pub among: Vec<WorkflowId>,
     pub run: Option<RunId>,
     pub event: Option<String>,
+    /// How the event begins: `run.`.
+    pub event_prefix: Option<String>,
+    pub who: Option<String>,
+    pub at: Between,
 }
 
 /// A run that retention removed.
@@ -388,4 +455,8 @@ pub struct Removed {
     pub audit: u64,
     /// Old workflow versions that no run refers to.
     pub versions: u64,
+    /// Notices that were settled, or given up.
+    pub notices: u64,
+    /// Completed backfills without runs.
+    pub backfills: u64,
 }

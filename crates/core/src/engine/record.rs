@@ -62,6 +62,9 @@ pub struct RunRecord {
     pub stop: Option<RunStop>,
     /// A person's remark.
     pub note: String,
+    /// The backfill that it is a run of, by number.
+    #[serde(default)]
+    pub backfill: Option<i64>,
 }
 
 /// Why a run is being stopped.

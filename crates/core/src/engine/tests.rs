@@ -109,6 +109,7 @@ impl World {
             end: None,
             stop: None,
             note: String::new(),
+            backfill: None,
         };
         World {
             run: Run::new(record.clone(), Arc::new(workflow)),

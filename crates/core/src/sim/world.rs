@@ -93,6 +93,7 @@ impl World {
             end: None,
             stop: None,
             note: String::new(),
+            backfill: None,
         };
         let run = Run::new(record.clone(), workflow);
         let stored =

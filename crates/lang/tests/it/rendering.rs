@@ -43,6 +43,7 @@ impl World {
             end: None,
             stop: None,
             note: String::new(),
+            backfill: None,
         };
         let variables = |name: &str| match name {
             "region" => Some(json!("eu")),

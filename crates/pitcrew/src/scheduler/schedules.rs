@@ -131,6 +131,7 @@ pub fn scheduled(
         queued_at: clock::now(),
         triggered_by: by.to_owned(),
         note: String::new(),
+        backfill: None,
         audit: Vec::new(),
     })
 }

@@ -3,6 +3,9 @@
 //! Plain maps under one lock, no cleverness: where this and a database differ, this is right until somebody
 //! shows otherwise.
 
+mod across;
+mod outbox;
+mod people;
 mod reads;
 mod settings;
 mod workflows;
@@ -39,7 +42,15 @@ struct State {
     variables: BTreeMap<String, Variable>,
     pools: BTreeMap<String, Pool>,
     /// In order of writing.
-    audit: Vec<AuditEntry>,
+    audit: Vec<AuditRow>,
+    last_audit: i64,
+    users: BTreeMap<String, UserRow>,
+    tokens: BTreeMap<String, TokenRow>,
+    connections: BTreeMap<String, Connection>,
+    notices: BTreeMap<i64, Notice>,
+    last_notice: i64,
+    backfills: BTreeMap<i64, Backfill>,
+    last_backfill: i64,
     settings: BTreeMap<String, String>,
     removed: BTreeMap<RunKey, RemovedRun>,
 }
@@ -63,6 +74,15 @@ impl Run {
     }
 }
 
+impl State {
+    fn write_audit(&mut self, entries: impl IntoIterator<Item = AuditEntry>) {
+        for entry in entries {
+            self.last_audit += 1;
+            self.audit.push(AuditRow { id: self.last_audit, entry });
+        }
+    }
+}
+
 impl Mem {
     pub fn new() -> Self {
         let pool = Pool { name: DEFAULT_POOL.to_owned(), slots: DEFAULT_POOL_SLOTS, description: String::new() };
@@ -78,6 +98,14 @@ impl Mem {
                 variables: BTreeMap::new(),
                 pools: [(pool.name.clone(), pool)].into(),
                 audit: Vec::new(),
+                last_audit: 0,
+                users: BTreeMap::new(),
+                tokens: BTreeMap::new(),
+                connections: BTreeMap::new(),
+                notices: BTreeMap::new(),
+                last_notice: 0,
+                backfills: BTreeMap::new(),
+                last_backfill: 0,
                 settings: BTreeMap::new(),
                 removed: BTreeMap::new(),
             }),
@@ -154,7 +182,7 @@ impl Mem {
             return Ok(CreateRun::Exists { run: run.clone(), same });
         }
         state.last_key += 1;
-        state.audit.append(&mut run.audit);
+        state.write_audit(std::mem::take(&mut run.audit));
         let record = run.into_record(RunKey(state.last_key));
         let run = Run {
             record: record.clone(),
@@ -183,7 +211,8 @@ impl Mem {
         state.runs.append(&mut changed);
         for commit in commits.into_iter().filter(|commit| !lost.contains(&commit.key)) {
             commit.variables.into_iter().for_each(|set| state.set_variable(set));
-            state.audit.extend(commit.audit);
+            state.write_audit(commit.audit);
+            state.add_notices(commit.notices);
         }
         drop(state);
         self.bell.ring();
@@ -192,7 +221,7 @@ impl Mem {
 
     pub fn retention(&self, before: Timestamp) -> Result<Removed> {
         let mut state = self.lock();
-        let State { runs, removed, audit, versions, workflows, .. } = &mut *state;
+        let State { runs, removed, audit, versions, workflows, notices, backfills, .. } = &mut *state;
         runs.retain(|key, run| {
             let record = &run.record;
             let expired = record.state.is_final() && record.end.is_some_and(|end| end < before);
@@ -203,7 +232,12 @@ impl Mem {
             !expired
         });
         let (audit_before, versions_before) = (audit.len(), versions.len());
-        audit.retain(|entry| entry.at >= before);
+        let (notices_before, backfills_before) = (notices.len(), backfills.len());
+        audit.retain(|row| row.entry.at >= before);
+        notices.retain(|_, row| row.state == NoticeState::Waiting || row.notice.created >= before);
+        backfills.retain(|id, row| {
+            row.completed.is_none_or(|at| at >= before) || runs.values().any(|run| run.record.backfill == Some(*id))
+        });
         versions.retain(|(workflow, hash), (created, _)| {
             *created >= before
                 || workflows.get(workflow).is_some_and(|row| row.version == *hash)
@@ -213,6 +247,8 @@ impl Mem {
             runs: removed.values().cloned().collect(),
             audit: (audit_before - audit.len()) as u64,
             versions: (versions_before - versions.len()) as u64,
+            notices: (notices_before - notices.len()) as u64,
+            backfills: (backfills_before - backfills.len()) as u64,
         })
     }
 
@@ -241,6 +277,7 @@ fn apply(run: &mut Run, commit: &RunCommit) -> Result<()> {
             end: new.end,
             stop: new.stop.clone(),
             note: new.note.clone(),
+            backfill: new.backfill,
             ..old.clone()
         };
     }

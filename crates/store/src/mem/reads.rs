@@ -18,6 +18,25 @@ pub(super) fn page<T>(all: Vec<T>, paging: Paging) -> Page<T> {
     Page { rows: all.into_iter().skip(offset).take(paging.limit as usize).collect(), total }
 }
 
+/// Cuts a page out of everything, as it is done where the whole is counted up to the cap only.
+pub(super) fn capped<T>(all: Vec<T>, paging: Paging) -> Page<T> {
+    let Page { rows, total } = page(all, paging);
+    Page::capped(rows, total.min(TOTAL_CAP + 1), paging)
+}
+
+/// Sorts rows that come in their usual order; those without the time go last, and equal ones keep that order, or
+/// turn it if `descending`.
+pub(super) fn by_time<T>(all: &mut Vec<T>, time: impl Fn(&T) -> Option<Timestamp>, descending: bool) {
+    if descending {
+        all.reverse();
+    }
+    all.sort_by(|a, b| {
+        let (x, y) = (time(a), time(b));
+        let order = x.cmp(&y);
+        x.is_none().cmp(&y.is_none()).then(if descending { order.reverse() } else { order })
+    });
+}
+
 impl Mem {
     fn select(&self, keep: impl Fn(&RunRecord) -> bool) -> Vec<RunRecord> {
         self.lock().runs.values().map(|run| &run.record).filter(|run| keep(run)).cloned().collect()
@@ -36,19 +55,20 @@ impl Mem {
     }
 
     pub fn runs(&self, filter: &RunFilter, paging: Paging) -> Result<Page<RunRecord>> {
+        let part = filter.contains.as_deref().unwrap_or_default().to_ascii_lowercase();
         let mut all = self.select(|run| {
             filter.workflow.as_ref().is_none_or(|workflow| run.workflow == *workflow)
+                && (filter.among.is_empty() || filter.among.contains(&run.workflow))
                 && (filter.states.is_empty() || filter.states.contains(&run.state))
                 && filter.run_type.is_none_or(|run_type| run.run_type == run_type)
+                && filter.backfill.is_none_or(|backfill| run.backfill == Some(backfill))
+                && run.run_id.as_str().to_ascii_lowercase().contains(&part)
+                && filter.logical_date.holds(run.logical_date)
+                && filter.run_after.holds(Some(run.run_after))
+                && filter.queued.holds(Some(run.queued_at))
+                && filter.start.holds(run.start)
+                && filter.end.holds(run.end)
         });
-        let by_time = |all: &mut Vec<RunRecord>, time: fn(&RunRecord) -> Option<Timestamp>, descending: bool| {
-            all.sort_by(|a, b| {
-                let (x, y) = (time(a), time(b));
-                let nulls_last = x.is_none().cmp(&y.is_none());
-                let order = x.cmp(&y).then(a.key.cmp(&b.key));
-                nulls_last.then(if descending { order.reverse() } else { order })
-            });
-        };
         match filter.order {
             RunOrder::Newest => all.reverse(),
             RunOrder::Oldest => {}
@@ -59,7 +79,7 @@ impl Mem {
             RunOrder::End => by_time(&mut all, |run| run.end, false),
             RunOrder::EndDescending => by_time(&mut all, |run| run.end, true),
         }
-        Ok(page(all, paging))
+        Ok(if filter.is_plain() { page(all, paging) } else { capped(all, paging) })
     }
 
     pub fn run_counts(&self) -> Result<BTreeMap<WorkflowId, RunCounts>> {

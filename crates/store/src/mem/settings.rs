@@ -1,6 +1,9 @@
 //! Variables, pools, audit log and settings in memory.
 
-use super::{Mem, State, reads::page};
+use std::collections::BTreeSet;
+
+use super::reads::{capped, page};
+use super::{Mem, State};
 use crate::error::Result;
 use crate::types::*;
 
@@ -24,7 +27,7 @@ impl Mem {
     pub fn set_variable(&self, set: VariableSet, audit: AuditEntry) -> Result<()> {
         let mut state = self.lock();
         state.set_variable(set);
-        state.audit.push(audit);
+        state.write_audit([audit]);
         Ok(())
     }
 
@@ -32,7 +35,7 @@ impl Mem {
         let mut state = self.lock();
         let existed = state.variables.remove(key).is_some();
         if existed {
-            state.audit.push(audit);
+            state.write_audit([audit]);
         }
         Ok(existed)
     }
@@ -48,7 +51,7 @@ impl Mem {
     pub fn put_pool(&self, pool: Pool, audit: AuditEntry) -> Result<()> {
         let mut state = self.lock();
         state.pools.insert(pool.name.clone(), pool);
-        state.audit.push(audit);
+        state.write_audit([audit]);
         Ok(())
     }
 
@@ -56,24 +59,38 @@ impl Mem {
         let mut state = self.lock();
         let existed = state.pools.remove(name).is_some();
         if existed {
-            state.audit.push(audit);
+            state.write_audit([audit]);
         }
         Ok(existed)
     }
 
     pub fn record_audit(&self, entry: AuditEntry) -> Result<()> {
-        self.lock().audit.push(entry);
+        self.lock().write_audit([entry]);
         Ok(())
     }
 
-    pub fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditEntry>> {
+    pub fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditRow>> {
         let state = self.lock();
-        let kept = state.audit.iter().rev().filter(|entry| {
+        let kept = state.audit.iter().rev().filter(|AuditRow { entry, .. }| {
             filter.workflow.as_ref().is_none_or(|workflow| entry.workflow.as_ref() == Some(workflow))
+                && (filter.among.is_empty() || entry.workflow.as_ref().is_some_and(|id| filter.among.contains(id)))
                 && filter.run.as_ref().is_none_or(|run| entry.run.as_ref() == Some(run))
                 && filter.event.as_ref().is_none_or(|event| entry.event == *event)
+                && filter.event_prefix.as_ref().is_none_or(|prefix| entry.event.starts_with(prefix))
+                && filter.who.as_ref().is_none_or(|who| entry.who == *who)
+                && filter.at.holds(Some(entry.at))
         });
-        Ok(page(kept.cloned().collect(), paging))
+        Ok(capped(kept.cloned().collect(), paging))
+    }
+
+    pub fn audit_entry(&self, id: i64) -> Result<Option<AuditRow>> {
+        Ok(self.lock().audit.iter().find(|row| row.id == id).cloned())
+    }
+
+    pub fn audit_events(&self) -> Result<Vec<String>> {
+        let state = self.lock();
+        let events: BTreeSet<&String> = state.audit.iter().map(|row| &row.entry.event).collect();
+        Ok(events.into_iter().cloned().collect())
     }
 
     pub fn setting(&self, key: &str) -> Result<Option<String>> {

@@ -72,7 +72,7 @@ impl Mem {
         let changed = row.is_paused != paused;
         row.is_paused = paused;
         if changed {
-            state.audit.push(audit);
+            state.write_audit([audit]);
         }
         Ok(changed)
     }

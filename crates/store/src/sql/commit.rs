@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::db::{Db, Tx, Value};
 use super::lists::{Insert, LIST, in_list};
-use super::{Sql, rows, settings};
+use super::{Sql, outbox, rows, settings};
 use crate::error::{Result, StoreError};
 use crate::owner::Owner;
 use crate::types::{AuditEntry, Committed, RunCommit, VariableSet};
@@ -134,6 +134,7 @@ async fn write(db: &Db, jobs: &[Job]) -> Result<Vec<Committed>> {
         settings::write_variable(&mut tx, variable).await?;
     }
     write_audit(&mut tx, accepted.iter().flat_map(|commit| &commit.audit)).await?;
+    outbox::write_notices(&mut tx, accepted.iter().flat_map(|commit| &commit.notices)).await?;
     Sql::tell_others(&mut tx).await?;
     tx.commit().await?;
     Ok(answers)

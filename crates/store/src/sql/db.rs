@@ -98,6 +98,13 @@ impl Fields<'_> {
         T::try_from(value).map_err(|_| self.corrupt(&value.to_string()))
     }
 
+    pub fn int_optional<T: TryFrom<i64>>(&mut self) -> Result<Option<T>> {
+        match self.take::<Option<i64>>()? {
+            None => Ok(None),
+            Some(value) => T::try_from(value).map(Some).map_err(|_| self.corrupt(&value.to_string())),
+        }
+    }
+
     /// A text that has a type of its own: an id.
     pub fn parse<T: std::str::FromStr>(&mut self) -> Result<T> {
         let text: String = self.take()?;

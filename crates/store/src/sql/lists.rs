@@ -1,11 +1,13 @@
 //! Statements over many rows or many values, in few fixed sizes, so that each is prepared once per connection.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::AssertSqlSafe;
 
 use super::db::{Tx, Value};
 use crate::error::Result;
+use crate::types::{Between, Paging};
 
 /// An `INSERT` of many rows at once, cut into the largest of a few sizes.
 pub struct Insert {
@@ -78,6 +80,77 @@ pub fn in_list<'a>(first: usize, mut values: Vec<Value<'a>>) -> (String, Vec<Val
     (text, values)
 }
 
+/// The pattern of texts that have this part.
+pub fn containing(part: &str) -> String {
+    let part = part.to_ascii_lowercase().replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
+    format!("%{part}%")
+}
+
+/// A list out of a large table, read in the order of an index.
+///
+/// An index that begins with a column gives the rows of one of its values in order, but not those of several: so
+/// each value is read by itself, no further than the page reaches, and these are merged.
+pub struct Listing<'a> {
+    pub from: &'static str,
+    /// How the tables of `from` belong together, if there are two.
+    pub link: &'static str,
+    /// With those of `order`.
+    pub columns: &'static str,
+    pub kept: Where<'a>,
+    /// A column, and the values that it may have; none: all.
+    pub any: (&'static str, Vec<&'a str>),
+    pub order: &'static str,
+}
+
+impl<'a> Listing<'a> {
+    fn conditions(&self, more: Option<String>) -> String {
+        let link = (!self.link.is_empty()).then(|| self.link.to_owned());
+        let all: Vec<String> = self.kept.conditions.iter().cloned().chain(link).chain(more).collect();
+        if all.is_empty() { String::new() } else { format!(" WHERE {}", all.join(" AND ")) }
+    }
+
+    /// The statement for one page, and its values.
+    pub fn page(&self, paging: Paging) -> (String, Vec<Value<'a>>) {
+        let Listing { from, columns, order, any: (column, values), .. } = self;
+        // A value twice would give its rows twice.
+        let values: BTreeSet<&'a str> = values.iter().copied().collect();
+        let mut args = self.kept.args();
+        let first = args.len() + 1;
+        args.extend(values.iter().copied().map(Value::from));
+        let offset = i64::try_from(paging.offset).unwrap_or(i64::MAX);
+        args.extend([Value::from(paging.limit), Value::from(offset)]);
+        let (limit, offset) = (args.len() - 1, args.len());
+        let paged = format!("ORDER BY {order} LIMIT ${limit} OFFSET ${offset}");
+        if values.len() < 2 {
+            let more = values.first().map(|_| format!("{column} = ${first}"));
+            return (format!("SELECT {columns} FROM {from}{} {paged}", self.conditions(more)), args);
+        }
+        let reach = paging.offset.saturating_add(u64::from(paging.limit));
+        args.push(Value::from(i64::try_from(reach).unwrap_or(i64::MAX)));
+        let reach = args.len();
+        let one = |n: usize| {
+            let text = self.conditions(Some(format!("{column} = ${}", first + n)));
+            format!("SELECT * FROM (SELECT {columns} FROM {from}{text} ORDER BY {order} LIMIT ${reach}) AS of{n}")
+        };
+        let all = (0..values.len()).map(one).collect::<Vec<_>>().join(" UNION ALL ");
+        // Outside, the columns have lost the names of their tables.
+        let paged = paged.replace("i.", "");
+        (format!("SELECT * FROM ({all}) AS every {paged}"), args)
+    }
+
+    /// `FROM …` for all rows, and its values.
+    pub fn everything(&self) -> (String, Vec<Value<'a>>) {
+        let (column, values) = &self.any;
+        let mut args = self.kept.args();
+        let more = (!values.is_empty()).then(|| {
+            let (list, values) = in_list(args.len() + 1, values.iter().map(|value| Value::from(*value)).collect());
+            args.extend(values);
+            format!("{column} IN ({list})")
+        });
+        (format!("FROM {}{}", self.from, self.conditions(more)), args)
+    }
+}
+
 /// The conditions of a `WHERE`, with their values.
 #[derive(Default)]
 pub struct Where<'a> {
@@ -102,6 +175,16 @@ impl<'a> Where<'a> {
         }
     }
 
+    /// Adds the ends of a span that are not open.
+    pub fn between(&mut self, column: &str, span: Between) {
+        if let Some(from) = span.from {
+            self.and(&format!("{column} >= ?"), from);
+        }
+        if let Some(to) = span.to {
+            self.and(&format!("{column} <= ?"), to);
+        }
+    }
+
     /// ` WHERE …`, or nothing.
     pub fn text(&self) -> String {
         if self.conditions.is_empty() { String::new() } else { format!(" WHERE {}", self.conditions.join(" AND ")) }
@@ -112,7 +195,7 @@ impl<'a> Where<'a> {
     }
 
     /// The values, then limit and offset, with the text for these two.
-    pub fn paged(&self, paging: crate::types::Paging) -> (String, Vec<Value<'a>>) {
+    pub fn paged(&self, paging: Paging) -> (String, Vec<Value<'a>>) {
         let mut args = self.args();
         let offset = i64::try_from(paging.offset).unwrap_or(i64::MAX);
         args.extend([Value::from(paging.limit), Value::from(offset)]);

@@ -23,7 +23,7 @@ macro_rules! migration {
     };
 }
 
-static MIGRATIONS: &[Migration] = &[migration!("0001_start")];
+static MIGRATIONS: &[Migration] = &[migration!("0001_start"), migration!("0002_across")];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
 const LOCK: i64 = 0x5049_5443_5245_5700;
@@ -93,7 +93,8 @@ mod tests {
     use crate::types::{AuditFilter, Paging, WorkflowFilter};
 
     /// What a database may hold after each migration; every migration has its own, so that the next ones meet it.
-    static SAMPLES: &[&str] = &[include_str!("../../tests/data/0001_start.sql")];
+    static SAMPLES: &[&str] =
+        &[include_str!("../../tests/data/0001_start.sql"), include_str!("../../tests/data/0002_across.sql")];
 
     /// Empties the database, then migrates it step by step, with data in between.
     async fn step_by_step(sql: &Sql) {
@@ -135,6 +136,13 @@ mod tests {
         assert_eq!(sql.pools().await.unwrap().len(), 2);
         assert_eq!(sql.audit(&AuditFilter::default(), Paging::ALL).await.unwrap().rows.len(), 2);
         assert_eq!(sql.setting("secret").await.unwrap().as_deref(), Some("x"));
+        assert_eq!(sql.users(Paging::ALL).await.unwrap().total, 2);
+        assert_eq!(sql.token_by_hash("abc").await.unwrap().unwrap().workflows, [etl]);
+        assert_eq!(sql.connection("warehouse").await.unwrap().unwrap().port, Some(5432));
+        let due = sql.due_notices(Timestamp::MAX, 10).await.unwrap();
+        assert_eq!((due.len(), due[0].notice.run), (1, Some(RunKey(1))));
+        assert!(sql.backfill(1).await.unwrap().unwrap().is_open());
+        assert_eq!((failed.run.backfill, running.run.backfill), (Some(1), None));
         let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");
     }
@@ -173,6 +181,13 @@ mod tests {
                 "UPDATE instances SET wake_at = 1 WHERE task = 'map'",
                 "UPDATE attempts SET number = 0 WHERE task = 'map'",
                 "UPDATE pools SET slots = -1",
+                "UPDATE users SET role = 'root'",
+                "UPDATE tokens SET user_name = 'nobody'",
+                "UPDATE connections SET port = 70000",
+                "UPDATE notices SET state = 'lost'",
+                "UPDATE backfills SET to_date = 0",
+                "INSERT INTO backfills (workflow, from_date, to_date, reprocess, reversed, max_active_runs, conf, \
+                 made_by, created, updated) VALUES ('etl', 1, 2, 'none', FALSE, 1, '{}', '', 1, 1)",
                 "INSERT INTO attempts (run, task, map_index, number, backend, handle, queued_at, message) \
                  VALUES (2, 'map', 0, 2, 'local', 'null', 1, '')",
             ] {

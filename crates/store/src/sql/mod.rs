@@ -3,11 +3,14 @@
 //! What differs is small and has its place: connections and locks in [`sqlite`] and [`postgres`], statements in
 //! [`db`]. Everything else is written once.
 
+mod across;
 mod claim;
 mod commit;
 mod db;
 mod lists;
 mod migrate;
+mod outbox;
+mod people;
 pub(crate) mod postgres;
 mod reads;
 mod retention;

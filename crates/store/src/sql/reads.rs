@@ -9,7 +9,7 @@ use pitcrew_core::state::{RunState, State};
 use sqlx::AssertSqlSafe;
 
 use super::db::{Fields, Row, Value, args};
-use super::lists::{LIST, Where, in_list};
+use super::lists::{LIST, Listing, Where, containing, in_list};
 use super::{Sql, rows};
 use crate::error::Result;
 use crate::types::*;
@@ -38,10 +38,21 @@ impl Sql {
         if let Some(workflow) = &filter.workflow {
             kept.and("workflow = ?", workflow.as_str());
         }
-        kept.any_of("state", filter.states.iter().map(|state| state.name()));
+        kept.any_of("workflow", filter.among.iter().map(WorkflowId::as_str));
         if let Some(run_type) = filter.run_type {
             kept.and("run_type = ?", run_type.name());
         }
+        if let Some(backfill) = filter.backfill {
+            kept.and("backfill = ?", backfill);
+        }
+        if let Some(part) = &filter.contains {
+            kept.and(r"lower(run_id) LIKE ? ESCAPE '\'", containing(part));
+        }
+        kept.between("logical_date", filter.logical_date);
+        kept.between("run_after", filter.run_after);
+        kept.between("queued_at", filter.queued);
+        kept.between("started", filter.start);
+        kept.between("ended", filter.end);
         let order = match filter.order {
             RunOrder::Newest => "key DESC",
             RunOrder::Oldest => "key",
@@ -52,12 +63,22 @@ impl Sql {
             RunOrder::End => "ended NULLS LAST, key",
             RunOrder::EndDescending => "ended DESC NULLS LAST, key DESC",
         };
-        let (limit, args) = kept.paged(paging);
-        let text = kept.text();
-        let sql = format!("SELECT {} FROM runs{text} ORDER BY {order}{limit}", rows::RUN_COLUMNS);
-        let found = self.db.read(AssertSqlSafe(sql), args).await?;
-        let total = self.count(format!("SELECT count(*) FROM runs{text}"), kept.args()).await?;
-        Ok(Page { rows: found.iter().map(rows::run).collect::<Result<_>>()?, total })
+        let any = ("state", filter.states.iter().map(|state| state.name()).collect());
+        let listing =
+            Listing { from: "runs", link: "", columns: "key, logical_date, started, ended", kept, any, order };
+        let (page, args) = listing.page(paging);
+        let columns = rows::RUN_COLUMNS;
+        // The keys first: what is sorted, or passed over, need not be read as a whole.
+        let sql =
+            format!("SELECT {columns} FROM runs WHERE key IN (SELECT key FROM ({page}) AS page) ORDER BY {order}");
+        let found = self.all(sql, args, rows::run).await?;
+        let (from, args) = listing.everything();
+        if filter.is_plain() {
+            let total = self.count(format!("SELECT count(*) {from}"), args).await?;
+            return Ok(Page { rows: found, total });
+        }
+        let counted = self.count_capped(&from, args).await?;
+        Ok(Page::capped(found, counted, paging))
     }
 
     pub(super) async fn count(&self, sql: String, args: Vec<Value<'_>>) -> Result<u64> {

@@ -30,6 +30,12 @@ const DELETE_ATTEMPTS: &str = "DELETE FROM attempts WHERE run = $1 AND (task, ma
 
 const DELETE_AUDIT: &str = "DELETE FROM audit WHERE id IN (SELECT id FROM audit WHERE at < $1 LIMIT $2)";
 
+const DELETE_NOTICES: &str = "DELETE FROM notices WHERE id IN \
+     (SELECT id FROM notices WHERE created < $1 AND state <> 'waiting' LIMIT $2)";
+
+const DELETE_BACKFILLS: &str = "DELETE FROM backfills WHERE completed < $1 \
+     AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.backfill = backfills.id)";
+
 const DELETE_VERSIONS: &str = "DELETE FROM versions WHERE created < $1 \
      AND NOT EXISTS (SELECT 1 FROM workflows WHERE workflows.id = versions.workflow \
                      AND workflows.version = versions.hash) \
@@ -45,19 +51,26 @@ impl Sql {
                 while self.execute(delete, args![run.key.0, BATCH]).await? == u64::from(BATCH) {}
             }
         }
-        let mut audit = 0;
-        loop {
-            let deleted = self.execute(DELETE_AUDIT, args![before, BATCH]).await?;
-            audit += deleted;
-            if deleted < u64::from(BATCH) {
-                break;
-            }
-        }
+        let audit = self.delete_batches(DELETE_AUDIT, before).await?;
+        let notices = self.delete_batches(DELETE_NOTICES, before).await?;
+        let backfills = self.execute(DELETE_BACKFILLS, args![before]).await?;
         let versions = self.execute(DELETE_VERSIONS, args![before]).await?;
         if !runs.is_empty() {
             self.bell.ring();
         }
-        Ok(Removed { runs, audit, versions })
+        Ok(Removed { runs, audit, versions, notices, backfills })
+    }
+
+    /// Deletes a batch after the other, and says how many rows there were.
+    async fn delete_batches(&self, sql: &'static str, before: Timestamp) -> Result<u64> {
+        let mut all = 0;
+        loop {
+            let deleted = self.execute(sql, args![before, BATCH]).await?;
+            all += deleted;
+            if deleted < u64::from(BATCH) {
+                return Ok(all);
+            }
+        }
     }
 
     /// Deletes the rows of some runs, notes their keys, and says how many there were.

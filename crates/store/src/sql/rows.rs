@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::db::{Fields, Row, Value, args};
 use crate::error::{Result, StoreError};
-use crate::types::{AuditEntry, NewRun, WorkflowRow};
+use crate::types::{AuditEntry, AuditRow, InstanceOfRun, NewRun, RunBrief, WorkflowRow};
 
 /// A record that cannot be written as JSON is a fault of its maker.
 pub fn json(value: &impl Serialize) -> Result<String> {
@@ -19,13 +19,10 @@ fn json_optional<T: Serialize>(value: &Option<T>) -> Result<Option<String>> {
 }
 
 pub const RUN_COLUMNS: &str = "key, workflow, run_id, run_type, version, params, conf, logical_date, interval_start, \
-     interval_end, run_after, queued_at, triggered_by, state, started, ended, stop, note";
+     interval_end, run_after, queued_at, triggered_by, state, started, ended, stop, note, backfill";
 
 pub fn run(row: &Row) -> Result<RunRecord> {
-    run_fields(&mut row.fields())
-}
-
-fn run_fields(row: &mut Fields<'_>) -> Result<RunRecord> {
+    let row = &mut row.fields();
     Ok(RunRecord {
         key: RunKey(row.take()?),
         workflow: row.parse()?,
@@ -44,13 +41,50 @@ fn run_fields(row: &mut Fields<'_>) -> Result<RunRecord> {
         end: row.time_optional()?,
         stop: row.json_optional()?,
         note: row.take()?,
+        backfill: row.take()?,
     })
+}
+
+/// Each of the columns with the table's name before it.
+pub fn qualified(table: &str, columns: &str) -> String {
+    columns.split(", ").map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
+}
+
+pub const BRIEF_COLUMNS: &str = "key, workflow, run_id, run_type, version, logical_date, run_after, queued_at, \
+     started, ended, state, backfill";
+
+pub fn brief(row: &Row) -> Result<RunBrief> {
+    brief_fields(&mut row.fields())
+}
+
+fn brief_fields(row: &mut Fields<'_>) -> Result<RunBrief> {
+    Ok(RunBrief {
+        key: RunKey(row.take()?),
+        workflow: row.parse()?,
+        run_id: row.parse()?,
+        run_type: row.word(RunType::from_name)?,
+        version: row.take()?,
+        logical_date: row.time_optional()?,
+        run_after: row.time()?,
+        queued_at: row.time()?,
+        start: row.time_optional()?,
+        end: row.time_optional()?,
+        state: row.word(RunState::from_name)?,
+        backfill: row.take()?,
+    })
+}
+
+/// [`INSTANCE_COLUMNS`], then [`BRIEF_COLUMNS`].
+pub fn instance_of_run(row: &Row) -> Result<InstanceOfRun> {
+    let row = &mut row.fields();
+    let instance = instance_fields(row)?;
+    Ok(InstanceOfRun { run: brief_fields(row)?, instance })
 }
 
 /// All columns of a new run but `key`, with its owner.
 pub const INSERT_RUN: &str = "INSERT INTO runs (workflow, run_id, run_type, version, params, conf, logical_date, \
-     interval_start, interval_end, run_after, queued_at, triggered_by, state, note, owner) \
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT DO NOTHING RETURNING key";
+     interval_start, interval_end, run_after, queued_at, triggered_by, state, note, backfill, owner) \
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT DO NOTHING RETURNING key";
 
 pub fn new_run_values<'a>(run: &'a NewRun, owner: Option<&'a str>) -> Result<Vec<Value<'a>>> {
     Ok(args![
@@ -68,13 +102,14 @@ pub fn new_run_values<'a>(run: &'a NewRun, owner: Option<&'a str>) -> Result<Vec
         &run.triggered_by,
         RunState::Queued.name(),
         &run.note,
+        run.backfill,
         owner,
     ])
 }
 
 /// What of a run may change.
 pub const UPDATE_RUN: &str = "UPDATE runs SET version = $2, run_after = $3, queued_at = $4, state = $5, started = $6, \
-     ended = $7, stop = $8, note = $9, reopened = reopened + $10 WHERE key = $1";
+     ended = $7, stop = $8, note = $9, backfill = $10, reopened = reopened + $11 WHERE key = $1";
 
 pub fn update_run_values(run: &RunRecord, reopen: bool) -> Result<Vec<Value<'_>>> {
     Ok(args![
@@ -87,6 +122,7 @@ pub fn update_run_values(run: &RunRecord, reopen: bool) -> Result<Vec<Value<'_>>
         run.end,
         json_optional(&run.stop)?,
         &run.note,
+        run.backfill,
         i64::from(reopen),
     ])
 }
@@ -95,7 +131,10 @@ pub const INSTANCE_COLUMNS: &str = "task, map_index, state, wake_at, attempt, ma
      ended, exit, message, outputs, item, followed, stop";
 
 pub fn instance(row: &Row) -> Result<InstanceRecord> {
-    let row = &mut row.fields();
+    instance_fields(&mut row.fields())
+}
+
+fn instance_fields(row: &mut Fields<'_>) -> Result<InstanceRecord> {
     Ok(InstanceRecord {
         task: row.parse()?,
         map_index: row.int()?,
@@ -194,9 +233,11 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
 
 pub const AUDIT_COLUMNS: &str = "at, who, event, workflow, run, task, detail";
 
-pub fn audit(row: &Row) -> Result<AuditEntry> {
+/// `id`, then [`AUDIT_COLUMNS`].
+pub fn audit(row: &Row) -> Result<AuditRow> {
     let row = &mut row.fields();
-    Ok(AuditEntry {
+    let id = row.take()?;
+    let entry = AuditEntry {
         at: row.time()?,
         who: row.take()?,
         event: row.take()?,
@@ -204,7 +245,8 @@ pub fn audit(row: &Row) -> Result<AuditEntry> {
         run: row.parse_optional()?,
         task: row.parse_optional()?,
         detail: row.json_optional()?.unwrap_or_default(),
-    })
+    };
+    Ok(AuditRow { id, entry })
 }
 
 /// [`AUDIT_COLUMNS`].

@@ -1,10 +1,11 @@
 //! Variables, pools, the audit log and the server's own settings.
 
+use pitcrew_core::id::WorkflowId;
 use sqlx::AssertSqlSafe;
 
 use super::db::{Row, Tx, args};
-use super::lists::Where;
-use super::{Sql, commit, rows};
+use super::lists::{Listing, Where};
+use super::{Sql, across, commit, rows};
 use crate::error::Result;
 use crate::types::*;
 
@@ -24,6 +25,9 @@ fn pool(row: &Row) -> Result<Pool> {
     let mut row = row.fields();
     Ok(Pool { name: row.take()?, slots: row.int()?, description: row.take()? })
 }
+
+/// With the number that [`rows::audit`] reads first.
+const AUDIT_COLUMNS: &str = "id, at, who, event, workflow, run, task, detail";
 
 impl Sql {
     pub async fn variable(&self, key: &str) -> Result<Option<Variable>> {
@@ -51,7 +55,7 @@ impl Sql {
     }
 
     /// Deletes one row, with an audit entry if it was there.
-    async fn delete_named(&self, sql: &'static str, name: &str, audit: AuditEntry) -> Result<bool> {
+    pub(super) async fn delete_named(&self, sql: &'static str, name: &str, audit: AuditEntry) -> Result<bool> {
         let mut tx = self.db.begin().await?;
         let existed = tx.execute(sql, args![name]).await? > 0;
         if existed {
@@ -90,23 +94,47 @@ impl Sql {
         tx.commit().await
     }
 
-    pub async fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditEntry>> {
+    pub async fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditRow>> {
         let mut kept = Where::default();
         if let Some(workflow) = &filter.workflow {
             kept.and("workflow = ?", workflow.as_str());
         }
+        kept.any_of("workflow", filter.among.iter().map(WorkflowId::as_str));
         if let Some(run) = &filter.run {
             kept.and("run = ?", run.as_str());
         }
         if let Some(event) = &filter.event {
             kept.and("event = ?", event);
         }
-        let (limit, args) = kept.paged(paging);
-        let (columns, text) = (rows::AUDIT_COLUMNS, kept.text());
-        let sql = format!("SELECT {columns} FROM audit{text} ORDER BY id DESC{limit}");
-        let found = self.db.read(AssertSqlSafe(sql), args).await?;
-        let total = self.count(format!("SELECT count(*) FROM audit{text}"), kept.args()).await?;
-        Ok(Page { rows: found.iter().map(rows::audit).collect::<Result<_>>()?, total })
+        if let Some(who) = &filter.who {
+            kept.and("who = ?", who);
+        }
+        kept.between("at", filter.at);
+        // There are few different events, so a prefix is a list of them.
+        let mut events = Vec::new();
+        if let Some(prefix) = &filter.event_prefix {
+            events = self.audit_events().await?;
+            events.retain(|event| event.starts_with(prefix));
+            if events.is_empty() {
+                return Ok(Page { rows: Vec::new(), total: 0 });
+            }
+        }
+        let any = ("event", events.iter().map(String::as_str).collect());
+        let columns = AUDIT_COLUMNS;
+        let listing = Listing { from: "audit", link: "", columns, kept, any, order: "id DESC" };
+        let (page, args) = listing.page(paging);
+        let rows = self.all(page, args, rows::audit).await?;
+        let (from, args) = listing.everything();
+        let counted = self.count_capped(&from, args).await?;
+        Ok(Page::capped(rows, counted, paging))
+    }
+
+    pub async fn audit_entry(&self, id: i64) -> Result<Option<AuditRow>> {
+        self.one(format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE id = $1"), args![id], rows::audit).await
+    }
+
+    pub async fn audit_events(&self) -> Result<Vec<String>> {
+        self.all(across::AUDIT_EVENTS.to_owned(), args![], across::text).await
     }
 
     pub async fn setting(&self, key: &str) -> Result<Option<String>> {

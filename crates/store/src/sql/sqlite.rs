@@ -283,6 +283,7 @@ mod tests {
             queued_at: jiff::Timestamp::UNIX_EPOCH,
             triggered_by: String::new(),
             note: String::new(),
+            backfill: None,
             audit: Vec::new(),
         };
         let key = sql.create_run(new, Some(&owner)).await.unwrap().into_run().key;

@@ -7,7 +7,7 @@ use pitcrew_core::id::WorkflowId;
 use sqlx::AssertSqlSafe;
 
 use super::db::{Value, args};
-use super::lists::{LIST, Where, in_list};
+use super::lists::{LIST, Where, containing, in_list};
 use super::{Sql, commit, rows};
 use crate::error::{Result, StoreError};
 use crate::types::*;
@@ -60,8 +60,7 @@ impl Sql {
     pub async fn workflows(&self, filter: &WorkflowFilter, paging: Paging) -> Result<Page<WorkflowRow>> {
         let mut kept = Where::default();
         if let Some(part) = &filter.contains {
-            let part = part.to_ascii_lowercase().replace('\\', r"\\").replace('%', r"\%").replace('_', r"\_");
-            kept.and(r"lower(id) LIKE ? ESCAPE '\'", format!("%{part}%"));
+            kept.and(r"lower(id) LIKE ? ESCAPE '\'", containing(part));
         }
         for tag in &filter.tags {
             kept.and("EXISTS (SELECT 1 FROM workflow_tags WHERE workflow = id AND tag = ?)", tag);

@@ -212,7 +212,7 @@ fn call(random: &mut Random, runs: usize) -> Call {
             let states = (0..random.below(3)).map(|_| random.of(&[RunState::Queued, RunState::Success])).collect();
             let workflow = random.of(&[None, Some(workflow("alpha"))]);
             let run_type = random.of(&[None, Some(RunType::Backfill)]);
-            Call::Runs(RunFilter { workflow, states, run_type, order }, paging(random))
+            Call::Runs(RunFilter { workflow, states, run_type, order, ..RunFilter::default() }, paging(random))
         }
         91..96 => {
             let states = (0..random.below(4)).map(|_| random.of(&states()).name()).collect();
@@ -365,7 +365,8 @@ async fn everything(side: &Side) -> Vec<String> {
     lines.push(format!("{:?}", store.run_counts().await.unwrap()));
     lines.push(format!("{:?}", store.variables(Paging::ALL).await.unwrap()));
     lines.push(format!("{:?}", store.pools().await.unwrap()));
-    lines.push(format!("{:?}", store.audit(&AuditFilter::default(), Paging::ALL).await.unwrap()));
+    let audit = store.audit(&AuditFilter::default(), Paging::ALL).await.unwrap();
+    lines.extend(audit.rows.iter().map(|row| format!("{:?}", row.entry)));
     lines.push(format!("{:?}", store.setting("s").await.unwrap()));
     lines
 }

@@ -38,6 +38,7 @@ pub fn run(of: &str, id: &str) -> NewRun {
         queued_at: at(0),
         triggered_by: "test".to_owned(),
         note: String::new(),
+        backfill: None,
         audit: Vec::new(),
     }
 }

@@ -1,6 +1,9 @@
 //! What every store does. The parts use workflows of their own, so they run one after the other on one store.
 
+mod across;
+mod outbox;
 pub mod ownership;
+mod people;
 mod runs;
 mod settings;
 mod workflows;
@@ -14,6 +17,8 @@ pub async fn exercise(store: &Store) {
     settings::variables_are_set_described_and_deleted_with_an_audit_entry(store).await;
     settings::pools_change_but_the_default_one_stays(store).await;
     settings::a_setting_is_kept_and_made_once(store).await;
+    people::users_sign_in_and_go_with_their_tokens(store).await;
+    people::connections_are_kept_as_given(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
     workflows::file_errors_come_and_go(store).await;
@@ -31,6 +36,10 @@ pub async fn exercise(store: &Store) {
     ownership::runs_of_the_dead_are_claimed_and_of_the_living_not(store).await;
     ownership::one_owner_leads(store).await;
     ownership::a_change_wakes_those_who_wait(store).await;
+    outbox::notices_are_sent_once_and_tried_again(store).await;
+    outbox::a_backfill_is_paused_cancelled_and_completed(store).await;
+    across::many_runs_are_asked_at_once(store).await;
+    across::the_audit_log_is_searched(store).await;
     runs::retention_removes_what_is_old_and_reports_it_until_told(store).await;
 }
 

@@ -45,7 +45,13 @@ pub async fn list(State(site): State<Site>, Path(dag): Path<String>, query: Quer
         "~" => None,
         dag => Some(dags::find(&site, dag).await?.id),
     };
-    let filter = RunFilter { workflow, states: states(&query)?, run_type: run_type(&query)?, order: order(&query)? };
+    let filter = RunFilter {
+        workflow,
+        states: states(&query)?,
+        run_type: run_type(&query)?,
+        order: order(&query)?,
+        ..RunFilter::default()
+    };
     let page = within(&site, &filter, &Ranges::of(&query)?, query.paging()?).await?;
     let mut shaper = Shaper::default();
     let mut runs = Vec::with_capacity(page.rows.len());

@@ -144,6 +144,7 @@ pub async fn retention_removes_what_is_old_and_reports_it_until_told(store: &Sto
     let ids: Vec<_> = removed.runs.iter().filter(|run| run.workflow == workflow("old")).collect();
     assert_eq!((ids.len(), ids[0].key, ids[0].run_id.as_str()), (1, old, "old"));
     assert!(removed.audit > 0, "the entries of earlier tests are older");
+    assert_eq!((removed.notices, removed.backfills), (2, 1), "what is settled or completed, and nothing else");
     assert_eq!(store.version_source(&workflow("old"), "unused").await.unwrap(), None);
     for version in ["used", "current"] {
         assert!(store.version_source(&workflow("old"), version).await.unwrap().is_some(), "{version}");

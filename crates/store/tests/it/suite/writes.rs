@@ -14,7 +14,7 @@ pub async fn owned(store: &Store, owner: &Owner, of: &str, id: &str) -> RunRecor
     store.create_run(run(of, id), Some(owner)).await.unwrap().into_run()
 }
 
-async fn committed(store: &Store, owner: &Owner, commit: RunCommit) {
+pub async fn committed(store: &Store, owner: &Owner, commit: RunCommit) {
     assert_eq!(store.commit(owner, vec![commit]).await.unwrap().lost, []);
 }
 
