@@ -170,6 +170,13 @@ impl Admission {
         (self.gpus.values().flatten().count(), self.gpus.len())
     }
 
+    /// Who stands in line, the best first, `limit` at most; and how many there are.
+    pub fn in_line(&self, limit: usize) -> (Vec<Holder>, usize) {
+        let mut best: Vec<Rank> = self.lines.values().flat_map(|ranks| ranks.iter().take(limit).copied()).collect();
+        best.sort_unstable();
+        (best.into_iter().take(limit).map(|(_, holder)| holder).collect(), self.candidates.len())
+    }
+
     pub fn live(&self) -> usize {
         self.held.len()
     }

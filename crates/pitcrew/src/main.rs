@@ -11,6 +11,7 @@ mod folder;
 mod metrics;
 mod paths;
 mod scheduler;
+mod sensitive;
 mod server;
 mod vault;
 

@@ -38,6 +38,10 @@ impl Waiting {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn slots(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.0.iter().flat_map(|((_, task), set)| set.iter().map(|index| Slot { task: *task, index: *index }))
+    }
 }
 
 /// What holds a scheduled instance back inside its run.
@@ -52,6 +56,11 @@ pub enum Held {
 }
 
 impl Run {
+    /// Instances that are ready but held back by a limit of the run, the best first.
+    pub fn held_back(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.waiting.slots()
+    }
+
     /// The limit that stands against offering this instance now.
     pub(crate) fn held(&self, slot: Slot) -> Option<Held> {
         if let Some(max) = self.workflow.max_active_tasks

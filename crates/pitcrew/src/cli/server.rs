@@ -90,8 +90,8 @@ impl Serving {
         let app = session.app.clone();
         let hosts = std::env::var(HOSTS).unwrap_or_default();
         let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
-        let metrics_open = context.settings.metrics_open();
-        let options = ServeOptions { listen: listener.local_addr()?, auth, hosts, metrics_open };
+        let (metrics_open, settings) = (context.settings.metrics_open(), context.settings.clone());
+        let options = ServeOptions { listen: listener.local_addr()?, auth, hosts, metrics_open, settings };
         let server = Server::new(app.clone(), listener, options).await.map_err(refused)?;
         let mut tasks = vec![tokio::spawn(schedules::run(app.clone(), owner))];
         if let Some(folder) = workflows {

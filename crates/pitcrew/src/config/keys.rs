@@ -14,6 +14,10 @@ pub enum Kind {
     /// A whole number of days; 0 keeps everything.
     Days,
     Flag,
+    /// A whole number of percent.
+    Percent,
+    /// A span of time such as `90s`, `30m` or `1h 30m`.
+    Span,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
     Filter,
 }
@@ -44,8 +48,39 @@ pub const RETENTION: Key =
     key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
 pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
 
+pub const TARGET_GPU_USE: Key = key(
+    "target_gpu_use",
+    "PITCREW_TARGET_GPU_USE",
+    Kind::Percent,
+    "how busy GPUs should be while tasks hold them, in percent",
+);
+pub const TARGET_SUCCESS: Key =
+    key("target_success", "PITCREW_TARGET_SUCCESS", Kind::Percent, "how many runs should succeed, in percent");
+pub const TARGET_DURATION: Key =
+    key("target_duration", "PITCREW_TARGET_DURATION", Kind::Span, "how long a run should take at most, on average");
+pub const TARGET_RECOVERY: Key = key(
+    "target_recovery",
+    "PITCREW_TARGET_RECOVERY",
+    Kind::Span,
+    "how soon a workflow that failed should succeed again, on average",
+);
+
 /// All of them, in the order in which they are shown.
-pub const ALL: [Key; 9] = [DATA_DIR, STORE, WORKFLOWS, LISTEN, AUTH, METRICS_OPEN, PARALLELISM, RETENTION, LOG];
+pub const ALL: [Key; 13] = [
+    DATA_DIR,
+    STORE,
+    WORKFLOWS,
+    LISTEN,
+    AUTH,
+    METRICS_OPEN,
+    PARALLELISM,
+    RETENTION,
+    LOG,
+    TARGET_GPU_USE,
+    TARGET_SUCCESS,
+    TARGET_DURATION,
+    TARGET_RECOVERY,
+];
 
 pub fn find(name: &str) -> Option<Key> {
     ALL.into_iter().find(|key| key.name == name)
@@ -73,6 +108,14 @@ impl Kind {
             Kind::Days => match text.parse::<u32>() {
                 Ok(..=36_500) => Ok(()),
                 _ => wrong("a number of days from 0 to 36500"),
+            },
+            Kind::Percent => match text.parse::<u32>() {
+                Ok(..=100) => Ok(()),
+                _ => wrong("a whole number from 0 to 100"),
+            },
+            Kind::Span => match text.parse::<jiff::SignedDuration>() {
+                Ok(span) if span.is_positive() => Ok(()),
+                _ => wrong("a span of time such as `90s`, `30m` or `1h 30m`"),
             },
             Kind::Flag => match text {
                 "true" | "false" => Ok(()),

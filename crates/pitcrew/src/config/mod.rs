@@ -11,6 +11,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use jiff::SignedDuration;
 use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
 
@@ -42,6 +43,25 @@ pub struct Setting {
     pub key: Key,
     pub text: String,
     pub origin: Origin,
+}
+
+impl Setting {
+    pub fn is_default(&self) -> bool {
+        self.origin == Origin::Default
+    }
+}
+
+/// What the service figures should reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Targets {
+    /// At least, from 0 to 1.
+    pub gpu_use: f64,
+    /// At least, from 0 to 1.
+    pub success: f64,
+    /// At most.
+    pub duration: SignedDuration,
+    /// At most.
+    pub recovery: SignedDuration,
 }
 
 /// Why there are no settings.
@@ -197,6 +217,18 @@ impl Settings {
         self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
     }
 
+    /// What the service figures are held against.
+    pub fn targets(&self) -> Targets {
+        let percent = |key| self.text(key).parse().unwrap_or(0.0) / 100.0;
+        let span = |key| self.text(key).parse().unwrap_or_default();
+        Targets {
+            gpu_use: percent(keys::TARGET_GPU_USE),
+            success: percent(keys::TARGET_SUCCESS),
+            duration: span(keys::TARGET_DURATION),
+            recovery: span(keys::TARGET_RECOVERY),
+        }
+    }
+
     /// The filter for messages, if one was asked for.
     pub fn log(&self) -> Option<&str> {
         Some(self.text(keys::LOG)).filter(|text| !text.is_empty())
@@ -219,6 +251,10 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::AUTH => "true".to_owned(),
         keys::METRICS_OPEN => "false".to_owned(),
         keys::RETENTION => "90".to_owned(),
+        keys::TARGET_GPU_USE => "70".to_owned(),
+        keys::TARGET_SUCCESS => "95".to_owned(),
+        keys::TARGET_DURATION => "30m".to_owned(),
+        keys::TARGET_RECOVERY => "1h".to_owned(),
         _ => String::new(),
     }
 }

@@ -49,6 +49,7 @@ impl Core {
                 });
                 let _ = reply.send(snapshot);
             }
+            Ask::Queue { limit, reply } => drop(reply.send(self.queue(limit))),
             Ask::Observed(observed) => self.observed(observed),
             Ask::Shutdown { .. } => unreachable!("handled by the turn"),
         }

@@ -15,6 +15,7 @@ mod measure;
 mod outputs;
 mod past;
 mod perform;
+mod queue;
 pub mod schedules;
 mod settings;
 
@@ -26,6 +27,8 @@ use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::{ClaimFilter, Owner, Store};
 use tokio::sync::{broadcast, mpsc, oneshot};
+
+pub use queue::{Queue, Waiting};
 
 use crate::catalog::Catalog;
 use crate::metrics::{Figures, Metrics};
@@ -155,6 +158,10 @@ enum Ask {
     Figures {
         reply: oneshot::Sender<Figures>,
     },
+    Queue {
+        limit: usize,
+        reply: oneshot::Sender<Queue>,
+    },
     /// A look at the backend, or a start of an attempt, came back.
     Observed(launch::Observed),
     Shutdown {
@@ -244,6 +251,11 @@ impl Scheduler {
     /// What the scheduler holds now; `None` when it is shutting down.
     pub async fn figures(&self) -> Option<Figures> {
         self.ask(|reply| Ask::Figures { reply }).await.ok()
+    }
+
+    /// What waits for its turn and what is in use, the best `limit` of the waiting; empty while it shuts down.
+    pub async fn queue(&self, limit: usize) -> Queue {
+        self.ask(|reply| Ask::Queue { limit, reply }).await.unwrap_or_default()
     }
 
     /// Writes what is pending and ends; attempts go on without it.

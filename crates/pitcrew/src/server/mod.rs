@@ -39,6 +39,7 @@ use error::ApiError;
 use routes::{Access, Routes};
 
 use crate::app::App;
+use crate::config::Settings;
 use crate::{clock, metrics};
 
 /// The largest body of a request, in bytes.
@@ -58,6 +59,8 @@ pub struct ServeOptions {
     pub hosts: Vec<String>,
     /// Whether `/metrics` answers without a token.
     pub metrics_open: bool,
+    /// What the server was started with, to be shown.
+    pub settings: Settings,
 }
 
 /// What every handler gets. Cheap to clone.
@@ -68,6 +71,7 @@ pub(crate) struct Site {
     listen: SocketAddr,
     hosts: Arc<[String]>,
     metrics_open: bool,
+    settings: Arc<Settings>,
     /// Live pages end when the server does.
     closing: CancellationToken,
 }
@@ -108,8 +112,9 @@ impl Server {
     /// Makes the server, on an address that was bound before.
     pub async fn new(app: App, listener: TcpListener, options: ServeOptions) -> anyhow::Result<Server> {
         let (auth, fresh_password) = Auth::open(&app.store, &options.auth, options.listen).await?;
-        let ServeOptions { listen, hosts, metrics_open, .. } = options;
-        let site = Site { app, auth, listen, hosts: hosts.into(), metrics_open, closing: CancellationToken::new() };
+        let ServeOptions { listen, hosts, metrics_open, settings, .. } = options;
+        let (hosts, settings, closing) = (hosts.into(), Arc::new(settings), CancellationToken::new());
+        let site = Site { app, auth, listen, hosts, metrics_open, settings, closing };
         Ok(Server { site, listener, fresh_password })
     }
 

@@ -26,6 +26,7 @@ use super::auth::{Auth, Role, Use, User};
 use super::{AuthConfig, LINK, Site, router};
 use crate::app::{App, Trigger};
 use crate::catalog::{self, Catalog};
+use crate::config::{Overrides, Settings};
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Scheduler};
@@ -101,8 +102,9 @@ impl Rig {
         let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
         let token = auth.issue(&User::new("admin", Role::Admin), Use::Api, LINK, clock::now());
         let hosts = Arc::new([]);
-        let site =
-            Site { app: app.clone(), auth, listen, hosts, metrics_open: false, closing: CancellationToken::new() };
+        let settings = Settings::read(&Overrides::default(), &|_| None).unwrap().into();
+        let closing = CancellationToken::new();
+        let site = Site { app: app.clone(), auth, listen, hosts, metrics_open: false, settings, closing };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }
 

@@ -18,9 +18,9 @@ use crate::server::view::find_run;
 #[derive(Deserialize)]
 pub struct Pause {
     paused: bool,
-    /// Pressed on the overview.
+    /// Pressed on the list of workflows.
     #[serde(default)]
-    overview: bool,
+    list: bool,
 }
 
 pub async fn pause(
@@ -31,7 +31,7 @@ pub async fn pause(
 ) -> PageResult<Redirect> {
     let row = dags::find(&site, &workflow).await?;
     dags::pause(&site, &row, wish.paused, &user).await?;
-    Ok(Redirect::to(&if wish.overview { "/workflows".to_owned() } else { links::workflow(&row.id) }))
+    Ok(Redirect::to(&if wish.list { "/workflows".to_owned() } else { links::workflow(&row.id) }))
 }
 
 type RunPath = Path<(String, String)>;

@@ -20,8 +20,11 @@ struct Asset {
 }
 
 macro_rules! asset {
-    ($name:literal, $content_type:literal, $prefix:expr) => {{
-        const TEXT: &str = include_str!(concat!("../../../assets/", $name));
+    ($name:literal, $content_type:literal, $prefix:expr) => {
+        asset!($name, $content_type, $prefix, include_str!(concat!("../../../assets/", $name)))
+    };
+    ($name:literal, $content_type:literal, $prefix:expr, $text:expr) => {{
+        const TEXT: &str = $text;
         const PREFIX: &str = $prefix;
         Asset {
             name: $name,
@@ -39,7 +42,12 @@ macro_rules! asset {
 }
 
 static ASSETS: [Asset; 3] = [
-    asset!("pitcrew.css", "text/css; charset=utf-8", pitcrew_lang::graph::svg::STYLE),
+    asset!(
+        "pitcrew.css",
+        "text/css; charset=utf-8",
+        pitcrew_lang::graph::svg::STYLE,
+        concat!(include_str!("../../../assets/pitcrew.css"), include_str!("../../../assets/admin.css"))
+    ),
     asset!("live.js", "text/javascript; charset=utf-8", ""),
     asset!("favicon.svg", "image/svg+xml", ""),
 ];

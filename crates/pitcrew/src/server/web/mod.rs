@@ -4,10 +4,12 @@
 //! rendered into the page at first and sent again when they change.
 
 mod actions;
+mod admin;
 mod ansi;
 mod assets;
 mod field;
 mod fmt;
+mod form;
 mod gantt;
 mod graph;
 mod log;
@@ -20,6 +22,7 @@ mod runs;
 mod task;
 mod trigger;
 mod workflow;
+mod workflows;
 
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
@@ -41,8 +44,9 @@ pub fn routes() -> Routes {
         .get("/assets/{name}", Open, assets::serve)
         .get("/favicon.ico", Open, assets::favicon)
         .get("/", Role(Viewer), overview::page)
-        .get("/workflows", Role(Viewer), overview::page)
         .get("/live/overview", Role(Viewer), overview::live)
+        .get("/workflows", Role(Viewer), workflows::page)
+        .get("/live/workflows", Role(Viewer), workflows::live)
         .get("/runs", Role(Viewer), runs::page)
         .get("/runs/{run_key}", Role(Viewer), run::short)
         .get("/live/runs", Role(Viewer), runs::live)
@@ -62,6 +66,7 @@ pub fn routes() -> Routes {
         .get("/live/tasks/{run_key}/{task}/{map_index}", Role(Viewer), task::live)
         .get("/live/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::live)
         .get("/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::download)
+        .merge(admin::routes())
 }
 
 /// What is asked for is not there; the API says so in JSON, the pages in a page.

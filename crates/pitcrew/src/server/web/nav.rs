@@ -22,12 +22,19 @@ const fn entry(section: &'static str, name: &'static str, href: &'static str, ke
 
 /// Always in sight.
 pub const MAIN: &[Entry] = &[
+    entry("overview", "Overview", "/", "o", Role::Viewer),
     entry("workflows", "Workflows", "/workflows", "w", Role::Viewer),
     entry("runs", "Runs", "/runs", "r", Role::Viewer),
+    entry("fleet", "Fleet", "/fleet", "f", Role::Viewer),
 ];
 
 /// Behind the menu for administration.
-pub const ADMIN: &[Entry] = &[];
+pub const ADMIN: &[Entry] = &[
+    entry("incidents", "Incidents", "/incidents", "i", Role::Viewer),
+    entry("variables", "Variables", "/variables", "v", Role::Viewer),
+    entry("pools", "Pools", "/pools", "p", Role::Viewer),
+    entry("settings", "Settings", "/settings", "s", Role::Admin),
+];
 
 /// The entries that a role may open.
 pub fn seen_by(entries: &'static [Entry], role: Role) -> Vec<&'static Entry> {

@@ -1,162 +1,182 @@
-//! The first page: every workflow with its last runs, and what is wrong with the files.
+//! The first page: what runs, what waits and why, what failed lately, how well it goes, and what comes next.
 
 use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
-use pitcrew_store::{FileError, WorkflowFilter, WorkflowRow};
+use pitcrew_core::state::RunState;
+use pitcrew_core::{RunKey, TaskId};
+use pitcrew_store::{InstanceFilter, Paging, RunFilter, WorkflowFilter, WorkflowRow};
 
 use super::fmt;
 use super::page::{PageResult, Shell, html, render};
-use super::paging::{Pager, rows_of};
+use super::runs::{Share, shares};
+use super::workflows;
+use crate::scheduler::{Queue, Waiting};
 use crate::server::Site;
-use crate::server::auth::User;
+use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
-use crate::server::input::Query;
 use crate::server::links;
 use crate::server::live::{Look, Part, Watch, follow};
-use crate::server::view::newest_runs;
 
-/// Workflows on one page.
-const PAGE: u32 = 100;
-/// Last runs shown of each.
-const RUNS: u32 = 14;
+/// Rows of each list; the rest is a link away.
+const SHOWN: u32 = 8;
 
-/// What the address asks for.
-#[derive(Clone, Default)]
-struct Wish {
-    search: String,
-    tag: String,
-    /// `paused`, `active`, or all.
-    show: String,
-    page: u64,
-}
-
-impl Wish {
-    fn of(query: &Query) -> ApiResult<Wish> {
-        let text = |key| query.text(key).unwrap_or_default().to_owned();
-        Ok(Wish { search: text("q"), tag: text("tag"), show: text("show"), page: query.number("page")?.unwrap_or(1) })
-    }
-
-    fn filter(&self) -> WorkflowFilter {
-        WorkflowFilter {
-            contains: (!self.search.is_empty()).then(|| self.search.clone()),
-            tags: if self.tag.is_empty() { Vec::new() } else { vec![self.tag.clone()] },
-            paused: match self.show.as_str() {
-                "paused" => Some(true),
-                "active" => Some(false),
-                _ => None,
-            },
-            active: Some(true),
-        }
-    }
-
-    fn is_narrow(&self) -> bool {
-        !self.search.is_empty() || !self.tag.is_empty() || !self.show.is_empty()
-    }
-}
-
-/// A run as a square.
-pub struct Square {
-    pub state: &'static str,
-    pub href: String,
-    pub label: String,
-}
-
-impl Square {
-    pub fn of(run: &RunRecord) -> Square {
-        let state = run.state.name();
-        let took = match (run.start, run.end) {
-            (Some(start), Some(end)) => format!(" in {}", fmt::duration(end.duration_since(start))),
-            _ => String::new(),
-        };
-        let label = format!("{} {}{took}", run.run_id, fmt::words(state));
-        Square { state, href: links::run(&run.workflow, &run.run_id), label }
-    }
-}
-
-struct Row {
+struct Running {
+    run: RunRecord,
     href: String,
+    bar: Vec<Share>,
+}
+
+/// Who waits: a run or an instance.
+struct Waits {
+    item: Waiting,
+    href: String,
+    name: String,
+}
+
+struct Failed {
+    run: RunRecord,
+    href: String,
+    /// The task that failed: its name, its page, and the last line of what it said.
+    task: Option<(String, String, String)>,
+}
+
+struct Next {
     row: WorkflowRow,
-    /// The oldest first.
-    squares: Vec<Square>,
-    last: Option<RunRecord>,
-    next: Option<Timestamp>,
+    href: String,
+    at: Timestamp,
 }
 
 #[derive(Template)]
 #[template(path = "overview.html")]
 struct OverviewPage {
     shell: Shell,
-    wish: Wish,
-    tags: Vec<String>,
     errors: String,
-    list: String,
+    now: String,
+    failed: String,
+    next: String,
 }
 
 #[derive(Template)]
-#[template(path = "overview_list.html")]
-struct List {
-    rows: Vec<Row>,
-    pager: Pager,
-    is_narrow: bool,
+#[template(path = "overview_now.html")]
+struct NowPart {
+    running: Vec<Running>,
+    more_running: bool,
+    queue: Queue,
+    waiting: Vec<Waits>,
 }
 
 #[derive(Template)]
-#[template(path = "file_errors.html")]
-struct Errors {
-    errors: Vec<FileError>,
+#[template(path = "overview_failed.html")]
+struct FailedPart {
+    failed: Vec<Failed>,
+    any_runs: bool,
+    /// May the reader retry?
+    is_user: bool,
 }
 
-pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
-    let wish = Wish::of(&query)?;
-    let address = format!(
-        "/live/overview?q={}&tag={}&show={}&page={}",
-        links::encode(&wish.search),
-        links::encode(&wish.tag),
-        links::encode(&wish.show),
-        wish.page
-    );
-    let shell = Shell::new(&site, &user, "Workflows").section("workflows").live(address);
-    let (errors, list) = (errors(&site).await?, list(&site, &wish).await?);
-    let tags = site.app.store.tags().await?;
-    Ok(html(OverviewPage { shell, wish, tags, errors, list }))
+#[derive(Template)]
+#[template(path = "overview_next.html")]
+struct NextPart {
+    next: Vec<Next>,
 }
 
-async fn errors(site: &Site) -> ApiResult<String> {
-    Ok(render(Errors { errors: site.app.store.file_errors().await? }))
+async fn newest(site: &Site, state: RunState, limit: u32) -> ApiResult<Vec<RunRecord>> {
+    let filter = RunFilter { states: vec![state], ..RunFilter::default() };
+    Ok(site.app.store.runs(&filter, Paging::first(limit)).await?.rows)
 }
 
-async fn list(site: &Site, wish: &Wish) -> ApiResult<String> {
-    let page = site.app.store.workflows(&wish.filter(), rows_of(wish.page, PAGE)).await?;
-    let keep = [("q", wish.search.as_str()), ("tag", &wish.tag), ("show", &wish.show)];
-    let pager = Pager::new("/workflows", &keep, wish.page, PAGE, page.total);
-    let mut rows = Vec::with_capacity(page.rows.len());
-    for row in page.rows {
-        let runs = newest_runs(&site.app, &row.id, RUNS).await?;
-        rows.push(Row {
-            href: links::workflow(&row.id),
-            squares: runs.rows.iter().rev().map(Square::of).collect(),
-            last: runs.rows.into_iter().next(),
-            next: row.next_run.filter(|_| !row.is_paused),
-            row,
-        });
+fn waits(item: Waiting) -> Waits {
+    let (workflow, run) = (&item.workflow, &item.run_id);
+    match &item.instance {
+        Some((task, index)) => {
+            let (href, name) =
+                (links::task(workflow, run, task, *index), format!("{workflow} / {}", named(task, *index)));
+            Waits { href, name, item }
+        }
+        None => Waits { href: links::run(workflow, run), name: workflow.to_string(), item },
     }
-    Ok(render(List { rows, pager, is_narrow: wish.is_narrow() }))
 }
 
-pub async fn live(State(site): State<Site>, query: Query) -> PageResult<Response> {
-    let wish = Wish::of(&query)?;
+/// `task`, or `task[3]`.
+fn named(task: &TaskId, map_index: i32) -> String {
+    if map_index < 0 { task.to_string() } else { format!("{task}[{map_index}]") }
+}
+
+async fn now_part(site: &Site) -> ApiResult<String> {
+    let mut runs = newest(site, RunState::Running, SHOWN + 1).await?;
+    let more_running = runs.len() > SHOWN as usize;
+    runs.truncate(SHOWN as usize);
+    let keys: Vec<RunKey> = runs.iter().map(|run| run.key).collect();
+    let mut counts = site.app.store.state_counts(&keys).await?;
+    let row = |run: RunRecord| Running {
+        href: links::run(&run.workflow, &run.run_id),
+
+        bar: shares(&counts.remove(&run.key).unwrap_or_default()),
+        run,
+    };
+    let running = runs.into_iter().map(row).collect();
+    let mut queue = site.app.scheduler.queue(SHOWN as usize).await;
+    let waiting = std::mem::take(&mut queue.waiting).into_iter().map(waits).collect();
+    Ok(render(NowPart { running, more_running, queue, waiting }))
+}
+
+async fn failed_part(site: &Site, is_user: bool) -> ApiResult<String> {
+    let mut failed = Vec::new();
+    for run in newest(site, RunState::Failed, SHOWN).await? {
+        let bad = InstanceFilter { states: vec!["failed"], task: None };
+        let task = site.app.store.instances(run.key, &bad, Paging::first(1)).await?.rows.pop();
+        let task = task.map(|row| {
+            let name = named(&row.task, row.map_index);
+            let href = links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
+            let last = row.message.trim_end().lines().last().unwrap_or_default().to_owned();
+            (name, href, last)
+        });
+        let href = links::run(&run.workflow, &run.run_id);
+        failed.push(Failed { run, href, task });
+    }
+    let any_runs =
+        !failed.is_empty() || !site.app.store.runs(&RunFilter::default(), Paging::first(1)).await?.rows.is_empty();
+    Ok(render(FailedPart { failed, any_runs, is_user }))
+}
+
+async fn next_part(site: &Site) -> ApiResult<String> {
+    let filter = WorkflowFilter { paused: Some(false), active: Some(true), ..WorkflowFilter::default() };
+    let rows = site.app.store.workflows(&filter, Paging::ALL).await?.rows;
+    let next = |row: WorkflowRow| Some(Next { at: row.next_run?, href: links::workflow(&row.id), row });
+    let mut next: Vec<Next> = rows.into_iter().filter_map(next).collect();
+    next.sort_by(|a, b| (a.at, &a.row.id).cmp(&(b.at, &b.row.id)));
+    next.truncate(SHOWN as usize);
+    Ok(render(NextPart { next }))
+}
+
+pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
+    let shell = Shell::new(&site, &user, "Overview").section("overview").live("/live/overview".to_owned());
+    let errors = workflows::errors(&site).await?;
+    let (now, failed, next) =
+        (now_part(&site).await?, failed_part(&site, shell.is_user()).await?, next_part(&site).await?);
+    Ok(html(OverviewPage { shell, errors, now, failed, next }))
+}
+
+async fn look(site: &Site, is_user: bool) -> ApiResult<Look> {
+    let parts = vec![
+        Part { id: "file-errors", html: workflows::errors(site).await? },
+        Part { id: "now", html: now_part(site).await? },
+        Part { id: "failed", html: failed_part(site, is_user).await? },
+        Part { id: "next", html: next_part(site).await? },
+    ];
+    Ok(Look { parts, elsewhere: true })
+}
+
+pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
+    let is_user = user.role >= Role::User;
     let watch = Watch::everything(&site.app);
     let looker = site.clone();
     let look = move || {
-        let (site, wish) = (looker.clone(), wish.clone());
-        async move {
-            let list = Part { id: "workflows", html: list(&site, &wish).await.ok()? };
-            let errors = Part { id: "file-errors", html: errors(&site).await.ok()? };
-            Some(Look { parts: vec![errors, list], elsewhere: true })
-        }
+        let site = looker.clone();
+        async move { look(&site, is_user).await.ok() }
     };
     Ok(follow(&site, watch, look).into_response())
 }

@@ -46,6 +46,20 @@ impl Shell {
         Shell { title: title.to_owned(), user: None, role: Role::Viewer, can_log_out: false, section, live }
     }
 
+    /// May the reader start, stop and pause? What one may not do is not shown.
+    pub fn is_user(&self) -> bool {
+        self.role >= Role::User
+    }
+
+    /// May the reader change variables, connections and pools?
+    pub fn is_op(&self) -> bool {
+        self.role >= Role::Op
+    }
+
+    pub fn is_admin(&self) -> bool {
+        self.role >= Role::Admin
+    }
+
     pub fn section(mut self, section: &'static str) -> Shell {
         self.section = section;
         self

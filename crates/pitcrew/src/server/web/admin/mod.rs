@@ -1,0 +1,49 @@
+//! Pages for those who keep the place in order: variables, pools, the audit log, settings and what else they set.
+//!
+//! Each is a list with forms beside it. A form that was taken leads back to its list; one that was not is shown again.
+
+mod fleet;
+mod pools;
+mod settings;
+mod variables;
+
+use jiff::Timestamp;
+use pitcrew_store::AuditEntry;
+use serde_json::Value;
+
+use crate::server::auth::Role::{Admin, Op, Viewer};
+use crate::server::auth::User;
+use crate::server::routes::Access::Role;
+use crate::server::routes::Routes;
+
+pub fn routes() -> Routes {
+    Routes::pages()
+        .get("/variables", Role(Viewer), variables::page)
+        .get("/variables/new", Role(Op), variables::blank)
+        .post("/variables/new", Role(Op), variables::create)
+        .get("/variables/edit", Role(Op), variables::form)
+        .post("/variables/edit", Role(Op), variables::edit)
+        .post("/variables/delete", Role(Op), variables::delete)
+        .get("/variables/import", Role(Op), variables::import_form)
+        .post("/variables/import", Role(Op), variables::import)
+        .get("/variables/export", Role(Viewer), variables::export)
+        .post("/variables/export", Role(Admin), variables::export_all)
+        .get("/pools", Role(Viewer), pools::page)
+        .get("/live/pools", Role(Viewer), pools::live)
+        .get("/pools/new", Role(Op), pools::blank)
+        .post("/pools/new", Role(Op), pools::create)
+        .get("/pools/edit", Role(Op), pools::form)
+        .post("/pools/edit", Role(Op), pools::edit)
+        .post("/pools/delete", Role(Op), pools::delete)
+        .get("/settings", Role(Admin), settings::page)
+        .get("/fleet", Role(Viewer), fleet::page)
+        .get("/live/fleet", Role(Viewer), fleet::live)
+        .get("/incidents", Role(Viewer), fleet::incidents)
+}
+
+/// Who did what on a page.
+fn noted(user: &User, event: &str, detail: Value, now: Timestamp) -> AuditEntry {
+    let mut entry = AuditEntry::new(now, user.name.clone(), event);
+    entry.detail = detail;
+    entry
+}

@@ -1,0 +1,160 @@
+//! Pools: how many slots each has, how many are in use and who waits for one, as it is now.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use pitcrew_store::{DEFAULT_POOL, Pool, StoreError};
+use serde_json::json;
+
+use super::noted;
+use crate::clock;
+use crate::server::Site;
+use crate::server::auth::{Role, User};
+use crate::server::error::ApiResult;
+use crate::server::input::Query;
+use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::web::fmt;
+use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
+use crate::server::web::page::{PageError, PageResult, Shell, html, render};
+
+const LIST: &str = "/pools";
+
+struct Row {
+    pool: Pool,
+    used: u32,
+    waiting: usize,
+    /// Of a bar 100 wide.
+    share: f64,
+    is_default: bool,
+}
+
+#[derive(Template)]
+#[template(path = "admin/pools.html")]
+struct PoolsPage {
+    shell: Shell,
+    list: String,
+}
+
+#[derive(Template)]
+#[template(path = "admin/pools_list.html")]
+struct List {
+    rows: Vec<Row>,
+    is_op: bool,
+}
+
+async fn list(site: &Site, is_op: bool) -> ApiResult<String> {
+    let in_use = site.app.scheduler.queue(0).await.pools;
+    let row = |pool: Pool| {
+        let (used, waiting) = in_use.get(&pool.name).copied().unwrap_or_default();
+        let share = 100.0 * f64::from(used.min(pool.slots)) / f64::from(pool.slots.max(1));
+        Row { used, waiting, share, is_default: pool.name == DEFAULT_POOL, pool }
+    };
+    Ok(render(List { rows: site.app.store.pools().await?.into_iter().map(row).collect(), is_op }))
+}
+
+pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
+    let shell = Shell::new(&site, &user, "Pools").section("pools").live("/live/pools".to_owned());
+    Ok(html(PoolsPage { shell, list: list(&site, user.role >= Role::Op).await? }))
+}
+
+pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
+    let is_op = user.role >= Role::Op;
+    let watch = Watch::everything(&site.app);
+    let looker = site.clone();
+    let look = move || {
+        let site = looker.clone();
+        async move {
+            let html = list(&site, is_op).await.ok()?;
+            Some(Look { parts: vec![Part { id: "pools", html }], elsewhere: true })
+        }
+    };
+    Ok(follow(&site, watch, look).into_response())
+}
+
+fn fields() -> Vec<Field> {
+    vec![
+        Field::text("name", "Name").required().example("license"),
+        Field::new("slots", "Slots", Kind::Number)
+            .required()
+            .hint("tasks of the pool that may run at a time, over all runs; 0 holds all of them"),
+        Field::text("description", "Description"),
+    ]
+}
+
+fn form_page(site: &Site, user: &User, title: &str, action: &str, form: Form, submit: &'static str) -> FormPage {
+    let shell = Shell::new(site, user, title).section("pools");
+    let lead = "A task that names the pool takes slots of it while it runs.";
+    FormPage { shell, above: (LIST, "Pools"), lead, action: action.to_owned(), form, submit, below: String::new() }
+}
+
+pub async fn blank(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
+    Ok(form_page(&site, &user, "New pool", "/pools/new", Form::new(fields()), "Create").response())
+}
+
+pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
+    let mut form = Form::new(fields());
+    form.fill(&typed)?;
+    if !form.is_wrong() && site.app.store.pool(form.text("name")).await?.is_some() {
+        form.wrong("name", "there is a pool of this name already");
+    }
+    save(&site, &user, form, true).await
+}
+
+async fn named(site: &Site, name: &str) -> PageResult<Pool> {
+    let found = site.app.store.pool(name).await?;
+    found.ok_or_else(|| PageError::not_found(format!("There is no pool `{name}`.")))
+}
+
+fn form_of(pool: &Pool) -> Form {
+    let mut fields = fields();
+    let texts = [pool.name.clone(), pool.slots.to_string(), pool.description.clone()];
+    for (field, text) in fields.iter_mut().zip(texts) {
+        field.text = text;
+    }
+    fields[0].fixed = true;
+    Form::new(fields)
+}
+
+pub async fn form(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
+    let pool = named(&site, query.text("name").unwrap_or_default()).await?;
+    Ok(form_page(&site, &user, &pool.name, "/pools/edit", form_of(&pool), "Save").response())
+}
+
+pub async fn edit(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
+    let pool = named(&site, typed.text("name")).await?;
+    let mut form = form_of(&pool);
+    form.fill(&typed)?;
+    save(&site, &user, form, false).await
+}
+
+async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageResult {
+    let slots = form.parse("slots", |text| text.parse::<u32>()).filter(|_| !form.is_wrong());
+    if let Some(slots) = slots {
+        let pool = Pool { name: form.text("name").to_owned(), slots, description: form.text("description").to_owned() };
+        let audit = noted(user, "pool.set", json!({ "name": pool.name, "slots": slots }), clock::now());
+        match site.app.store.put_pool(pool, audit).await {
+            Ok(()) => {
+                site.app.scheduler.look();
+                return Ok(Redirect::to(LIST).into_response());
+            }
+            Err(StoreError::Invalid(why)) => form.wrong("name", why),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let page = match is_new {
+        true => form_page(site, user, "New pool", "/pools/new", form, "Create"),
+        false => form_page(site, user, &form.text("name").to_owned(), "/pools/edit", form, "Save"),
+    };
+    Ok(page.refused())
+}
+
+pub async fn delete(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult<Redirect> {
+    typed.only(&["name"])?;
+    let name = typed.text("name");
+    let audit = noted(&user, "pool.delete", json!({ "name": name }), clock::now());
+    if !site.app.store.delete_pool(name, audit).await? {
+        return Err(PageError::not_found(format!("There is no pool `{name}`.")));
+    }
+    site.app.scheduler.look();
+    Ok(Redirect::to(LIST))
+}

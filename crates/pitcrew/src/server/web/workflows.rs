@@ -1,0 +1,165 @@
+//! Every workflow with its last runs, and what is wrong with the files.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_store::{FileError, WorkflowFilter, WorkflowRow};
+
+use super::fmt;
+use super::page::{PageResult, Shell, html, render};
+use super::paging::{Pager, rows_of};
+use crate::server::Site;
+use crate::server::auth::{Role, User};
+use crate::server::error::ApiResult;
+use crate::server::input::Query;
+use crate::server::links;
+use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::view::newest_runs;
+
+/// Workflows on one page.
+const PAGE: u32 = 200;
+/// Last runs shown of each.
+const RUNS: u32 = 14;
+
+/// What the address asks for.
+#[derive(Clone, Default)]
+struct Wish {
+    search: String,
+    tag: String,
+    /// `paused`, `active`, or all.
+    show: String,
+    page: u64,
+}
+
+impl Wish {
+    fn of(query: &Query) -> ApiResult<Wish> {
+        let text = |key| query.text(key).unwrap_or_default().to_owned();
+        Ok(Wish { search: text("q"), tag: text("tag"), show: text("show"), page: query.number("page")?.unwrap_or(1) })
+    }
+
+    fn filter(&self) -> WorkflowFilter {
+        WorkflowFilter {
+            contains: (!self.search.is_empty()).then(|| self.search.clone()),
+            tags: if self.tag.is_empty() { Vec::new() } else { vec![self.tag.clone()] },
+            paused: match self.show.as_str() {
+                "paused" => Some(true),
+                "active" => Some(false),
+                _ => None,
+            },
+            active: Some(true),
+        }
+    }
+
+    fn is_narrow(&self) -> bool {
+        !self.search.is_empty() || !self.tag.is_empty() || !self.show.is_empty()
+    }
+}
+
+/// A run as a square.
+pub struct Square {
+    pub state: &'static str,
+    pub href: String,
+    pub label: String,
+}
+
+impl Square {
+    pub fn of(run: &RunRecord) -> Square {
+        let state = run.state.name();
+        let took = match (run.start, run.end) {
+            (Some(start), Some(end)) => format!(" in {}", fmt::duration(end.duration_since(start))),
+            _ => String::new(),
+        };
+        let label = format!("{} {}{took}", run.run_id, fmt::words(state));
+        Square { state, href: links::run(&run.workflow, &run.run_id), label }
+    }
+}
+
+struct Row {
+    href: String,
+    row: WorkflowRow,
+    /// The oldest first.
+    squares: Vec<Square>,
+    last: Option<RunRecord>,
+    next: Option<Timestamp>,
+}
+
+#[derive(Template)]
+#[template(path = "workflows.html")]
+struct WorkflowsPage {
+    shell: Shell,
+    wish: Wish,
+    tags: Vec<String>,
+    errors: String,
+    list: String,
+}
+
+#[derive(Template)]
+#[template(path = "workflows_list.html")]
+struct List {
+    rows: Vec<Row>,
+    pager: Pager,
+    is_narrow: bool,
+    /// May the reader pause and start?
+    is_user: bool,
+}
+
+#[derive(Template)]
+#[template(path = "file_errors.html")]
+struct Errors {
+    errors: Vec<FileError>,
+}
+
+pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
+    let wish = Wish::of(&query)?;
+    let address = format!(
+        "/live/workflows?q={}&tag={}&show={}&page={}",
+        links::encode(&wish.search),
+        links::encode(&wish.tag),
+        links::encode(&wish.show),
+        wish.page
+    );
+    let shell = Shell::new(&site, &user, "Workflows").section("workflows").live(address);
+    let (errors, list) = (errors(&site).await?, list(&site, &wish, shell.is_user()).await?);
+    let tags = site.app.store.tags().await?;
+    Ok(html(WorkflowsPage { shell, wish, tags, errors, list }))
+}
+
+pub async fn errors(site: &Site) -> ApiResult<String> {
+    Ok(render(Errors { errors: site.app.store.file_errors().await? }))
+}
+
+async fn list(site: &Site, wish: &Wish, is_user: bool) -> ApiResult<String> {
+    let page = site.app.store.workflows(&wish.filter(), rows_of(wish.page, PAGE)).await?;
+    let keep = [("q", wish.search.as_str()), ("tag", &wish.tag), ("show", &wish.show)];
+    let pager = Pager::new("/workflows", &keep, wish.page, PAGE, page.total);
+    let mut rows = Vec::with_capacity(page.rows.len());
+    for row in page.rows {
+        let runs = newest_runs(&site.app, &row.id, RUNS).await?;
+        rows.push(Row {
+            href: links::workflow(&row.id),
+            squares: runs.rows.iter().rev().map(Square::of).collect(),
+            last: runs.rows.into_iter().next(),
+            next: row.next_run.filter(|_| !row.is_paused),
+            row,
+        });
+    }
+    Ok(render(List { rows, pager, is_narrow: wish.is_narrow(), is_user }))
+}
+
+pub async fn live(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult<Response> {
+    let wish = Wish::of(&query)?;
+    let is_user = user.role >= Role::User;
+    let watch = Watch::everything(&site.app);
+    let looker = site.clone();
+    let look = move || {
+        let (site, wish) = (looker.clone(), wish.clone());
+        async move {
+            let list = Part { id: "workflows", html: list(&site, &wish, is_user).await.ok()? };
+            let errors = Part { id: "file-errors", html: errors(&site).await.ok()? };
+            Some(Look { parts: vec![errors, list], elsewhere: true })
+        }
+    };
+    Ok(follow(&site, watch, look).into_response())
+}
