@@ -1,6 +1,7 @@
 //! The server in one process: a store in memory, the fake backend, and requests without a network.
 
 mod access;
+mod admin;
 mod api;
 mod metrics;
 mod pages;

@@ -34,7 +34,8 @@ async fn every_page_is_there_and_escapes_what_it_shows() {
     let (rig, _) = ran().await;
     for path in [
         "/",
-        "/?q=n&tag=&show=active&page=7",
+        "/workflows",
+        "/workflows?q=n&tag=&show=active&page=7",
         "/runs",
         "/runs?state=failed",
         "/workflows/nasty",

@@ -199,13 +199,13 @@ impl Form {
         }
     }
 
-    /// The value of a field that is not empty; what is wrong is noted at it.
+    /// The value of a field that is neither empty nor wrong already; what is wrong is noted at it.
     pub fn parse<T, E: std::fmt::Display>(&mut self, name: &str, read: impl FnOnce(&str) -> Result<T, E>) -> Option<T> {
-        let text = self.text(name);
-        if text.is_empty() {
+        let field = self.fields.iter().find(|field| field.name == name && field.error.is_none())?;
+        if field.text.is_empty() {
             return None;
         }
-        match read(text) {
+        match read(&field.text) {
             Ok(value) => Some(value),
             Err(error) => {
                 let error = error.to_string();

@@ -12,7 +12,6 @@ use pitcrew_store::{InstanceFilter, Paging, RunFilter, WorkflowFilter, WorkflowR
 use super::fmt;
 use super::page::{PageResult, Shell, html, render};
 use super::runs::{Share, shares};
-use super::workflows;
 use crate::scheduler::{Queue, Waiting};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
@@ -53,7 +52,7 @@ struct Next {
 #[template(path = "overview.html")]
 struct OverviewPage {
     shell: Shell,
-    errors: String,
+    files: String,
     now: String,
     failed: String,
     next: String,
@@ -81,6 +80,17 @@ struct FailedPart {
 #[template(path = "overview_next.html")]
 struct NextPart {
     next: Vec<Next>,
+}
+
+#[derive(Template)]
+#[template(path = "overview_files.html")]
+struct FilesPart {
+    broken: Vec<String>,
+}
+
+async fn files_part(site: &Site) -> ApiResult<String> {
+    let broken = site.app.store.file_errors().await?.into_iter().map(|error| error.path).collect();
+    Ok(render(FilesPart { broken }))
 }
 
 async fn newest(site: &Site, state: RunState, limit: u32) -> ApiResult<Vec<RunRecord>> {
@@ -154,15 +164,15 @@ async fn next_part(site: &Site) -> ApiResult<String> {
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
     let shell = Shell::new(&site, &user, "Overview").section("overview").live("/live/overview".to_owned());
-    let errors = workflows::errors(&site).await?;
+    let files = files_part(&site).await?;
     let (now, failed, next) =
         (now_part(&site).await?, failed_part(&site, shell.is_user()).await?, next_part(&site).await?);
-    Ok(html(OverviewPage { shell, errors, now, failed, next }))
+    Ok(html(OverviewPage { shell, files, now, failed, next }))
 }
 
 async fn look(site: &Site, is_user: bool) -> ApiResult<Look> {
     let parts = vec![
-        Part { id: "file-errors", html: workflows::errors(site).await? },
+        Part { id: "files", html: files_part(site).await? },
         Part { id: "now", html: now_part(site).await? },
         Part { id: "failed", html: failed_part(site, is_user).await? },
         Part { id: "next", html: next_part(site).await? },

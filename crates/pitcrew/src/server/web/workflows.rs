@@ -126,7 +126,7 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, qu
     Ok(html(WorkflowsPage { shell, wish, tags, errors, list }))
 }
 
-pub async fn errors(site: &Site) -> ApiResult<String> {
+async fn errors(site: &Site) -> ApiResult<String> {
     Ok(render(Errors { errors: site.app.store.file_errors().await? }))
 }
 

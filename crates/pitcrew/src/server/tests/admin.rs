@@ -1,0 +1,173 @@
+//! The pages for administration: what they show, what they hide, and what they refuse.
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, header};
+
+use super::{Answer, Rig};
+use crate::clock;
+use crate::server::LINK;
+use crate::server::auth::{Role, Use, User};
+
+const EMPTY: &str = "workflow: demo\ntags: [nightly]\ntasks:\n  a: {backend: fake, run: x}\n";
+/// What nobody may see as it is.
+const SCRIPT: &str = "<script>alert(1)</script>";
+
+async fn get_as(rig: &Rig, role: Role, path: &str) -> Answer {
+    let token = rig.site.auth.issue(&User::new("ada", role), Use::Api, LINK, clock::now());
+    let request = rig.request(Method::GET, path).header(header::AUTHORIZATION, format!("Bearer {token}"));
+    rig.send(request.body(Body::empty()).unwrap()).await
+}
+
+/// The errors at the fields of a form, and the one above them.
+fn errors(page: &Answer) -> Vec<&str> {
+    let marked = page.text.split("role=\"alert\">").skip(1);
+    marked.filter_map(|rest| rest.split('<').next()).collect()
+}
+
+fn encoded(text: &str) -> String {
+    crate::server::links::encode(text)
+}
+
+#[tokio::test]
+async fn a_variable_is_made_changed_and_deleted_and_shown_without_harm() {
+    let rig = Rig::with(EMPTY).await;
+    let name = encoded(SCRIPT);
+    let made = rig.submit("/variables/new", &format!("key={name}&value=a%0D%0Ab&description={name}")).await;
+    assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/variables"));
+    assert_eq!(rig.app.store.variable(SCRIPT).await.unwrap().unwrap().value, "a\nb");
+    for page in ["/variables", &format!("/variables/edit?key={name}"), "/variables?q=SCRIPT"] {
+        let text = rig.get(page).await.text;
+        assert!(!text.contains("<script>alert") && text.contains("alert(1)"), "{page}: {text}");
+    }
+    let twice = rig.submit("/variables/new", &format!("key={name}&value=kept")).await;
+    assert_eq!(twice.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(errors(&twice), ["there is a variable of this name already"]);
+    assert!(twice.text.contains("kept</textarea>"), "{}", twice.text);
+    rig.submit("/variables/edit", &format!("key={name}&value=c&description=")).await;
+    assert_eq!(rig.app.store.variable(SCRIPT).await.unwrap().unwrap().value, "c");
+    rig.submit("/variables/delete", &format!("key={name}")).await;
+    assert!(rig.app.store.variable(SCRIPT).await.unwrap().is_none());
+    assert_eq!(rig.submit("/variables/delete", "key=none").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_secret_leaves_the_server_only_in_the_export_of_an_admin() {
+    let rig = Rig::with(EMPTY).await;
+    for form in ["key=slack_token&value=xoxb-hidden", "key=bucket&value=s3%3A%2F%2Fplates&description=where"] {
+        rig.submit("/variables/new", form).await;
+    }
+    let shown = ["/variables", "/variables/edit?key=slack_token", "/variables/export", "/variables?q=token"];
+    for page in shown {
+        let answer = rig.get(page).await;
+        assert!(answer.status == StatusCode::OK && !answer.text.contains("xoxb"), "{page}: {}", answer.text);
+    }
+    // An empty field keeps it.
+    rig.submit("/variables/edit", "key=slack_token&value=&description=bot").await;
+    assert_eq!(rig.app.store.variable("slack_token").await.unwrap().unwrap().value, "xoxb-hidden");
+    let plain = rig.get("/variables/export").await;
+    assert_eq!(plain.json(), serde_json::json!({ "bucket": { "value": "s3://plates", "description": "where" } }));
+    assert!(plain.header("content-disposition").contains("variables.json"));
+    let whole = rig.submit("/variables/export", "").await.json();
+    assert_eq!(whole["slack_token"]["value"], "xoxb-hidden");
+    let audit = rig.app.store.audit(&Default::default(), pitcrew_store::Paging::first(1)).await.unwrap().rows;
+    assert!(format!("{audit:?}").contains("variable.export"), "{audit:?}");
+}
+
+#[tokio::test]
+async fn an_import_takes_airflow_documents_whole_or_not_at_all() {
+    let rig = Rig::with(EMPTY).await;
+    let import = async |json: &str, existing: &str| {
+        rig.submit("/variables/import", &format!("json={}&existing={existing}", encoded(json))).await
+    };
+    let document = r#"{"a": "text", "b": {"value": 3, "description": "d"}, "c": {"k": [1]}}"#;
+    assert_eq!(import(document, "overwrite").await.status, StatusCode::SEE_OTHER);
+    let value = async |key: &str| rig.app.store.variable(key).await.unwrap().map(|v| v.value);
+    assert_eq!(value("b").await.as_deref(), Some("3"));
+    assert_eq!(value("c").await.as_deref(), Some(r#"{"k":[1]}"#));
+    assert_eq!(import(r#"{"a": "new", "d": "1"}"#, "skip").await.status, StatusCode::SEE_OTHER);
+    assert_eq!((value("a").await.as_deref(), value("d").await.as_deref()), (Some("text"), Some("1")));
+    for (json, existing, why) in [
+        (r#"{"a": "new", "e": "1"}"#, "fail", "there already: a"),
+        ("[1]", "skip", "must be a JSON object of keys and values"),
+        ("{\"a\": ", "skip", "is not JSON: EOF while parsing a value at line 1 column 6"),
+        (r#"{"": 1}"#, "skip", "a key is empty"),
+        ("{}", "sometimes", "choose one of these"),
+        ("", "skip", "this is needed"),
+    ] {
+        let refused = import(json, existing).await;
+        assert_eq!((refused.status, errors(&refused)), (StatusCode::UNPROCESSABLE_ENTITY, vec![why]), "{json}");
+    }
+    assert!(value("e").await.is_none());
+}
+
+#[tokio::test]
+async fn a_pool_is_made_changed_and_deleted_and_its_slots_are_numbers() {
+    let rig = Rig::with(EMPTY).await;
+    for (form, why) in [
+        ("name=gpu&slots=many", "must be a whole number from 0, found `many`"),
+        ("name=gpu&slots=-1", "must be a whole number from 0, found `-1`"),
+        ("name=gpu&slots=99999999999", "must be a whole number from 0, found `99999999999`"),
+        ("name=gpu", "this is needed"),
+        ("name=default_pool&slots=1", "there is a pool of this name already"),
+    ] {
+        let refused = rig.submit("/pools/new", form).await;
+        assert_eq!((refused.status, errors(&refused)), (StatusCode::UNPROCESSABLE_ENTITY, vec![why]), "{form}");
+    }
+    assert_eq!(rig.submit("/pools/new", "name=gpu&slots=2&description=cards").await.status, StatusCode::SEE_OTHER);
+    assert!(rig.get("/pools").await.text.contains(">gpu<"));
+    rig.submit("/pools/edit", "name=gpu&slots=3&description=").await;
+    assert_eq!(rig.app.store.pool("gpu").await.unwrap().unwrap().slots, 3);
+    rig.submit("/pools/delete", "name=gpu").await;
+    assert!(rig.app.store.pool("gpu").await.unwrap().is_none());
+    let kept = rig.submit("/pools/delete", "name=default_pool").await;
+    assert_eq!(kept.status, StatusCode::BAD_REQUEST);
+    assert_eq!(rig.submit("/pools/edit", "name=none&slots=1").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_form_with_what_it_does_not_know_changes_nothing() {
+    let rig = Rig::with(EMPTY).await;
+    let unknown = rig.submit("/variables/new", "key=a&value=1&colour=red").await;
+    assert_eq!(unknown.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(unknown.text.contains("`colour` is not a field of this form"), "{}", unknown.text);
+    let json = rig.post("/variables/new", serde_json::json!({ "key": "a" })).await;
+    assert_eq!(json.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    let huge = rig.submit("/variables/new", &format!("key=a&value={}", "x".repeat(3 << 20))).await;
+    assert_eq!(huge.status, StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(rig.app.store.variable("a").await.unwrap().is_none());
+    let elsewhere = rig
+        .request(Method::POST, "/variables/new")
+        .header(header::AUTHORIZATION, format!("Bearer {}", rig.token))
+        .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+        .header(header::ORIGIN, "https://evil.example");
+    let answer = rig.send(elsewhere.body("key=a&value=1".into()).unwrap()).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn nobody_is_shown_a_button_that_the_role_does_not_allow() {
+    let rig = Rig::with(EMPTY).await;
+    rig.submit("/variables/new", "key=a&value=1").await;
+    rig.submit("/pools/new", "name=gpu&slots=1").await;
+    let forms = |page: &Answer| page.text.matches("method=\"post\"").count();
+    // Without a way out there is one form less; the frame has one.
+    for path in ["/", "/workflows", "/runs", "/variables", "/pools", "/fleet"] {
+        let page = get_as(&rig, Role::Viewer, path).await;
+        assert_eq!((page.status, forms(&page)), (StatusCode::OK, 1), "{path}: {}", page.text);
+        assert!(!page.text.contains("/new\"") && !page.text.contains("/settings"), "{path}");
+    }
+    assert!(get_as(&rig, Role::User, "/workflows").await.text.contains(">Pause<"));
+    assert!(get_as(&rig, Role::Op, "/variables").await.text.contains("/variables/delete"));
+    assert!(!get_as(&rig, Role::Op, "/variables").await.text.contains("Export with secrets"));
+    assert!(rig.get("/variables").await.text.contains("Export with secrets"));
+}
+
+#[tokio::test]
+async fn the_settings_tell_where_each_value_is_from() {
+    let rig = Rig::with(EMPTY).await;
+    let page = rig.get("/settings").await.text;
+    for part in ["target_success", "retention_days", env!("CARGO_PKG_VERSION"), "PITCREW_ADMIN_PASSWORD"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains(super::PASSWORD));
+}
