@@ -47,6 +47,19 @@ pub struct Sample {
     pub memory_bytes: u64,
 }
 
+/// The version of the NVIDIA driver that is loaded, without asking any program.
+pub fn driver_version() -> Option<String> {
+    parse_driver_version(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
+}
+
+/// Reads `NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue …`, also of the open modules, which say
+/// `NVIDIA UNIX Open Kernel Module for x86_64  560.35.03  Release Build …`.
+fn parse_driver_version(text: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
+    let is_version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    line.split_whitespace().find(is_version).map(str::to_owned)
+}
+
 /// Reads lines such as `0, GPU-5e2b…, NVIDIA A100-SXM4-80GB, 81920`, memory in MiB. `[N/A]` and its like mean unknown; a line that is none is a remark.
 pub fn parse_inventory(text: &str) -> Inventory {
     let mut found = Inventory::default();
@@ -145,6 +158,15 @@ fn pretend(declared: &str) -> Inventory {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_driver_tells_its_version() {
+        let closed = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC 2024\nGCC version: 12.2.0";
+        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  560.35.03  Release Build  (dvs@x)";
+        assert_eq!(parse_driver_version(closed).as_deref(), Some("550.54.15"));
+        assert_eq!(parse_driver_version(open).as_deref(), Some("560.35.03"));
+        assert_eq!(parse_driver_version("no driver"), None);
+    }
 
     #[test]
     fn inventories_are_read_and_garbage_is_told() {

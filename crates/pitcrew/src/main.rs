@@ -10,6 +10,7 @@ mod demo;
 mod folder;
 mod metrics;
 mod paths;
+mod reports;
 mod scheduler;
 mod sensitive;
 mod server;

@@ -52,6 +52,11 @@ impl DataDir {
         self.run(run).join("artifacts")
     }
 
+    /// What the actions of a run leave for the server: its reports, and the versions that it used.
+    pub fn records(&self, run: RunKey) -> PathBuf {
+        self.run(run).join("records")
+    }
+
     /// The own directory of one attempt: its log, its end, its scripts.
     pub fn attempt(&self, id: &AttemptId) -> PathBuf {
         self.run(id.run).join("attempts").join(id.local_name())

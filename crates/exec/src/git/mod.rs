@@ -57,6 +57,8 @@ pub struct Checkout {
     pub short: String,
     /// When the revision is a branch.
     pub branch: Option<String>,
+    /// The branch that the repository begins with; `None` where it does not say, or was not asked.
+    pub default_branch: Option<String>,
     pub author: String,
     /// The first line.
     pub message: String,
@@ -158,6 +160,7 @@ fn attempt(
         message: next(),
         committed: next(),
         branch: target.branch(),
+        default_branch: target.default_branch(),
         changed: before.as_deref() != Some(&commit),
     })
 }
@@ -165,7 +168,8 @@ fn attempt(
 /// What the revision turned out to be.
 enum Target {
     /// A full name at the remote, and the commit (or tag object) it had just now.
-    Ref { name: String, object: String },
+    /// `head`: what the repository's own `HEAD` stands for.
+    Ref { name: String, object: String, head: Option<String> },
     /// A commit's full name, or the beginning of one.
     Commit(String),
 }
@@ -174,6 +178,13 @@ impl Target {
     fn branch(&self) -> Option<String> {
         match self {
             Target::Ref { name, .. } => name.strip_prefix("refs/heads/").map(str::to_owned),
+            Target::Commit(_) => None,
+        }
+    }
+
+    fn default_branch(&self) -> Option<String> {
+        match self {
+            Target::Ref { head, .. } => head.as_ref()?.strip_prefix("refs/heads/").map(str::to_owned),
             Target::Commit(_) => None,
         }
     }
@@ -191,17 +202,22 @@ fn find(git: &Git, request: &GitRequest, location: &Location) -> Result<Target, 
         short => vec![format!("refs/heads/{short}"), format!("refs/tags/{short}")],
     };
     let mut arguments = vec!["ls-remote", "--symref", "--", &location.url];
-    arguments.extend(names.iter().map(String::as_str));
+    arguments.extend(names.iter().map(String::as_str).filter(|name| *name != "HEAD"));
+    // Asked along with the rest, for the branch that the repository begins with.
+    arguments.push("HEAD");
     let listing = git.run("asking the repository", &arguments)?;
-    for name in &names {
-        // `HEAD` is told with the branch that it stands for: `ref: refs/heads/main<TAB>HEAD`.
-        let symbolic = listing.lines().find_map(|line| {
+    // `HEAD` is told with the branch that it stands for: `ref: refs/heads/main<TAB>HEAD`.
+    let symbolic = |name: &str| {
+        listing.lines().find_map(|line| {
             let (target, of) = line.strip_prefix("ref: ")?.split_once('\t')?;
             (of == name).then(|| target.to_owned())
-        });
+        })
+    };
+    for name in &names {
         let object = listing.lines().find_map(|line| line.split_once('\t').filter(|(_, of)| of == name));
         if let Some((object, _)) = object {
-            return Ok(Target::Ref { name: symbolic.unwrap_or_else(|| name.clone()), object: object.to_owned() });
+            let full = symbolic(name).unwrap_or_else(|| name.clone());
+            return Ok(Target::Ref { name: full, object: object.to_owned(), head: symbolic("HEAD") });
         }
     }
     if is_hex {
@@ -227,7 +243,7 @@ fn fetch(
     base.extend(request.depth.is_some().then_some("--no-tags"));
     let commit_of = |name: &str| git.try_run(&["rev-parse", "--verify", "--quiet", &format!("{name}^{{commit}}")]);
     match target {
-        Target::Ref { name, object } => {
+        Target::Ref { name, object, .. } => {
             if depth.as_deref() != Some("--unshallow")
                 && let Some(commit) = commit_of(object)?
             {

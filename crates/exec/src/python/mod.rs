@@ -14,6 +14,7 @@ mod drivers;
 mod evict;
 mod interpreter;
 mod requirements;
+mod shared;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -28,6 +29,10 @@ pub use drivers::{CONVERT_REQUIREMENTS, COVERAGE_REQUIREMENTS, Conversion, NOTEB
 pub use drivers::{PYTEST_REQUIREMENTS, Pytest};
 pub use evict::evict;
 pub use interpreter::Interpreter;
+pub use shared::{ensure_shared, ensure_shared_in};
+
+/// Written last; lists what is installed.
+const MARKER: &str = ".complete";
 
 /// What an environment is made of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,11 +62,39 @@ impl Env {
         self.dir.join("bin")
     }
 
+    /// What it holds, as written down when it was built.
+    pub fn contents(&self) -> Contents {
+        let marker = fs::read(self.dir.join(MARKER)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        marker.unwrap_or_default()
+    }
+
     /// Keeps the environment in use for as long as the programs live that are started from now on, this process
     /// included when it replaces itself with `exec`.
     pub fn share_with_children(&self) -> io::Result<()> {
         Ok(fcntl_setfd(&self.lease, FdFlags::empty())?)
     }
+}
+
+/// What an environment holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Contents {
+    pub python: PythonVersion,
+    /// `name==version`, by name.
+    pub installed: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct PythonVersion {
+    pub version: String,
+}
+
+/// The names of the packages that a request asks for.
+pub fn asked(request: &EnvRequest) -> Result<Vec<String>, PythonError> {
+    let found = requirements::collect(request)?;
+    let names = found.packages().map(requirements::name).filter(|name| !name.is_empty());
+    Ok(names.map(str::to_owned).collect())
 }
 
 /// Why there is no environment.
@@ -135,6 +168,18 @@ pub fn ensure_in(
     }
 }
 
+/// The environment for a request, if it is in `cache` already.
+fn find_in(request: &EnvRequest, cache: &Path, path: &str) -> Result<Option<Env>, PythonError> {
+    let cache = std::path::absolute(cache).map_err(io_error("cannot find the working directory"))?;
+    let requirements = requirements::collect(request)?;
+    let interpreter = interpreter::find(request.python.as_deref(), path, &cache)?;
+    let place = Place::new(&cache, &key(&requirements, &interpreter))?;
+    if !place.is_complete() {
+        return Ok(None);
+    }
+    ensure_in(request, &cache, path, &mut |_| {}).map(Some)
+}
+
 fn lock_shared(lock: &File, progress: &mut dyn FnMut(&str)) -> io::Result<()> {
     match flock(lock, FlockOperation::NonBlockingLockShared) {
         Ok(()) => Ok(()),
@@ -183,7 +228,7 @@ impl Place {
     }
 
     fn marker(&self) -> PathBuf {
-        self.dir.join(".complete")
+        self.dir.join(MARKER)
     }
 
     /// Finished, and its base interpreter still there.

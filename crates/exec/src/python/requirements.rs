@@ -41,12 +41,23 @@ impl Requirements {
         self.packages.iter().map(String::as_str)
     }
 
+    /// Packages and constraints, as they are normalised.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.packages.iter().chain(&self.constraints).map(String::as_str)
+    }
+
     /// What tells this set from every other.
     pub fn identity(&self) -> Vec<String> {
         let mut parts = vec!["1".to_owned(), self.text(), self.constraints().unwrap_or_default()];
         parts.extend(self.archives.iter().map(|(path, sum)| format!("{} {sum}", path.display())));
         parts
     }
+}
+
+/// The name that a normalised line begins with; of an archive's path, nothing.
+pub(super) fn name(line: &str) -> &str {
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).unwrap_or(line.len());
+    &line[..end]
 }
 
 pub(super) fn collect(request: &EnvRequest) -> Result<Requirements, PythonError> {

@@ -67,8 +67,8 @@ pub(super) struct Chart {
     pub shapes: Vec<Shape>,
 }
 
-const SIZE: f64 = 9.5;
-const SMALL: f64 = 8.5;
+pub(super) const SIZE: f64 = 9.5;
+pub(super) const SMALL: f64 = 8.5;
 const ROW: f64 = 17.0;
 const BAR: f64 = 10.0;
 
@@ -77,15 +77,15 @@ impl Chart {
         Chart { width, height: 0.0, label: label.into(), shapes: Vec::new() }
     }
 
-    fn rect(&mut self, x: f64, y: f64, w: f64, h: f64, tone: Tone, tip: impl Into<String>) {
+    pub(super) fn rect(&mut self, x: f64, y: f64, w: f64, h: f64, tone: Tone, tip: impl Into<String>) {
         self.shapes.push(Shape::Rect { x, y, w, h, tone, tip: tip.into() });
     }
 
-    fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, tone: Tone) {
+    pub(super) fn line(&mut self, x1: f64, y1: f64, x2: f64, y2: f64, tone: Tone) {
         self.shapes.push(Shape::Line { x1, y1, x2, y2, tone });
     }
 
-    fn text(&mut self, x: f64, y: f64, text: impl Into<String>, size: f64, tone: Tone, anchor: Anchor) {
+    pub(super) fn text(&mut self, x: f64, y: f64, text: impl Into<String>, size: f64, tone: Tone, anchor: Anchor) {
         self.shapes.push(Shape::Text { x, y, text: text.into(), size, tone, anchor });
     }
 
@@ -271,6 +271,7 @@ fn ticks(total: f64, most: f64) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::over_runs::{Column, levels, stacks, strips};
     use super::*;
 
     #[test]
@@ -285,11 +286,26 @@ mod tests {
             tip: String::new(),
         };
         let cell = Cell { share: 7.0, mark: Some(9.0), text: "99.9 GiB".into() };
+        let column = |i: i32| Column {
+            label: (i * 1000).to_string(),
+            parts: vec![(9e9, Tone::Good), (1.0, Tone::Bad)],
+            tip: "".into(),
+        };
+        let many: Vec<Column> = (0..60).map(column).collect();
         for width in [280.0, 640.0] {
             let charts = [
                 timeline("t", &[(long.clone(), vec![span.clone()])], 100.0, width),
                 bars("b", std::slice::from_ref(&bar), 1.0, true, width),
                 parts("p", &[("failed", 1, Tone::Bad), ("passed", 1_000_000, Tone::Good)], width),
+                stacks("s", &many, |_| "a long scale".into(), width),
+                levels(
+                    "l",
+                    &[(long.clone(), Some(1.0)), ("2".into(), None), ("3".into(), Some(2.0))],
+                    |v| v.to_string(),
+                    width,
+                )
+                .unwrap(),
+                strips("o", &[(long.clone(), "pfes-".repeat(20))], width),
                 columns(
                     "c",
                     &[("CPU", Tone::Accent), ("GPU", Tone::Second)],

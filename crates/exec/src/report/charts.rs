@@ -3,11 +3,16 @@
 //! A chart is `None` when it would show nothing, and shows the most telling part when there is too much.
 
 use super::chart::{self, Bar, Cell, Chart, Span, Tone};
-use super::model::{Mood, Notebook, Report, mood_of, seconds_between};
+use super::history::PastRun;
+use super::input::{TaskInput, UsageInput};
+use super::model::{Notebook, Report, seconds_between};
+use super::over_runs::{self, Column};
+use super::summary::{Mood, mood_of};
 use super::text::{bytes, duration, percent};
+use super::trends::TestTrend;
 
 /// As many rows as fit on a page.
-const ROWS: usize = 36;
+pub(super) const ROWS: usize = 36;
 
 impl Mood {
     pub(super) fn tone(self) -> Tone {
@@ -126,50 +131,85 @@ pub(super) fn cells(notebook: &Notebook, width: f64) -> Option<Chart> {
     Some(chart::bars("Time per cell of the notebook", &bars, longest, false, width))
 }
 
-/// What the tasks used of processors, memory and GPUs.
+/// What every attempt used of processors, memory and GPUs; beyond [`ROWS`] of them, the longest.
 pub(super) fn resources(report: &Report, width: f64) -> Option<Chart> {
-    let mut used: Vec<_> = report.tasks.iter().filter_map(|task| Some((task, task.usage()?))).collect();
+    let mut used: Vec<_> = report.tasks.iter().flat_map(TaskInput::measured).enumerate().collect();
     // What had no process used nothing that could be measured.
-    used.retain(|(_, u)| u.peak_memory_bytes.is_some() || u.user_cpu_seconds + u.system_cpu_seconds > 0.0);
-    used.sort_by(|a, b| b.0.seconds().unwrap_or(0.0).total_cmp(&a.0.seconds().unwrap_or(0.0)));
+    used.retain(|(_, (_, u))| u.peak_memory_bytes.is_some() || u.user_cpu_seconds + u.system_cpu_seconds > 0.0);
+    used.sort_by(|a, b| b.1.1.wall_seconds.total_cmp(&a.1.1.wall_seconds));
     used.truncate(ROWS);
-    let cores = |u: &super::UsageInput| (u.user_cpu_seconds + u.system_cpu_seconds) / u.wall_seconds.max(0.001);
+    // Attempts of one task stay together.
+    used.sort_by_key(|(place, _)| *place);
+    let used: Vec<_> = used.into_iter().map(|(_, attempt)| attempt).collect();
+    let cores = |u: &UsageInput| (u.user_cpu_seconds + u.system_cpu_seconds) / u.wall_seconds.max(0.001);
     let most_cores = used.iter().map(|(_, u)| cores(u)).fold(1.0, f64::max);
     let most_memory = used.iter().filter_map(|(_, u)| u.peak_memory_bytes).max().unwrap_or(0).max(1) as f64;
-    let gpus = used.iter().any(|(_, u)| !u.gpus.is_empty());
     let most_gpu_memory =
         used.iter().flat_map(|(_, u)| &u.gpus).map(|g| g.max_memory_bytes).max().unwrap_or(0).max(1) as f64;
+    let gpus = used.iter().any(|(_, u)| !u.gpus.is_empty());
     let mut heads = vec![("CPU, mean cores", Tone::Accent), ("Memory, peak", Tone::Second)];
     if gpus {
         heads.extend([("GPU, mean and peak", Tone::Good), ("GPU memory, peak", Tone::Second)]);
     }
-    let rows: Vec<_> = used
-        .into_iter()
-        .map(|(task, usage)| {
-            let share = cores(usage) / most_cores;
-            let mut cells = vec![
-                Some(Cell { share, mark: None, text: format!("{:.1}", cores(usage)) }),
-                usage.peak_memory_bytes.map(|peak| Cell {
-                    share: peak as f64 / most_memory,
-                    mark: None,
-                    text: bytes(peak),
-                }),
-            ];
-            if gpus {
-                let count = usage.gpus.len() as f64;
-                let mean = usage.gpus.iter().map(|g| g.mean_utilization_percent).sum::<f64>() / count;
-                let peak = usage.gpus.iter().map(|g| g.max_utilization_percent).fold(0.0, f64::max);
-                let memory = usage.gpus.iter().map(|g| g.max_memory_bytes).max();
-                let any = !usage.gpus.is_empty();
-                cells.push(any.then(|| Cell {
-                    share: mean / 100.0,
-                    mark: Some(peak / 100.0),
-                    text: format!("{mean:.0} %"),
-                }));
-                cells.push(memory.map(|m| Cell { share: m as f64 / most_gpu_memory, mark: None, text: bytes(m) }));
-            }
-            (task.label(), cells)
-        })
-        .collect();
+    let plain = |share, text| Cell { share, mark: None, text };
+    let row = |usage: &UsageInput| {
+        let memory = usage.peak_memory_bytes.map(|peak| plain(peak as f64 / most_memory, bytes(peak)));
+        let mut cells = vec![Some(plain(cores(usage) / most_cores, format!("{:.1}", cores(usage)))), memory];
+        if gpus {
+            let of = usage.gpus.len() as f64;
+            let mean = usage.gpus.iter().map(|g| g.mean_utilization_percent).sum::<f64>() / of;
+            let peak = usage.gpus.iter().map(|g| g.max_utilization_percent).fold(0.0, f64::max);
+            let text = format!("{mean:.0} %");
+            cells.push((of > 0.0).then(|| Cell { share: mean / 100.0, mark: Some(peak / 100.0), text }));
+            let memory = usage.gpus.iter().map(|g| g.max_memory_bytes).max();
+            cells.push(memory.map(|m| plain(m as f64 / most_gpu_memory, bytes(m))));
+        }
+        cells
+    };
+    let rows: Vec<_> = used.into_iter().map(|(name, usage)| (name, row(usage))).collect();
     (!rows.is_empty()).then(|| chart::columns("What the tasks used", &heads, &rows, width))
+}
+
+/// Passed, skipped and failed tests of the last runs.
+pub(super) fn tests_over_runs(report: &Report, width: f64) -> Option<Chart> {
+    let trends = report.trends.as_ref()?;
+    trends.runs.iter().any(|run| run.tests.is_some()).then_some(())?;
+    let column = |run: &PastRun| {
+        let counts = run.tests.unwrap_or_default();
+        let bad = counts.failed + counts.errors;
+        let tip = format!("{}: {} passed, {bad} failed, {} skipped", run.name(), counts.passed, counts.skipped);
+        let parts = [(counts.passed, Tone::Good), (counts.skipped, Tone::Warn), (bad, Tone::Bad)];
+        Column { label: tick(run), parts: parts.map(|(count, tone)| (count as f64, tone)).to_vec(), tip }
+    };
+    let columns: Vec<Column> = trends.runs.iter().map(column).collect();
+    Some(over_runs::stacks("Tests of the last runs", &columns, |most| format!("{most:.0}"), width))
+}
+
+/// How long the last runs took, in the colour of how they ended.
+pub(super) fn time_over_runs(report: &Report, width: f64) -> Option<Chart> {
+    let trends = report.trends.as_ref()?;
+    let column = |run: &PastRun| {
+        let seconds = run.seconds.unwrap_or(0.0);
+        let tip = format!("{}: {}, {}", run.name(), run.state, duration(seconds));
+        Column { label: tick(run), parts: vec![(seconds, mood_of(&run.state).tone())], tip }
+    };
+    let columns: Vec<Column> = trends.runs.iter().map(column).collect();
+    Some(over_runs::stacks("Durations of the last runs", &columns, duration, width))
+}
+
+pub(super) fn coverage_over_runs(report: &Report, width: f64) -> Option<Chart> {
+    let runs = &report.trends.as_ref()?.runs;
+    (runs.iter().filter(|run| run.coverage.is_some()).count() > 1).then_some(())?;
+    let points: Vec<_> = runs.iter().map(|run| (tick(run), run.coverage)).collect();
+    over_runs::levels("Coverage of the last runs", &points, percent, width)
+}
+
+/// The past of tests that deserve a look.
+pub(super) fn strips(label: &str, tests: &[TestTrend], width: f64) -> Option<Chart> {
+    let rows: Vec<_> = tests.iter().take(ROWS).map(|test| (test.test.clone(), test.outcomes.clone())).collect();
+    (!rows.is_empty()).then(|| over_runs::strips(label, &rows, width))
+}
+
+fn tick(run: &PastRun) -> String {
+    run.key.map(|key| key.to_string()).unwrap_or_default()
 }

@@ -45,6 +45,24 @@ impl Font {
         format!("{}…", kept.trim_end())
     }
 
+    /// Like [`Font::fit`], but what is kept is the end, which tells most of a test's full name.
+    pub fn fit_end(self, text: &str, size: f64, width: f64) -> String {
+        if self.width(text, size) <= width {
+            return text.to_owned();
+        }
+        let room = width - self.width("…", size);
+        let mut used = 0.0;
+        let kept: Vec<char> = text
+            .chars()
+            .rev()
+            .take_while(|c| {
+                used += self.width(c.encode_utf8(&mut [0; 4]), size);
+                used <= room
+            })
+            .collect();
+        format!("…{}", kept.into_iter().rev().collect::<String>())
+    }
+
     /// Lines no wider than `width`, broken anywhere, with every blank kept: for the text of programs.
     pub fn chop(self, text: &str, size: f64, width: f64) -> Vec<String> {
         let mut lines = Vec::new();

@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::history::History;
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReportInput {
@@ -22,13 +24,21 @@ pub struct ReportInput {
     /// `figures.json` files that the runs of notebooks left.
     pub notebooks: Vec<PathBuf>,
     pub files: Vec<FileInput>,
+    /// A directory in which Python actions left what their environments hold, a file per task.
+    pub versions: Option<PathBuf>,
+    /// What earlier runs of the workflow came to.
+    pub history: History,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunInput {
     pub workflow: String,
+    /// The number of the run in its store.
+    pub key: Option<i64>,
     pub run_id: String,
+    /// `manual`, `scheduled`, `backfill`.
+    pub run_type: String,
     /// The run's page.
     pub url: Option<String>,
     pub params: Map<String, Value>,
@@ -43,13 +53,32 @@ pub struct RunInput {
 }
 
 /// The source that the run worked on.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CommitInput {
     pub commit: String,
     pub branch: Option<String>,
+    /// The branch that the repository itself begins with, when it said so.
+    pub default_branch: Option<String>,
     pub author: String,
     pub message: String,
+}
+
+impl CommitInput {
+    /// The branch that others are compared with: the repository's default one; where that is not known, one that is
+    /// named as most are.
+    pub fn is_main(&self) -> bool {
+        match (&self.branch, &self.default_branch) {
+            (Some(branch), Some(default)) => branch == default,
+            (Some(branch), None) => matches!(branch.as_str(), "main" | "master"),
+            (None, _) => false,
+        }
+    }
+
+    /// As people name it.
+    pub fn short(&self) -> &str {
+        self.commit.get(..12).unwrap_or(&self.commit)
+    }
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,7 +88,12 @@ pub struct TaskInput {
     /// The index of a mapped instance.
     pub map_index: Option<i32>,
     pub state: String,
+    /// What `uses:` says; empty for a script.
+    pub action: String,
+    /// Every attempt, the first one first.
     pub attempts: Vec<AttemptInput>,
+    /// What it handed on, without values that are large.
+    pub outputs: Map<String, Value>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -106,4 +140,6 @@ pub struct FileInput {
     /// An address, or a path relative to the report.
     pub url: Option<String>,
     pub bytes: Option<u64>,
+    /// Of its content, in hex; tells whether it changed since another run.
+    pub sha256: Option<String>,
 }

@@ -47,12 +47,16 @@ pub struct Case {
 
 impl Case {
     pub fn full_name(&self) -> String {
-        if self.class.is_empty() { self.name.clone() } else { format!("{}::{}", self.class, self.name) }
+        full_name(&self.class, &self.name)
     }
 
     pub fn is_bad(&self) -> bool {
         matches!(self.outcome, Outcome::Failed | Outcome::Error)
     }
+}
+
+pub(super) fn full_name(class: &str, name: &str) -> String {
+    if class.is_empty() { name.to_owned() } else { format!("{class}::{name}") }
 }
 
 /// All cases of all files.

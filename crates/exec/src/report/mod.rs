@@ -1,30 +1,44 @@
 //! One report of a run: from its tasks, tests, coverage, notebooks and files, as JSON, as a page and as a PDF.
 //!
 //! [`collect`] reads what the run left and makes a [`Report`], a plain value; the three forms are functions of it,
-//! and the charts are laid out once for both the page and the PDF. Invariant: there is always a report. A file that
-//! is missing or malformed becomes a line under "problems", and never an error.
+//! and the charts are laid out once for both the page and the PDF. Earlier reports of the workflow make [`History`],
+//! from which trends and comparisons come. Invariant: there is always a report. A file that is missing or malformed
+//! becomes a line under "problems", and never an error.
 
 mod chart;
 mod charts;
+mod compare;
 mod coverage;
 mod font;
+mod history;
 mod html;
 mod input;
 mod junit;
 mod model;
+mod over_runs;
 mod pdf;
+mod pictures;
+mod summary;
 mod svg;
 mod text;
+mod trends;
+mod versions;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+pub use compare::{Comparison, FileChange, OutputChange, TaskChange};
 pub use coverage::{Coverage, FileCoverage};
+pub use history::{Baseline, Counts, Earlier, History, PastRun, PastTest, read as read_history};
 pub use input::{AttemptInput, CommitInput, FileInput, GpuInput, ReportInput, RunInput, TaskInput, UsageInput};
 pub use junit::{Case, Outcome, Tests};
-pub use model::{Notebook, NotebookCell, NotebookError, Report, collect};
+pub use model::{Notebook, NotebookCell, NotebookError, Report, VERSION, collect};
+pub use pictures::Picture;
+pub use summary::{FirstFailure, Summary};
+pub use trends::{List, SlowerTest, TestTrend, Trends};
+pub use versions::{Environment, EnvironmentInput};
 
 /// Where the three forms of a report were written.
 #[derive(Debug, Clone, PartialEq, Eq)]

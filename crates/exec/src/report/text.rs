@@ -32,6 +32,16 @@ pub(super) fn percent(value: f64) -> String {
     if value < 100.0 { format!("{:.1} %", (value * 10.0).floor() / 10.0) } else { "100 %".into() }
 }
 
+/// A difference of percents: `0.3 points`.
+pub(super) fn points(value: f64) -> String {
+    format!("{value:.1} {}", if (value * 10.0).round() == 10.0 { "point" } else { "points" })
+}
+
+/// With its sign: `+0.3`, `−1.2`.
+pub(super) fn signed(value: f64) -> String {
+    format!("{}{:.1}", if value < 0.0 { "−" } else { "+" }, value.abs())
+}
+
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }

@@ -18,14 +18,21 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 
 use anyhow::Context;
+use async_trait::async_trait;
+use pitcrew_core::TaskId;
+use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Run, Slot};
 use pitcrew_exec::{Command, StepSpec};
 use pitcrew_lang::ActionInfo;
+use pitcrew_store::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::paths::DataDir;
+
 /// A kind of task.
+#[async_trait]
 pub trait Action: Send + Sync {
     /// What `uses:` says.
     fn name(&self) -> &'static str;
@@ -36,6 +43,18 @@ pub trait Action: Send + Sync {
     /// What to do for one attempt. The error is a sentence for the user.
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(Plan::process(call.with.clone()))
+    }
+
+    /// Whether [`Action::gather`] is to be called.
+    fn gathers(&self) -> bool {
+        false
+    }
+
+    /// Adds to the facts of [`Plan::Process`] what only the store and the disk know. Called in the background, after
+    /// the plan and before the start; whatever cannot be read is left out.
+    async fn gather(&self, facts: Value, sources: &Sources) -> Value {
+        let _ = sources;
+        facts
     }
 
     /// The body of [`Plan::Process`], in a process of its own that starts in the root of the run's workspaces.
@@ -55,6 +74,18 @@ pub struct Call<'a> {
     pub usage: &'a dyn Fn(Slot) -> Value,
     /// The page of the run; empty without a server.
     pub run_url: &'a str,
+}
+
+/// Where [`Action::gather`] reads.
+pub struct Sources {
+    pub store: Store,
+    pub data: DataDir,
+    pub run: RunRecord,
+    /// The task that is planned.
+    pub task: TaskId,
+    pub map_index: i32,
+    /// Of this server; empty without one.
+    pub base_url: String,
 }
 
 /// How an attempt of an action is carried out.
@@ -94,6 +125,24 @@ pub struct Job {
     pub scratch: PathBuf,
     /// Kept files of the run.
     pub artifacts: PathBuf,
+    /// What actions leave for the server, see [`DataDir::records`].
+    pub records: PathBuf,
+}
+
+impl Job {
+    /// The name of this task's own files among the records: its id, and its index if it is mapped. Both come from the
+    /// environment that every attempt has.
+    fn record_name() -> String {
+        let variable = |name: &str| std::env::var(name).unwrap_or_default();
+        let index = variable("PITCREW_MAP_INDEX").parse().unwrap_or(pitcrew_core::id::UNMAPPED);
+        record_name(&variable("PITCREW_TASK"), index)
+    }
+}
+
+/// A safe name of a file: an id that is none, which only a person who calls the action by hand can give, is `task`.
+pub fn record_name(task: &str, map_index: i32) -> String {
+    let task = if TaskId::new(task).is_ok() { task } else { "task" };
+    if map_index < 0 { task.to_owned() } else { format!("{task}.{map_index}") }
 }
 
 const ALL: [&dyn Action; 8] = [

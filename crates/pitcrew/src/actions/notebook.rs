@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
+use pitcrew_exec::gpu;
 use pitcrew_exec::python::{self, EnvRequest, NotebookRun};
+use pitcrew_exec::report::EnvironmentInput;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -38,15 +40,18 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// Finds or builds the environment, with what the action itself needs.
+    /// Finds or builds the environment, with what the action itself needs, and leaves word of its versions.
     pub fn ensure(self, needs: &[&str], job: &Job) -> anyhow::Result<python::Env> {
         let request = EnvRequest {
-            requirements: needs.iter().map(|need| (*need).to_owned()).chain(self.requirements).collect(),
+            requirements: self.requirements,
             requirements_files: self.requirements_files,
             python: self.python,
         };
-        let env = python::ensure(&request, &job.environments, &mut |line| println!("{line}"))?;
+        let env = python::ensure_shared(needs, &request, &job.environments, &mut |line| println!("{line}"))?;
         env.share_with_children().context("cannot hold the Python environment")?;
+        if let Err(error) = leave_versions(&env, &request, job) {
+            println!("note: the report will lack the versions of this task: {error:#}");
+        }
         Ok(env)
     }
 
@@ -67,6 +72,23 @@ impl Environment {
             _ => Map::new(),
         }
     }
+}
+
+/// Writes what the environment holds, for reports of the run; before the work, so that a failure has it too.
+fn leave_versions(env: &python::Env, request: &EnvRequest, job: &Job) -> anyhow::Result<()> {
+    let contents = env.contents();
+    let name = Job::record_name();
+    let left = EnvironmentInput {
+        task: std::env::var("PITCREW_TASK").unwrap_or_else(|_| name.clone()),
+        python: contents.python.version,
+        asked: python::asked(request)?,
+        installed: contents.installed,
+        driver: gpu::driver_version(),
+    };
+    let dir = job.records.join("versions");
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join(format!("{name}.json"));
+    std::fs::write(&file, serde_json::to_vec(&left)?).with_context(|| format!("cannot write `{}`", file.display()))
 }
 
 /// Adds the shared properties to an action's own.

@@ -22,7 +22,7 @@ use super::active::Active;
 use super::core_loop::{Core, run_url};
 use super::perform::After;
 use super::{Ask, Parts, outputs};
-use crate::actions::{self, Call, Job, Plan};
+use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
 use crate::metrics::SetBy;
 
@@ -40,8 +40,26 @@ const AGAIN: Duration = Duration::from_secs(2);
 /// What an attempt comes to.
 enum Ready {
     Spec(AttemptSpec),
+    /// Its last step waits for facts that are read first.
+    Gathering(AttemptSpec, Box<Gathering>),
     /// Done by the scheduler itself, in the commit that ends the attempt.
     Variables(Vec<(String, String)>),
+}
+
+/// An action whose facts are gathered in the background.
+struct Gathering {
+    action: &'static dyn Action,
+    job: Job,
+    secret: Value,
+    inherit: &'static str,
+    sources: Sources,
+}
+
+impl Gathering {
+    async fn finish(mut self, spec: &mut AttemptSpec) -> Result<(), String> {
+        self.job.facts = self.action.gather(std::mem::take(&mut self.job.facts), &self.sources).await;
+        push_action(spec, self.action, &self.job, &self.secret, self.inherit)
+    }
 }
 
 impl Core {
@@ -53,7 +71,8 @@ impl Core {
         let (true, Some(row)) = (current, row) else { return };
         let backend = self.backend(&row.backend);
         match prepare(&self.parts, &self.evaluator, active, slot, attempt) {
-            Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec),
+            Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec, None),
+            Ok(Ready::Gathering(spec, rest)) => self.start(run, slot, attempt, backend, spec, Some(rest)),
             Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
             Err(reason) => {
                 let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
@@ -62,10 +81,29 @@ impl Core {
         }
     }
 
-    fn start(&mut self, run: RunKey, slot: Slot, attempt: u32, backend: Arc<dyn Backend>, spec: AttemptSpec) {
+    fn start(
+        &mut self,
+        run: RunKey,
+        slot: Slot,
+        attempt: u32,
+        backend: Arc<dyn Backend>,
+        mut spec: AttemptSpec,
+        gathering: Option<Box<Gathering>>,
+    ) {
         let handle = backend.prepare(&spec);
         let me = self.me.clone();
         tokio::spawn(async move {
+            // A cancel in the meantime is remembered by the backend: the start then does nothing.
+            if let Some(gathering) = gathering
+                && let Err(reason) = gathering.finish(&mut spec).await
+            {
+                let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
+                if let Some(me) = me.upgrade() {
+                    let observation = Observation::Ended(ended);
+                    let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                }
+                return;
+            }
             let observation = match backend.start(&handle, spec).await {
                 Ok(()) => return,
                 Err(BackendError::Unreachable { reason, .. }) => {
@@ -253,16 +291,40 @@ fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, at
                         environments: parts.data.environments(),
                         scratch: spec.dir.join("scratch"),
                         artifacts: parts.data.artifacts(id.run),
+                        records: parts.data.records(id.run),
                     };
-                    let mut step = actions::step(uses, &job, &secret, inherit).map_err(|error| format!("{error:#}"))?;
-                    // What the workflow says wins over what the server happens to have.
-                    step.env.retain(|name, _| !spec.env.contains_key(name));
-                    spec.steps.push(step);
+                    if action.gathers() {
+                        let sources = Sources {
+                            store: parts.store.clone(),
+                            data: parts.data.clone(),
+                            run: run.record.clone(),
+                            task: task.id.clone(),
+                            map_index: id.map_index,
+                            base_url: parts.base_url.clone(),
+                        };
+                        let rest = Gathering { action, job, secret, inherit, sources };
+                        return Ok(Ready::Gathering(spec, Box::new(rest)));
+                    }
+                    push_action(&mut spec, action, &job, &secret, inherit)?;
                 }
             }
         }
     }
     Ok(Ready::Spec(spec))
+}
+
+fn push_action(
+    spec: &mut AttemptSpec,
+    action: &dyn Action,
+    job: &Job,
+    secret: &Value,
+    inherit: &str,
+) -> Result<(), String> {
+    let mut step = actions::step(action.name(), job, secret, inherit).map_err(|error| format!("{error:#}"))?;
+    // What the workflow says wins over what the server happens to have.
+    step.env.retain(|name, _| !spec.env.contains_key(name));
+    spec.steps.push(step);
+    Ok(())
 }
 
 fn script(step: &Step, keep_stdout: bool, rendering: &Rendering<'_>) -> Result<StepSpec, String> {

@@ -4,10 +4,11 @@
 //! `y` is measured from the top of the page.
 
 use pdf_writer::types::LineCapStyle;
-use pdf_writer::{Content, Date, Finish, Name, Pdf, Rect, Ref, Str, TextStr};
+use pdf_writer::{Content, Date, Filter, Finish, Name, Pdf, Rect, Ref, Str, TextStr};
 
 use crate::report::chart::{Anchor, Chart, Shape, Tone};
 use crate::report::font::{Font, encode};
+use crate::report::pictures::Raster;
 
 const PAGE: (f64, f64) = (595.0, 842.0);
 const MARGIN: f64 = 48.0;
@@ -29,6 +30,7 @@ pub(super) struct Flow {
     pub y: f64,
     /// Titles of sections, with the page and the height at which they begin.
     outline: Vec<(String, usize, f64)>,
+    pictures: Vec<Raster>,
     /// A character was replaced because the fonts lack it.
     pub lost: bool,
 }
@@ -50,7 +52,7 @@ pub(super) fn rgb(tone: Tone) -> [f32; 3] {
 
 impl Flow {
     pub fn new() -> Self {
-        Flow { pages: vec![Content::new()], y: TOP, outline: Vec::new(), lost: false }
+        Flow { pages: vec![Content::new()], y: TOP, outline: Vec::new(), pictures: Vec::new(), lost: false }
     }
 
     fn page(&mut self) -> &mut Content {
@@ -185,6 +187,24 @@ impl Flow {
         self.space(chart.height + 4.0);
     }
 
+    /// A picture as wide as the page has room, at most at the size that screens give it, with a line below it.
+    pub fn picture(&mut self, picture: Raster, caption: &str) {
+        const HIGHEST: f64 = 330.0;
+        let (w, h) = (f64::from(picture.width.max(1)), f64::from(picture.height.max(1)));
+        let scale = (WIDTH / w).min(HIGHEST / h).min(0.75);
+        let (w, h) = (w * scale, h * scale);
+        self.space(8.0);
+        self.need(h + 18.0);
+        let bottom = PAGE.1 - self.y - h;
+        let name = format!("I{}", self.pictures.len());
+        self.pictures.push(picture);
+        let page = self.page();
+        page.save_state().transform([w as f32, 0.0, 0.0, h as f32, MARGIN as f32, bottom as f32]);
+        page.x_object(Name(name.as_bytes())).restore_state();
+        self.space(h + 4.0);
+        self.paragraph(caption, Font::Regular, 8.5, Tone::Muted, 2);
+    }
+
     /// Rows of texts, each text with its colour. The heads come again on every page.
     pub fn table(&mut self, columns: &[Column], rows: impl Iterator<Item = Vec<(String, Tone)>>) {
         const SIZE: f64 = 8.5;
@@ -253,7 +273,7 @@ impl Flow {
             self.text_at(WIDTH - width, y, &number, Font::Regular, 8.0, Tone::Muted);
             done.append(&mut self.pages);
         }
-        assemble(done, &self.outline, title, date)
+        assemble(done, &self.pictures, &self.outline, title, date)
     }
 }
 
@@ -261,7 +281,13 @@ fn place(column: &Column, x: f64, text: &str, size: f64, gap: f64) -> f64 {
     if column.right { x + column.share * WIDTH - gap - Font::Regular.width(text, size) } else { x }
 }
 
-fn assemble(pages: Vec<Content>, outline: &[(String, usize, f64)], title: &str, date: Date) -> Vec<u8> {
+fn assemble(
+    pages: Vec<Content>,
+    pictures: &[Raster],
+    outline: &[(String, usize, f64)],
+    title: &str,
+    date: Date,
+) -> Vec<u8> {
     let mut pdf = Pdf::new();
     let mut last = 0;
     let mut next = || {
@@ -272,6 +298,7 @@ fn assemble(pages: Vec<Content>, outline: &[(String, usize, f64)], title: &str, 
     let fonts =
         [(b"R", "Helvetica"), (b"B", "Helvetica-Bold"), (b"M", "Courier")].map(|(name, base)| (name, base, next()));
     let ids: Vec<(Ref, Ref)> = pages.iter().map(|_| (next(), next())).collect();
+    let images: Vec<(String, Ref)> = (0..pictures.len()).map(|index| (format!("I{index}"), next())).collect();
     let items: Vec<Ref> = outline.iter().map(|_| next()).collect();
 
     let mut root = pdf.catalog(catalog);
@@ -291,12 +318,26 @@ fn assemble(pages: Vec<Content>, outline: &[(String, usize, f64)], title: &str, 
             dictionary.pair(Name(*name), *id);
         }
         dictionary.finish();
+        let mut dictionary = resources.x_objects();
+        for (name, id) in &images {
+            dictionary.pair(Name(name.as_bytes()), *id);
+        }
+        dictionary.finish();
         resources.finish();
         page.finish();
         pdf.stream(*stream, &content.finish());
     }
     for (_, base, id) in fonts {
         pdf.type1_font(id).base_font(Name(base.as_bytes())).encoding_predefined(Name(b"WinAnsiEncoding"));
+    }
+    for (picture, (_, id)) in pictures.iter().zip(&images) {
+        let mut image = pdf.image_xobject(*id, &picture.data);
+        image.filter(if picture.is_jpeg { Filter::DctDecode } else { Filter::FlateDecode });
+        image.width(picture.width as i32).height(picture.height as i32).bits_per_component(8);
+        match picture.gray {
+            true => image.color_space().device_gray(),
+            false => image.color_space().device_rgb(),
+        };
     }
     if let (Some(first), Some(last)) = (items.first(), items.last()) {
         pdf.outline(outlines).first(*first).last(*last).count(items.len() as i32);

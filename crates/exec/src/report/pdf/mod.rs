@@ -4,7 +4,9 @@
 //! other letters where that is usual (`ł` as `l`, `≤` as `<=`) and else shown as `?`, with a remark at the end. The
 //! document's title and its outline hold any character. Long lists are cut; the JSON has them whole.
 
+mod compare;
 mod flow;
+mod tests;
 
 use jiff::tz::TimeZone;
 use pdf_writer::Date;
@@ -14,13 +16,15 @@ use super::chart::{Chart, Tone};
 use super::charts;
 use super::font::Font;
 use super::html::shown;
-use super::junit::Tests;
-use super::model::{Notebook, Report, mood_of};
-use super::text::{bytes, count, duration, grouped, percent};
+use super::model::{Notebook, Report};
+use super::summary::mood_of;
+use super::text::{bytes, count, duration, grouped, percent, signed};
 
 const FAILURES_MAX: usize = 40;
 const DETAIL_LINES: usize = 16;
 const ROWS_MAX: usize = 120;
+/// Names in a list of changes.
+const NAMES_MAX: usize = 30;
 
 pub(super) fn document(report: &Report) -> Vec<u8> {
     let mut flow = Flow::new();
@@ -31,17 +35,23 @@ pub(super) fn document(report: &Report) -> Vec<u8> {
             flow.paragraph(problem, Font::Regular, 9.0, Tone::Bad, 4);
         }
     }
-    section(&mut flow, "Timeline", charts::timeline(report, WIDTH));
+    for comparison in &report.comparisons {
+        compare::section(&mut flow, comparison);
+    }
     if let Some(tests) = &report.tests {
-        tests_section(&mut flow, report, tests);
+        tests::section(&mut flow, report, tests);
     }
     for notebook in &report.notebooks {
         notebook_section(&mut flow, notebook);
     }
     coverage_section(&mut flow, report);
+    section(&mut flow, "Last runs", charts::time_over_runs(report, WIDTH));
+    section(&mut flow, "Timeline", charts::timeline(report, WIDTH));
     section(&mut flow, "Resources", charts::resources(report, WIDTH));
     tasks_section(&mut flow, report);
     run_section(&mut flow, report);
+    versions_section(&mut flow, report);
+    files_section(&mut flow, report);
     if flow.lost {
         flow.space(10.0);
         let remark = "Characters that this document's fonts lack are shown as ?; the page and the JSON have them.";
@@ -88,6 +98,11 @@ fn head(flow: &mut Flow, report: &Report) {
     let started = report.run.start.map(|at| format!(" · {}", at.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
     let took = report.run_seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
     flow.paragraph(&format!("{}{started}{took}", report.run.run_id), Font::Regular, 9.5, Tone::Muted, 2);
+    flow.space(6.0);
+    for sentence in &report.summary.sentences {
+        flow.paragraph(&sentence.replace('`', ""), Font::Regular, 10.5, Tone::Ink, 4);
+        flow.space(2.0);
+    }
     let tiles = report.tiles();
     if tiles.is_empty() {
         return;
@@ -109,33 +124,6 @@ fn head(flow: &mut Flow, report: &Report) {
         flow.text_at(x + 9.0, y + 48.0, &Font::Regular.fit(&tile.detail, 8.0, room), Font::Regular, 8.0, Tone::Muted);
     }
     flow.space(60.0);
-}
-
-fn tests_section(flow: &mut Flow, report: &Report, tests: &Tests) {
-    flow.heading("Tests", 60.0);
-    let Some(chart) = charts::outcomes(report, WIDTH) else {
-        flow.paragraph("No tests ran.", Font::Regular, 9.0, Tone::Muted, 1);
-        return;
-    };
-    flow.chart(&chart);
-    let bad: Vec<_> = tests.bad().collect();
-    if !bad.is_empty() {
-        flow.subheading(&count(bad.len(), "failure", "failures"), 60.0);
-    }
-    for case in bad.iter().take(FAILURES_MAX) {
-        flow.need(50.0);
-        flow.paragraph(&case.full_name(), Font::Bold, 9.0, Tone::Ink, 3);
-        flow.paragraph(&case.message, Font::Regular, 8.5, Tone::Bad, 4);
-        if !case.details.is_empty() {
-            flow.code(&case.details, DETAIL_LINES);
-        }
-        flow.space(4.0);
-    }
-    beyond(flow, bad.len(), FAILURES_MAX, "failures");
-    if let Some(chart) = charts::slowest(report, WIDTH) {
-        flow.subheading("Slowest", chart.height);
-        flow.chart(&chart);
-    }
 }
 
 fn beyond(flow: &mut Flow, all: usize, most: usize, what: &str) {
@@ -160,6 +148,16 @@ fn notebook_section(flow: &mut Flow, notebook: &Notebook) {
         flow.space(8.0);
         flow.chart(&chart);
     }
+    for (index, picture) in notebook.pictures.iter().enumerate() {
+        let caption = format!("{} · {}", picture.name(index + 1), picture.caption);
+        match picture.raster() {
+            Some(raster) => flow.picture(raster, &caption),
+            None => {
+                let remark = format!("{caption}: this kind of picture ({}) is only in the page", picture.media_type);
+                flow.paragraph(&remark, Font::Regular, 8.5, Tone::Muted, 2);
+            }
+        }
+    }
 }
 
 fn coverage_section(flow: &mut Flow, report: &Report) {
@@ -174,6 +172,21 @@ fn coverage_section(flow: &mut Flow, report: &Report) {
         flow.space(6.0);
         flow.chart(&chart);
     }
+    if let Some(chart) = charts::coverage_over_runs(report, WIDTH) {
+        flow.subheading("Last runs", chart.height);
+        flow.chart(&chart);
+    }
+    let changes: Vec<_> = report.coverage_changes().collect();
+    if !changes.is_empty() {
+        flow.subheading("Files that changed", 40.0);
+        let columns =
+            [Column { head: "File", share: 0.8, right: false }, Column { head: "Points", share: 0.2, right: true }];
+        let rows = changes.into_iter().take(NAMES_MAX).map(|(path, change)| {
+            let tone = if change < 0.0 { Tone::Bad } else { Tone::Good };
+            vec![(path.to_owned(), Tone::Ink), (signed(change), tone)]
+        });
+        flow.table(&columns, rows);
+    }
 }
 
 fn tasks_section(flow: &mut Flow, report: &Report) {
@@ -185,25 +198,27 @@ fn tasks_section(flow: &mut Flow, report: &Report) {
     let columns = [
         column("Task", 0.26, false),
         column("State", 0.14, false),
-        column("Attempts", 0.1, true),
+        column("Try", 0.06, true),
         column("Time", 0.13, true),
-        column("How it ended", 0.37, false),
+        column("How it ended", 0.41, false),
     ];
-    let rows = report.tasks.iter().take(ROWS_MAX).map(|task| {
-        let last = task.attempts.last();
-        let how = last
-            .map(|a| [a.exit.as_str(), a.message.as_str()].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>());
+    // A row per attempt, with the task's name and state at its first one.
+    let rows = report.tasks.iter().take(ROWS_MAX).flat_map(|task| {
         let tone = match mood_of(&task.state).tone() {
             Tone::Accent => Tone::Ink,
             tone => tone,
         };
-        vec![
-            (task.label(), Tone::Ink),
-            (task.state_name(), tone),
-            (task.attempts.len().to_string(), Tone::Ink),
-            (task.seconds().map(duration).unwrap_or_default(), Tone::Ink),
-            (how.unwrap_or_default().join(": "), Tone::Muted),
-        ]
+        let head = |first: bool| match first {
+            true => [(task.label(), Tone::Ink), (task.state_name(), tone)],
+            false => [(String::new(), Tone::Ink), (String::new(), tone)],
+        };
+        let none = task.attempts.is_empty().then(|| head(true).to_vec());
+        let attempts = task.attempts.iter().enumerate().map(move |(index, attempt)| {
+            let time = attempt.seconds().map(duration).unwrap_or_default();
+            let rest = [(attempt.number.to_string(), Tone::Ink), (time, Tone::Ink), (attempt.how(), Tone::Muted)];
+            [head(index == 0).to_vec(), rest.to_vec()].concat()
+        });
+        none.into_iter().chain(attempts).collect::<Vec<_>>()
     });
     flow.table(&columns, rows);
     beyond(flow, report.tasks.len(), ROWS_MAX, "tasks");
@@ -218,17 +233,35 @@ fn run_section(flow: &mut Flow, report: &Report) {
         flow.subheading("Params", 40.0);
         flow.table(&columns, report.run.params.iter().take(ROWS_MAX).map(|(name, value)| pair(name, shown(value))));
     }
-    if !report.files.is_empty() {
-        flow.subheading("Files", 40.0);
-        let columns = [
-            Column { head: "", share: 0.35, right: false },
-            Column { head: "", share: 0.5, right: false },
-            Column { head: "", share: 0.15, right: true },
-        ];
-        let rows = report.files.iter().take(ROWS_MAX).map(|file| {
-            let size = file.bytes.map(bytes).unwrap_or_default();
-            vec![(file.name.clone(), Tone::Ink), (file.url.clone().unwrap_or_default(), Tone::Muted), (size, Tone::Ink)]
-        });
-        flow.table(&columns, rows);
+}
+
+fn versions_section(flow: &mut Flow, report: &Report) {
+    if report.environments.is_empty() {
+        return;
     }
+    flow.heading("Versions", 60.0);
+    let columns = [Column { head: "", share: 0.3, right: false }, Column { head: "", share: 0.7, right: false }];
+    for environment in &report.environments {
+        let names = environment.tasks.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        flow.subheading(&names, 40.0);
+        let rows = environment.lines().into_iter().take(ROWS_MAX);
+        flow.table(&columns, rows.map(|(name, version)| vec![(name, Tone::Muted), (version, Tone::Ink)]));
+    }
+}
+
+fn files_section(flow: &mut Flow, report: &Report) {
+    if report.files.is_empty() {
+        return;
+    }
+    flow.heading("Files", 40.0);
+    let columns = [("", 0.35, false), ("", 0.5, false), ("", 0.15, true)].map(|(head, share, right)| Column {
+        head,
+        share,
+        right,
+    });
+    let rows = report.files.iter().take(ROWS_MAX).map(|file| {
+        let size = file.bytes.map(bytes).unwrap_or_default();
+        vec![(file.name.clone(), Tone::Ink), (file.url.clone().unwrap_or_default(), Tone::Muted), (size, Tone::Ink)]
+    });
+    flow.table(&columns, rows);
 }

@@ -3,31 +3,38 @@
 //! Invariant: every text of the run's passes through [`escaped`] on its way into the page. Each chart is drawn for a
 //! wide and for a narrow screen, and the screen shows the one that fits.
 
+mod compare;
+mod notebook;
+mod tests;
+
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use serde_json::Value;
 
 use super::chart::{Chart, Tone};
 use super::charts;
-use super::junit::{Case, Tests};
-use super::model::{Mood, Notebook, Report, mood_of};
+use super::model::Report;
+use super::summary::{Mood, mood_of};
 use super::svg::{draw, escaped};
-use super::text::{bytes, count, duration, grouped, percent};
+use super::text::{bytes, duration, grouped, percent, signed};
 
-const STYLE: &str = include_str!("page.css");
+const STYLE: &str = include_str!("../page.css");
 /// In the charts' own units, of which the screen makes as many pixels as it has: fewer are larger.
 const WIDE: f64 = 640.0;
 const NARROW: f64 = 280.0;
 /// More are in the JSON; a browser should not labour.
 const CASES_MAX: usize = 2000;
 const FAILURES_MAX: usize = 200;
+/// Names in a list of changes.
+const NAMES_MAX: usize = 50;
 
 pub(super) fn page(report: &Report) -> String {
     let mut page = Page::default();
     page.head(report);
     page.problems(report);
-    if let Some(chart) = both(|width| charts::timeline(report, width)) {
-        page.section("Timeline", |page| page.chart(&chart));
+    for comparison in &report.comparisons {
+        page.section(&comparison.heading(), |page| page.comparison(comparison));
     }
     if let Some(tests) = &report.tests {
         page.section("Tests", |page| page.tests(report, tests));
@@ -38,6 +45,12 @@ pub(super) fn page(report: &Report) -> String {
     if report.coverage.is_some() {
         page.section("Coverage", |page| page.coverage(report));
     }
+    if let Some(chart) = both(|width| charts::time_over_runs(report, width)) {
+        page.section("Last runs", |page| page.chart(&chart));
+    }
+    if let Some(chart) = both(|width| charts::timeline(report, width)) {
+        page.section("Timeline", |page| page.chart(&chart));
+    }
     if let Some(chart) = both(|width| charts::resources(report, width)) {
         page.section("Resources", |page| page.chart(&chart));
     }
@@ -45,6 +58,9 @@ pub(super) fn page(report: &Report) -> String {
         page.section("Tasks", |page| page.tasks(report));
     }
     page.section("Run", |page| page.run(report));
+    if !report.environments.is_empty() {
+        page.section("Versions", |page| page.versions(report));
+    }
     if !report.files.is_empty() {
         page.section("Files", |page| page.files(report));
     }
@@ -91,6 +107,11 @@ impl Page {
             report.run.start.map(|at| format!(" · {}", at.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
         let took = report.run_seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
         self.raw(format_args!("<p class=\"sub\">{run}{started}{took}</p></header>"));
+        self.raw("<ul class=\"summary\">");
+        for sentence in &report.summary.sentences {
+            self.raw(format_args!("<li>{}</li>", quoted(sentence)));
+        }
+        self.raw("</ul>");
         let tiles = report.tiles();
         if !tiles.is_empty() {
             self.raw("<div class=\"tiles\">");
@@ -119,66 +140,10 @@ impl Page {
         });
     }
 
-    fn tests(&mut self, report: &Report, tests: &Tests) {
-        let Some(chart) = both(|width| charts::outcomes(report, width)) else {
-            self.raw("<p class=\"why\">No tests ran.</p>");
-            return;
-        };
-        self.chart(&chart);
-        let bad: Vec<&Case> = tests.bad().collect();
-        if !bad.is_empty() {
-            self.raw(format_args!("<h3>{}</h3>", count(bad.len(), "failure", "failures")));
-        }
-        for (index, case) in bad.iter().take(FAILURES_MAX).enumerate() {
-            let open = if index < 3 { " open" } else { "" };
-            let (name, why) = (escaped(&case.full_name()), escaped(&case.message));
-            self.raw(format_args!(
-                "<details{open}><summary><code>{name}</code><span class=\"why\">{why}</span></summary>"
-            ));
-            if !case.details.is_empty() {
-                self.raw(format_args!("<pre>{}</pre>", escaped(&case.details)));
-            }
-            self.raw("</details>");
-        }
-        self.beyond(bad.len(), FAILURES_MAX, "failures");
-        if let Some(chart) = both(|width| charts::slowest(report, width)) {
-            self.raw("<h3>Slowest</h3>");
-            self.chart(&chart);
-        }
-        self.raw(format_args!("<h3>All tests</h3><details><summary>{}</summary>", count(tests.total, "test", "tests")));
-        self.raw("<div class=\"scroll\"><table><tr><th>Test</th><th>Outcome</th><th class=\"n\">Time</th></tr>");
-        for case in tests.cases.iter().take(CASES_MAX) {
-            let (name, time) = (escaped(&case.full_name()), duration(case.seconds));
-            let badge = badge(case.outcome.name(), mood_of(case.outcome.name()));
-            self.raw(format_args!(
-                "<tr><td class=\"name\">{name}</td><td>{badge}</td><td class=\"n\">{time}</td></tr>"
-            ));
-        }
-        self.raw("</table></div>");
-        self.beyond(tests.total, CASES_MAX, "tests");
-        self.raw("</details>");
-    }
-
     fn beyond(&mut self, all: usize, most: usize, what: &str) {
         if all > most {
             let rest = grouped(all - most);
             self.raw(format_args!("<p class=\"why\">{rest} more {what} are in <code>report.json</code>.</p>"));
-        }
-    }
-
-    fn notebook(&mut self, notebook: &Notebook) {
-        let memory =
-            notebook.peak_memory_bytes.map(|peak| format!(" · peak memory {}", bytes(peak))).unwrap_or_default();
-        let cells = count(notebook.cells.len(), "cell", "cells");
-        let (name, took) = (escaped(&notebook.notebook), duration(notebook.total_seconds));
-        self.raw(format_args!("<p class=\"sub\"><code>{name}</code> · {cells} · {took}{memory}</p>"));
-        if let Some(error) = &notebook.error {
-            let cell = error.cell.map(|cell| format!("Cell {cell}: ")).unwrap_or_default();
-            self.raw(format_args!("<pre>{cell}{}</pre>", escaped(&error.message)));
-        }
-        if let Some(chart) = both(|width| charts::cells(notebook, width)) {
-            self.raw("<h3>Time per cell</h3>");
-            self.chart(&chart);
         }
     }
 
@@ -187,39 +152,60 @@ impl Page {
         if let Some(chart) = both(|width| charts::coverage(report, width)) {
             self.chart(&chart);
         }
-        self.raw("<h3>By file</h3><div class=\"scroll\"><table><tr><th>File</th><th class=\"n\">Covered</th>");
+        if let Some(chart) = both(|width| charts::coverage_over_runs(report, width)) {
+            self.raw("<h3>Last runs</h3>");
+            self.chart(&chart);
+        }
+        let changes: BTreeMap<&str, f64> = report.coverage_changes().collect();
+        self.raw("<h3>By file</h3><div class=\"scroll\" tabindex=\"0\"><table><tr><th>File</th>");
+        self.raw("<th class=\"n\">Covered</th><th class=\"n\">Change</th>");
         self.raw("<th class=\"n\">Lines</th><th class=\"hide\">Not reached</th></tr>");
         for file in coverage.least_covered().into_iter().take(CASES_MAX) {
             let (path, missing) = (escaped(&file.path), escaped(&file.missing));
             let (share, total) = (percent(file.percent), grouped(file.total));
-            self.raw(format_args!(
-                "<tr><td class=\"name\">{path}</td><td class=\"n\">{share}</td><td class=\"n\">{total}</td>"
-            ));
+            self.raw(format_args!("<tr><td class=\"name\">{path}</td><td class=\"n\">{share}</td>"));
+            let change = changes.get(file.path.as_str()).map(|change| {
+                let class = if *change < 0.0 { "bad" } else { "good" };
+                format!("<span class=\"{class}\">{}</span>", signed(*change))
+            });
+            self.raw(format_args!("<td class=\"n\">{}</td><td class=\"n\">{total}</td>", change.unwrap_or_default()));
             self.raw(format_args!("<td class=\"why hide\">{missing}</td></tr>"));
         }
         self.raw("</table></div>");
     }
 
+    /// A row per attempt, with the task's name and state at its first one.
     fn tasks(&mut self, report: &Report) {
-        self.raw("<div class=\"scroll\"><table><tr><th>Task</th><th>State</th><th class=\"n hide\">Attempts</th>");
-        self.raw("<th class=\"n\">Time</th><th class=\"hide\">How it ended</th></tr>");
+        self.raw("<div class=\"scroll\" tabindex=\"0\"><table><tr><th>Task</th><th>State</th>");
+        self.raw("<th class=\"n hide\">Try</th><th class=\"n\">Time</th><th class=\"hide\">How it ended</th></tr>");
         for task in report.tasks.iter().take(CASES_MAX) {
-            let last = task.attempts.last();
-            let how = last.map(|attempt| match (attempt.exit.as_str(), attempt.message.lines().next()) {
-                (exit, Some(message)) if !exit.is_empty() && !message.is_empty() => format!("{exit}: {message}"),
-                (exit, message) => format!("{exit}{}", message.unwrap_or_default()),
-            });
-            let (name, how) = (escaped(&task.label()), escaped(&how.unwrap_or_default()));
-            let badge = badge(&task.state_name(), mood_of(&task.state));
-            let time = task.seconds().map(duration).unwrap_or_default();
-            self.raw(format_args!(
-                "<tr><td class=\"name\">{name}</td><td>{badge}</td><td class=\"n hide\">{}</td>",
-                task.attempts.len()
-            ));
-            self.raw(format_args!("<td class=\"n\">{time}</td><td class=\"why hide\">{how}</td></tr>"));
+            let (name, badge) = (escaped(&task.label()), badge(&task.state_name(), mood_of(&task.state)));
+            let head = format!("<tr><td class=\"name\">{name}</td><td>{badge}</td>");
+            if task.attempts.is_empty() {
+                self.raw(format_args!("{head}<td class=\"hide\"></td><td></td><td class=\"hide\"></td></tr>"));
+            }
+            for (index, attempt) in task.attempts.iter().enumerate() {
+                let head = if index == 0 { head.as_str() } else { "<tr class=\"again\"><td></td><td></td>" };
+                let (number, how) = (attempt.number, escaped(&attempt.how()));
+                let time = attempt.seconds().map(duration).unwrap_or_default();
+                self.raw(format_args!("{head}<td class=\"n hide\">{number}</td><td class=\"n\">{time}</td>"));
+                self.raw(format_args!("<td class=\"why hide\">{how}</td></tr>"));
+            }
         }
         self.raw("</table></div>");
         self.beyond(report.tasks.len(), CASES_MAX, "tasks");
+    }
+
+    fn versions(&mut self, report: &Report) {
+        for environment in &report.environments {
+            let names: Vec<String> = environment.tasks.iter().take(8).map(|name| escaped(name)).collect();
+            let more = if environment.tasks.len() > names.len() { ", …" } else { "" };
+            self.raw(format_args!("<h3>{}{more}</h3><table class=\"facts\">", names.join(", ")));
+            for (name, version) in environment.lines() {
+                self.raw(format_args!("<tr><th>{}</th><td>{}</td></tr>", escaped(&name), escaped(&version)));
+            }
+            self.raw("</table>");
+        }
     }
 
     fn run(&mut self, report: &Report) {
@@ -264,6 +250,18 @@ impl Page {
     }
 }
 
+/// Escaped, with what stands in backticks set as code.
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    for (index, part) in text.split('`').enumerate() {
+        match index % 2 {
+            0 => out.push_str(&escaped(part)),
+            _ => out.push_str(&format!("<code>{}</code>", escaped(part))),
+        }
+    }
+    out
+}
+
 /// A string as it is; anything else as JSON.
 pub(super) fn shown(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -289,7 +287,7 @@ fn is_safe(url: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+mod checks {
     use super::is_safe;
 
     #[test]
