@@ -14,6 +14,7 @@ mod reports;
 mod scheduler;
 mod sensitive;
 mod server;
+mod traces;
 mod vault;
 
 use std::process::ExitCode;

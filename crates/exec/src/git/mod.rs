@@ -15,9 +15,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use run::Git;
-pub(crate) use url::percent_decoded;
-pub use url::without_credentials;
 use url::{Location, locate};
+pub use url::{percent_decoded, without_credentials};
 
 /// What to check out, and where.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,7 +69,7 @@ fn without_scheme(url: &str) -> Location {
 }
 
 /// `%2F` is `/`; what is no code stays as it is.
-pub(crate) fn percent_decoded(text: &str) -> String {
+pub fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {

@@ -16,6 +16,7 @@ use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
+use crate::traces::{Target, Tracer};
 
 /// Backends and an owner; not yet working on anything.
 pub struct Prepared {
@@ -28,6 +29,7 @@ pub struct Prepared {
 /// Works on runs until it is dropped or shut down.
 pub struct Session {
     pub app: App,
+    tracer: Option<Tracer>,
     _listener: Listener,
 }
 
@@ -60,6 +62,13 @@ impl Prepared {
     fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
         let metrics = Metrics::default();
         let store = context.store.observed(metrics.store_observer());
+        let env = |name: &str| std::env::var(name).ok();
+        // A run must not fail for its trace.
+        let target = Target::read(context.settings.otlp_endpoint(), &env).unwrap_or_else(|error| {
+            tracing::warn!("no traces are sent: {error:#}");
+            None
+        });
+        let tracer = target.map(|target| Tracer::start(target, metrics.clone()));
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner: self.owner.clone(),
@@ -73,6 +82,7 @@ impl Prepared {
             claim,
             base_url: base_url.clone(),
             metrics: metrics.clone(),
+            tracer: tracer.clone(),
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {
@@ -89,7 +99,7 @@ impl Prepared {
         let hello = Hello { pid: std::process::id(), role, url: base_url };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        Ok(Session { app, _listener: listener })
+        Ok(Session { app, tracer, _listener: listener })
     }
 }
 
@@ -97,6 +107,9 @@ impl Session {
     /// Writes what is pending and ends; what runs goes on without it.
     pub async fn shutdown(self) {
         self.app.scheduler.shutdown().await;
+        if let Some(tracer) = &self.tracer {
+            tracer.flush().await;
+        }
         self.app.store.close().await;
     }
 }

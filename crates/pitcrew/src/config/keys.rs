@@ -18,6 +18,8 @@ pub enum Kind {
     Percent,
     /// A span of time such as `90s`, `30m` or `1h 30m`.
     Span,
+    /// `http://…` or `https://…`.
+    Url,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
     Filter,
 }
@@ -44,6 +46,7 @@ pub const PARALLELISM: Key = key("parallelism", "PITCREW_PARALLELISM", Kind::Cou
 pub const AUTH: Key = key("auth", "PITCREW_AUTH", Kind::Flag, "whether the server asks for a token");
 pub const METRICS_OPEN: Key =
     key("metrics_open", "PITCREW_METRICS_OPEN", Kind::Flag, "whether /metrics answers without a token");
+pub const OTLP_ENDPOINT: Key = key("otlp_endpoint", "PITCREW_OTLP_ENDPOINT", Kind::Url, "where traces go");
 pub const RETENTION: Key =
     key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
 pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
@@ -66,13 +69,14 @@ pub const TARGET_RECOVERY: Key = key(
 );
 
 /// All of them, in the order in which they are shown.
-pub const ALL: [Key; 13] = [
+pub const ALL: [Key; 14] = [
     DATA_DIR,
     STORE,
     WORKFLOWS,
     LISTEN,
     AUTH,
     METRICS_OPEN,
+    OTLP_ENDPOINT,
     PARALLELISM,
     RETENTION,
     LOG,
@@ -117,6 +121,8 @@ impl Kind {
                 Ok(span) if span.is_positive() => Ok(()),
                 _ => wrong("a span of time such as `90s`, `30m` or `1h 30m`"),
             },
+            Kind::Url if text.starts_with("http://") || text.starts_with("https://") => Ok(()),
+            Kind::Url => wrong("an address such as `http://localhost:4318`"),
             Kind::Flag => match text {
                 "true" | "false" => Ok(()),
                 _ => wrong("`true` or `false`"),

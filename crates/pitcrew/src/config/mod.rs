@@ -207,6 +207,11 @@ impl Settings {
         self.text(keys::METRICS_OPEN) == "true"
     }
 
+    /// The base address of a collector of traces.
+    pub fn otlp_endpoint(&self) -> Option<&str> {
+        Some(self.text(keys::OTLP_ENDPOINT)).filter(|text| !text.is_empty())
+    }
+
     /// Live tasks at most, over all runs of a process.
     pub fn parallelism(&self) -> u32 {
         self.text(keys::PARALLELISM).parse().unwrap_or(1)
@@ -325,6 +330,7 @@ mod tests {
             "default".into(),
             line(1),
             "flag --no-auth".into(),
+            "default".into(),
             "default".into(),
             "env PITCREW_PARALLELISM".into(),
             line(4),

@@ -53,6 +53,7 @@ struct Families {
     store_errors: CounterVec,
     http_requests: CounterVec,
     http_seconds: HistogramVec,
+    spans: CounterVec,
 }
 
 /// Names that users give, as values of a label: the first [`CAP`] as they are, the rest as `other`.
@@ -102,6 +103,7 @@ impl Default for Metrics {
             store_errors: table::STORE_ERRORS.counter(&registry),
             http_requests: table::HTTP_REQUESTS.counter(&registry),
             http_seconds: table::HTTP_SECONDS.histogram(&registry),
+            spans: table::SPANS.counter(&registry),
             registry,
         }))
     }
@@ -169,6 +171,11 @@ impl Metrics {
             SetBy::User => "user",
         };
         self.0.variables_set.with_label_values(&[by]).inc_by(count as f64);
+    }
+
+    /// What became of spans for the collector: `sent` or `dropped`.
+    pub fn spans(&self, result: &'static str, count: usize) {
+        self.0.spans.with_label_values(&[result]).inc_by(count as f64);
     }
 
     /// Takes what a store tells of its calls: the method, how long it took, and whether it succeeded.

@@ -101,6 +101,8 @@ table! {
     HTTP_SECONDS = SHORT, "pitcrew_http_request_seconds", ["route"],
         "From a request to the head of its answer.";
 
+    SPANS = Counter, "pitcrew_trace_spans_total", ["result"],
+        "Spans for the collector of traces, `sent` or `dropped`.";
     BUILD_INFO = Gauge, "pitcrew_build_info", ["version"],
         "1, with the version of the program.";
     PROCESS_CPU = Counter, "process_cpu_seconds_total", [],

@@ -220,7 +220,7 @@ impl Core {
 
     pub fn absorb(&mut self, key: RunKey, fx: Effects) {
         let Some(active) = self.runs.get_mut(&key) else { return };
-        active.measure(&self.parts.metrics, &fx);
+        active.measure(&self.parts, &fx);
         for slot in fx.released {
             self.admission.release(key, slot);
         }

@@ -237,6 +237,9 @@ impl Core {
             Work::Noop | Work::Steps(_) => None,
         };
         self.parts.metrics.attempt_ended(&active.run.record, action, &row, &usage);
+        if let Some(tracer) = &self.parts.tracer {
+            tracer.attempt(&active.run.record, &row);
+        }
         if let Ok(handle) = serde_json::from_value(row.handle.clone()) {
             self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
         }
@@ -368,6 +371,9 @@ fn environment(
         ("PITCREW_ARTIFACTS", parts.data.artifacts(run.record.key).display().to_string()),
     ];
     env.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+    if let Some(tracer) = &parts.tracer {
+        env.insert("TRACEPARENT".to_owned(), tracer.parent(&run.record, &run.attempt_id(slot, attempt)));
+    }
     Ok(env)
 }
 

@@ -7,13 +7,15 @@ use pitcrew_core::admission::DEFAULT_POOL;
 use pitcrew_core::engine::Effects;
 use pitcrew_core::state::{RunState, State};
 
+use super::Parts;
 use super::active::Active;
-use super::core_loop::Core;
-use crate::metrics::{Figures, Metrics, PoolFigures};
+use super::core_loop::{Core, run_url};
+use crate::metrics::{Figures, PoolFigures};
 
 impl Active {
     /// Records what the effects of one event say about tasks and the end of the run.
-    pub fn measure(&mut self, metrics: &Metrics, fx: &Effects) {
+    pub fn measure(&mut self, parts: &Parts, fx: &Effects) {
+        let metrics = &parts.metrics;
         let record = &self.run.record;
         for change in &fx.transitions {
             match change.to {
@@ -34,6 +36,9 @@ impl Active {
         }
         if fx.finished {
             metrics.run_finished(record);
+            if let Some(tracer) = &parts.tracer {
+                tracer.run(record, &run_url(&parts.base_url, record.key));
+            }
         }
     }
 }

@@ -33,6 +33,7 @@ pub use queue::{Queue, Waiting};
 use crate::catalog::Catalog;
 use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
+use crate::traces::Tracer;
 
 /// What the scheduler works with.
 pub struct Parts {
@@ -53,6 +54,8 @@ pub struct Parts {
     /// Where the pages of this server are, for links in templates; empty without one.
     pub base_url: String,
     pub metrics: Metrics,
+    /// Makes a trace of each run, where that is wanted.
+    pub tracer: Option<Tracer>,
 }
 
 /// Which runs a scheduler takes.

@@ -8,3 +8,4 @@ mod help;
 mod runs;
 mod serving;
 mod settings;
+mod traces;

@@ -86,6 +86,7 @@ impl Rig {
             claim: Claim::Leading,
             base_url: String::new(),
             metrics: metrics.clone(),
+            tracer: None,
         });
         let vault = Vault::new(&data, &|_| None).unwrap();
         let app = App {
