@@ -14,13 +14,16 @@ mod format;
 mod internal;
 mod load;
 mod logs;
+mod password;
 mod pools;
 mod retention;
 mod run;
 mod runs;
 mod server;
 mod session;
+mod tokens;
 mod ui;
+mod users;
 mod variables;
 mod workflow_files;
 
@@ -131,6 +134,8 @@ enum Command {
     Dags(dags::DagsArgs),
     Variables(variables::VariablesArgs),
     Pools(pools::PoolsArgs),
+    Users(users::UsersArgs),
+    Tokens(tokens::TokensArgs),
     Config(ConfigArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the workflow language, for editors
@@ -213,6 +218,8 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Dags(args) => dags::command(args, Context::open(ui, settings).await?).await,
         Command::Variables(args) => variables::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Context::open(ui, settings).await?).await,
+        Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
+        Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
         | Command::Config(_)

@@ -19,7 +19,7 @@ use super::ui::Ui;
 use crate::config::Settings;
 use crate::folder;
 use crate::scheduler::schedules;
-use crate::server::{self, AuthConfig, ServeOptions, Server};
+use crate::server::{self, AuthConfig, BaseUrl, ServeOptions, Server};
 
 /// Serve a folder of workflow files, with pages and an API
 #[derive(Debug, clap::Args)]
@@ -83,7 +83,8 @@ impl Serving {
         auth: AuthConfig,
         workflows: Option<PathBuf>,
     ) -> anyhow::Result<Serving> {
-        let base_url = server::base_url(listener.local_addr()?);
+        let listen = listener.local_addr()?;
+        let base_url = context.settings.base_url().unwrap_or_else(|| BaseUrl::of(listen)).to_string();
         let prepared = Prepared::new(context).await?;
         let owner: Arc<Owner> = prepared.owner.clone();
         let session = prepared.serve(context, base_url).await?;
@@ -91,7 +92,7 @@ impl Serving {
         let hosts = std::env::var(HOSTS).unwrap_or_default();
         let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
         let (metrics_open, settings) = (context.settings.metrics_open(), context.settings.clone());
-        let options = ServeOptions { listen: listener.local_addr()?, auth, hosts, metrics_open, settings };
+        let options = ServeOptions { listen, auth, hosts, metrics_open, settings };
         let server = Server::new(app.clone(), listener, options).await.map_err(refused)?;
         let mut tasks = vec![tokio::spawn(schedules::run(app.clone(), owner))];
         if let Some(folder) = workflows {

@@ -1,5 +1,9 @@
 //! The keys of the configuration: one table, from which the file, the environment and the documentation are read.
 
+use std::net::IpAddr;
+
+use crate::server::BaseUrl;
+
 /// What a value must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -20,6 +24,10 @@ pub enum Kind {
     Span,
     /// `http://…` or `https://…`.
     Url,
+    /// Scheme and host of a server.
+    BaseUrl,
+    /// IP addresses, separated by commas.
+    Addresses,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
     Filter,
 }
@@ -44,6 +52,10 @@ pub const LISTEN: Key = key("listen", "PITCREW_LISTEN", Kind::Address, "where th
 pub const WORKFLOWS: Key = key("workflows", "PITCREW_WORKFLOWS", Kind::Path, "the folder of workflow files");
 pub const PARALLELISM: Key = key("parallelism", "PITCREW_PARALLELISM", Kind::Count, "live tasks at most");
 pub const AUTH: Key = key("auth", "PITCREW_AUTH", Kind::Flag, "whether the server asks for a token");
+pub const BASE_URL: Key =
+    key("base_url", "PITCREW_BASE_URL", Kind::BaseUrl, "where people find the server, when a proxy is in front of it");
+pub const PROXIES: Key =
+    key("proxies", "PITCREW_PROXIES", Kind::Addresses, "proxies whose `X-Forwarded-For` is believed");
 pub const METRICS_OPEN: Key =
     key("metrics_open", "PITCREW_METRICS_OPEN", Kind::Flag, "whether /metrics answers without a token");
 pub const OTLP_ENDPOINT: Key = key("otlp_endpoint", "PITCREW_OTLP_ENDPOINT", Kind::Url, "where traces go");
@@ -69,11 +81,13 @@ pub const TARGET_RECOVERY: Key = key(
 );
 
 /// All of them, in the order in which they are shown.
-pub const ALL: [Key; 14] = [
+pub const ALL: &[Key] = &[
     DATA_DIR,
     STORE,
     WORKFLOWS,
     LISTEN,
+    BASE_URL,
+    PROXIES,
     AUTH,
     METRICS_OPEN,
     OTLP_ENDPOINT,
@@ -86,8 +100,14 @@ pub const ALL: [Key; 14] = [
     TARGET_RECOVERY,
 ];
 
+/// IP addresses as they are written in a setting; nothing is none.
+pub fn addresses(text: &str) -> Option<Vec<IpAddr>> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().ok().map(|address: IpAddr| address.to_canonical())).collect()
+}
+
 pub fn find(name: &str) -> Option<Key> {
-    ALL.into_iter().find(|key| key.name == name)
+    ALL.iter().copied().find(|key| key.name == name)
 }
 
 impl Kind {
@@ -104,6 +124,11 @@ impl Kind {
             Kind::Address => match text.rsplit_once(':') {
                 Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
                 _ => wrong("an address such as `127.0.0.1:8793`"),
+            },
+            Kind::BaseUrl => text.parse::<BaseUrl>().map(drop),
+            Kind::Addresses => match addresses(text) {
+                Some(_) => Ok(()),
+                None => wrong("IP addresses, separated by commas"),
             },
             Kind::Count => match text.parse::<u32>() {
                 Ok(1..) => Ok(()),

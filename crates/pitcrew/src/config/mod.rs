@@ -8,6 +8,7 @@ pub mod keys;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -16,6 +17,8 @@ use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
 
 pub use keys::Key;
+
+use crate::server::BaseUrl;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Settings {
             return Err(no_environment(name, file.as_deref(), &from_file.environments).into());
         }
         let mut settings = Vec::new();
-        for key in keys::ALL {
+        for key in keys::ALL.iter().copied() {
             let (text, origin) = if let Some((flag, text)) = overrides.flags.get(key.name) {
                 (text.clone(), Origin::Flag(flag))
             } else if let Some(text) = env(key.env).filter(|text| !text.is_empty()) {
@@ -197,6 +200,16 @@ impl Settings {
     /// `HOST:PORT`.
     pub fn listen(&self) -> &str {
         self.text(keys::LISTEN)
+    }
+
+    /// Where people find the server, if that is not where it listens.
+    pub fn base_url(&self) -> Option<BaseUrl> {
+        self.text(keys::BASE_URL).parse().ok()
+    }
+
+    /// Proxies in front of the server.
+    pub fn proxies(&self) -> Vec<IpAddr> {
+        keys::addresses(self.text(keys::PROXIES)).unwrap_or_default()
     }
 
     pub fn auth(&self) -> bool {
@@ -322,19 +335,14 @@ mod tests {
         assert_eq!(settings.retention_days(), None);
         assert_eq!(settings.data_dir(), Path::new("/home/u/.local/share/pitcrew"));
         assert_eq!(settings.workflows(), Path::new("/home/u/.local/share/pitcrew/workflows"));
-        let origins: Vec<String> = settings.shown().iter().map(|s| s.origin.to_string()).collect();
         let line = |n| format!("{}:{n}", path.display());
+        let shown = settings.shown().into_iter().filter(|setting| setting.origin != Origin::Default);
+        let origins: Vec<_> = shown.map(|setting| (setting.key.name, setting.origin.to_string())).collect();
         let expected = [
-            "default".into(),
-            "default".into(),
-            "default".into(),
-            line(1),
-            "flag --no-auth".into(),
-            "default".into(),
-            "default".into(),
-            "env PITCREW_PARALLELISM".into(),
-            line(4),
-            "default".into(),
+            ("listen", line(1)),
+            ("auth", "flag --no-auth".into()),
+            ("parallelism", "env PITCREW_PARALLELISM".into()),
+            ("retention_days", line(4)),
         ];
         assert_eq!(origins, expected);
     }

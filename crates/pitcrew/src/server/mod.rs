@@ -4,6 +4,7 @@
 //! Nothing here runs while nobody asks: a live page is a connection that waits for changes, and ends with it.
 
 mod auth;
+mod base_url;
 mod error;
 mod input;
 pub mod links;
@@ -17,7 +18,7 @@ mod view;
 mod web;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,8 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 
-pub use auth::{ADMIN, AuthConfig};
+pub use auth::{ADMIN, AuthConfig, User, manage};
 use auth::{Auth, Role};
+pub use base_url::BaseUrl;
 use error::ApiError;
 use routes::{Access, Routes};
 
@@ -70,6 +72,8 @@ pub(crate) struct Site {
     auth: Auth,
     listen: SocketAddr,
     hosts: Arc<[String]>,
+    pub(crate) base_url: BaseUrl,
+    proxies: Arc<[IpAddr]>,
     metrics_open: bool,
     settings: Arc<Settings>,
     /// Live pages end when the server does.
@@ -90,7 +94,7 @@ impl Site {
             || name.to_ascii_lowercase().ends_with(".localhost")
             || bare.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         let is_named = |allowed: &String| allowed == host || (port.is_some() && allowed == name);
-        is_loopback || self.hosts.iter().any(is_named)
+        is_loopback || host.eq_ignore_ascii_case(self.base_url.authority()) || self.hosts.iter().any(is_named)
     }
 }
 
@@ -111,16 +115,26 @@ impl Server {
 
     /// Makes the server, on an address that was bound before.
     pub async fn new(app: App, listener: TcpListener, options: ServeOptions) -> anyhow::Result<Server> {
-        let (auth, fresh_password) = Auth::open(&app.store, &options.auth, options.listen).await?;
-        let ServeOptions { listen, hosts, metrics_open, settings, .. } = options;
-        let (hosts, settings, closing) = (hosts.into(), Arc::new(settings), CancellationToken::new());
-        let site = Site { app, auth, listen, hosts, metrics_open, settings, closing };
+        let ServeOptions { listen, auth, hosts, metrics_open, settings } = options;
+        let base_url = settings.base_url();
+        let (auth, fresh_password) = Auth::open(&app.store, &auth, listen, base_url.as_ref(), clock::now()).await?;
+        let site = Site {
+            app,
+            auth,
+            listen,
+            hosts: hosts.into(),
+            base_url: base_url.unwrap_or_else(|| BaseUrl::of(listen)),
+            proxies: settings.proxies().into(),
+            metrics_open,
+            settings: Arc::new(settings),
+            closing: CancellationToken::new(),
+        };
         Ok(Server { site, listener, fresh_password })
     }
 
     /// Where browsers find it: `http://127.0.0.1:8080`.
     pub fn base_url(&self) -> String {
-        base_url(self.site.listen)
+        self.site.base_url.to_string()
     }
 
     /// The password of `admin`, if it was made now; it is shown once and cannot be found out later.
@@ -150,7 +164,9 @@ impl Server {
             shutdown.await;
             asked.cancel();
         };
-        let serving = axum::serve(self.listener, router).with_graceful_shutdown(signal).into_future();
+        let serving = axum::serve(self.listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(signal)
+            .into_future();
         let drained = async {
             closing.cancelled().await;
             tokio::time::sleep(DRAIN).await;
@@ -160,16 +176,6 @@ impl Server {
             () = drained => Ok(()),
         }
     }
-}
-
-/// Where browsers find a server that listens there. An address of all interfaces is shown as the loopback one.
-pub fn base_url(listen: SocketAddr) -> String {
-    let mut shown = listen;
-    if listen.ip().is_unspecified() {
-        let loopback = if listen.is_ipv4() { [127, 0, 0, 1].into() } else { std::net::Ipv6Addr::LOCALHOST.into() };
-        shown.set_ip(loopback);
-    }
-    format!("http://{shown}")
 }
 
 /// Every route that there is.
@@ -192,7 +198,7 @@ fn router(site: Site) -> Router {
         .method_not_allowed_fallback(async || {
             ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
         })
-        .layer(from_fn(auth::check_origin))
+        .layer(from_fn_with_state(site.clone(), auth::check_origin))
         .layer(from_fn_with_state(site.clone(), auth::check_host))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CompressionLayer::new().compress_when(compressed))

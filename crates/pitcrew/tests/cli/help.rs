@@ -3,7 +3,7 @@
 use crate::harness::Place;
 use crate::snapshot;
 
-const COMMANDS: [&str; 39] = [
+const COMMANDS: [&str; 51] = [
     "",
     "run",
     "demo",
@@ -35,6 +35,18 @@ const COMMANDS: [&str; 39] = [
     "pools list",
     "pools set",
     "pools delete",
+    "users",
+    "users list",
+    "users create",
+    "users set-role",
+    "users set-password",
+    "users deactivate",
+    "users activate",
+    "users delete",
+    "tokens",
+    "tokens list",
+    "tokens create",
+    "tokens revoke",
     "config",
     "config show",
     "doctor",

@@ -9,3 +9,4 @@ mod runs;
 mod serving;
 mod settings;
 mod traces;
+mod users;

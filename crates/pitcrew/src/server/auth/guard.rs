@@ -1,15 +1,19 @@
 //! What every request passes before it is answered: the name it was sent to, where it comes from, who sends it; and the
 //! headers that every answer carries.
 
-use axum::extract::{RawPathParams, Request, State};
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use axum::http::{Method, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Extensions, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use pitcrew_core::{RunKey, WorkflowId};
 
-use super::{Role, Use, User};
+use super::{Role, SignInError, Use, User};
 use crate::clock;
 use crate::server::Site;
 use crate::server::error::ApiError;
@@ -49,15 +53,16 @@ pub async fn check_host(State(site): State<Site>, request: Request, next: Next) 
 }
 
 /// Refuses changes that another site asks a browser for. Browsers say where a change comes from; programs do not.
-pub async fn check_origin(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) || is_same_site(request.headers()) {
+pub async fn check_origin(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_read || is_same_site(&site, request.headers()) {
         return next.run(request).await;
     }
     let message = "this change was asked for by a page of another site, so it was not made".to_owned();
     ApiError::Status(StatusCode::FORBIDDEN, message).into_response()
 }
 
-fn is_same_site(headers: &HeaderMap) -> bool {
+fn is_same_site(site: &Site, headers: &HeaderMap) -> bool {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     let fetched_from = text(HeaderName::from_static("sec-fetch-site"));
     if !matches!(fetched_from, None | Some("same-origin" | "none")) {
@@ -65,24 +70,73 @@ fn is_same_site(headers: &HeaderMap) -> bool {
     }
     let Some(origin) = text(header::ORIGIN) else { return true };
     let host = text(header::HOST).unwrap_or_default();
-    origin.split_once("://").is_some_and(|(_, name)| name == host)
+    // A proxy may send another name on than browsers know us by.
+    let is_ours = |name: &str| name == host || site.base_url.authority() == name;
+    origin.split_once("://").is_some_and(|(_, name)| is_ours(name))
 }
 
-/// Who sends it: by bearer token, or by the cookie of a page.
-fn user_of(site: &Site, headers: &HeaderMap) -> Option<User> {
+/// The address of whoever sends a request; behind a proxy that we trust, the one that the proxy saw.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Option<IpAddr>);
+
+impl Peer {
+    fn of(site: &Site, extensions: &Extensions, headers: &HeaderMap) -> Peer {
+        let Some(ConnectInfo(direct)) = extensions.get::<ConnectInfo<SocketAddr>>() else { return Peer(None) };
+        let direct = direct.ip().to_canonical();
+        if !site.proxies.contains(&direct) {
+            return Peer(Some(direct));
+        }
+        // Each proxy adds whom it saw at the end; what was there before may be made up.
+        let named = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let mut named = named.flat_map(|line| line.split(',')).map(|part| part.trim().parse().ok()).collect::<Vec<_>>();
+        named.reverse();
+        let stranger = named.into_iter().map_while(|address: Option<IpAddr>| address);
+        Peer(
+            stranger
+                .map(|address| address.to_canonical())
+                .find(|address| !site.proxies.contains(address))
+                .or(Some(direct)),
+        )
+    }
+}
+
+impl FromRequestParts<Site> for Peer {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, site: &Site) -> Result<Self, Infallible> {
+        Ok(Peer::of(site, &parts.extensions, &parts.headers))
+    }
+}
+
+/// Who sends it: by bearer token, by name and password, or by the cookie of a page.
+async fn user_of(site: &Site, Peer(from): Peer, headers: &HeaderMap) -> Result<Option<User>, SignInError> {
     let now = clock::now();
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if let Some(authorization) = text(header::AUTHORIZATION) {
-        let (scheme, token) = authorization.split_once(' ')?;
-        return scheme.eq_ignore_ascii_case("bearer").then(|| site.auth.verify(token.trim(), Use::Api, now))?;
+        let (scheme, proof) = authorization.split_once(' ').unwrap_or((authorization, ""));
+        return match scheme.to_ascii_lowercase().as_str() {
+            "bearer" => Ok(site.auth.bearer(proof.trim(), now).await?),
+            "basic" => site.auth.basic(proof.trim(), from, now).await,
+            _ => Ok(None),
+        };
     }
-    if site.auth.is_off() {
-        return site.auth.verify("", Use::Session, now);
+    match session_cookie(site, headers) {
+        Some(token) => Ok(site.auth.verify(token, Use::Session, now).await?),
+        None if site.auth.is_off() => Ok(site.auth.verify("", Use::Session, now).await?),
+        None => Ok(None),
     }
-    let name = site.auth.cookie_name();
-    let cookies = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = cookies.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(key, _)| *key == name).and_then(|(_, token)| site.auth.verify(token, Use::Session, now))
+}
+
+/// The cookie by which a browser is logged in.
+pub fn session_cookie<'h>(site: &Site, headers: &'h HeaderMap) -> Option<&'h str> {
+    cookie(headers, site.auth.cookie_name())
+}
+
+/// The value of a cookie.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
 /// What stands before a route.
@@ -95,7 +149,12 @@ pub struct Gate {
 
 /// Lets a request pass whose user may use the route, and tells the handler who it is.
 pub async fn guard(State(gate): State<Gate>, params: RawPathParams, mut request: Request, next: Next) -> Response {
-    let Some(user) = user_of(&gate.site, request.headers()) else { return unknown(&gate, &request) };
+    let from = Peer::of(&gate.site, request.extensions(), request.headers());
+    let user = match user_of(&gate.site, from, request.headers()).await {
+        Ok(Some(user)) => user,
+        Ok(None) | Err(SignInError::Wrong) => return unknown(&gate, &request),
+        Err(error) => return error.into_response(),
+    };
     if user.role < gate.role {
         let (has, takes) = (user.role, gate.role);
         return gate.forbidden(format!("the role `{has}` of `{}` may not do this; it takes `{takes}`", user.name));

@@ -2,18 +2,17 @@
 
 use askama::Template;
 use axum::Form;
-use axum::extract::State;
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
 use axum::http::header::{self, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::{ADMIN, Use, User};
+use super::{ADMIN, Peer, SignInError, Use, User, manage};
 use crate::clock;
 use crate::server::Site;
 use crate::server::input::Query;
-use crate::server::web::page::{Shell, html};
+use crate::server::web::page::{PageResult, Shell, html};
 
 /// How long a browser stays logged in.
 const SESSION: SignedDuration = SignedDuration::from_hours(24 * 7);
@@ -23,7 +22,9 @@ const SESSION: SignedDuration = SignedDuration::from_hours(24 * 7);
 struct LoginPage {
     shell: Shell,
     next: String,
-    error: Option<&'static str>,
+    /// What stands in the field for it.
+    name: String,
+    error: Option<String>,
 }
 
 /// What the login form sends.
@@ -38,57 +39,82 @@ pub struct Login {
 }
 
 /// The login form; or, with the code of a link that was not used yet, straight in.
-pub async fn login_form(State(site): State<Site>, query: Query) -> Response {
+pub async fn login_form(State(site): State<Site>, Peer(from): Peer, query: Query) -> PageResult<Response> {
     let next = local(query.text("next").unwrap_or("/"));
     if site.auth.is_off() {
-        return Redirect::to(&next).into_response();
+        return Ok(Redirect::to(&next).into_response());
     }
-    if let Some(code) = query.text("code") {
-        if let Some(user) = site.auth.redeem(code, clock::now()) {
-            return enter(&site, &user, &next);
+    let Some(code) = query.text("code") else { return Ok(form(&site, next, "", None)) };
+    let now = clock::now();
+    match site.auth.redeem(code, now).await? {
+        Some(row) => {
+            site.auth.signed_in(&row, "link", from, now).await?;
+            Ok(enter(&site, &User::of(&row), &next))
         }
-        return form(&site, next, Some("This link was used before or has expired. Log in with the password."));
+        None => {
+            let message = "This link was used before or has expired. Log in with the password.";
+            Ok(form(&site, next, "", Some(message.to_owned())))
+        }
     }
-    form(&site, next, None)
 }
 
 /// Checks the password and sets the cookie.
-pub async fn login(State(site): State<Site>, Form(login): Form<Login>) -> Response {
+pub async fn login(State(site): State<Site>, Peer(from): Peer, Form(login): Form<Login>) -> Response {
     let next = local(&login.next);
-    let name = if login.username.is_empty() { ADMIN } else { login.username.trim() };
-    if let Some(user) = site.auth.check(name, &login.password) {
-        return enter(&site, &user, &next);
+    let name = if login.username.trim().is_empty() { ADMIN } else { login.username.trim() };
+    let error = match site.auth.sign_in(name, &login.password, from, clock::now()).await {
+        Ok(user) => return enter(&site, &user, &next),
+        Err(error) => error,
+    };
+    let message = match &error {
+        SignInError::Wrong => "Name or password are not right.".to_owned(),
+        SignInError::Wait(_) | SignInError::Store(_) => format!("{}.", error.message()),
+    };
+    let mut answer = form(&site, next, name, Some(message));
+    *answer.status_mut() = error.status();
+    if let Some((header, seconds)) = error.retry_after()
+        && let Ok(seconds) = HeaderValue::from_str(&seconds)
+    {
+        answer.headers_mut().insert(header, seconds);
     }
-    let mut answer = form(&site, next, Some("Name or password are not right."));
-    *answer.status_mut() = StatusCode::UNAUTHORIZED;
     answer
 }
 
+/// Forgets the login of this browser.
 pub async fn logout(State(site): State<Site>) -> Response {
     with_cookie(&site, "", 0, Redirect::to("/login"))
 }
 
-fn form(site: &Site, next: String, error: Option<&'static str>) -> Response {
-    html(LoginPage { shell: Shell::bare(site, "Log in"), next, error })
+/// Ends the login of all browsers and programs that the user has logged in.
+pub async fn logout_everywhere(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
+    if !user.account.is_empty() {
+        manage::end_sessions(&site.app.store, &user, &user.account, clock::now()).await?;
+        site.auth.changed();
+    }
+    Ok(with_cookie(&site, "", 0, Redirect::to("/login")))
 }
 
-fn enter(site: &Site, user: &User, next: &str) -> Response {
+fn form(site: &Site, next: String, name: &str, error: Option<String>) -> Response {
+    let name = if name.is_empty() { ADMIN } else { name }.to_owned();
+    html(LoginPage { shell: Shell::bare(site, "Log in"), next, name, error })
+}
+
+/// Lets a browser in and leads it on.
+pub(super) fn enter(site: &Site, user: &User, next: &str) -> Response {
     let token = site.auth.issue(user, Use::Session, SESSION, clock::now());
     with_cookie(site, &token, SESSION.as_secs(), Redirect::to(next))
 }
 
 fn with_cookie(site: &Site, value: &str, seconds: i64, answer: Redirect) -> Response {
-    let name = site.auth.cookie_name();
-    let cookie = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}");
     let mut response = answer.into_response();
-    if let Ok(cookie) = HeaderValue::from_str(&cookie) {
-        response.headers_mut().insert(header::SET_COOKIE, cookie);
+    if let Ok(cookie) = HeaderValue::from_str(&site.auth.set_cookie("", value, "/", seconds)) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
     }
     response
 }
 
 /// A path of ours; anything that a browser could take for another site becomes the first page.
-fn local(path: &str) -> String {
+pub(super) fn local(path: &str) -> String {
     let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if path.starts_with('/') && !path.starts_with("//") && plain { path.to_owned() } else { "/".to_owned() }
 }

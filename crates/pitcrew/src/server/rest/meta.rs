@@ -3,13 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use crate::clock;
 use crate::server::Site;
-use crate::server::auth::Use;
-use crate::server::error::{ApiError, ApiResult};
+use crate::server::auth::{Peer, Use};
 use crate::server::input::Body;
 
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(24);
@@ -35,21 +35,25 @@ pub async fn health(State(site): State<Site>) -> Json<Value> {
     }))
 }
 
-pub async fn token(state: State<Site>, body: Body) -> ApiResult<(StatusCode, Json<Value>)> {
-    issue(state, body, TOKEN_LIFE)
+pub async fn token(site: State<Site>, from: Peer, body: Body) -> Result<(StatusCode, Json<Value>), Response> {
+    issue(site, from, body, TOKEN_LIFE).await
 }
 
-pub async fn cli_token(state: State<Site>, body: Body) -> ApiResult<(StatusCode, Json<Value>)> {
-    issue(state, body, CLI_TOKEN_LIFE)
+pub async fn cli_token(site: State<Site>, from: Peer, body: Body) -> Result<(StatusCode, Json<Value>), Response> {
+    issue(site, from, body, CLI_TOKEN_LIFE).await
 }
 
-fn issue(State(site): State<Site>, mut body: Body, life: SignedDuration) -> ApiResult<(StatusCode, Json<Value>)> {
-    let user = body.required_text("username");
+async fn issue(
+    State(site): State<Site>,
+    Peer(from): Peer,
+    mut body: Body,
+    life: SignedDuration,
+) -> Result<(StatusCode, Json<Value>), Response> {
+    let name = body.required_text("username");
     let password = body.required_text("password");
-    body.finish()?;
-    let Some(user) = site.auth.check(&user, &password) else {
-        return Err(ApiError::Status(StatusCode::UNAUTHORIZED, "Invalid credentials".to_owned()));
-    };
-    let token = site.auth.issue(&user, Use::Api, life, clock::now());
+    body.finish().map_err(IntoResponse::into_response)?;
+    let now = clock::now();
+    let user = site.auth.sign_in(&name, &password, from, now).await.map_err(IntoResponse::into_response)?;
+    let token = site.auth.issue(&user, Use::Api, life, now);
     Ok((StatusCode::CREATED, Json(json!({ "access_token": token }))))
 }

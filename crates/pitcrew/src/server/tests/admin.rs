@@ -4,16 +4,14 @@ use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 
 use super::{Answer, Rig};
-use crate::clock;
-use crate::server::LINK;
-use crate::server::auth::{Role, Use, User};
+use crate::server::auth::Role;
 
 const EMPTY: &str = "workflow: demo\ntags: [nightly]\ntasks:\n  a: {backend: fake, run: x}\n";
 /// What nobody may see as it is.
 const SCRIPT: &str = "<script>alert(1)</script>";
 
 async fn get_as(rig: &Rig, role: Role, path: &str) -> Answer {
-    let token = rig.site.auth.issue(&User::new("ada", role), Use::Api, LINK, clock::now());
+    let token = rig.token_for(role).await;
     let request = rig.request(Method::GET, path).header(header::AUTHORIZATION, format!("Bearer {token}"));
     rig.send(request.body(Body::empty()).unwrap()).await
 }

@@ -23,8 +23,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
+use super::auth::manage::{self, NewUser};
 use super::auth::{Auth, Role, Use, User};
-use super::{AuthConfig, LINK, Site, router};
+use super::{AuthConfig, BaseUrl, LINK, Site, router};
 use crate::app::{App, Trigger};
 use crate::catalog::{self, Catalog};
 use crate::config::{Overrides, Settings};
@@ -101,12 +102,21 @@ impl Rig {
             schedules: Arc::default(),
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
-        let (auth, _) = Auth::open(&app.store, &AuthConfig::Password(PASSWORD.into()), listen).await.unwrap();
-        let token = auth.issue(&User::new("admin", Role::Admin), Use::Api, LINK, clock::now());
-        let hosts = Arc::new([]);
-        let settings = Settings::read(&Overrides::default(), &|_| None).unwrap().into();
-        let closing = CancellationToken::new();
-        let site = Site { app: app.clone(), auth, listen, hosts, metrics_open: false, settings, closing };
+        let config = AuthConfig::Password(PASSWORD.into());
+        let (auth, _) = Auth::open(&app.store, &config, listen, None, clock::now()).await.unwrap();
+        let admin = User::of(&app.store.user("admin").await.unwrap().unwrap());
+        let token = auth.issue(&admin, Use::Api, LINK, clock::now());
+        let site = Site {
+            app: app.clone(),
+            auth,
+            listen,
+            hosts: Arc::default(),
+            base_url: BaseUrl::of(listen),
+            proxies: Arc::default(),
+            metrics_open: false,
+            settings: Settings::read(&Overrides::default(), &|_| None).unwrap().into(),
+            closing: CancellationToken::new(),
+        };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }
 
@@ -118,6 +128,28 @@ impl Rig {
             rig.app.store.put_workflow(&row, &compiled.source, clock::now()).await.unwrap();
         }
         rig
+    }
+
+    /// A user of the store, without a password.
+    async fn user(&self, name: &str, role: Role) -> User {
+        let new = NewUser { name: name.into(), role: Some(role), ..NewUser::default() };
+        let row = manage::create_user(&self.app.store, &User::local("test"), new, clock::now()).await.unwrap();
+        User::of(&row)
+    }
+
+    /// What a program of that user sends.
+    fn token_of(&self, user: &User) -> String {
+        self.site.auth.issue(user, Use::Api, LINK, clock::now())
+    }
+
+    /// What a program of some user with that role sends; the user is called `role-1`.
+    async fn token_for(&self, role: Role) -> String {
+        let name = format!("{role}-1");
+        let user = match self.app.store.user(&name).await.unwrap() {
+            Some(row) => User::of(&row),
+            None => self.user(&name, role).await,
+        };
+        self.token_of(&user)
     }
 
     async fn send(&self, request: Request<Body>) -> Answer {

@@ -5,22 +5,22 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
-use pitcrew_store::{AuditFilter, Paging, RunFilter, WorkflowFilter};
+use pitcrew_store::{AuditEntry, AuditFilter, Paging, Pool, RunFilter, VariableSet, WorkflowFilter};
 use serde_json::json;
 use tower::ServiceExt as _;
 
 use super::Rig;
 use crate::clock;
-use crate::server::auth::{Role, Use, User};
+use crate::server::auth::manage::{self, NewToken};
+use crate::server::auth::{Role, Use};
 use crate::server::routes::{Access, RouteInfo, Surface};
 use crate::server::{LINK, table};
-
-const ROLES: [Role; 4] = [Role::Viewer, Role::User, Role::Op, Role::Admin];
 
 const SOURCE: &str = "
 workflow: demo
 tasks:
   a: {backend: fake, run: x, env: {FAKE_SLEEP_MS: '3600000'}}
+  b: {backend: fake, run: x, env: {FAKE_EXIT_CODE: '1'}}
 ---
 workflow: other
 tasks:
@@ -37,6 +37,12 @@ impl Walk {
         let rig = Rig::with(SOURCE).await;
         let run = rig.start("demo", json!({})).await;
         rig.until(run.key, "a", "running").await;
+        rig.until(run.key, "b", "failed").await;
+        let noted = |event: &str| AuditEntry::new(clock::now(), "test", event);
+        let variable = VariableSet { key: "v".into(), value: "1".into(), description: None };
+        rig.app.store.set_variable(variable, noted("variable.set")).await.unwrap();
+        let pool = Pool { name: "p".into(), slots: 1, description: String::new() };
+        rig.app.store.put_pool(pool, noted("pool.set")).await.unwrap();
         Walk { rig, run: run.key.to_string() }
     }
 
@@ -60,9 +66,13 @@ impl Walk {
 
     /// The status, without waiting for the end of what may be a stream.
     async fn ask(&self, info: &RouteInfo, path: &str, token: Option<&str>) -> Response {
-        let (kind, body) = match info.surface {
-            Surface::Api => ("application/json", "{}"),
-            Surface::Pages => ("application/x-www-form-urlencoded", ""),
+        self.ask_with(info, path, token, if info.surface == Surface::Api { "{}" } else { "" }).await
+    }
+
+    async fn ask_with(&self, info: &RouteInfo, path: &str, token: Option<&str>, body: &'static str) -> Response {
+        let kind = match info.surface {
+            Surface::Api => "application/json",
+            Surface::Pages => "application/x-www-form-urlencoded",
         };
         let mut request = self.rig.request(info.method.clone(), path).header(header::CONTENT_TYPE, kind);
         if let Some(token) = token {
@@ -71,8 +81,13 @@ impl Walk {
         self.rig.router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap()
     }
 
-    fn token(&self, user: &User) -> String {
-        self.rig.site.auth.issue(user, Use::Api, LINK, clock::now())
+    /// A token of a user for each role.
+    async fn tokens(&self) -> [String; 4] {
+        let mut tokens = [const { String::new() }; 4];
+        for (token, role) in tokens.iter_mut().zip(Role::ALL) {
+            *token = self.rig.token_for(role).await;
+        }
+        tokens
     }
 
     /// Everything that a request could change.
@@ -82,8 +97,11 @@ impl Walk {
         let runs = store.runs(&RunFilter::default(), Paging::ALL).await.unwrap().rows;
         let workflows = store.workflows(&WorkflowFilter::default(), Paging::ALL).await.unwrap().rows;
         let variables = store.variables(Paging::ALL).await.unwrap().rows;
+        let connections = store.connections(None, Paging::ALL).await.unwrap().rows;
         let pools = store.pools().await.unwrap();
-        format!("{audit:?}{runs:?}{workflows:?}{variables:?}{pools:?}")
+        let users = store.users(Paging::ALL).await.unwrap().rows;
+        let tokens = store.tokens(None).await.unwrap();
+        format!("{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}")
     }
 }
 
@@ -126,17 +144,22 @@ async fn what_is_open_to_anybody_is_a_short_list() {
 }
 
 #[tokio::test]
-async fn nobody_and_whoever_has_an_expired_or_forged_token_is_turned_away_from_every_route() {
+async fn nobody_and_whoever_has_an_expired_ended_or_forged_token_is_turned_away_from_every_route() {
     let walk = Walk::new().await;
     let auth = &walk.rig.site.auth;
-    let admin = User::new("admin", Role::Admin);
+    let admin = walk.rig.user("boss", Role::Admin).await;
+    let ended = walk.rig.token_of(&walk.rig.user("gone", Role::Admin).await);
+    manage::set_active(&walk.rig.app.store, &admin, "gone", false, clock::now()).await.unwrap();
+    auth.changed();
     let expired = auth.issue(&admin, Use::Api, SignedDuration::from_secs(-1), clock::now());
     let session = auth.issue(&admin, Use::Session, LINK, clock::now());
-    let forged = format!("{}x", walk.token(&admin));
+    let forged = format!("{}x", walk.rig.token_of(&admin));
     let before = walk.everything().await;
     for (info, _) in guarded() {
         let path = walk.path(&info);
-        for token in [None, Some(&*expired), Some(&*forged), Some(&*session), Some(""), Some("null")] {
+        for token in
+            ["", "null", "pct_guessed", &expired, &forged, &session, &ended].map(Some).into_iter().chain([None])
+        {
             let answer = walk.ask(&info, &path, token).await;
             let status = answer.status();
             assert!(is_turned_away(&info, &answer), "{} {path} with {token:?}: {status}", info.method);
@@ -167,19 +190,19 @@ async fn a_path_that_only_looks_like_an_open_one_is_not_open() {
 #[tokio::test]
 async fn every_route_takes_its_role_and_no_lower_one() {
     let walk = Walk::new().await;
-    let tokens = ROLES.map(|role| walk.token(&User::new("ada", role)));
+    let tokens = walk.tokens().await;
     let before = walk.everything().await;
     for (info, needed) in guarded() {
         let path = walk.path(&info);
-        for (role, token) in ROLES.iter().zip(&tokens).filter(|(role, _)| **role < needed) {
+        for (role, token) in Role::ALL.iter().zip(&tokens).filter(|(role, _)| **role < needed) {
             let status = walk.ask(&info, &path, Some(token)).await.status();
             assert_eq!(status, StatusCode::FORBIDDEN, "{} {path} as {role}", info.method);
         }
     }
     assert_eq!(walk.everything().await, before);
-    for (info, needed) in guarded() {
+    for (info, needed) in guarded().into_iter().filter(|(info, _)| info.path != "/logout/everywhere") {
         let path = walk.path(&info);
-        for (role, token) in ROLES.iter().zip(&tokens).filter(|(role, _)| **role >= needed) {
+        for (role, token) in Role::ALL.iter().zip(&tokens).filter(|(role, _)| **role >= needed) {
             let status = walk.ask(&info, &path, Some(token)).await.status();
             let passed = status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN;
             assert!(passed && !status.is_server_error(), "{} {path} as {role}: {status}", info.method);
@@ -190,7 +213,7 @@ async fn every_route_takes_its_role_and_no_lower_one() {
 #[tokio::test]
 async fn a_role_that_is_too_low_is_told_which_one_it_takes() {
     let rig = Rig::with(SOURCE).await;
-    let token = rig.site.auth.issue(&User::new("ada", Role::Viewer), Use::Api, LINK, clock::now());
+    let token = rig.token_of(&rig.user("ada", Role::Viewer).await);
     let ask = async |path: &str| {
         let request = rig.request(Method::POST, path).header(header::AUTHORIZATION, format!("Bearer {token}"));
         rig.send(request.body(Body::empty()).unwrap()).await.text
@@ -204,15 +227,20 @@ async fn a_role_that_is_too_low_is_told_which_one_it_takes() {
 #[tokio::test]
 async fn a_token_for_some_workflows_opens_only_what_names_one_of_them() {
     let walk = Walk::new().await;
-    let limited = |workflow: &str| {
-        let mut user = User::new("bot", Role::Admin);
-        user.workflows = Some([WorkflowId::new(workflow).unwrap()].into());
-        user
+    let bot = walk.rig.user("bot", Role::Admin).await;
+    let limited = async |workflow: &str| {
+        let workflows = vec![WorkflowId::new(workflow).unwrap()];
+        let new = NewToken { user: "bot".into(), name: workflow.into(), workflows, ..NewToken::default() };
+        manage::create_token(&walk.rig.app.store, &bot, new, clock::now()).await.unwrap().1
     };
     let names_workflow =
         |info: &RouteInfo| ["{dag}", "{dag_id}", "{workflow}", "{run_key}"].iter().any(|name| info.path.contains(name));
+    let (other, own) = (limited("other").await, limited("demo").await);
+    // That it was used is noted once an hour, and is no change that anybody asked for.
+    for token in [&other, &own] {
+        walk.rig.site.auth.bearer(token, clock::now()).await.unwrap().unwrap();
+    }
     let before = walk.everything().await;
-    let (other, own) = (walk.token(&limited("other")), walk.token(&limited("demo")));
     for (info, _) in guarded() {
         let path = walk.path(&info);
         let status = walk.ask(&info, &path, Some(&other)).await.status();
@@ -227,5 +255,54 @@ async fn a_token_for_some_workflows_opens_only_what_names_one_of_them() {
         let path = walk.path(&info);
         let status = walk.ask(&info, &path, Some(&own)).await.status();
         assert!(status != StatusCode::FORBIDDEN && !status.is_server_error(), "{} {path}: {status}", info.method);
+    }
+}
+
+/// Something that each route which changes things is asked to change.
+const SAMPLES: &[(&str, &str)] = &[
+    ("POST /logout/everywhere", ""),
+    ("PATCH /api/v2/dags/{dag}", r#"{"is_paused": true}"#),
+    ("POST /api/v2/dags/{dag}/clearTaskInstances", r#"{"dry_run": false, "dag_run_id": "r", "task_ids": ["b"]}"#),
+    ("POST /api/v2/dags/{dag}/dagRuns", r#"{"logical_date": null}"#),
+    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}", r#"{"state": "failed"}"#),
+    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}", r#"{"new_state": "failed"}"#),
+    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/{map_index}", r#"{"new_state": "success"}"#),
+    ("POST /api/pitcrew/v1/runs/{run_key}/cancel", ""),
+    ("POST /api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", ""),
+    ("POST /workflows/{workflow}/pause", "paused=true"),
+    ("POST /workflows/{workflow}/trigger", ""),
+    ("POST /workflows/{workflow}/runs/{run}/cancel", ""),
+    ("POST /workflows/{workflow}/runs/{run}/retry", ""),
+    ("POST /workflows/{workflow}/runs/{run}/clear", "task=b"),
+    ("POST /variables/new", "key=new&value=1"),
+    ("POST /variables/edit", "key=v&value=2&description="),
+    ("POST /variables/delete", "key=v"),
+    ("POST /variables/import", "json=%7B%22w%22%3A%221%22%7D&existing=overwrite"),
+    ("POST /variables/export", ""),
+    ("POST /pools/new", "name=new&slots=1"),
+    ("POST /pools/edit", "name=p&slots=2&description="),
+    ("POST /pools/delete", "name=p"),
+];
+
+/// Routes that only look, though their method is one for changes.
+const LOOKS: &[&str] = &[];
+
+#[tokio::test]
+async fn every_change_is_in_the_audit_log_with_the_name_of_who_made_it() {
+    for (info, _) in guarded().into_iter().filter(|(info, _)| info.method != Method::GET) {
+        let name = format!("{} {}", info.method, info.path);
+        if LOOKS.contains(&&*name) {
+            continue;
+        }
+        let sample = SAMPLES.iter().find(|(route, _)| *route == name);
+        let (_, body) = sample.unwrap_or_else(|| panic!("`SAMPLES` needs a body that makes `{name}` change something"));
+        let walk = Walk::new().await;
+        let boss = walk.rig.token_of(&walk.rig.user("boss", Role::Admin).await);
+        let filter = AuditFilter { who: Some("boss".into()), ..AuditFilter::default() };
+        let answer = walk.ask_with(&info, &walk.path(&info), Some(&boss), body).await;
+        let status = answer.status();
+        assert!(status.is_success() || status.is_redirection(), "{name}: {status}");
+        let audit = walk.rig.app.store.audit(&filter, Paging::ALL).await.unwrap().rows;
+        assert!(!audit.is_empty(), "{name} wrote no audit entry");
     }
 }

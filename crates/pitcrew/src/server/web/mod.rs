@@ -41,6 +41,7 @@ pub fn routes() -> Routes {
         .get("/login", Open, auth::login_form)
         .post("/login", Open, auth::login)
         .post("/logout", Open, auth::logout)
+        .post("/logout/everywhere", Role(Viewer), auth::logout_everywhere)
         .get("/assets/{name}", Open, assets::serve)
         .get("/favicon.ico", Open, assets::favicon)
         .get("/", Role(Viewer), overview::page)
