@@ -64,7 +64,7 @@ function isBusy(part) {
   const active = document.activeElement;
   // A frame that is being read, or a form that is being used, is not taken away.
   return (part.contains(active) && active.matches("input, textarea, select"))
-    || part.querySelector("details.menu[open], dialog[open]")
+    || part.querySelector("details.menu[open], dialog[open], input[type=checkbox]:checked")
     || [...part.querySelectorAll("iframe")].some((frame) => frame.closest("details")?.open);
 }
 

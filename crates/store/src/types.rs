@@ -337,6 +337,8 @@ pub struct RunFilter {
     pub queued: Between,
     pub start: Between,
     pub end: Between,
+    /// Made before this run: where the next page of the newest goes on.
+    pub before: Option<RunKey>,
     pub order: RunOrder,
 }
 
@@ -347,6 +349,7 @@ impl RunFilter {
             && self.run_type.is_none()
             && self.backfill.is_none()
             && self.contains.is_none()
+            && self.before.is_none()
             && [self.logical_date, self.run_after, self.queued, self.start, self.end].iter().all(Between::is_open)
     }
 }
@@ -435,6 +438,8 @@ pub struct AuditFilter {
     pub event_prefix: Option<String>,
     pub who: Option<String>,
     pub at: Between,
+    /// Written before this entry: where the next page goes on.
+    pub before: Option<i64>,
 }
 
 /// A run that retention removed.

@@ -39,6 +39,7 @@ use auth::{Auth, Role};
 pub use base_url::BaseUrl;
 use error::ApiError;
 use routes::{Access, Routes};
+use web::figures::FigureCache;
 
 use crate::app::App;
 use crate::config::Settings;
@@ -76,6 +77,7 @@ pub(crate) struct Site {
     proxies: Arc<[IpAddr]>,
     metrics_open: bool,
     settings: Arc<Settings>,
+    figures: FigureCache,
     /// Live pages end when the server does.
     closing: CancellationToken,
 }
@@ -127,6 +129,7 @@ impl Server {
             proxies: settings.proxies().into(),
             metrics_open,
             settings: Arc::new(settings),
+            figures: FigureCache::default(),
             closing: CancellationToken::new(),
         };
         Ok(Server { site, listener, fresh_password })

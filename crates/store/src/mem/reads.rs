@@ -68,6 +68,7 @@ impl Mem {
                 && filter.queued.holds(Some(run.queued_at))
                 && filter.start.holds(run.start)
                 && filter.end.holds(run.end)
+                && filter.before.is_none_or(|before| run.key < before)
         });
         match filter.order {
             RunOrder::Newest => all.reverse(),

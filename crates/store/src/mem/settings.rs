@@ -71,7 +71,7 @@ impl Mem {
 
     pub fn audit(&self, filter: &AuditFilter, paging: Paging) -> Result<Page<AuditRow>> {
         let state = self.lock();
-        let kept = state.audit.iter().rev().filter(|AuditRow { entry, .. }| {
+        let kept = state.audit.iter().rev().filter(|AuditRow { id, entry }| {
             filter.workflow.as_ref().is_none_or(|workflow| entry.workflow.as_ref() == Some(workflow))
                 && (filter.among.is_empty() || entry.workflow.as_ref().is_some_and(|id| filter.among.contains(id)))
                 && filter.run.as_ref().is_none_or(|run| entry.run.as_ref() == Some(run))
@@ -79,6 +79,7 @@ impl Mem {
                 && filter.event_prefix.as_ref().is_none_or(|prefix| entry.event.starts_with(prefix))
                 && filter.who.as_ref().is_none_or(|who| entry.who == *who)
                 && filter.at.holds(Some(entry.at))
+                && filter.before.is_none_or(|before| *id < before)
         });
         Ok(capped(kept.cloned().collect(), paging))
     }

@@ -48,6 +48,9 @@ impl Sql {
         if let Some(part) = &filter.contains {
             kept.and(r"lower(run_id) LIKE ? ESCAPE '\'", containing(part));
         }
+        if let Some(before) = filter.before {
+            kept.and("key < ?", before.0);
+        }
         kept.between("logical_date", filter.logical_date);
         kept.between("run_after", filter.run_after);
         kept.between("queued_at", filter.queued);

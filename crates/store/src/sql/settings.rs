@@ -109,6 +109,9 @@ impl Sql {
         if let Some(who) = &filter.who {
             kept.and("who = ?", who);
         }
+        if let Some(before) = filter.before {
+            kept.and("id < ?", before);
+        }
         kept.between("at", filter.at);
         // There are few different events, so a prefix is a list of them.
         let mut events = Vec::new();

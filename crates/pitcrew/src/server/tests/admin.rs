@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 
 use super::{Answer, Rig};
+use crate::app::Trigger;
 use crate::server::auth::Role;
 
 const EMPTY: &str = "workflow: demo\ntags: [nightly]\ntasks:\n  a: {backend: fake, run: x}\n";
@@ -149,7 +150,7 @@ async fn nobody_is_shown_a_button_that_the_role_does_not_allow() {
     rig.submit("/pools/new", "name=gpu&slots=1").await;
     let forms = |page: &Answer| page.text.matches("method=\"post\"").count();
     // Without a way out there is one form less; the frame has one.
-    for path in ["/", "/workflows", "/runs", "/variables", "/pools", "/fleet"] {
+    for path in ["/", "/workflows", "/runs", "/variables", "/pools", "/fleet", "/audit"] {
         let page = get_as(&rig, Role::Viewer, path).await;
         assert_eq!((page.status, forms(&page)), (StatusCode::OK, 1), "{path}: {}", page.text);
         assert!(!page.text.contains("/new\"") && !page.text.contains("/settings"), "{path}");
@@ -168,4 +169,60 @@ async fn the_settings_tell_where_each_value_is_from() {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains(super::PASSWORD));
+}
+
+#[tokio::test]
+async fn runs_are_narrowed_by_the_address_and_paged_from_the_last_one_shown() {
+    let rig = Rig::with(EMPTY).await;
+    for at in 0..53 {
+        let id = format!("r{at:02}").parse().unwrap();
+        let trigger = Trigger { run_id: Some(id), by: "ada".into(), ..Trigger::default() };
+        rig.app.trigger(&"demo".parse().unwrap(), trigger).await.unwrap();
+    }
+    let first = rig.get("/runs?workflow=demo&type=manual").await.text;
+    assert!(first.contains(">r52<") && !first.contains(">r02<"));
+    let older = first.split("rel=\"next\" href=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+    let older = older.replace("&#38;", "&");
+    assert!(older.starts_with("/runs?workflow=demo&type=manual&before="), "{older}");
+    let second = rig.get(&older).await.text;
+    assert!(second.contains(">r02<") && second.contains(">r00<") && !second.contains(">r03<"));
+    assert!(rig.get("/runs?from=2100-01-01T00:00").await.text.contains("Nothing found"));
+    assert!(rig.get("/runs?workflow=other").await.text.contains("Nothing found"));
+    for bad in ["state=odd", "type=odd", "from=soon", "before=x", "workflow=a%2Fb", "done=x"] {
+        let page = rig.get(&format!("/runs?{bad}")).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}: {}", page.text);
+    }
+}
+
+#[tokio::test]
+async fn chosen_runs_are_retried_or_cancelled_at_once_and_others_left() {
+    let source = "workflow: bad\ntasks:\n  a: {backend: fake, run: x, env: {FAKE_EXIT_CODE: '1'}}\n";
+    let rig = Rig::with(&format!("{EMPTY}---\n{source}")).await;
+    let (good, bad) = (rig.finish("demo").await, rig.finish("bad").await);
+    let mut changes = rig.app.scheduler.subscribe();
+    let form = format!("action=retry&run={}&run={}&run=999", good.key, bad.key);
+    let told = rig.submit("/runs/bulk?state=failed", &form).await;
+    assert_eq!(told.header("location"), "/runs?state=failed&action=retry&done=1&left=2");
+    assert!(rig.get(told.header("location")).await.text.contains("1 run started again; 2 were left as they are."));
+    while !changes.recv().await.unwrap().finished {}
+    let cancel = rig.submit("/runs/bulk", &format!("action=cancel&run={}", bad.key)).await;
+    assert_eq!(cancel.header("location"), "/runs?action=cancel&done=0&left=1");
+    for refused in ["action=retry", "action=delete&run=1", "action=retry&run=x", "action=retry&run=1&x=1", "run=1"] {
+        assert_eq!(rig.submit("/runs/bulk", refused).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_filtered_paged_and_escaped() {
+    let rig = Rig::with(EMPTY).await;
+    rig.submit("/variables/new", &format!("key={}&value=1", encoded(SCRIPT))).await;
+    rig.submit("/workflows/demo/pause", "paused=true").await;
+    let all = rig.get("/audit").await.text;
+    assert!(all.contains("variable.set") && all.contains("workflow.pause") && !all.contains(SCRIPT));
+    let some = rig.get("/audit?event=workflow.pause&workflow=demo&who=admin").await.text;
+    assert!(some.contains("<code>workflow.pause</code>") && !some.contains("<code>variable.set</code>"));
+    assert!(rig.get("/audit?who=nobody").await.text.contains("Nothing found"));
+    for bad in ["workflow=a%2Fb", "from=soon", "before=x"] {
+        assert_eq!(rig.get(&format!("/audit?{bad}")).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
+    }
 }

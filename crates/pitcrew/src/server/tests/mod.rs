@@ -115,6 +115,7 @@ impl Rig {
             proxies: Arc::default(),
             metrics_open: false,
             settings: Settings::read(&Overrides::default(), &|_| None).unwrap().into(),
+            figures: Default::default(),
             closing: CancellationToken::new(),
         };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }

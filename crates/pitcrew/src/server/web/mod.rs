@@ -8,6 +8,7 @@ mod admin;
 mod ansi;
 mod assets;
 mod field;
+pub mod figures;
 mod fmt;
 mod form;
 mod gantt;
@@ -51,6 +52,7 @@ pub fn routes() -> Routes {
         .get("/runs", Role(Viewer), runs::page)
         .get("/runs/{run_key}", Role(Viewer), run::short)
         .get("/live/runs", Role(Viewer), runs::live)
+        .post("/runs/bulk", Role(User), runs::bulk)
         .get(WORKFLOW, Role(Viewer), workflow::page)
         .get(at(WORKFLOW, "/source"), Role(Viewer), workflow::source)
         .post(at(WORKFLOW, "/pause"), Role(User), actions::pause)

@@ -33,6 +33,7 @@ pub const ADMIN: &[Entry] = &[
     entry("incidents", "Incidents", "/incidents", "i", Role::Viewer),
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
+    entry("audit", "Audit log", "/audit", "a", Role::Viewer),
     entry("settings", "Settings", "/settings", "s", Role::Admin),
 ];
 

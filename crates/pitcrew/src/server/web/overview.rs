@@ -7,11 +7,13 @@ use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, TaskId};
-use pitcrew_store::{InstanceFilter, Paging, RunFilter, WorkflowFilter, WorkflowRow};
+use pitcrew_store::{InstanceOrder, InstanceQuery, Paging, RunFilter, RunOrder, WorkflowFilter, WorkflowRow};
 
+use super::figures::{Figure, figures};
 use super::fmt;
 use super::page::{PageResult, Shell, html, render};
 use super::runs::{Share, shares};
+use crate::clock;
 use crate::scheduler::{Queue, Waiting};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
@@ -21,6 +23,8 @@ use crate::server::live::{Look, Part, Watch, follow};
 
 /// Rows of each list; the rest is a link away.
 const SHOWN: u32 = 8;
+/// Failed instances among which those of the failed runs are looked for.
+const LOOKED_AT: u32 = 200;
 
 struct Running {
     run: RunRecord,
@@ -53,6 +57,7 @@ struct Next {
 struct OverviewPage {
     shell: Shell,
     files: String,
+    figures: String,
     now: String,
     failed: String,
     next: String,
@@ -83,6 +88,17 @@ struct NextPart {
 }
 
 #[derive(Template)]
+#[template(path = "overview_figures.html")]
+struct FiguresPart {
+    figures: Vec<Figure>,
+}
+
+async fn figures_part(site: &Site) -> ApiResult<String> {
+    let days = site.figures.days(&site.app.store, clock::now()).await?;
+    Ok(render(FiguresPart { figures: figures(&days, &site.settings.targets()) }))
+}
+
+#[derive(Template)]
 #[template(path = "overview_files.html")]
 struct FilesPart {
     broken: Vec<String>,
@@ -93,8 +109,8 @@ async fn files_part(site: &Site) -> ApiResult<String> {
     Ok(render(FilesPart { broken }))
 }
 
-async fn newest(site: &Site, state: RunState, limit: u32) -> ApiResult<Vec<RunRecord>> {
-    let filter = RunFilter { states: vec![state], ..RunFilter::default() };
+async fn newest(site: &Site, state: RunState, order: RunOrder, limit: u32) -> ApiResult<Vec<RunRecord>> {
+    let filter = RunFilter { states: vec![state], order, ..RunFilter::default() };
     Ok(site.app.store.runs(&filter, Paging::first(limit)).await?.rows)
 }
 
@@ -116,7 +132,7 @@ fn named(task: &TaskId, map_index: i32) -> String {
 }
 
 async fn now_part(site: &Site) -> ApiResult<String> {
-    let mut runs = newest(site, RunState::Running, SHOWN + 1).await?;
+    let mut runs = newest(site, RunState::Running, RunOrder::Newest, SHOWN + 1).await?;
     let more_running = runs.len() > SHOWN as usize;
     runs.truncate(SHOWN as usize);
     let keys: Vec<RunKey> = runs.iter().map(|run| run.key).collect();
@@ -134,19 +150,21 @@ async fn now_part(site: &Site) -> ApiResult<String> {
 }
 
 async fn failed_part(site: &Site, is_user: bool) -> ApiResult<String> {
-    let mut failed = Vec::new();
-    for run in newest(site, RunState::Failed, SHOWN).await? {
-        let bad = InstanceFilter { states: vec!["failed"], task: None };
-        let task = site.app.store.instances(run.key, &bad, Paging::first(1)).await?.rows.pop();
-        let task = task.map(|row| {
-            let name = named(&row.task, row.map_index);
+    let runs = newest(site, RunState::Failed, RunOrder::EndDescending, SHOWN).await?;
+    let query =
+        InstanceQuery { states: vec!["failed"], order: InstanceOrder::EndDescending, ..InstanceQuery::default() };
+    // Tasks that failed lately are those of the runs that did, as a rule; a run without one here is shown without.
+    let rows = site.app.store.task_instances(&query, Paging::first(LOOKED_AT)).await?.rows;
+    let failed = runs.into_iter().map(|run| {
+        let row = rows.iter().rfind(|row| row.run.key == run.key).map(|row| &row.instance);
+        let task = row.map(|row| {
             let href = links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
             let last = row.message.trim_end().lines().last().unwrap_or_default().to_owned();
-            (name, href, last)
+            (named(&row.task, row.map_index), href, last)
         });
-        let href = links::run(&run.workflow, &run.run_id);
-        failed.push(Failed { run, href, task });
-    }
+        Failed { href: links::run(&run.workflow, &run.run_id), run, task }
+    });
+    let failed: Vec<Failed> = failed.collect();
     let any_runs =
         !failed.is_empty() || !site.app.store.runs(&RunFilter::default(), Paging::first(1)).await?.rows.is_empty();
     Ok(render(FailedPart { failed, any_runs, is_user }))
@@ -164,15 +182,16 @@ async fn next_part(site: &Site) -> ApiResult<String> {
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
     let shell = Shell::new(&site, &user, "Overview").section("overview").live("/live/overview".to_owned());
-    let files = files_part(&site).await?;
+    let (files, figures) = (files_part(&site).await?, figures_part(&site).await?);
     let (now, failed, next) =
         (now_part(&site).await?, failed_part(&site, shell.is_user()).await?, next_part(&site).await?);
-    Ok(html(OverviewPage { shell, files, now, failed, next }))
+    Ok(html(OverviewPage { shell, files, figures, now, failed, next }))
 }
 
 async fn look(site: &Site, is_user: bool) -> ApiResult<Look> {
     let parts = vec![
         Part { id: "files", html: files_part(site).await? },
+        Part { id: "figures", html: figures_part(site).await? },
         Part { id: "now", html: now_part(site).await? },
         Part { id: "failed", html: failed_part(site, is_user).await? },
         Part { id: "next", html: next_part(site).await? },

@@ -4,8 +4,8 @@ use askama::Template;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
-use pitcrew_core::engine::record::RunRecord;
-use pitcrew_store::{FileError, WorkflowFilter, WorkflowRow};
+use pitcrew_core::WorkflowId;
+use pitcrew_store::{FileError, RunBrief, WorkflowFilter, WorkflowRow};
 
 use super::fmt;
 use super::page::{PageResult, Shell, html, render};
@@ -16,7 +16,6 @@ use crate::server::error::ApiResult;
 use crate::server::input::Query;
 use crate::server::links;
 use crate::server::live::{Look, Part, Watch, follow};
-use crate::server::view::newest_runs;
 
 /// Workflows on one page.
 const PAGE: u32 = 200;
@@ -65,7 +64,7 @@ pub struct Square {
 }
 
 impl Square {
-    pub fn of(run: &RunRecord) -> Square {
+    pub fn of(run: &RunBrief) -> Square {
         let state = run.state.name();
         let took = match (run.start, run.end) {
             (Some(start), Some(end)) => format!(" in {}", fmt::duration(end.duration_since(start))),
@@ -81,7 +80,7 @@ struct Row {
     row: WorkflowRow,
     /// The oldest first.
     squares: Vec<Square>,
-    last: Option<RunRecord>,
+    last: Option<RunBrief>,
     next: Option<Timestamp>,
 }
 
@@ -134,17 +133,19 @@ async fn list(site: &Site, wish: &Wish, is_user: bool) -> ApiResult<String> {
     let page = site.app.store.workflows(&wish.filter(), rows_of(wish.page, PAGE)).await?;
     let keep = [("q", wish.search.as_str()), ("tag", &wish.tag), ("show", &wish.show)];
     let pager = Pager::new("/workflows", &keep, wish.page, PAGE, page.total);
-    let mut rows = Vec::with_capacity(page.rows.len());
-    for row in page.rows {
-        let runs = newest_runs(&site.app, &row.id, RUNS).await?;
-        rows.push(Row {
+    let ids: Vec<WorkflowId> = page.rows.iter().map(|row| row.id.clone()).collect();
+    let mut recent = site.app.store.recent_runs(&ids, RUNS).await?;
+    let row = |row: WorkflowRow| {
+        let runs = recent.remove(&row.id).unwrap_or_default();
+        Row {
             href: links::workflow(&row.id),
-            squares: runs.rows.iter().rev().map(Square::of).collect(),
-            last: runs.rows.into_iter().next(),
+            squares: runs.iter().rev().map(Square::of).collect(),
+            last: runs.into_iter().next(),
             next: row.next_run.filter(|_| !row.is_paused),
             row,
-        });
-    }
+        }
+    };
+    let rows = page.rows.into_iter().map(row).collect();
     Ok(render(List { rows, pager, is_narrow: wish.is_narrow(), is_user }))
 }
 

@@ -61,13 +61,13 @@ async fn made(store: &Store, owner: &Owner) -> Vec<RunKey> {
 pub async fn many_runs_are_asked_at_once(store: &Store) {
     let owner = store.register_owner().await.unwrap();
     let keys = made(store, &owner).await;
-    runs_are_found_by_times_and_more(store).await;
+    runs_are_found_by_times_and_more(store, &keys).await;
     instances_are_found_over_runs(store, &keys).await;
     a_grid_counts_states(store, &keys).await;
     a_calendar_and_the_figures(store, &keys).await;
 }
 
-async fn runs_are_found_by_times_and_more(store: &Store) {
+async fn runs_are_found_by_times_and_more(store: &Store, keys: &[RunKey]) {
     let found = async |filter: RunFilter| {
         let filter = RunFilter { among: vec![workflow("wide"), workflow("wide2"), workflow("none")], ..filter };
         let page = store.runs(&filter, Paging::first(3)).await.unwrap();
@@ -79,6 +79,7 @@ async fn runs_are_found_by_times_and_more(store: &Store) {
         (all(), "321", 4),
         (RunFilter { workflow: Some(workflow("wide2")), ..all() }, "3", 1),
         (RunFilter { run_type: Some(RunType::Scheduled), ..all() }, "0", 1),
+        (RunFilter { before: Some(keys[2]), ..all() }, "10", 2),
         (RunFilter { contains: Some("uN_2".to_owned()), ..all() }, "2", 1),
         (RunFilter { run_after: span(3600, 7200), ..all() }, "21", 2),
         (RunFilter { queued: span(3601, 7200), ..all() }, "2", 1),

@@ -50,7 +50,11 @@ pub async fn variables_are_set_described_and_deleted_with_an_audit_entry(store: 
         let page = store.audit(&filter, Paging::first(10)).await.unwrap();
         assert_eq!((page.total, &page.rows[0].entry), (1, &entry));
     }
-    assert_eq!(store.audit(&AuditFilter::default(), Paging::first(2)).await.unwrap().total, 5);
+    let newest = store.audit(&AuditFilter::default(), Paging::first(2)).await.unwrap();
+    assert_eq!(newest.total, 5);
+    let older = AuditFilter { before: Some(newest.rows[1].id), ..AuditFilter::default() };
+    let older = store.audit(&older, Paging::first(2)).await.unwrap();
+    assert!(older.total == 3 && older.rows[0].id < newest.rows[1].id, "{older:?}");
 }
 
 pub async fn pools_change_but_the_default_one_stays(store: &Store) {

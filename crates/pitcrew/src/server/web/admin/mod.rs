@@ -2,6 +2,7 @@
 //!
 //! Each is a list with forms beside it. A form that was taken leads back to its list; one that was not is shown again.
 
+mod audit;
 mod fleet;
 mod pools;
 mod settings;
@@ -35,6 +36,7 @@ pub fn routes() -> Routes {
         .get("/pools/edit", Role(Op), pools::form)
         .post("/pools/edit", Role(Op), pools::edit)
         .post("/pools/delete", Role(Op), pools::delete)
+        .get("/audit", Role(Viewer), audit::page)
         .get("/settings", Role(Admin), settings::page)
         .get("/fleet", Role(Viewer), fleet::page)
         .get("/live/fleet", Role(Viewer), fleet::live)
