@@ -11,7 +11,7 @@ use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::{TaskIx, Workflow};
 use pitcrew_core::state::State;
 use pitcrew_core::{RunId, TaskId, WorkflowId};
-use pitcrew_store::{InstanceFilter, Page, Paging, RunFilter};
+use pitcrew_store::{InstanceFilter, Page, Paging};
 
 use super::error::{ApiError, ApiResult};
 use crate::app::App;
@@ -165,12 +165,6 @@ pub async fn workflow_of(app: &App, run: &RunRecord) -> Option<Arc<Workflow>> {
             None
         }
     }
-}
-
-/// The newest runs of a workflow, the newest first.
-pub async fn newest_runs(app: &App, workflow: &WorkflowId, limit: u32) -> ApiResult<Page<RunRecord>> {
-    let filter = RunFilter { workflow: Some(workflow.clone()), ..RunFilter::default() };
-    Ok(app.store.runs(&filter, Paging::first(limit)).await?)
 }
 
 /// Which instances.
