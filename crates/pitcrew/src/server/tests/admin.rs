@@ -87,9 +87,9 @@ async fn an_import_takes_airflow_documents_whole_or_not_at_all() {
     assert_eq!((value("a").await.as_deref(), value("d").await.as_deref()), (Some("text"), Some("1")));
     for (json, existing, why) in [
         (r#"{"a": "new", "e": "1"}"#, "fail", "there already: a"),
-        ("[1]", "skip", "must be a JSON object of keys and values"),
-        ("{\"a\": ", "skip", "is not JSON: EOF while parsing a value at line 1 column 6"),
-        (r#"{"": 1}"#, "skip", "a key is empty"),
+        ("[1]", "skip", "must be a JSON object of names with what they stand for"),
+        ("{\"a\": ", "skip", "is not JSON (line 1, column 6)"),
+        (r#"{"": 1}"#, "skip", "a name is empty"),
         ("{}", "sometimes", "choose one of these"),
         ("", "skip", "this is needed"),
     ] {
@@ -225,4 +225,73 @@ async fn the_audit_log_is_filtered_paged_and_escaped() {
     for bad in ["workflow=a%2Fb", "from=soon", "before=x"] {
         assert_eq!(rig.get(&format!("/audit?{bad}")).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{bad}");
     }
+}
+
+#[tokio::test]
+async fn users_are_made_changed_and_kept_out() {
+    let rig = Rig::with(EMPTY).await;
+    let made = rig.submit("/users/new", "name=ada&role=user&password=a+long+enough+one&full_name=&email=").await;
+    assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/users"), "{}", made.text);
+    let refused = async |form: &str| {
+        let page = rig.submit("/users/new", form).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY, "{form}: {}", page.text);
+        assert!(!errors(&page).is_empty() && !page.text.contains("short1"), "{form}: {}", page.text);
+    };
+    for form in ["name=ada&role=user", "name=b&role=king", "name=&role=user", "name=c&role=user&password=short1"] {
+        refused(form).await;
+    }
+    refused(&format!("name={}&role=user", encoded(SCRIPT))).await;
+    let edit = async |form: &str| rig.submit("/users/edit", form).await;
+    assert_eq!(edit("name=ada&action=role&role=op").await.status, StatusCode::SEE_OTHER);
+    let row = rig.app.store.user("ada").await.unwrap().unwrap();
+    assert_eq!((row.role, row.active), (Role::Op, true));
+    edit("name=ada&action=deactivate").await;
+    assert!(!rig.app.store.user("ada").await.unwrap().unwrap().active);
+    assert!(rig.get("/users").await.text.contains("deactivated"));
+    for (form, status) in [
+        ("name=ada&action=promote", StatusCode::UNPROCESSABLE_ENTITY),
+        ("name=ada&action=role&role=king", StatusCode::UNPROCESSABLE_ENTITY),
+        ("name=ada&action=password&password=short1", StatusCode::UNPROCESSABLE_ENTITY),
+        ("name=admin&action=role&role=viewer", StatusCode::UNPROCESSABLE_ENTITY),
+        ("name=admin&action=delete", StatusCode::UNPROCESSABLE_ENTITY),
+        ("name=nobody&action=delete", StatusCode::NOT_FOUND),
+        ("name=ada&action=delete&x=1", StatusCode::UNPROCESSABLE_ENTITY),
+    ] {
+        assert_eq!(edit(form).await.status, status, "{form}");
+    }
+    assert_eq!(edit("name=ada&action=delete").await.header("location"), "/users");
+    assert!(rig.app.store.user("ada").await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_token_is_shown_once_and_works_until_it_is_revoked() {
+    let rig = Rig::with(EMPTY).await;
+    let form = format!("user=admin&name={}&role=viewer&workflows=demo&days=7", encoded(SCRIPT));
+    let made = rig.submit("/tokens/new", &form).await;
+    assert_eq!(made.status, StatusCode::OK, "{}", made.text);
+    assert_eq!(made.header("cache-control"), "no-store");
+    let secret = made.text.split("<code class=\"secret\">").nth(1).and_then(|rest| rest.split('<').next()).unwrap();
+    let ask = async || {
+        let request =
+            rig.request(Method::GET, "/api/v2/dags/demo").header(header::AUTHORIZATION, format!("Bearer {secret}"));
+        rig.send(request.body(Body::empty()).unwrap()).await.status
+    };
+    assert_eq!(ask().await, StatusCode::OK);
+    let list = rig.get("/tokens").await.text;
+    assert!(!list.contains(secret) && !list.contains(SCRIPT), "{list}");
+    let id = rig.app.store.tokens(None).await.unwrap()[0].id.clone();
+    for bad in [
+        "user=admin&name=x&role=viewer&workflows=none&days=7",
+        "user=admin&name=x&role=viewer&workflows=a%2Fb&days=7",
+        "user=admin&name=x&role=king&days=7",
+        "user=admin&name=x&role=viewer&days=soon",
+        "user=nobody&name=x&role=viewer&days=7",
+        "user=admin&name=&role=viewer&days=7",
+    ] {
+        let page = rig.submit("/tokens/new", bad).await;
+        assert_eq!((page.status, errors(&page).len()), (StatusCode::UNPROCESSABLE_ENTITY, 1), "{bad}: {}", page.text);
+    }
+    assert_eq!(rig.submit("/tokens/revoke", &format!("id={id}")).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
+    assert_eq!(rig.submit("/tokens/revoke", "id=none").await.status, StatusCode::NOT_FOUND);
 }

@@ -5,7 +5,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
-use pitcrew_store::{AuditEntry, AuditFilter, Paging, Pool, RunFilter, VariableSet, WorkflowFilter};
+use pitcrew_store::{AuditEntry, AuditFilter, Paging, Pool, RunFilter, TokenRow, VariableSet, WorkflowFilter};
 use serde_json::json;
 use tower::ServiceExt as _;
 
@@ -43,6 +43,18 @@ impl Walk {
         rig.app.store.set_variable(variable, noted("variable.set")).await.unwrap();
         let pool = Pool { name: "p".into(), slots: 1, description: String::new() };
         rig.app.store.put_pool(pool, noted("pool.set")).await.unwrap();
+        let token = TokenRow {
+            id: "t".into(),
+            user: "admin".into(),
+            name: "t".into(),
+            hash: "0".repeat(64),
+            role: Role::Viewer,
+            workflows: Vec::new(),
+            created: clock::now(),
+            expires: None,
+            last_used: None,
+        };
+        rig.app.store.put_token(token, noted("token.create")).await.unwrap();
         Walk { rig, run: run.key.to_string() }
     }
 
@@ -282,6 +294,11 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /pools/new", "name=new&slots=1"),
     ("POST /pools/edit", "name=p&slots=2&description="),
     ("POST /pools/delete", "name=p"),
+    ("POST /runs/bulk", "action=cancel&run=1"),
+    ("POST /users/new", "name=new&role=viewer"),
+    ("POST /users/edit", "name=admin&action=sign_out"),
+    ("POST /tokens/new", "user=admin&name=new&role=viewer&days=7"),
+    ("POST /tokens/revoke", "id=t"),
 ];
 
 /// Routes that only look, though their method is one for changes.

@@ -7,6 +7,7 @@ use askama::Template;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
 use axum::response::Response;
+use serde_json::{Map, Value};
 
 use super::page::{PageError, Shell, html};
 
@@ -19,6 +20,8 @@ pub enum Kind {
     /// What is typed is not shown, nor sent back.
     Secret,
     Lines(usize),
+    /// Many lines that are not sent back.
+    SecretLines(usize),
     Check,
     /// Values, each with its words.
     Choice(Vec<(String, String)>),
@@ -97,13 +100,13 @@ impl Field {
 
     /// What the browser is given to show.
     pub fn shown(&self) -> &str {
-        if self.kind == Kind::Secret { "" } else { &self.text }
+        if matches!(self.kind, Kind::Secret | Kind::SecretLines(_)) { "" } else { &self.text }
     }
 
     fn take(&mut self, typed: &Typed) {
         let text = typed.text(self.name).replace("\r\n", "\n");
         self.text = match self.kind {
-            Kind::Secret | Kind::Lines(_) => text,
+            Kind::Secret | Kind::Lines(_) | Kind::SecretLines(_) => text,
             _ => text.trim().to_owned(),
         };
         if self.required && self.text.trim().is_empty() {
@@ -217,6 +220,25 @@ impl Form {
 
     pub fn is_wrong(&self) -> bool {
         self.error.is_some() || self.fields.iter().any(|field| field.error.is_some())
+    }
+}
+
+/// What to do with what is there when something of the same name is imported.
+pub fn existing(what: &str) -> Field {
+    let words = [("overwrite", "overwrite it"), ("skip", "keep it as it is"), ("fail", "import nothing")];
+    let words = words.map(|(value, word)| (value.to_owned(), word.to_owned()));
+    let hint = format!("when there is a {what} of the same name");
+    Field::new("existing", "What is there already", Kind::Choice(words.into())).hint(hint).with("overwrite")
+}
+
+/// The entries of a document that is imported.
+pub fn imported_json(text: &str) -> Result<Map<String, Value>, String> {
+    // The parser's own message could hold a part of a secret.
+    let place = |error: serde_json::Error| format!("is not JSON (line {}, column {})", error.line(), error.column());
+    match serde_json::from_str(text).map_err(place)? {
+        Value::Object(entries) if entries.keys().any(|key| key.trim().is_empty()) => Err("a name is empty".to_owned()),
+        Value::Object(entries) => Ok(entries),
+        _ => Err("must be a JSON object of names with what they stand for".to_owned()),
     }
 }
 

@@ -34,6 +34,8 @@ pub const ADMIN: &[Entry] = &[
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
     entry("audit", "Audit log", "/audit", "a", Role::Viewer),
+    entry("users", "Users", "/users", "u", Role::Admin),
+    entry("tokens", "Tokens", "/tokens", "t", Role::Viewer),
     entry("settings", "Settings", "/settings", "s", Role::Admin),
 ];
 

@@ -6,6 +6,8 @@ mod audit;
 mod fleet;
 mod pools;
 mod settings;
+mod tokens;
+mod users;
 mod variables;
 
 use jiff::Timestamp;
@@ -37,6 +39,15 @@ pub fn routes() -> Routes {
         .post("/pools/edit", Role(Op), pools::edit)
         .post("/pools/delete", Role(Op), pools::delete)
         .get("/audit", Role(Viewer), audit::page)
+        .get("/users", Role(Admin), users::page)
+        .get("/users/new", Role(Admin), users::blank)
+        .post("/users/new", Role(Admin), users::create)
+        .get("/users/edit", Role(Admin), users::form)
+        .post("/users/edit", Role(Admin), users::edit)
+        .get("/tokens", Role(Viewer), tokens::page)
+        .get("/tokens/new", Role(Viewer), tokens::blank)
+        .post("/tokens/new", Role(Viewer), tokens::create)
+        .post("/tokens/revoke", Role(Viewer), tokens::revoke)
         .get("/settings", Role(Admin), settings::page)
         .get("/fleet", Role(Viewer), fleet::page)
         .get("/live/fleet", Role(Viewer), fleet::live)

@@ -17,7 +17,7 @@ use crate::server::auth::User;
 use crate::server::error::ApiResult;
 use crate::server::input::Query;
 use crate::server::web::fmt;
-use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
+use crate::server::web::form::{Field, Form, FormPage, Kind, Typed, existing, imported_json};
 use crate::server::web::page::{PageError, PageResult, Shell, html};
 use crate::server::web::paging::{Pager, rows_of};
 
@@ -175,16 +175,10 @@ pub async fn delete(State(site): State<Site>, Extension(user): Extension<User>, 
 }
 
 fn import_fields() -> Vec<Field> {
-    let words = |value: &str, word: &str| (value.to_owned(), word.to_owned());
-    let existing =
-        vec![words("overwrite", "overwrite it"), words("skip", "keep it as it is"), words("fail", "import nothing")];
-    vec![
-        Field::new("json", "JSON", Kind::Lines(12))
-            .required()
-            .example("{\"data_bucket\": \"s3://measurements\", \"threshold\": {\"value\": 3, \"description\": \"in sigma\"}}")
-            .hint("keys with their values, as `airflow variables export` and the export here write them"),
-        Field::new("existing", "A variable that is there already", Kind::Choice(existing)).with("overwrite"),
-    ]
+    let example =
+        "{\"data_bucket\": \"s3://measurements\", \"threshold\": {\"value\": 3, \"description\": \"in sigma\"}}";
+    let hint = "keys with their values, as `airflow variables export` and the export here write them";
+    vec![Field::new("json", "JSON", Kind::Lines(12)).required().example(example).hint(hint), existing("variable")]
 }
 
 fn import_page(site: &Site, user: &User, form: Form) -> FormPage {
@@ -218,25 +212,16 @@ pub async fn import(State(site): State<Site>, Extension(user): Extension<User>, 
 }
 
 /// `{"key": "text"}` or `{"key": {"value": …, "description": …}}`; a value that is no text is kept as JSON.
-fn read_document(text: &str) -> Result<Vec<VariableSet>, String> {
-    let document: Value = serde_json::from_str(text).map_err(|error| format!("is not JSON: {error}"))?;
-    let Value::Object(entries) = document else {
-        return Err("must be a JSON object of keys and values".to_owned());
-    };
+fn read_document(document: &str) -> Result<Vec<VariableSet>, String> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let entry = |(key, value): (String, Value)| {
-        if key.trim().is_empty() {
-            return Err("a key is empty".to_owned());
+    let entry = |(key, value): (String, Value)| match value.get("value") {
+        Some(inner) => {
+            let description = value.get("description").filter(|d| !d.is_null()).map(text);
+            VariableSet { key, value: text(inner), description }
         }
-        Ok(match value.get("value") {
-            Some(inner) => {
-                let description = value.get("description").filter(|d| !d.is_null()).map(text);
-                VariableSet { key, value: text(inner), description }
-            }
-            None => VariableSet { key, value: text(&value), description: None },
-        })
+        None => VariableSet { key, value: text(&value), description: None },
     };
-    entries.into_iter().map(entry).collect()
+    Ok(imported_json(document)?.into_iter().map(entry).collect())
 }
 
 pub async fn export(State(site): State<Site>) -> PageResult {
