@@ -6,6 +6,7 @@ mod catalog;
 mod cli;
 mod clock;
 mod config;
+mod connection;
 mod demo;
 mod folder;
 mod metrics;

@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode, header};
 
 use super::{Answer, Rig};
 use crate::app::Trigger;
+use crate::connection::Connection;
 use crate::server::auth::Role;
 
 const EMPTY: &str = "workflow: demo\ntags: [nightly]\ntasks:\n  a: {backend: fake, run: x}\n";
@@ -294,4 +295,46 @@ async fn a_token_is_shown_once_and_works_until_it_is_revoked() {
     assert_eq!(rig.submit("/tokens/revoke", &format!("id={id}")).await.status, StatusCode::SEE_OTHER);
     assert_eq!(ask().await, StatusCode::UNAUTHORIZED);
     assert_eq!(rig.submit("/tokens/revoke", "id=none").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_secrets_of_a_connection_go_in_and_do_not_come_out() {
+    let rig = Rig::with(EMPTY).await;
+    let extra = encoded(r#"{"key": "hidden-extra"}"#);
+    let made = format!("id=db&conn_type=postgres&host=db.example&port=5432&login=u&password=hidden-word&extra={extra}");
+    assert_eq!(rig.submit("/connections/new", &made).await.header("location"), "/connections");
+    let stored = async || rig.app.store.connection("db").await.unwrap().unwrap();
+    let open = async || Connection::open(stored().await, &rig.app.vault).unwrap();
+    assert!(!format!("{:?}", stored().await).contains("hidden"));
+    for page in ["/connections", "/connections/edit?id=db", "/connections/export", "/connections?q=DB", "/audit"] {
+        let answer = rig.get(page).await;
+        assert!(answer.status == StatusCode::OK && !answer.text.contains("hidden-"), "{page}: {}", answer.text);
+    }
+    // Left empty they stay; a wrong form does not send them back.
+    rig.submit("/connections/edit", "id=db&conn_type=postgres&host=new.example&port=&password=&extra=").await;
+    let kept = open().await;
+    assert_eq!((kept.host.as_str(), kept.port, kept.password.as_deref()), ("new.example", None, Some("hidden-word")));
+    for (form, why) in [
+        ("id=x&conn_type=a&port=70000&password=hidden-1", "must be a number from 0 to 65535"),
+        ("id=x&conn_type=a&port=many&password=hidden-1", "must be a whole number from 0, found `many`"),
+        ("id=x&conn_type=&password=hidden-1", "this is needed"),
+        ("id=db&conn_type=a&password=hidden-1", "there is a connection of this id already"),
+        ("id=x&conn_type=a&extra=hidden-1+%7B", "`extra` is not JSON (line 1, column 1)"),
+    ] {
+        let refused = rig.submit("/connections/new", form).await;
+        assert_eq!((refused.status, errors(&refused)), (StatusCode::UNPROCESSABLE_ENTITY, vec![why]), "{form}");
+        assert!(!refused.text.contains("hidden-1"), "{form}");
+    }
+    let whole = rig.submit("/connections/export", "").await.json();
+    assert_eq!(whole["db"]["password"], "hidden-word");
+    rig.submit("/connections/edit", "id=db&conn_type=postgres&no_password=true&no_extra=true").await;
+    assert!(open().await.password.is_none() && open().await.extra.is_none());
+    let import = format!("existing=skip&json={}", encoded(&whole.to_string().replace("\"db\"", "\"copy\"")));
+    assert_eq!(rig.submit("/connections/import", &import).await.status, StatusCode::SEE_OTHER);
+    assert!(rig.app.store.connection("copy").await.unwrap().unwrap().password.is_some());
+    let wrong =
+        rig.submit("/connections/import", "existing=skip&json=%7B%22a%22%3A%7B%22hots%22%3A%22hidden-2%22%7D%7D").await;
+    assert!(wrong.text.contains("no field of a connection") && !wrong.text.contains("hidden-2"), "{}", wrong.text);
+    assert_eq!(rig.submit("/connections/delete", "id=db").await.status, StatusCode::SEE_OTHER);
+    assert_eq!(rig.submit("/connections/delete", "id=db").await.status, StatusCode::NOT_FOUND);
 }

@@ -11,6 +11,7 @@ use tower::ServiceExt as _;
 
 use super::Rig;
 use crate::clock;
+use crate::connection::Connection;
 use crate::server::auth::manage::{self, NewToken};
 use crate::server::auth::{Role, Use};
 use crate::server::routes::{Access, RouteInfo, Surface};
@@ -43,6 +44,9 @@ impl Walk {
         rig.app.store.set_variable(variable, noted("variable.set")).await.unwrap();
         let pool = Pool { name: "p".into(), slots: 1, description: String::new() };
         rig.app.store.put_pool(pool, noted("pool.set")).await.unwrap();
+        let connection = Connection { id: "c".into(), conn_type: "ssh".into(), ..Connection::default() };
+        let connection = connection.seal(&rig.app.vault).unwrap();
+        rig.app.store.put_connection(connection, noted("connection.set")).await.unwrap();
         let token = TokenRow {
             id: "t".into(),
             user: "admin".into(),
@@ -294,6 +298,11 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /pools/new", "name=new&slots=1"),
     ("POST /pools/edit", "name=p&slots=2&description="),
     ("POST /pools/delete", "name=p"),
+    ("POST /connections/new", "id=new&conn_type=ssh"),
+    ("POST /connections/edit", "id=c&conn_type=ssh&host=h"),
+    ("POST /connections/delete", "id=c"),
+    ("POST /connections/import", "json=%7B%22w%22%3A%22ssh%3A%2F%2Fh%22%7D&existing=overwrite"),
+    ("POST /connections/export", ""),
     ("POST /runs/bulk", "action=cancel&run=1"),
     ("POST /users/new", "name=new&role=viewer"),
     ("POST /users/edit", "name=admin&action=sign_out"),

@@ -86,8 +86,11 @@ fn mean(spread: &Spread) -> Option<(f64, f64)> {
 /// The four figures of these days.
 pub fn figures(days: &[Figures], targets: &Targets) -> Vec<Figure> {
     let percent = |value: f64| format!("{:.0} %", 100.0 * value);
-    let precise = |value: f64| format!("{:.1} %", (1000.0 * value).floor() / 10.0);
-    let span = |seconds: f64| fmt::duration(SignedDuration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+    let precise = |value: f64| format!("{} %", (1000.0 * value + 1e-9).floor() / 10.0);
+    let span = |seconds: f64| {
+        let text = fmt::duration(SignedDuration::from_secs_f64(seconds.clamp(0.0, 1e9)));
+        [" 0 s", " 0 min", " 0 h"].iter().find_map(|none| text.strip_suffix(none)).unwrap_or(&text).to_owned()
+    };
     let ended = |figures: &Figures| {
         // What somebody cancelled says nothing about how well it goes.
         let total = figures.runs.success + figures.runs.failed;
@@ -184,10 +187,10 @@ mod tests {
         let shown = figures(&[Figures::default(), busy, poor], &TARGETS);
         let told: Vec<_> = shown.iter().map(|f| (f.value.clone(), f.is_met)).collect();
         assert_eq!(told[0], (Ok("70 %".to_owned()), Some(true)));
-        assert_eq!(told[1], (Ok("45.0 %".to_owned()), Some(false)));
-        assert_eq!(told[2], (Ok("1 min 0 s".to_owned()), Some(true)));
+        assert_eq!(told[1], (Ok("45 %".to_owned()), Some(false)));
+        assert_eq!(told[2], (Ok("1 min".to_owned()), Some(true)));
         assert_eq!(told[3], (Err("nothing that failed has succeeded since"), None));
-        assert_eq!(shown[1].days, "none, 90.0 %, 0.0 %");
+        assert_eq!(shown[1].days, "none, 90 %, 0 %");
         let none: Vec<_> = figures(&[Figures::default()], &TARGETS).into_iter().map(|f| f.value).collect();
         assert_eq!(none, [Err("no task used a GPU"), Err("no run ended"), Err("no run ended"), Err("nothing failed")]);
     }

@@ -32,6 +32,7 @@ pub const MAIN: &[Entry] = &[
 pub const ADMIN: &[Entry] = &[
     entry("incidents", "Incidents", "/incidents", "i", Role::Viewer),
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
+    entry("connections", "Connections", "/connections", "c", Role::Op),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
     entry("audit", "Audit log", "/audit", "a", Role::Viewer),
     entry("users", "Users", "/users", "u", Role::Admin),

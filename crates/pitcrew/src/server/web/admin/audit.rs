@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Extension, State};
 use pitcrew_core::{RunId, WorkflowId};
 use pitcrew_store::{AuditFilter, AuditRow, Between, Paging};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::server::Site;
 use crate::server::auth::User;
@@ -40,12 +40,21 @@ impl Row {
             }
         }
         let detail = match &entry.detail {
-            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), fmt::value(value))).collect(),
+            Value::Object(map) => map
+                .iter()
+                .filter(|(_, value)| !is_nothing(value))
+                .map(|(key, value)| (key.clone(), fmt::value(value)))
+                .collect(),
             Value::Null => Vec::new(),
             other => vec![(String::new(), fmt::value(other))],
         };
         Row { row, about, detail }
     }
+}
+
+/// Is there nothing worth a word?
+fn is_nothing(value: &Value) -> bool {
+    value.is_null() || value.as_object().is_some_and(Map::is_empty) || value.as_array().is_some_and(Vec::is_empty)
 }
 
 #[derive(Template)]

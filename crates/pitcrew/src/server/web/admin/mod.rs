@@ -3,6 +3,7 @@
 //! Each is a list with forms beside it. A form that was taken leads back to its list; one that was not is shown again.
 
 mod audit;
+mod connections;
 mod fleet;
 mod pools;
 mod settings;
@@ -31,6 +32,16 @@ pub fn routes() -> Routes {
         .post("/variables/import", Role(Op), variables::import)
         .get("/variables/export", Role(Viewer), variables::export)
         .post("/variables/export", Role(Admin), variables::export_all)
+        .get("/connections", Role(Op), connections::page)
+        .get("/connections/new", Role(Op), connections::blank)
+        .post("/connections/new", Role(Op), connections::create)
+        .get("/connections/edit", Role(Op), connections::form)
+        .post("/connections/edit", Role(Op), connections::edit)
+        .post("/connections/delete", Role(Op), connections::delete)
+        .get("/connections/import", Role(Op), connections::import_form)
+        .post("/connections/import", Role(Op), connections::import)
+        .get("/connections/export", Role(Op), connections::export)
+        .post("/connections/export", Role(Admin), connections::export_all)
         .get("/pools", Role(Viewer), pools::page)
         .get("/live/pools", Role(Viewer), pools::live)
         .get("/pools/new", Role(Op), pools::blank)
