@@ -35,7 +35,12 @@ impl Catalog {
             .version_source(id, version)
             .await?
             .with_context(|| format!("the store has no source of version {version} of `{id}`"))?;
-        let compiled = compile(&source, id.as_str()).map_err(|found| {
+        self.compile(&source, id, version)
+    }
+
+    /// Compiles the source of a version that is not in the cache.
+    pub fn compile(&self, source: &str, id: &WorkflowId, version: &str) -> anyhow::Result<Arc<Workflow>> {
+        let compiled = compile(source, id.as_str()).map_err(|found| {
             let text = render_all(&found, false);
             anyhow!("the stored source of `{id}` is no longer accepted; trigger it from its file again\n{text}")
         })?;

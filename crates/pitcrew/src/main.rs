@@ -9,6 +9,7 @@ mod config;
 mod connection;
 mod demo;
 mod folder;
+mod lookup;
 mod metrics;
 mod paths;
 mod reports;

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::ir::Workflow;
-use pitcrew_core::{RunId, RunKey, WorkflowId};
 use pitcrew_lang::diagnostic::closest;
-use pitcrew_store::{AuditEntry, Paging, RunFilter, Store, WorkflowFilter, WorkflowRow};
+use pitcrew_store::{AuditEntry, Store, WorkflowRow};
 use rustix::fs::Access;
 
 use super::control::Peers;
-use super::error::{invalid, refused};
+use super::error::{self, invalid, refused};
 use super::ui::Ui;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::Settings;
+use crate::lookup;
 use crate::paths::DataDir;
 use crate::vault::Vault;
 
@@ -71,64 +71,16 @@ impl Context {
 
     /// The run that a person means: its number, its id, `latest`, or a workflow for the latest run of that.
     pub async fn run(&self, text: &str) -> anyhow::Result<RunRecord> {
-        if let Ok(number) = text.parse::<i64>()
-            && let Some(run) = self.store.run(RunKey(number)).await?
-        {
-            return Ok(run);
-        }
-        if text == "latest" {
-            let newest = self.store.runs(&RunFilter::default(), Paging::first(1)).await?.rows.pop();
-            return newest.ok_or_else(|| invalid("there are no runs yet\nhint: `pitcrew run FILE` makes one"));
-        }
-        let workflows = self.workflow_ids().await?;
-        if let Ok(run_id) = RunId::new(text) {
-            let mut found = Vec::new();
-            for workflow in &workflows {
-                found.extend(self.store.run_by_id(workflow, &run_id).await?);
-            }
-            match found.len() {
-                0 => {}
-                1 => return Ok(found.remove(0)),
-                _ => {
-                    let keys = found.iter().map(|run| format!("{} of `{}`", run.key, run.workflow));
-                    let keys = keys.collect::<Vec<_>>().join(", ");
-                    return Err(invalid(format!(
-                        "several workflows have a run `{text}`\nhint: use its number: {keys}"
-                    )));
-                }
-            }
-        }
-        if let Ok(workflow) = WorkflowId::new(text)
-            && let Some(run) = self.store.latest_run(&workflow).await?
-        {
-            return Ok(run);
-        }
-        let hint = match closest(text, workflows.iter().map(WorkflowId::as_str)) {
-            Some(meant) => format!("did you mean `{meant}`, for its latest run?"),
-            None => {
-                "a run is named by its number, its id, `latest`, or its workflow; see `pitcrew runs list`".to_owned()
-            }
-        };
-        Err(invalid(format!("there is no run `{text}` in `{}`\nhint: {hint}", self.data.root().display())))
-    }
-
-    async fn workflow_ids(&self) -> anyhow::Result<Vec<WorkflowId>> {
-        let rows = self.store.workflows(&WorkflowFilter::default(), Paging::ALL).await?.rows;
-        Ok(rows.into_iter().map(|row| row.id).collect())
+        lookup::run(&self.store, text, &self.place()).await.map_err(error::lookup)
     }
 
     /// The workflow of that name, also one whose file is gone.
     pub async fn workflow(&self, text: &str) -> anyhow::Result<WorkflowRow> {
-        let id = WorkflowId::new(text).map_err(refused)?;
-        if let Some(row) = self.store.workflow(&id).await? {
-            return Ok(row);
-        }
-        let known = self.workflow_ids().await?;
-        let hint = match closest(text, known.iter().map(WorkflowId::as_str)) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => "`pitcrew dags list` shows all of them".to_owned(),
-        };
-        Err(invalid(format!("there is no workflow `{text}` in `{}`\nhint: {hint}", self.data.root().display())))
+        lookup::workflow(&self.store, text, &self.place()).await.map_err(error::lookup)
+    }
+
+    fn place(&self) -> String {
+        format!(" in `{}`", self.data.root().display())
     }
 
     /// The definition that a run goes by.

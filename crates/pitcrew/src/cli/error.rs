@@ -9,6 +9,7 @@ use pitcrew_lang::{Diagnostic, render_all};
 use super::ui::Ui;
 use crate::app::TriggerError;
 use crate::config::ConfigError;
+use crate::lookup::LookupError;
 
 pub const FAILED: u8 = 1;
 pub const INVALID: u8 = 2;
@@ -59,6 +60,14 @@ pub fn trigger(error: TriggerError) -> anyhow::Error {
             invalid(format!("{}{hint}", TriggerError::Params(problems)))
         }
         refused => Invalid::from(refused).into(),
+    }
+}
+
+/// What a person named is not there: wrong input.
+pub fn lookup(error: LookupError) -> anyhow::Error {
+    match error {
+        LookupError::Missing(message) => invalid(message),
+        LookupError::Store(error) => error.into(),
     }
 }
 

@@ -1,13 +1,16 @@
 //! Reads workflow files, and refuses what is none before anything is made or started.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use pitcrew_lang::{Compiled, render_all};
 use pitcrew_store::{Store, WorkflowRow};
+use serde_json::{Map, Value};
 
-use super::error::{BadFile, invalid};
+use super::error::{BadFile, invalid, refused};
+use super::format;
 use super::ui::Ui;
 use crate::catalog;
 
@@ -125,4 +128,34 @@ fn similar(path: &Path) -> String {
         Some(found) => format!("\nhint: did you mean `{}`?", path.with_file_name(found).display()),
         None => String::new(),
     }
+}
+
+/// The entries of a JSON or YAML file that maps names to something; `what` names it in messages.
+pub fn object(path: &Path, what: &str) -> anyhow::Result<Map<String, Value>> {
+    let text = text(path)?;
+    let name = path.display().to_string();
+    let root = pitcrew_lang::yaml::read(&text, &name).map_err(BadFile)?;
+    let value = match root {
+        None => Value::Null,
+        Some(root) => {
+            root.to_json().map_err(|(at, why)| invalid(format!("{name}:{}:{}: {why}", at.line, at.column)))?
+        }
+    };
+    match value {
+        Value::Object(entries) => Ok(entries),
+        _ => Err(invalid(format!("`{name}` holds no {what}: expected a mapping of names to values"))),
+    }
+}
+
+/// Writes a document to a file that only its user can read, or to stdout; `what` is the word for one entry.
+pub fn export(ui: &Ui, document: &Map<String, Value>, file: Option<&Path>, what: &str) -> anyhow::Result<()> {
+    let Some(file) = file else { return ui.json(document) };
+    let text = serde_json::to_string_pretty(document)? + "\n";
+    let mut options = std::fs::OpenOptions::new();
+    let written = options.write(true).create(true).truncate(true).mode(0o600).open(file);
+    written
+        .and_then(|mut open| open.write_all(text.as_bytes()))
+        .map_err(|error| refused(format!("cannot write `{}`: {error}", file.display())))?;
+    ui.say(format!("wrote {} to `{}`", format::plural(document.len() as u64, what), file.display()));
+    Ok(())
 }

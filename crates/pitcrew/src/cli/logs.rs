@@ -5,21 +5,18 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
+use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::{RunKey, TaskId};
-use pitcrew_exec::{Backend, Handle, LogRecord, LogStream};
+use pitcrew_exec::{LogRecord, LogStream};
 use pitcrew_store::{InstanceFilter, Paging};
 use serde_json::json;
 
-use super::context::{self, Context};
 use super::error::invalid;
-use super::{Output, format, session};
+use super::target::{LogSource, Logs, Target};
+use super::{Output, context, format};
 
-/// Read of a log at a time.
-const CHUNK: usize = 1 << 20;
 /// Between two looks at logs that grow.
 const PAUSE: Duration = Duration::from_millis(150);
 /// Between two looks for new attempts where nobody tells of them.
@@ -53,8 +50,7 @@ struct Source {
     task: TaskId,
     map_index: i32,
     number: u32,
-    backend: Arc<dyn Backend>,
-    handle: Handle,
+    log: LogSource,
     offset: u64,
     ended: bool,
     /// Lines whose end has not come yet.
@@ -62,20 +58,20 @@ struct Source {
 }
 
 struct Reader<'a> {
-    context: &'a Context,
+    target: &'a Target,
+    logs: Logs<'a>,
     args: &'a LogsArgs,
     run: RunKey,
     order: BTreeMap<TaskId, usize>,
     wanted: Option<(TaskId, Option<i32>)>,
-    backends: (Arc<dyn Backend>, Arc<dyn Backend>),
     sources: BTreeMap<SourceKey, Source>,
     /// Lines begin with the task's name, this wide.
     prefix: Option<usize>,
 }
 
-pub async fn command(args: LogsArgs, context: Context) -> anyhow::Result<ExitCode> {
-    let run = context.run(&args.run).await?;
-    let workflow = context.definition(&run).await?;
+pub async fn command(args: LogsArgs, target: Target) -> anyhow::Result<ExitCode> {
+    let run = target.run(&args.run).await?;
+    let workflow = target.definition(&run).await?;
     let wanted = match &args.task {
         None => None,
         Some(text) => {
@@ -90,14 +86,13 @@ pub async fn command(args: LogsArgs, context: Context) -> anyhow::Result<ExitCod
         }
     };
     let width = workflow.tasks.iter().map(|task| task.id.as_str().len()).max().unwrap_or(0).min(24);
-    let (local, fake, _events) = session::backends(&context)?;
     let mut reader = Reader {
-        context: &context,
+        target: &target,
+        logs: target.logs()?,
         args: &args,
         run: run.key,
         order: workflow.tasks.iter().enumerate().map(|(at, task)| (task.id.clone(), at)).collect(),
         wanted,
-        backends: (local, fake),
         sources: BTreeMap::new(),
         prefix: several.then_some(width),
     };
@@ -108,22 +103,22 @@ pub async fn command(args: LogsArgs, context: Context) -> anyhow::Result<ExitCod
         reader.read_all().await?;
     }
     if reader.sources.is_empty() {
-        nothing(&args, &run, &context)?;
+        nothing(&args, &run, &target)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn nothing(args: &LogsArgs, run: &RunRecord, context: &Context) -> anyhow::Result<()> {
+fn nothing(args: &LogsArgs, run: &RunRecord, target: &Target) -> anyhow::Result<()> {
     if let Some(number) = args.attempt {
         return Err(invalid(format!("run {} has no attempt {number} of that", run.key)));
     }
     let what = args.task.as_ref().map_or_else(|| "no task".to_owned(), |task| format!("`{task}` has not begun:"));
     match &args.task {
         Some(task) => {
-            context.ui.say(format!("{what} there is no log"));
-            context.ui.hint(format!("`pitcrew explain {} {task}` says why", run.key));
+            target.ui().say(format!("{what} there is no log"));
+            target.ui().hint(format!("`{} explain {} {task}` says why", target.pitcrew(), run.key));
         }
-        None => context.ui.say(format!("{what} of run {} has begun: there are no logs", run.key)),
+        None => target.ui().say(format!("{what} of run {} has begun: there are no logs", run.key)),
     }
     Ok(())
 }
@@ -132,44 +127,50 @@ impl Reader<'_> {
     /// Adds the attempts that are not yet among the sources. A task's newest attempt takes the place of none: what was
     /// read of an older one stays read.
     async fn find_sources(&mut self) -> anyhow::Result<()> {
-        let filter =
-            InstanceFilter { task: self.wanted.as_ref().map(|(task, _)| task.clone()), ..InstanceFilter::default() };
-        let instances = self.context.store.instances(self.run, &filter, Paging::ALL).await?.rows;
-        for instance in instances.into_iter().filter(|instance| instance.attempt > 0) {
+        for instance in self.instances().await?.into_iter().filter(|instance| instance.attempt > 0) {
             if let Some((_, Some(index))) = self.wanted
                 && instance.map_index != index
             {
                 continue;
             }
             let number = self.args.attempt.unwrap_or(instance.attempt);
-            let Some(order) = self.order.get(&instance.task).copied() else { continue };
-            let key = (order, instance.map_index, number);
-            if self.sources.contains_key(&key) {
+            let place = self.order.get(&instance.task).copied().unwrap_or(usize::MAX);
+            let key = (place, instance.map_index, number);
+            if self.sources.contains_key(&key) || number > instance.attempt {
                 continue;
             }
-            let attempts = self.context.store.attempts(self.run, &instance.task, instance.map_index).await?;
-            if let Some(attempt) = attempts.into_iter().find(|attempt| attempt.number == number) {
-                let source = self.source(attempt)?;
-                self.sources.insert(key, source);
-            }
+            let Some(log) = self.logs.source(self.run, &instance.task, instance.map_index, number).await? else {
+                continue;
+            };
+            let source = Source {
+                name: format::instance(instance.task.as_str(), instance.map_index),
+                task: instance.task,
+                map_index: instance.map_index,
+                number,
+                log,
+                offset: 0,
+                ended: false,
+                open: BTreeMap::new(),
+            };
+            self.sources.insert(key, source);
         }
         Ok(())
     }
 
-    fn source(&self, attempt: AttemptRecord) -> anyhow::Result<Source> {
-        let (local, fake) = &self.backends;
-        let backend = if attempt.backend == fake.name() { fake } else { local };
-        Ok(Source {
-            name: format::instance(attempt.task.as_str(), attempt.map_index),
-            backend: backend.clone(),
-            handle: serde_json::from_value(attempt.handle)?,
-            task: attempt.task,
-            map_index: attempt.map_index,
-            number: attempt.number,
-            offset: 0,
-            ended: false,
-            open: BTreeMap::new(),
-        })
+    /// The instances whose logs are wanted, as far as they were tried.
+    async fn instances(&self) -> anyhow::Result<Vec<InstanceRecord>> {
+        let task = self.wanted.as_ref().map(|(task, _)| task);
+        match self.target {
+            Target::Here(context) => {
+                let filter = InstanceFilter { task: task.cloned(), ..InstanceFilter::default() };
+                Ok(context.store.instances(self.run, &filter, Paging::ALL).await?.rows)
+            }
+            Target::There(_) => {
+                let stored = self.target.stored_run(self.run).await?;
+                let rows = stored.map(|stored| stored.instances).unwrap_or_default();
+                Ok(rows.into_iter().filter(|row| task.is_none_or(|task| row.task == *task)).collect())
+            }
+        }
     }
 
     /// Reads what is there now, one attempt after the other.
@@ -184,7 +185,10 @@ impl Reader<'_> {
     }
 
     async fn follow(&mut self) -> anyhow::Result<()> {
-        let mut changes = self.context.store.subscribe(LOOK);
+        let mut changes = match self.target {
+            Target::Here(context) => Some(context.store.subscribe(LOOK)),
+            Target::There(_) => None,
+        };
         loop {
             // Whether it is over is asked before the logs are read, so that nothing can come after the last look.
             let over = self.is_over().await?;
@@ -203,9 +207,12 @@ impl Reader<'_> {
                 break;
             }
             // What is written to a log wakes nobody; without an open log only the store can bring news.
-            tokio::select! {
-                () = changes.changed() => {}
-                () = tokio::time::sleep(PAUSE), if open => {}
+            match &mut changes {
+                Some(changes) => tokio::select! {
+                    () = changes.changed() => {}
+                    () = tokio::time::sleep(PAUSE), if open => {}
+                },
+                None => tokio::time::sleep(LOOK).await,
             }
         }
         let mut sources = std::mem::take(&mut self.sources);
@@ -217,26 +224,23 @@ impl Reader<'_> {
     }
 
     async fn is_over(&self) -> anyhow::Result<bool> {
-        let store = &self.context.store;
-        let run = store.run(self.run).await?;
-        if run.is_none_or(|run| run.state.is_final()) {
+        let Some(stored) = self.target.stored_run(self.run).await? else { return Ok(true) };
+        if stored.run.state.is_final() {
             return Ok(true);
         }
-        match (&self.wanted, self.args.attempt) {
-            (Some((task, Some(index))), _) => {
-                Ok(store.instance(self.run, task, *index).await?.is_some_and(|row| row.state.is_final()))
-            }
-            (Some((task, None)), _) if self.prefix.is_none() => {
-                let row = store.instance(self.run, task, pitcrew_core::id::UNMAPPED).await?;
-                Ok(row.is_some_and(|row| row.state.is_final()))
-            }
-            _ => Ok(false),
-        }
+        let index = match &self.wanted {
+            Some((_, Some(index))) => *index,
+            Some((_, None)) if self.prefix.is_none() => pitcrew_core::id::UNMAPPED,
+            _ => return Ok(false),
+        };
+        let is_wanted =
+            |row: &&InstanceRecord| self.wanted.iter().any(|(task, _)| row.task == *task) && row.map_index == index;
+        Ok(stored.instances.iter().find(is_wanted).is_some_and(|row| row.state.is_final()))
     }
 
     /// Reads one part of a log and writes it; says whether there may be more at once.
     async fn read(&self, source: &mut Source) -> anyhow::Result<bool> {
-        let chunk = source.backend.logs(&source.handle, source.offset, CHUNK).await?;
+        let chunk = self.logs.read(&source.log, source.offset).await?;
         let more = chunk.next_offset > source.offset;
         source.offset = chunk.next_offset;
         source.ended = chunk.ended;
@@ -244,7 +248,7 @@ impl Reader<'_> {
         for record in chunk.records {
             self.write(source, record, &mut text)?;
         }
-        self.context.ui.print(&text)?;
+        self.target.ui().print(&text)?;
         Ok(more && !chunk.ended)
     }
 
@@ -264,7 +268,7 @@ impl Reader<'_> {
             out.push('\n');
             return Ok(());
         }
-        let paint = self.context.ui.out;
+        let paint = self.target.ui().out;
         if let Some(width) = self.prefix {
             out.push_str(&paint.cyan(format!("{:width$} │ ", source.name)));
         }
@@ -283,9 +287,9 @@ impl Reader<'_> {
     fn close(&self, source: &mut Source) -> anyhow::Result<()> {
         let mut text = String::new();
         for ((stream, step), line) in std::mem::take(&mut source.open) {
-            let at = self.context.now();
+            let at = self.target.now();
             self.write(source, LogRecord { at, stream, step, continues: false, text: line }, &mut text)?;
         }
-        self.context.ui.print(&text)
+        self.target.ui().print(&text)
     }
 }

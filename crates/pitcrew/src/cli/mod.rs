@@ -4,6 +4,7 @@
 //! needs no data directory, and one that only reads the store needs no server. What only the process that works on a
 //! run may do is asked of that process, see [`control`].
 
+mod connections;
 mod context;
 mod control;
 mod dags;
@@ -21,6 +22,8 @@ mod run;
 mod runs;
 mod server;
 mod session;
+mod target;
+mod tasks;
 mod tokens;
 mod ui;
 mod users;
@@ -35,9 +38,16 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Overrides, Settings};
 use context::Context;
+use target::Target;
 use ui::Ui;
 
 pub use internal::dispatch as internal;
+
+/// What a server answers to the command line of another machine.
+pub mod records {
+    pub use super::control::What;
+    pub use super::target::{Runs, WorkflowLine, Workflows};
+}
 
 /// What other parts of the binary need to serve and to watch runs.
 pub mod parts {
@@ -79,6 +89,9 @@ struct Global {
     /// Read this file instead of `pitcrew.yaml` [env: PITCREW_CONFIG]
     #[arg(long, global = true, value_name = "FILE", hide_short_help = true)]
     config: Option<PathBuf>,
+    /// Ask the server at this address, not a data directory here [env: PITCREW_SERVER]
+    #[arg(long, global = true, value_name = "URL")]
+    server: Option<String>,
     /// The environment of the configuration to use [env: PITCREW_ENV]
     #[arg(long, global = true, value_name = "NAME", hide_short_help = true)]
     env: Option<String>,
@@ -132,7 +145,9 @@ enum Command {
     Runs(runs::RunsArgs),
     Logs(logs::LogsArgs),
     Dags(dags::DagsArgs),
+    Tasks(tasks::TasksArgs),
     Variables(variables::VariablesArgs),
+    Connections(connections::ConnectionsArgs),
     Pools(pools::PoolsArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
@@ -207,17 +222,31 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
 }
 
 async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
+    let is_for_here = matches!(
+        command,
+        Command::Run(_)
+            | Command::Demo(_)
+            | Command::Server(_)
+            | Command::Doctor(_)
+            | Command::Users(_)
+            | Command::Tokens(_)
+    );
+    if is_for_here && settings.server_is_typed() {
+        return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
+    }
     match command {
         Command::Run(args) => run::command(args, ui, settings).await,
         Command::Demo(args) => crate::demo::command(args, ui, settings).await,
         Command::Server(args) => server::command(args, ui, settings).await,
         Command::Doctor(args) => doctor::command(args, ui, settings).await,
-        Command::Explain(args) => explain::command(args, Context::open(ui, settings).await?).await,
-        Command::Runs(args) => runs::command(args, Context::open(ui, settings).await?).await,
-        Command::Logs(args) => logs::command(args, Context::open(ui, settings).await?).await,
-        Command::Dags(args) => dags::command(args, Context::open(ui, settings).await?).await,
-        Command::Variables(args) => variables::command(args, Context::open(ui, settings).await?).await,
-        Command::Pools(args) => pools::command(args, Context::open(ui, settings).await?).await,
+        Command::Explain(args) => explain::command(args, Target::open(ui, settings).await?).await,
+        Command::Runs(args) => runs::command(args, Target::open(ui, settings).await?).await,
+        Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,
+        Command::Dags(args) => dags::command(args, Target::open(ui, settings).await?).await,
+        Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
+        Command::Variables(args) => variables::command(args, Target::open(ui, settings).await?).await,
+        Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,
+        Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
         Command::Validate(_)
@@ -240,6 +269,7 @@ fn overrides(cli: &Cli) -> Overrides {
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     flag("data_dir", "--data-dir", path(&cli.global.data_dir));
     flag("store", "--store", cli.global.store.clone());
+    flag("server", "--server", cli.global.server.clone());
     match &cli.command {
         Command::Run(args) => flag("parallelism", "--parallelism", args.parallelism.map(|n| n.to_string())),
         Command::Server(args) => {

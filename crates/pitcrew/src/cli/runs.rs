@@ -1,14 +1,13 @@
 //! `runs`: what ran and runs, and steering it.
 //!
-//! Steering goes to the process that works on the run; where there is none, this process takes the run over and stays
-//! in the foreground until it is over.
+//! Steering goes to the process or the server that works on the run; where there is none, this process takes the run over
+//! and stays in the foreground until it is over.
 
 use std::process::ExitCode;
 
-use pitcrew_core::engine::Run;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord, RunStop};
 use pitcrew_core::state::{RunState, State};
-use pitcrew_store::{Paging, RunFilter};
+use pitcrew_store::RunFilter;
 use serde_json::{Value, json};
 
 use super::context::{self, Context, who};
@@ -16,6 +15,7 @@ use super::control::{Peers, What};
 use super::error::{invalid, refused};
 use super::run::{self, Screen, Stream, Watch, Watched};
 use super::session::{Prepared, Session};
+use super::target::Target;
 use super::{Format, Output, format};
 use crate::scheduler::AskError;
 
@@ -70,12 +70,24 @@ struct ListArgs {
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum StateArg {
+pub enum StateArg {
     Queued,
     Running,
     Success,
     Failed,
     Cancelled,
+}
+
+impl From<StateArg> for RunState {
+    fn from(arg: StateArg) -> RunState {
+        match arg {
+            StateArg::Queued => RunState::Queued,
+            StateArg::Running => RunState::Running,
+            StateArg::Success => RunState::Success,
+            StateArg::Failed => RunState::Failed,
+            StateArg::Cancelled => RunState::Cancelled,
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,39 +104,44 @@ struct RetryArgs {
     output: Output,
 }
 
-pub async fn command(args: RunsArgs, context: Context) -> anyhow::Result<ExitCode> {
+pub async fn command(args: RunsArgs, target: Target) -> anyhow::Result<ExitCode> {
     match args.command {
-        RunsCommand::List(args) => list(args, &context).await,
-        RunsCommand::Show { run, output } => show(&run, output, &context).await,
-        RunsCommand::Cancel { run } => cancel(&run, &context).await,
-        RunsCommand::Retry(args) => retry(args, &context).await,
-        RunsCommand::Resume { run, output } => resume(&run, output.output, &context).await,
+        RunsCommand::List(args) => list(args, &target).await,
+        RunsCommand::Show { run, output } => show(&run, output, &target).await,
+        RunsCommand::Cancel { run } => cancel(&run, &target).await,
+        RunsCommand::Retry(args) => retry(args, &target).await,
+        RunsCommand::Resume { run, output } => match &target {
+            Target::Here(context) => resume(&run, output.output, context).await,
+            Target::There(_) => {
+                Err(invalid("a server takes up its runs by itself: `runs resume` is for a data directory"))
+            }
+        },
     }
 }
 
-async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
+async fn list(args: ListArgs, target: &Target) -> anyhow::Result<ExitCode> {
     let workflow = match &args.workflow {
-        Some(name) => Some(context.workflow(name).await?.id),
+        Some(name) => Some(target.workflow(name).await?.workflow),
         None => None,
     };
-    let state = |arg: &StateArg| match arg {
-        StateArg::Queued => RunState::Queued,
-        StateArg::Running => RunState::Running,
-        StateArg::Success => RunState::Success,
-        StateArg::Failed => RunState::Failed,
-        StateArg::Cancelled => RunState::Cancelled,
-    };
-    let filter = RunFilter { workflow, states: args.state.iter().map(state).collect(), ..RunFilter::default() };
-    let page = context.store.runs(&filter, Paging::first(args.limit)).await?;
-    if args.output.is_json() {
-        context.ui.json(&page.rows.iter().map(short).collect::<Vec<_>>())?;
+    let states = args.state.into_iter().map(RunState::from).collect();
+    let filter = RunFilter { workflow, states, ..RunFilter::default() };
+    table(target, &filter, args.limit, args.output).await
+}
+
+/// Writes a list of runs.
+pub async fn table(target: &Target, filter: &RunFilter, limit: u32, output: Output) -> anyhow::Result<ExitCode> {
+    let page = target.runs(filter, limit).await?;
+    let ui = target.ui();
+    if output.is_json() {
+        ui.json(&page.rows.iter().map(short).collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);
     }
     if page.rows.is_empty() {
-        context.ui.say(format!("no runs in `{}`; `pitcrew run FILE` makes one", context.data.root().display()));
+        ui.say(format!("no runs in `{}`; `pitcrew run FILE` makes one", target.place()));
         return Ok(ExitCode::SUCCESS);
     }
-    let now = context.now();
+    let now = target.now();
     let row = |run: &RunRecord| {
         vec![
             run.key.to_string(),
@@ -136,13 +153,9 @@ async fn list(args: ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
         ]
     };
     let shown = page.rows.len() as u64;
-    context.ui.table(&["run", "workflow", "state", "started", "took", "id"], page.rows.iter().map(row).collect())?;
+    ui.table(&["run", "workflow", "state", "started", "took", "id"], page.rows.iter().map(row).collect())?;
     if page.total > shown {
-        context.ui.say(format!(
-            "{} of {}; see more with `--limit`",
-            format::count(shown),
-            format::plural(page.total, "run")
-        ));
+        ui.say(format!("{} of {}; see more with `--limit`", format::count(shown), format::plural(page.total, "run")));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -167,15 +180,13 @@ fn short(run: &RunRecord) -> Value {
     })
 }
 
-async fn show(text: &str, output: Output, context: &Context) -> anyhow::Result<ExitCode> {
-    let key = context.run(text).await?.key;
-    let Some(mut stored) = context.store.stored_run(key).await? else {
+async fn show(text: &str, output: Output, target: &Target) -> anyhow::Result<ExitCode> {
+    let key = target.run(text).await?.key;
+    let Some(mut stored) = target.stored_run(key).await? else {
         return Err(invalid(format!("run {key} was just removed")));
     };
-    let workflow = context.definition(&stored.run).await?;
-    // Instances that were never tried have no rows; they follow from the workflow.
-    let restored = Run::restore(stored.run.clone(), workflow.clone(), std::mem::take(&mut stored.instances));
-    stored.instances = restored.all_slots().map(|slot| restored.row(slot)).collect();
+    let workflow = target.definition(&stored.run).await?;
+    run::complete(&mut stored, &workflow);
     let run = &stored.run;
     if output.is_json() {
         let mut document = json!({ "run": run.key });
@@ -186,12 +197,12 @@ async fn show(text: &str, output: Output, context: &Context) -> anyhow::Result<E
             document.insert("start".to_owned(), json!(run.start));
             document.insert("end".to_owned(), json!(run.end));
         }
-        context.ui.json(&document)?;
+        target.ui().json(&document)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let ui = &context.ui;
-    let now = context.now();
-    ui.print(&heading(run, context))?;
+    let ui = target.ui();
+    let now = target.now();
+    ui.print(&heading(run, target))?;
     let row = |row: &InstanceRecord| {
         let end = row.end.or_else(|| row.state.is_live().then_some(now));
         vec![
@@ -211,15 +222,15 @@ async fn show(text: &str, output: Output, context: &Context) -> anyhow::Result<E
     let failed = |row: &&InstanceRecord| row.state == State::Failed && !run::was_cancelled(row);
     if let Some(failed) = stored.instances.iter().find(failed) {
         ui.line("")?;
-        ui.print(&run::failure(run, failed, &context.pitcrew(), ui.out))?;
+        ui.print(&run::failure(run, failed, &target.pitcrew(), ui.out))?;
     }
-    context.hint_if_orphaned(run).await;
+    target.hint_if_orphaned(run).await;
     Ok(ExitCode::SUCCESS)
 }
 
-fn heading(run: &RunRecord, context: &Context) -> String {
-    let paint = context.ui.out;
-    let now = context.now();
+fn heading(run: &RunRecord, target: &Target) -> String {
+    let paint = target.ui().out;
+    let now = target.now();
     let mut text = format!(
         "{} {}  {}\n",
         paint.bold(format!("run {} of {}", run.key, run.workflow)),
@@ -256,23 +267,28 @@ fn heading(run: &RunRecord, context: &Context) -> String {
     if !run.note.is_empty() {
         line("note", format::one_line(&run.note));
     }
-    line("files", context.data.run(run.key).display().to_string());
+    if let Target::Here(context) = target {
+        line("files", context.data.run(run.key).display().to_string());
+    }
     text
 }
 
-async fn cancel(text: &str, context: &Context) -> anyhow::Result<ExitCode> {
-    let run = context.run(text).await?;
+async fn cancel(text: &str, target: &Target) -> anyhow::Result<ExitCode> {
+    let run = target.run(text).await?;
     if run.state.is_final() {
         return Err(invalid(format!("run {} is over already: {}", run.key, run.state)));
     }
-    let mut peers = Peers::find(&context.data).await;
-    if let Some(peer) = responsible(&mut peers, &run).await {
-        peer.cancel(run.key, who()).await?;
-        context
-            .ui
-            .say(format!("run {} is being cancelled by the process that works on it ({})", run.key, peer.hello.pid));
-        return Ok(ExitCode::SUCCESS);
+    match (target.cancel(&run).await?, target) {
+        (Some(by), _) => {
+            target.ui().say(format!("run {} is being cancelled by {by}", run.key));
+            Ok(ExitCode::SUCCESS)
+        }
+        (None, Target::Here(context)) => cancel_here(run, context).await,
+        (None, Target::There(_)) => Err(refused("the server does not work on this run")),
     }
+}
+
+async fn cancel_here(run: RunRecord, context: &Context) -> anyhow::Result<ExitCode> {
     context.ui.say(format!("nobody works on run {}; cancelling it here", run.key));
     let session = take_over(context, &run).await?;
     let workflow = context.definition(&run).await?;
@@ -287,9 +303,9 @@ async fn cancel(text: &str, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn retry(args: RetryArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let run = context.run(&args.run).await?;
-    let workflow = context.definition(&run).await?;
+async fn retry(args: RetryArgs, target: &Target) -> anyhow::Result<ExitCode> {
+    let run = target.run(&args.run).await?;
+    let workflow = target.definition(&run).await?;
     let what = match (args.failed, args.tasks.is_empty()) {
         (true, _) => What::Failed,
         (false, true) => What::All,
@@ -297,27 +313,39 @@ async fn retry(args: RetryArgs, context: &Context) -> anyhow::Result<ExitCode> {
             What::Tasks(args.tasks.iter().map(|text| context::task(&workflow, text)).collect::<anyhow::Result<_>>()?)
         }
     };
-    let mut peers = Peers::find(&context.data).await;
-    if let Some(peer) = responsible(&mut peers, &run).await {
-        let cleared = peer.clear(run.key, what, who()).await?;
-        say_cleared(context, &run, cleared.len());
-        if !cleared.is_empty() {
-            context.ui.hint(format!("follow it with `pitcrew logs {} -f`", run.key));
+    match (target.clear(&run, &what).await?, target) {
+        (Some(cleared), _) => {
+            say_cleared(target, &run, cleared.len());
+            if !cleared.is_empty() {
+                target.ui().hint(format!("follow it with `{} logs {} -f`", target.pitcrew(), run.key));
+            }
+            Ok(ExitCode::SUCCESS)
         }
-        return Ok(ExitCode::SUCCESS);
+        (None, Target::Here(context)) => retry_here(run, what, args.output, target, context).await,
+        (None, Target::There(_)) => Err(refused("the server does not work on this run")),
     }
+}
+
+async fn retry_here(
+    run: RunRecord,
+    what: What,
+    output: Output,
+    target: &Target,
+    context: &Context,
+) -> anyhow::Result<ExitCode> {
+    let workflow = context.definition(&run).await?;
     let session = take_over(context, &run).await?;
     // Listening begins before there is something to hear.
-    let stream = if args.output.is_json() { Stream::Stderr } else { Stream::Stdout };
+    let stream = if output.is_json() { Stream::Stderr } else { Stream::Stdout };
     let watch = Watch::new(&session.app, context, run.clone(), workflow.clone(), Screen::new(&context.ui, stream));
     let cleared = session.app.scheduler.clear(run.key, what.into(), &who()).await.map_err(ask)?;
-    say_cleared(context, &run, cleared.len());
+    say_cleared(target, &run, cleared.len());
     if cleared.is_empty() && run.state.is_final() {
         session.shutdown().await;
         return Ok(ExitCode::SUCCESS);
     }
     let watched = watch.until_end(true).await?;
-    run::conclude(context, session, watched, run.key, &workflow, args.output.output).await
+    run::conclude(context, session, watched, run.key, &workflow, output.output).await
 }
 
 async fn resume(text: &str, output: Format, context: &Context) -> anyhow::Result<ExitCode> {
@@ -329,7 +357,7 @@ async fn resume(text: &str, output: Format, context: &Context) -> anyhow::Result
         )));
     }
     let mut peers = Peers::find(&context.data).await;
-    if let Some(peer) = responsible(&mut peers, &run).await {
+    if let Some(peer) = peers.responsible(run.key).await {
         let pid = peer.hello.pid;
         return Err(invalid(format!(
             "process {pid} works on run {}\nhint: follow it with `pitcrew logs {} -f`",
@@ -339,14 +367,6 @@ async fn resume(text: &str, output: Format, context: &Context) -> anyhow::Result
     let workflow = context.definition(&run).await?;
     let session = take_over(context, &run).await?;
     run::finish(context, session, run, workflow, output, true).await
-}
-
-/// The process to ask about a run: its owner, or a server, which takes any run that has none.
-async fn responsible<'p>(peers: &'p mut Peers, run: &RunRecord) -> Option<&'p mut super::control::Peer> {
-    if peers.owner_of(run.key).await.is_some() {
-        return peers.owner_of(run.key).await;
-    }
-    peers.server()
 }
 
 /// Makes this process the one that works on the run.
@@ -359,12 +379,12 @@ fn ask(error: AskError) -> anyhow::Error {
     refused(error)
 }
 
-fn say_cleared(context: &Context, run: &RunRecord, cleared: usize) {
+fn say_cleared(target: &Target, run: &RunRecord, cleared: usize) {
     let text = match cleared {
         0 => format!("nothing to repeat in run {}: no task of it failed", run.key),
         count => {
             format!("running {} of run {} again, and what comes after", format::plural(count as u64, "task"), run.key)
         }
     };
-    context.ui.say(text);
+    target.ui().say(text);
 }

@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use pitcrew_lang::diagnostic::closest;
-use pitcrew_store::{Paging, Variable, VariableSet};
+use pitcrew_store::{Variable, VariableSet};
 use serde_json::{Map, Value, json};
 
-use super::context::Context;
-use super::control::Peers;
-use super::error::{BadFile, invalid, refused};
+use super::error::{invalid, refused};
+use super::target::Target;
 use super::{Output, format, load};
 
 /// List, read and set variables
@@ -48,11 +47,11 @@ enum VariablesCommand {
     },
 }
 
-pub async fn command(args: VariablesArgs, context: Context) -> anyhow::Result<ExitCode> {
-    let ui = &context.ui;
+pub async fn command(args: VariablesArgs, target: Target) -> anyhow::Result<ExitCode> {
+    let ui = target.ui();
     match args.command {
         VariablesCommand::List(output) => {
-            let all = all(&context).await?;
+            let all = target.variables().await?;
             if output.is_json() {
                 let shown = |v: &Variable| json!({ "key": v.key, "value": v.value, "description": v.description });
                 ui.json(&all.iter().map(shown).collect::<Vec<_>>())?;
@@ -63,35 +62,33 @@ pub async fn command(args: VariablesArgs, context: Context) -> anyhow::Result<Ex
                 ui.table(&["key", "value", "description"], all.iter().map(row).collect())?;
             }
         }
-        VariablesCommand::Get { key } => match context.store.variable(&key).await? {
+        VariablesCommand::Get { key } => match target.variable(&key).await? {
             Some(variable) => ui.line(variable.value)?,
-            None => return Err(missing(&key, &context).await),
+            None => return Err(missing(&key, &target).await),
         },
         VariablesCommand::Set { key, value, description } => {
             let value = match value.as_str() {
                 "-" => stdin()?,
                 _ => value,
             };
-            set(&context, VariableSet { key: key.clone(), value, description }).await?;
-            Peers::find(&context.data).await.look().await;
+            target.set_variable(VariableSet { key: key.clone(), value, description }).await?;
+            target.changed().await;
             ui.say(format!("set `{key}`"));
         }
         VariablesCommand::Delete { key } => {
-            let mut audit = context.audit("variable.delete");
-            audit.detail = json!({ "key": key });
-            if !context.store.delete_variable(&key, audit).await? {
-                return Err(missing(&key, &context).await);
+            if !target.delete_variable(&key).await? {
+                return Err(missing(&key, &target).await);
             }
-            Peers::find(&context.data).await.look().await;
+            target.changed().await;
             ui.say(format!("deleted `{key}`"));
         }
         VariablesCommand::Import { file } => {
             let sets = import(&file)?;
             let count = sets.len() as u64;
             for variable in sets {
-                set(&context, variable).await?;
+                target.set_variable(variable).await?;
             }
-            Peers::find(&context.data).await.look().await;
+            target.changed().await;
             ui.say(format!("set {} from `{}`", format::plural(count, "variable"), file.display()));
         }
         VariablesCommand::Export { file } => {
@@ -102,40 +99,15 @@ pub async fn command(args: VariablesArgs, context: Context) -> anyhow::Result<Ex
                 };
                 (v.key, value)
             };
-            let document: Map<String, Value> = all(&context).await?.into_iter().map(entry).collect();
-            match file {
-                None => ui.json(&document)?,
-                Some(file) => {
-                    let text = serde_json::to_string_pretty(&document)? + "\n";
-                    std::fs::write(&file, text)
-                        .map_err(|error| refused(format!("cannot write `{}`: {error}", file.display())))?;
-                    ui.say(format!(
-                        "wrote {} to `{}`",
-                        format::plural(document.len() as u64, "variable"),
-                        file.display()
-                    ));
-                }
-            }
+            let document: Map<String, Value> = target.variables().await?.into_iter().map(entry).collect();
+            load::export(ui, &document, file.as_deref(), "variable")?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn all(context: &Context) -> anyhow::Result<Vec<Variable>> {
-    Ok(context.store.variables(Paging::ALL).await?.rows)
-}
-
-async fn set(context: &Context, set: VariableSet) -> anyhow::Result<()> {
-    let mut audit = context.audit("variable.set");
-    audit.detail = json!({ "key": set.key });
-    context.store.set_variable(set, audit).await.map_err(|error| match error {
-        pitcrew_store::StoreError::Invalid(why) => invalid(why),
-        other => other.into(),
-    })
-}
-
-async fn missing(key: &str, context: &Context) -> anyhow::Error {
-    let known = all(context).await.unwrap_or_default();
+async fn missing(key: &str, target: &Target) -> anyhow::Error {
+    let known = target.variables().await.unwrap_or_default();
     let hint = match closest(key, known.iter().map(|variable| variable.key.as_str())) {
         Some(meant) => format!("\nhint: did you mean `{meant}`?"),
         None => String::new(),
@@ -143,7 +115,8 @@ async fn missing(key: &str, context: &Context) -> anyhow::Error {
     invalid(format!("there is no variable `{key}`{hint}"))
 }
 
-fn stdin() -> anyhow::Result<String> {
+/// What is typed or piped, without the last line break.
+pub fn stdin() -> anyhow::Result<String> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).map_err(|error| refused(format!("cannot read stdin: {error}")))?;
     Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text))
@@ -151,18 +124,6 @@ fn stdin() -> anyhow::Result<String> {
 
 /// `{"key": "text"}`, `{"key": {"value": …, "description": …}}`; a value that is no text is kept as JSON.
 fn import(file: &std::path::Path) -> anyhow::Result<Vec<VariableSet>> {
-    let text = load::text(file)?;
-    let name = file.display().to_string();
-    let root = pitcrew_lang::yaml::read(&text, &name).map_err(BadFile)?;
-    let value = match root {
-        None => Value::Null,
-        Some(root) => {
-            root.to_json().map_err(|(at, why)| invalid(format!("{name}:{}:{}: {why}", at.line, at.column)))?
-        }
-    };
-    let Value::Object(entries) = value else {
-        return Err(invalid(format!("`{name}` holds no variables: expected a mapping of keys to values")));
-    };
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let entry = |(key, value): (String, Value)| match value.get("value") {
         Some(inner) => {
@@ -171,7 +132,7 @@ fn import(file: &std::path::Path) -> anyhow::Result<Vec<VariableSet>> {
         }
         None => VariableSet { key, value: text(&value), description: None },
     };
-    Ok(entries.into_iter().map(entry).collect())
+    Ok(load::object(file, "variables")?.into_iter().map(entry).collect())
 }
 
 /// The beginning of a value, on one line.

@@ -61,6 +61,9 @@ pub const METRICS_OPEN: Key =
 pub const OTLP_ENDPOINT: Key = key("otlp_endpoint", "PITCREW_OTLP_ENDPOINT", Kind::Url, "where traces go");
 pub const RETENTION: Key =
     key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
+pub const SERVER: Key =
+    key("server", "PITCREW_SERVER", Kind::Url, "the server that commands ask, instead of a data directory here");
+pub const TOKEN_FILE: Key = key("token_file", "PITCREW_TOKEN_FILE", Kind::Path, "the file with the token for it");
 pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
 
 pub const TARGET_GPU_USE: Key = key(
@@ -81,6 +84,7 @@ pub const TARGET_RECOVERY: Key = key(
 );
 
 /// All of them, in the order in which they are shown.
+#[rustfmt::skip]
 pub const ALL: &[Key] = &[
     DATA_DIR,
     STORE,
@@ -93,6 +97,8 @@ pub const ALL: &[Key] = &[
     OTLP_ENDPOINT,
     PARALLELISM,
     RETENTION,
+    SERVER,
+    TOKEN_FILE,
     LOG,
     TARGET_GPU_USE,
     TARGET_SUCCESS,
@@ -146,8 +152,10 @@ impl Kind {
                 Ok(span) if span.is_positive() => Ok(()),
                 _ => wrong("a span of time such as `90s`, `30m` or `1h 30m`"),
             },
-            Kind::Url if text.starts_with("http://") || text.starts_with("https://") => Ok(()),
-            Kind::Url => wrong("an address such as `http://localhost:4318`"),
+            Kind::Url => match text.parse::<reqwest::Url>() {
+                Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => Ok(()),
+                _ => wrong("an address such as `https://pitcrew.example`"),
+            },
             Kind::Flag => match text {
                 "true" | "false" => Ok(()),
                 _ => wrong("`true` or `false`"),

@@ -247,6 +247,22 @@ impl Settings {
         }
     }
 
+    /// The server that commands ask, if not a data directory here.
+    pub fn server(&self) -> Option<String> {
+        Some(self.text(keys::SERVER).to_owned()).filter(|text| !text.is_empty())
+    }
+
+    /// Whether `--server` was typed with this command.
+    pub fn server_is_typed(&self) -> bool {
+        let typed = |setting: &Setting| setting.key == keys::SERVER && matches!(setting.origin, Origin::Flag(_));
+        self.settings.iter().any(typed)
+    }
+
+    /// The file with the token for that server.
+    pub fn token_file(&self) -> Option<PathBuf> {
+        Some(self.text(keys::TOKEN_FILE)).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
     /// The filter for messages, if one was asked for.
     pub fn log(&self) -> Option<&str> {
         Some(self.text(keys::LOG)).filter(|text| !text.is_empty())

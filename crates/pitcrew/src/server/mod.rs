@@ -38,6 +38,7 @@ pub use auth::{ADMIN, AuthConfig, User, manage};
 use auth::{Auth, Role};
 pub use base_url::BaseUrl;
 use error::ApiError;
+pub use input::parse_time;
 use routes::{Access, Routes};
 use web::figures::FigureCache;
 

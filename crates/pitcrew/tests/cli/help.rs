@@ -3,7 +3,7 @@
 use crate::harness::Place;
 use crate::snapshot;
 
-const COMMANDS: [&str; 51] = [
+const COMMANDS: &[&str] = &[
     "",
     "run",
     "demo",
@@ -20,10 +20,18 @@ const COMMANDS: [&str; 51] = [
     "logs",
     "dags",
     "dags list",
+    "dags details",
+    "dags list-runs",
+    "dags state",
     "dags trigger",
     "dags pause",
     "dags unpause",
     "dags backfill",
+    "tasks",
+    "tasks list",
+    "tasks state",
+    "tasks states-for-dag-run",
+    "tasks clear",
     "variables",
     "variables list",
     "variables get",
@@ -31,10 +39,20 @@ const COMMANDS: [&str; 51] = [
     "variables delete",
     "variables import",
     "variables export",
+    "connections",
+    "connections list",
+    "connections get",
+    "connections add",
+    "connections delete",
+    "connections import",
+    "connections export",
     "pools",
     "pools list",
+    "pools get",
     "pools set",
     "pools delete",
+    "pools import",
+    "pools export",
     "users",
     "users list",
     "users create",
@@ -61,7 +79,7 @@ const COMMANDS: [&str; 51] = [
 fn every_command_has_a_readable_help() {
     let place = Place::new();
     let mut all = String::new();
-    for command in COMMANDS {
+    for &command in COMMANDS {
         let line = if command.ends_with("--help") { command.to_owned() } else { format!("{command} -h") };
         let ran = place.run(line.trim()).ends(0);
         assert!(ran.stderr.is_empty(), "{ran}");

@@ -5,6 +5,7 @@
 mod bad_input;
 mod harness;
 mod help;
+mod remote;
 mod runs;
 mod serving;
 mod settings;

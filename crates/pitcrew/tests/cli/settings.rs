@@ -70,3 +70,40 @@ fn doctor_finds_what_is_there() {
     let bad = place.run("doctor --data-dir /proc/nowhere").ends(1);
     assert!(bad.stdout.contains("✗ data"), "{bad}");
 }
+
+#[test]
+fn connections_keep_their_secrets_and_travel_as_a_file() {
+    let place = Place::new();
+    place.run("connections add db --conn-uri postgresql://u:hunter2@db.example:5433/main?sslmode=require").ends(0);
+    place.run("connections add gpu-1 --conn-type ssh --conn-host gpu-1.internal --conn-login ubuntu").ends(0);
+    let shown = place.run("connections list").ends(0);
+    assert!(shown.stdout.contains("db.example:5433") && shown.stdout.contains("password, extra"), "{shown}");
+    let got = place.run("connections get db --output json").ends(0);
+    assert_eq!((&got.json()[0]["conn_type"], &got.json()[0]["has_password"]), (&"postgres".into(), &true.into()));
+    for text in [&shown.stdout, &got.stdout] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    // On the disk the password is sealed; only an export has it, in a file of its user's.
+    let database = std::fs::read(place.path("data/pitcrew.db")).unwrap();
+    let log = std::fs::read(place.path("data/pitcrew.db-wal")).unwrap_or_default();
+    assert!(![database, log].iter().any(|bytes| bytes.windows(7).any(|part| part == b"hunter2")));
+    place.run("connections export out.json").ends(0);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(place.path("out.json")).unwrap().permissions().mode() & 0o777, 0o600);
+    place.run("connections delete db").ends(0);
+    let kept = place.run("connections import out.json").ends(0);
+    assert!(kept.stderr.contains("set 1 connection") && kept.stderr.contains("--overwrite"), "{kept}");
+    let exported = place.run("connections export").ends(0).json();
+    assert_eq!((&exported["db"]["password"], &exported["db"]["port"]), (&"hunter2".into(), &5433.into()));
+    for (line, what) in [
+        ("connections add db --conn-type x", "there is a connection `db` already"),
+        ("connections add x", "required"),
+        ("connections add x --conn-uri nothing", "is no URI"),
+        ("connections add x --conn-json {\"host\":1}", "`conn_type` is missing"),
+        ("connections get bd", "did you mean `db`?"),
+        ("connections delete nothing", "there is no connection `nothing`"),
+    ] {
+        let ran = place.run(line).ends(2);
+        assert!(ran.stderr.contains(what), "{ran}");
+    }
+}

@@ -56,6 +56,14 @@ impl Peers {
         self.0.iter_mut().find(|peer| peer.hello.role == Role::Server)
     }
 
+    /// The process to ask about a run: its owner, or a server, which takes any run that has none.
+    pub async fn responsible(&mut self, run: RunKey) -> Option<&mut Peer> {
+        if self.owner_of(run).await.is_some() {
+            return self.owner_of(run).await;
+        }
+        self.server()
+    }
+
     /// Tells everybody that the store changed.
     pub async fn look(&mut self) {
         for peer in &mut self.0 {

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::paths::DataDir;
 use crate::scheduler::{Clear, Pick};
 
-pub use client::{Peer, Peers};
+pub use client::Peers;
 pub use listen::{Listener, listen};
 
 /// What kind of process listens.

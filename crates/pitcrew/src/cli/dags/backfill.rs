@@ -10,9 +10,10 @@ use pitcrew_core::timetable::{Schedule, Timing};
 use pitcrew_store::{CreateRun, Same};
 use serde_json::json;
 
-use crate::cli::context::{Context, who};
+use crate::cli::context::who;
 use crate::cli::control::Peers;
 use crate::cli::error::{invalid, refused};
+use crate::cli::target::Target;
 use crate::cli::{Output, format};
 use crate::scheduler::schedules;
 
@@ -39,7 +40,10 @@ pub struct BackfillArgs {
     output: Output,
 }
 
-pub async fn command(args: BackfillArgs, context: &Context) -> anyhow::Result<ExitCode> {
+pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<ExitCode> {
+    let Target::Here(context) = target else {
+        return Err(invalid("`dags backfill` works on a data directory here; ask a server with `backfill create`"));
+    };
     let row = context.workflow(&args.workflow).await?;
     let workflow = context.catalog.load(&context.store, &row.id, &row.version).await?;
     let Some(schedule) = &workflow.schedule else {

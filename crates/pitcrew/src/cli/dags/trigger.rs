@@ -4,13 +4,10 @@ use std::process::ExitCode;
 
 use jiff::Timestamp;
 use pitcrew_core::RunId;
-use pitcrew_store::CreateRun;
 use serde_json::{Map, Value, json};
 
-use crate::app::{self, Trigger, TriggerError};
-use crate::cli::context::{Context, who};
-use crate::cli::control::Peers;
 use crate::cli::error::{self, invalid};
+use crate::cli::target::{Target, Wish};
 use crate::cli::{Output, run};
 
 #[derive(Debug, clap::Args)]
@@ -39,15 +36,16 @@ pub struct TriggerArgs {
     output: Output,
 }
 
-pub async fn command(args: TriggerArgs, context: &Context) -> anyhow::Result<ExitCode> {
-    let row = context.workflow(&args.workflow).await?;
-    if !row.active {
+pub async fn command(args: TriggerArgs, target: &Target) -> anyhow::Result<ExitCode> {
+    let found = target.workflow(&args.workflow).await?;
+    let id = &found.workflow;
+    if !found.is_active {
         return Err(invalid(format!(
-            "no server serves `{}`: its file is gone, or was only run by hand\nhint: run it with `pitcrew run {}`",
-            row.id, row.path
+            "no server serves `{id}`: its file is gone, or was only run by hand\nhint: run it with `pitcrew run {}`",
+            found.file
         )));
     }
-    let workflow = context.catalog.load(&context.store, &row.id, &row.version).await?;
+    let workflow = target.version(id, &found.version).await?;
     let mut conf = match &args.conf {
         None => Map::new(),
         Some(text) => match serde_json::from_str(text) {
@@ -58,36 +56,22 @@ pub async fn command(args: TriggerArgs, context: &Context) -> anyhow::Result<Exi
     };
     conf.extend(run::params(&workflow, None, &args.param)?);
     let run_id = args.run_id.as_deref().map(RunId::new).transpose().map_err(error::refused)?;
-    let trigger = Trigger {
-        conf,
-        run_id,
-        logical_date: args.logical_date,
-        note: args.note,
-        by: "cli".to_owned(),
-        run_after: None,
-    };
-    let mut new = app::new_run(&workflow, &row.version, trigger, context.now()).map_err(error::trigger)?;
-    new.audit.iter_mut().for_each(|entry| entry.who = who());
-    let record = match context.store.create_run(new, None).await? {
-        CreateRun::Created(record) => record,
-        CreateRun::Exists { run, .. } => return Err(error::trigger(TriggerError::Exists(Box::new(run)))),
-    };
-    let mut peers = Peers::find(&context.data).await;
-    peers.look().await;
-    let ui = &context.ui;
+    let wish = Wish { conf, run_id, logical_date: args.logical_date, note: args.note };
+    let record = target.trigger(&found, wish).await?;
+    let ui = target.ui();
     if args.output.is_json() && !args.wait {
         ui.json(&json!({ "run": record.key, "run_id": record.run_id, "workflow": record.workflow, "state": record.state.name() }))?;
     } else if !args.output.is_json() {
         ui.line(format!("run {} of {}  {}", record.key, record.workflow, record.run_id))?;
     }
-    if row.is_paused {
-        ui.hint(format!("`{}` is paused: the run begins after `pitcrew dags unpause {}`", row.id, row.id));
+    if found.is_paused {
+        ui.hint(format!("`{id}` is paused: the run begins after `{} dags unpause {id}`", target.pitcrew()));
     }
-    if peers.server().is_none() {
+    if !target.is_served().await {
         ui.hint("no server works on this data directory: the run begins once `pitcrew server` does");
     }
     if args.wait {
-        return super::follow::until_end(context, record, workflow, args.output).await;
+        return super::follow::until_end(target, record, workflow, args.output).await;
     }
     Ok(ExitCode::SUCCESS)
 }

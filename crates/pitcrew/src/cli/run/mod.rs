@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::engine::Run;
+use pitcrew_core::engine::record::{RunRecord, StoredRun};
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunId, RunKey};
@@ -150,24 +151,39 @@ pub async fn conclude(
     told
 }
 
-/// Says how a run ended, and gives the exit status.
+/// Says how a run of this data directory ended, and gives the exit status.
 pub async fn tell_end(context: &Context, key: RunKey, workflow: &Workflow, output: Format) -> anyhow::Result<ExitCode> {
     let Some(stored) = context.store.stored_run(key).await? else {
         anyhow::bail!("run {key} was removed while it ran");
     };
+    tell(&context.ui, &stored, &context.data.workspace(key), &context.pitcrew(), workflow, output)
+}
+
+/// Says how a run ended, and gives the exit status. `workspace` may be one that is not there.
+pub fn tell(
+    ui: &Ui,
+    stored: &StoredRun,
+    workspace: &Path,
+    pitcrew: &str,
+    workflow: &Workflow,
+    output: Format,
+) -> anyhow::Result<ExitCode> {
     let told = match output {
-        Format::Json => context.ui.json(&document::json(&stored, workflow)),
-        Format::Text if context.ui.quiet => Ok(()),
-        Format::Text => {
-            let workspace = context.data.workspace(key);
-            context.ui.print(&document::summary(&stored, &workspace, &context.pitcrew(), context.ui.out))
-        }
+        Format::Json => ui.json(&document::json(stored, workflow)),
+        Format::Text if ui.quiet => Ok(()),
+        Format::Text => ui.print(&document::summary(stored, workspace, pitcrew, ui.out)),
     };
     match told {
         // That nobody reads any more makes a failed run no success.
         Err(error) if !error.is::<Closed>() => Err(error),
         _ => Ok(exit_code(stored.run.state)),
     }
+}
+
+/// Adds the instances that were never tried and have no rows; they follow from the workflow.
+pub fn complete(stored: &mut StoredRun, workflow: &Arc<Workflow>) {
+    let restored = Run::restore(stored.run.clone(), workflow.clone(), std::mem::take(&mut stored.instances));
+    stored.instances = restored.all_slots().map(|slot| restored.row(slot)).collect();
 }
 
 pub fn exit_code(state: RunState) -> ExitCode {

@@ -4,6 +4,7 @@
 
 pub mod artifacts;
 mod events;
+mod records;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
@@ -34,6 +35,15 @@ pub fn routes() -> Routes {
         .get("/api/pitcrew/v1/runs/{run_key}/artifacts/{*path}", Role(Viewer), artifacts::download)
         .get("/api/pitcrew/v1/runs/{run_key}/events", Role(Viewer), events::events)
         .post("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", Role(auth::Role::User), cancel_by_name)
+        .get("/api/pitcrew/v1/find/run", Role(Viewer), records::find_run)
+        .get("/api/pitcrew/v1/workflows", Role(Viewer), records::workflows)
+        .get("/api/pitcrew/v1/workflows/{workflow}", Role(Viewer), records::workflow)
+        .get("/api/pitcrew/v1/workflows/{workflow}/versions/{version}", Role(Viewer), records::version)
+        .get("/api/pitcrew/v1/workflows/{workflow}/runs/{run}", Role(Viewer), records::run_of)
+        .get("/api/pitcrew/v1/runs", Role(Viewer), records::runs)
+        .get("/api/pitcrew/v1/runs/{run_key}/record", Role(Viewer), records::record)
+        .post("/api/pitcrew/v1/runs/{run_key}/clear", Role(auth::Role::User), records::clear)
+        .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
 }
 
 /// The run with that key, or 404.

@@ -1,0 +1,241 @@
+//! Where a command looks and acts: the data directory here, or a server elsewhere (`--server URL`).
+//!
+//! One method per question, the same for both; so every command says and prints the same wherever it looks.
+
+mod connections;
+mod logs;
+mod settings;
+mod steer;
+mod there;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use pitcrew_core::engine::record::{RunRecord, StoredRun};
+use pitcrew_core::ir::Workflow;
+use pitcrew_core::{RunKey, WorkflowId};
+use pitcrew_store::{Page, Paging, RunFilter, WorkflowFilter};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::ui::Ui;
+use crate::clock;
+use crate::config::Settings;
+
+pub use logs::{LogSource, Logs};
+pub use steer::Wish;
+pub use there::Remote;
+
+pub enum Target {
+    Here(Box<Context>),
+    There(Box<Remote>),
+}
+
+/// A workflow of a server, as a list shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct WorkflowLine {
+    pub workflow: WorkflowId,
+    pub description: String,
+    pub tags: Vec<String>,
+    /// As a person reads it; `None`: only by hand.
+    pub schedule: Option<String>,
+    pub is_paused: bool,
+    pub is_active: bool,
+    pub next_run: Option<Timestamp>,
+    pub file: String,
+    pub last_run: Option<RunBrief>,
+    /// The hash of its newest source.
+    pub version: String,
+}
+
+/// The latest run of a workflow.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RunBrief {
+    pub run: RunKey,
+    pub run_id: String,
+    pub state: String,
+    /// When it began, or was queued.
+    pub at: Timestamp,
+}
+
+/// Every workflow, and the files that give none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Workflows {
+    pub workflows: Vec<WorkflowLine>,
+    pub broken: Vec<Broken>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Broken {
+    pub path: String,
+    pub message: String,
+}
+
+/// The runs of a list, with the length of the whole.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Runs {
+    pub runs: Vec<RunRecord>,
+    pub total: u64,
+}
+
+impl Target {
+    pub async fn open(ui: Ui, settings: Settings) -> anyhow::Result<Target> {
+        match settings.server() {
+            Some(server) => Ok(Target::There(Box::new(Remote::new(ui, &settings, &server)?))),
+            None => Ok(Target::Here(Box::new(Context::open(ui, settings).await?))),
+        }
+    }
+
+    pub fn ui(&self) -> &Ui {
+        match self {
+            Target::Here(context) => &context.ui,
+            Target::There(remote) => &remote.ui,
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        clock::now()
+    }
+
+    /// How to call this program for the same place, for hints.
+    pub fn pitcrew(&self) -> String {
+        match self {
+            Target::Here(context) => context.pitcrew(),
+            Target::There(remote) => format!("pitcrew --server {}", remote.address()),
+        }
+    }
+
+    /// The place, for messages: `/var/lib/pitcrew`, `https://pitcrew.example`.
+    pub fn place(&self) -> String {
+        match self {
+            Target::Here(context) => context.data.root().display().to_string(),
+            Target::There(remote) => remote.address().to_owned(),
+        }
+    }
+
+    pub async fn run(&self, text: &str) -> anyhow::Result<RunRecord> {
+        match self {
+            Target::Here(context) => context.run(text).await,
+            Target::There(remote) => {
+                remote.get(&["api", "pitcrew", "v1", "find", "run"], &[("name", text.to_owned())]).await
+            }
+        }
+    }
+
+    pub async fn workflow(&self, text: &str) -> anyhow::Result<WorkflowLine> {
+        match self {
+            Target::Here(context) => {
+                let row = context.workflow(text).await?;
+                WorkflowLine::read(&context.store, row).await
+            }
+            Target::There(remote) => remote.get(&["api", "pitcrew", "v1", "workflows", text], &[]).await,
+        }
+    }
+
+    pub async fn workflows(&self, all: bool) -> anyhow::Result<Workflows> {
+        match self {
+            Target::Here(context) => Workflows::read(&context.store, all).await,
+            Target::There(remote) => {
+                remote.get(&["api", "pitcrew", "v1", "workflows"], &[("all", all.to_string())]).await
+            }
+        }
+    }
+
+    pub async fn runs(&self, filter: &RunFilter, limit: u32) -> anyhow::Result<Page<RunRecord>> {
+        match self {
+            Target::Here(context) => Ok(context.store.runs(filter, Paging::first(limit)).await?),
+            Target::There(remote) => {
+                let mut query = vec![("limit", limit.to_string())];
+                query.extend(filter.workflow.iter().map(|id| ("workflow", id.to_string())));
+                query.extend(filter.states.iter().map(|state| ("state", state.name().to_owned())));
+                let found: Runs = remote.get(&["api", "pitcrew", "v1", "runs"], &query).await?;
+                Ok(Page { rows: found.runs, total: found.total })
+            }
+        }
+    }
+
+    /// A run with its instances. The attempts that are live are known here only.
+    pub async fn stored_run(&self, key: RunKey) -> anyhow::Result<Option<StoredRun>> {
+        match self {
+            Target::Here(context) => Ok(context.store.stored_run(key).await?),
+            Target::There(remote) => {
+                remote.find(&["api", "pitcrew", "v1", "runs", &key.to_string(), "record"], &[]).await
+            }
+        }
+    }
+
+    /// The definition that a run goes by.
+    pub async fn definition(&self, run: &RunRecord) -> anyhow::Result<Arc<Workflow>> {
+        self.version(&run.workflow, &run.version).await
+    }
+
+    /// A workflow in one version, compiled.
+    pub async fn version(&self, id: &WorkflowId, version: &str) -> anyhow::Result<Arc<Workflow>> {
+        match self {
+            Target::Here(context) => context.catalog.load(&context.store, id, version).await,
+            Target::There(remote) => {
+                if let Some(found) = remote.catalog.cached(id, version) {
+                    return Ok(found);
+                }
+                let path = ["api", "pitcrew", "v1", "workflows", id.as_str(), "versions", version];
+                let found: Value = remote.get(&path, &[]).await?;
+                let source = found["source"].as_str().context("the server answered without a source")?;
+                remote.catalog.compile(source, id, version)
+            }
+        }
+    }
+}
+
+impl WorkflowLine {
+    /// With the latest run of the workflow.
+    pub async fn read(store: &pitcrew_store::Store, row: pitcrew_store::WorkflowRow) -> anyhow::Result<WorkflowLine> {
+        let latest = store.latest_run(&row.id).await?;
+        Ok(WorkflowLine {
+            workflow: row.id,
+            description: row.description,
+            tags: row.tags,
+            schedule: row.schedule,
+            is_paused: row.is_paused,
+            is_active: row.active,
+            next_run: row.next_run,
+            file: row.path,
+            version: row.version,
+            last_run: latest.map(|run| RunBrief {
+                run: run.key,
+                run_id: run.run_id.to_string(),
+                state: run.state.name().to_owned(),
+                at: run.start.unwrap_or(run.queued_at),
+            }),
+        })
+    }
+
+    /// The document of `dags list --output json`.
+    pub fn document(&self) -> Value {
+        json!({
+            "workflow": self.workflow,
+            "description": self.description,
+            "tags": self.tags,
+            "schedule": self.schedule,
+            "is_paused": self.is_paused,
+            "is_active": self.is_active,
+            "next_run": self.next_run,
+            "file": self.file,
+            "last_run": self.last_run.as_ref().map(|run| json!({ "run": run.run, "run_id": run.run_id, "state": run.state })),
+        })
+    }
+}
+
+impl Workflows {
+    pub async fn read(store: &pitcrew_store::Store, all: bool) -> anyhow::Result<Workflows> {
+        let filter = WorkflowFilter { active: (!all).then_some(true), ..WorkflowFilter::default() };
+        let mut workflows = Vec::new();
+        for row in store.workflows(&filter, Paging::ALL).await?.rows {
+            workflows.push(WorkflowLine::read(store, row).await?);
+        }
+        let broken = store.file_errors().await?.into_iter();
+        let broken = broken.map(|error| Broken { path: error.path, message: error.message }).collect();
+        Ok(Workflows { workflows, broken })
+    }
+}
