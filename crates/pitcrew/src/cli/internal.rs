@@ -21,6 +21,10 @@ pub fn dispatch(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
             let _ = rustls::crypto::ring::default_provider().install_default();
             crate::actions::internal(name, Path::new(input))
         }
+        ([Some("routes")], _) => {
+            crate::server::routes().for_each(|route| println!("{route}"));
+            ExitCode::SUCCESS
+        }
         _ => {
             eprintln!("`pitcrew internal` is for Pitcrew itself; see `pitcrew --help`");
             ExitCode::from(INVALID)

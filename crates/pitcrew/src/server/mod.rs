@@ -189,6 +189,12 @@ fn table(metrics_open: bool) -> Routes {
     rest::routes().merge(own::routes()).merge(web::routes()).merge(scrape)
 }
 
+/// Every route as a line: its method, `api` or `pages`, and its path.
+pub fn routes() -> impl Iterator<Item = String> {
+    let line = |info: &routes::RouteInfo| format!("{} {} {}", info.method, info.surface.name(), info.path);
+    table(false).infos().map(line).collect::<Vec<_>>().into_iter()
+}
+
 /// Every route, behind what every request must pass.
 fn router(site: Site) -> Router {
     // A page's events must leave at once; an artifact may be compressed already.

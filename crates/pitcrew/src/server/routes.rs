@@ -35,6 +35,15 @@ pub enum Surface {
     Pages,
 }
 
+impl Surface {
+    pub fn name(self) -> &'static str {
+        match self {
+            Surface::Api => "api",
+            Surface::Pages => "pages",
+        }
+    }
+}
+
 /// What the OpenAPI document says of a route. Schemas are those of OpenAPI, and may refer to its components.
 #[derive(Debug, Clone, Default)]
 #[allow(dead_code, reason = "read by the OpenAPI document")]
