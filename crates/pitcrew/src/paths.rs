@@ -42,6 +42,14 @@ impl DataDir {
         self.0.join("runs").join(run.to_string())
     }
 
+    /// Removes everything on disk of one run; it is no error if there is nothing.
+    pub fn remove_run(&self, run: RunKey) -> std::io::Result<()> {
+        match std::fs::remove_dir_all(self.run(run)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The root of a run's workspaces, where its steps start.
     pub fn workspace(&self, run: RunKey) -> PathBuf {
         self.run(run).join("workspace")

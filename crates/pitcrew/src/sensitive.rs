@@ -1,5 +1,7 @@
 //! Names whose values are secrets: by the same words as Airflow, so that what it hides is hidden here too.
 
+use serde_json::Value;
+
 /// A name that holds one of these, whatever its case, names a secret.
 const WORDS: [&str; 12] = [
     "access_token",
@@ -25,6 +27,39 @@ pub fn is_sensitive(name: &str) -> bool {
     WORDS.iter().any(|word| name.contains(word))
 }
 
+/// A value as it may be shown under a name. A text that is a JSON object or list is looked through, so that only its
+/// secret parts are masked.
+pub fn shown(name: &str, value: &str) -> String {
+    if is_sensitive(name) {
+        return HIDDEN.to_owned();
+    }
+    match serde_json::from_str::<Value>(value) {
+        Ok(mut document) => {
+            if hide(&mut document) {
+                document.to_string()
+            } else {
+                value.to_owned()
+            }
+        }
+        Err(_) => value.to_owned(),
+    }
+}
+
+/// Masks the secret parts of a document; says whether there were any.
+pub fn hide(document: &mut Value) -> bool {
+    match document {
+        Value::Object(map) => map.iter_mut().fold(false, |hidden, (key, value)| {
+            if is_sensitive(key) && !value.is_null() {
+                *value = Value::String(HIDDEN.to_owned());
+                return true;
+            }
+            hide(value) || hidden
+        }),
+        Value::Array(list) => list.iter_mut().fold(false, |hidden, value| hide(value) || hidden),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -37,5 +72,16 @@ mod tests {
         for name in ["bucket", "pass_rate", "key", "keyboard", ""] {
             assert!(!is_sensitive(name), "{name}");
         }
+    }
+
+    #[test]
+    fn secrets_are_masked_and_nothing_else() {
+        assert_eq!(shown("DB_PASSWORD", "x"), HIDDEN);
+        assert_eq!(shown("greeting", "hello"), "hello");
+        assert_eq!(
+            shown("conf", r#"{"user":"a","auth":{"Api_Key":"k"},"list":[{"token":1}]}"#),
+            r#"{"user":"a","auth":{"Api_Key":"***"},"list":[{"token":"***"}]}"#
+        );
+        assert_eq!(shown("conf", r#"{ "user": "a" }"#), r#"{ "user": "a" }"#, "left as it was written");
     }
 }

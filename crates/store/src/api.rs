@@ -132,6 +132,21 @@ impl Store {
         ask!(self, retention(before))
     }
 
+    /// Deletes a run that is over, with all its rows, and says whether it was there; one that is not over is a
+    /// [`StoreError::Conflict`]. The caller then deletes what else it keeps of the run, and calls
+    /// [`Store::retention_done`].
+    pub async fn delete_run(&self, key: RunKey, mut audit: AuditEntry) -> Result<bool> {
+        normalise::audit(&mut audit);
+        ask!(self, delete_run(key, audit))
+    }
+
+    /// Deletes a workflow whose file is gone, with its versions, and says whether it was there. One that is active, or
+    /// that has runs, is a [`StoreError::Conflict`].
+    pub async fn delete_workflow(&self, id: &WorkflowId, mut audit: AuditEntry) -> Result<bool> {
+        normalise::audit(&mut audit);
+        ask!(self, delete_workflow(id, audit))
+    }
+
     /// Forgets removed runs for good.
     pub async fn retention_done(&self, keys: &[RunKey]) -> Result<()> {
         ask!(self, retention_done(keys))

@@ -45,6 +45,14 @@ impl StoreError {
         StoreError::NotFound { kind, name: name.to_string() }
     }
 
+    pub(crate) fn not_over(key: pitcrew_core::id::RunKey) -> Self {
+        StoreError::Conflict(format!("run {key} is not over: cancel it first, and wait for its end"))
+    }
+
+    pub(crate) fn still_used(workflow: &pitcrew_core::id::WorkflowId) -> Self {
+        StoreError::Conflict(format!("the workflow `{workflow}` still has a file or runs: remove those first"))
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(self, StoreError::Unavailable(_) | StoreError::Full(_))

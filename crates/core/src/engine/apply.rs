@@ -56,7 +56,24 @@ impl Step<'_> {
             Event::Cancel { by } => self.stop_run(RunStop::Cancelled { by }),
             Event::Clear { slots, downstream } => self.clear(slots, downstream),
             Event::Mark { slot, success } => self.mark(slot, success),
+            Event::Output { slot, name, value } => self.put_output(slot, name, value),
+            Event::Note { text } => {
+                self.run.record.note = text;
+                self.fx.run_changed = true;
+            }
         }
+    }
+
+    fn put_output(&mut self, slot: Slot, name: String, value: Option<serde_json::Value>) {
+        if self.run.get(slot).is_none() {
+            return;
+        }
+        let outputs = &mut self.run.instance_mut(slot).outputs;
+        match value {
+            Some(value) => drop(outputs.insert(name, value)),
+            None => drop(outputs.remove(&name)),
+        }
+        self.fx.changed.insert(slot);
     }
 
     /// Looks at everything that was woken, then at the run itself.

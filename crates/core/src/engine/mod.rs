@@ -97,6 +97,10 @@ pub enum Event {
     Clear { slots: Vec<Slot>, downstream: bool },
     /// A person says how it ended.
     Mark { slot: Slot, success: bool },
+    /// A person puts an output in place, or takes it away. What was made of the old value stays as it is.
+    Output { slot: Slot, name: String, value: Option<Value> },
+    /// A person remarks on the run.
+    Note { text: String },
 }
 
 /// How an attempt ended, as the backend and the shell found it.

@@ -3,7 +3,6 @@
 //! Invariant: rows go first and files after them, and a removal is confirmed only when the files are gone; so after a
 //! crash in between the files are found and removed the next time.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -58,13 +57,9 @@ async fn remove(app: &App, days: u32, now: Timestamp) -> anyhow::Result<usize> {
 }
 
 fn remove_files(data: &DataDir, key: pitcrew_core::RunKey) -> bool {
-    let dir = data.run(key);
-    match std::fs::remove_dir_all(&dir) {
-        Ok(()) => true,
-        Err(error) if error.kind() == ErrorKind::NotFound => true,
-        Err(error) => {
-            tracing::warn!(%error, "cannot remove `{}`", dir.display());
-            false
-        }
+    let removed = data.remove_run(key);
+    if let Err(error) = &removed {
+        tracing::warn!(%error, "cannot remove `{}`", data.run(key).display());
     }
+    removed.is_ok()
 }

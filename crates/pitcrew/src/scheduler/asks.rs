@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::core_loop::Core;
 use super::perform::After;
-use super::{Ask, AskError, Clear, Pick, Snapshot};
+use super::{Ask, AskError, Clear, Edit, Expects, Pick, Snapshot};
 use crate::clock;
 
 impl Core {
@@ -32,6 +32,13 @@ impl Core {
             Ask::Mark { run, pick, success, by, reply } => match self.mark(run, pick, success, &by).await {
                 Ok(()) => self.answer(run, reply, ()),
                 Err(error) => drop(reply.send(Err(error))),
+            },
+            Ask::Edit { run, edit, by, reply } => match self.edit(run, edit, &by).await {
+                Ok(()) => self.answer(run, reply, ()),
+                Err(error) => {
+                    drop(reply.send(Err(error)));
+                    self.let_go(run);
+                }
             },
             Ask::Explain { run, pick, reply } => {
                 let answer = match self.loaded(run).await {
@@ -123,6 +130,29 @@ impl Core {
         self.reopen(run);
         for slot in slots {
             self.apply(run, Event::Mark { slot, success });
+        }
+        Ok(())
+    }
+
+    async fn edit(&mut self, run: RunKey, edit: Edit, by: &str) -> Result<(), AskError> {
+        self.loaded(run).await?;
+        match edit {
+            Edit::Note(text) => {
+                self.audit(run, "run.note", by, serde_json::json!({ "note": text }));
+                self.apply(run, Event::Note { text });
+            }
+            Edit::Output { task, map_index, name, value, expects } => {
+                let pick = Pick { task: task.clone(), map_index: Some(map_index) };
+                let Some(slot) = self.slots(run, &pick)?.first().copied() else { return Ok(()) };
+                let exists = self.runs[&run].run.instance(slot).outputs.contains_key(&name);
+                if exists != (expects == Expects::Present) {
+                    return Err(AskError::Output { task, name, exists });
+                }
+                let event = if value.is_some() { "output.set" } else { "output.delete" };
+                let detail = serde_json::json!({ "task": task, "map_index": map_index, "output": name });
+                self.audit(run, event, by, detail);
+                self.apply(run, Event::Output { slot, name, value });
+            }
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::{ClaimFilter, Owner, Store};
+use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use queue::{Queue, Waiting};
@@ -110,6 +111,8 @@ pub enum AskError {
     OwnedElsewhere(RunKey),
     #[error("run {run} has no task `{task}`{}", map_suffix(*map_index))]
     NoSuchTask { run: RunKey, task: String, map_index: i32 },
+    #[error("the task `{task}` has {} output `{name}`", if *exists { "an" } else { "no" })]
+    Output { task: String, name: String, exists: bool },
     #[error("the scheduler is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -126,6 +129,27 @@ pub struct Pick {
     pub task: String,
     /// `None`: all instances of the task.
     pub map_index: Option<i32>,
+}
+
+/// A change by hand that no rule follows from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Edit {
+    Note(String),
+    /// An output of an instance, by task and map index; the old value is as `expects`.
+    Output {
+        task: String,
+        map_index: i32,
+        name: String,
+        value: Option<Value>,
+        expects: Expects,
+    },
+}
+
+/// Whether an output must be there before it is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expects {
+    Absent,
+    Present,
 }
 
 enum Ask {
@@ -146,6 +170,12 @@ enum Ask {
         run: RunKey,
         pick: Pick,
         success: bool,
+        by: String,
+        reply: oneshot::Sender<Result<(), AskError>>,
+    },
+    Edit {
+        run: RunKey,
+        edit: Edit,
         by: String,
         reply: oneshot::Sender<Result<(), AskError>>,
     },
@@ -239,6 +269,12 @@ impl Scheduler {
     pub async fn mark(&self, run: RunKey, pick: Pick, success: bool, by: &str) -> Result<(), AskError> {
         let by = by.to_owned();
         self.ask(|reply| Ask::Mark { run, pick, success, by, reply }).await?
+    }
+
+    /// Changes a note or an output by hand; also of a finished run.
+    pub async fn edit(&self, run: RunKey, edit: Edit, by: &str) -> Result<(), AskError> {
+        let by = by.to_owned();
+        self.ask(|reply| Ask::Edit { run, edit, by, reply }).await?
     }
 
     /// Why an instance is not running, as sentences about it.

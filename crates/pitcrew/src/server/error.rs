@@ -13,7 +13,7 @@ use crate::app::TriggerError;
 use crate::scheduler::AskError;
 
 /// Why a request failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum ApiError {
     /// A status and a sentence for the client.
     Status(StatusCode, String),
@@ -87,6 +87,7 @@ impl Problem {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
+        let error = self.clone();
         let detail = match self {
             ApiError::Status(_, message) => json!(message),
             ApiError::Invalid(problems) => problems
@@ -95,7 +96,10 @@ impl IntoResponse for ApiError {
                 .collect::<Vec<_>>()
                 .into(),
         };
-        (status, Json(json!({ "detail": detail }))).into_response()
+        let mut response = (status, Json(json!({ "detail": detail }))).into_response();
+        // Who speaks another dialect of errors can say it anew.
+        response.extensions_mut().insert(error);
+        response
     }
 }
 
@@ -118,7 +122,10 @@ impl From<AskError> for ApiError {
     fn from(error: AskError) -> Self {
         let status = match &error {
             AskError::NoSuchRun(_) | AskError::NoSuchTask { .. } => StatusCode::NOT_FOUND,
-            AskError::OwnedElsewhere(_) | AskError::Other(_) => StatusCode::CONFLICT,
+            AskError::Output { exists: false, .. } => StatusCode::NOT_FOUND,
+            AskError::Output { exists: true, .. } | AskError::OwnedElsewhere(_) | AskError::Other(_) => {
+                StatusCode::CONFLICT
+            }
             AskError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         };
         ApiError::Status(status, error.to_string())

@@ -9,6 +9,7 @@ mod error;
 mod input;
 pub mod links;
 mod live;
+mod openapi;
 mod own;
 mod rest;
 mod routes;
@@ -186,7 +187,7 @@ impl Server {
 fn table(metrics_open: bool) -> Routes {
     let access = if metrics_open { Access::Open } else { Access::Role(Role::Viewer) };
     let scrape = Routes::api().get("/metrics", access, metrics::exposition);
-    rest::routes().merge(own::routes()).merge(web::routes()).merge(scrape)
+    rest::routes().merge(own::routes()).merge(openapi::routes()).merge(web::routes()).merge(scrape)
 }
 
 /// Every route as a line: its method, `api` or `pages`, and its path.
@@ -209,6 +210,7 @@ fn router(site: Site) -> Router {
             ApiError::Status(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed".into())
         })
         .layer(from_fn_with_state(site.clone(), auth::check_origin))
+        .layer(from_fn(rest::v1::problems))
         .layer(from_fn_with_state(site.clone(), auth::check_host))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(CompressionLayer::new().compress_when(compressed))

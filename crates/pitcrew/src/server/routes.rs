@@ -46,7 +46,6 @@ impl Surface {
 
 /// What the OpenAPI document says of a route. Schemas are those of OpenAPI, and may refer to its components.
 #[derive(Debug, Clone, Default)]
-#[allow(dead_code, reason = "read by the OpenAPI document")]
 pub struct Doc {
     pub summary: &'static str,
     pub tag: &'static str,
@@ -56,11 +55,14 @@ pub struct Doc {
     pub body: Option<Value>,
     /// Status and schema of the answer when all is well.
     pub answer: Option<(u16, Value)>,
+    /// The media type of the answer; empty: JSON.
+    pub media: &'static str,
+    /// The schema of an answer with status 400, if it is not that of all errors.
+    pub refusal: Option<Value>,
 }
 
 /// A route, without what answers it.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "read by the OpenAPI document")]
 pub struct RouteInfo {
     pub method: Method,
     /// As axum writes it: `/api/v2/dags/{dag}`.

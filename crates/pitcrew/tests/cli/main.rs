@@ -3,6 +3,7 @@
 //! Nothing here waits for a while; what has to have happened is waited for by a pipe that the task itself opens.
 
 mod bad_input;
+mod clients;
 mod harness;
 mod help;
 mod remote;

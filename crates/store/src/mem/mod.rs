@@ -252,6 +252,39 @@ impl Mem {
         })
     }
 
+    pub fn delete_run(&self, key: RunKey, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        match state.runs.get(&key) {
+            None => return Ok(false),
+            Some(run) if !run.record.state.is_final() => return Err(StoreError::not_over(key)),
+            Some(run) => {
+                let (workflow, run_id) = (run.record.workflow.clone(), run.record.run_id.clone());
+                state.removed.insert(key, RemovedRun { key, workflow, run_id });
+            }
+        }
+        state.runs.remove(&key);
+        state.write_audit([audit]);
+        drop(state);
+        self.bell.ring();
+        Ok(true)
+    }
+
+    pub fn delete_workflow(&self, id: &WorkflowId, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        match state.workflows.get(id) {
+            None => return Ok(false),
+            Some(row) if row.active => return Err(StoreError::still_used(id)),
+            Some(_) if state.runs.values().any(|run| run.record.workflow == *id) => {
+                return Err(StoreError::still_used(id));
+            }
+            Some(_) => {}
+        }
+        state.workflows.remove(id);
+        state.versions.retain(|(workflow, _), _| workflow != id);
+        state.write_audit([audit]);
+        Ok(true)
+    }
+
     pub fn retention_done(&self, keys: &[RunKey]) -> Result<()> {
         let mut state = self.lock();
         state.removed.retain(|key, _| !keys.contains(key));

@@ -5,12 +5,12 @@
 //! there is. So a crash at any point leaves nothing behind that nobody knows of.
 
 use jiff::Timestamp;
-use pitcrew_core::id::RunKey;
+use pitcrew_core::id::{RunKey, WorkflowId};
 
-use super::Sql;
 use super::db::{Row, args};
-use crate::error::Result;
-use crate::types::{Removed, RemovedRun};
+use super::{Sql, commit};
+use crate::error::{Result, StoreError};
+use crate::types::{AuditEntry, Removed, RemovedRun};
 
 /// Rows per transaction: other writers wait for one at most.
 const BATCH: u32 = 2000;
@@ -47,9 +47,7 @@ impl Sql {
         let noted = self.db.read("SELECT key, workflow, run_id FROM removed_runs ORDER BY key", args![]).await?;
         let runs = noted.iter().map(removed_run).collect::<Result<Vec<_>>>()?;
         for run in &runs {
-            for delete in [DELETE_ATTEMPTS, DELETE_INSTANCES] {
-                while self.execute(delete, args![run.key.0, BATCH]).await? == u64::from(BATCH) {}
-            }
+            self.remove_rows(run.key).await?;
         }
         let audit = self.delete_batches(DELETE_AUDIT, before).await?;
         let notices = self.delete_batches(DELETE_NOTICES, before).await?;
@@ -84,6 +82,46 @@ impl Sql {
         }
         tx.commit().await?;
         Ok(deleted.len())
+    }
+
+    pub async fn delete_run(&self, key: RunKey, audit: AuditEntry) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let sql = "DELETE FROM runs WHERE key = $1 AND state IN ('success', 'failed', 'cancelled') \
+             RETURNING key, workflow, run_id";
+        let Some(row) = tx.fetch(sql, args![key.0]).await?.first().map(removed_run).transpose()? else {
+            let is_there = !tx.fetch("SELECT key FROM runs WHERE key = $1", args![key.0]).await?.is_empty();
+            return if is_there { Err(StoreError::not_over(key)) } else { Ok(false) };
+        };
+        let sql = "INSERT INTO removed_runs (key, workflow, run_id) VALUES ($1, $2, $3)";
+        tx.execute(sql, args![row.key.0, row.workflow.as_str(), row.run_id.as_str()]).await?;
+        commit::write_audit(&mut tx, [&audit]).await?;
+        tx.commit().await?;
+        self.remove_rows(key).await?;
+        self.bell.ring();
+        Ok(true)
+    }
+
+    pub async fn delete_workflow(&self, id: &WorkflowId, audit: AuditEntry) -> Result<bool> {
+        let mut tx = self.db.begin().await?;
+        let sql = "DELETE FROM workflows WHERE id = $1 AND NOT active \
+             AND NOT EXISTS (SELECT 1 FROM runs WHERE runs.workflow = workflows.id)";
+        if tx.execute(sql, args![id.as_str()]).await? == 0 {
+            let is_there = !tx.fetch("SELECT id FROM workflows WHERE id = $1", args![id.as_str()]).await?.is_empty();
+            return if is_there { Err(StoreError::still_used(id)) } else { Ok(false) };
+        }
+        tx.execute("DELETE FROM workflow_tags WHERE workflow = $1", args![id.as_str()]).await?;
+        tx.execute("DELETE FROM versions WHERE workflow = $1", args![id.as_str()]).await?;
+        commit::write_audit(&mut tx, [&audit]).await?;
+        tx.commit().await?;
+        Ok(true)
+    }
+
+    /// Deletes what hangs on a run, batch by batch.
+    async fn remove_rows(&self, key: RunKey) -> Result<()> {
+        for delete in [DELETE_ATTEMPTS, DELETE_INSTANCES] {
+            while self.execute(delete, args![key.0, BATCH]).await? == u64::from(BATCH) {}
+        }
+        Ok(())
     }
 
     /// One statement in a transaction of its own; the number of rows it changed.

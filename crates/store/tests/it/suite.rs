@@ -25,6 +25,7 @@ pub async fn exercise(store: &Store) {
     runs::a_run_is_made_once_per_id_and_per_logical_date(store).await;
     runs::runs_are_listed_in_every_order(store).await;
     runs::counts_and_neighbours_of_runs(store).await;
+    runs::runs_and_workflows_are_deleted_when_nothing_needs_them(store).await;
     writes::every_field_survives(store).await;
     writes::the_last_of_equal_rows_counts(store).await;
     writes::a_mapping_replaces_its_placeholder(store).await;

@@ -21,29 +21,48 @@ use super::auth::{self, User};
 use super::error::{ApiError, ApiResult};
 use super::input::{Query, number, run_id, task_id, workflow_id};
 use super::links;
+use super::openapi::doc;
 use super::routes::Access::Role;
 use super::routes::Routes;
 use super::view::{RunView, find_run};
 use crate::scheduler::{AskError, Pick};
 
 pub fn routes() -> Routes {
+    const RUN: &str = "/api/pitcrew/v1/runs/{run_key}";
+    let at = |rest: &str| format!("{RUN}{rest}");
     Routes::api()
-        .get("/api/pitcrew/v1/runs/{run_key}", Role(Viewer), run)
-        .post("/api/pitcrew/v1/runs/{run_key}/cancel", Role(auth::Role::User), cancel)
-        .get("/api/pitcrew/v1/runs/{run_key}/explain/{task}", Role(Viewer), explain)
-        .get("/api/pitcrew/v1/runs/{run_key}/artifacts", Role(Viewer), artifacts::list)
-        .get("/api/pitcrew/v1/runs/{run_key}/artifacts/{*path}", Role(Viewer), artifacts::download)
-        .get("/api/pitcrew/v1/runs/{run_key}/events", Role(Viewer), events::events)
-        .post("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", Role(auth::Role::User), cancel_by_name)
+        .get(RUN, Role(Viewer), run)
+        .doc(doc("Run", "Shows a run in our words").answer(200, "Run"))
+        .post(at("/cancel"), Role(auth::Role::User), cancel)
+        .doc(doc("Run", "Stops a run; it ends when its tasks have").answer(202, "Run"))
+        .post("/api/pitcrew/v1/dags/{dag_id}/dagRuns/{dag_run_id}/cancel", Role(auth::Role::User), cancel_by_name)
+        .doc(doc("Run", "Stops a run that is named as in Airflow").answer(202, "Run"))
+        .get(at("/explain/{task}"), Role(Viewer), explain)
+        .doc(doc("Run", "Says why a task is not running").query("map_index: int").answer(200, "Explanation"))
+        .get(at("/artifacts"), Role(Viewer), artifacts::list)
+        .doc(doc("Artifact", "Lists the kept files of a run").answer(200, "Artifacts"))
+        .get(at("/artifacts/{*path}"), Role(Viewer), artifacts::download)
+        .doc(doc("Artifact", "Gives a kept file").query("download: bool").answer(200, "any").media("*/*"))
+        .get(at("/events"), Role(Viewer), events::events)
+        .doc(doc("Run", "Sends what happens to a run, as it happens").answer(200, "text").media("text/event-stream"))
         .get("/api/pitcrew/v1/find/run", Role(Viewer), records::find_run)
+        .doc(doc("Record", "Finds the run that a person means: by number, id, `latest` or workflow").query("name: text").answer(200, "object"))
         .get("/api/pitcrew/v1/workflows", Role(Viewer), records::workflows)
+        .doc(doc("Record", "Lists workflows as they are kept").query("all: bool").answer(200, "object"))
         .get("/api/pitcrew/v1/workflows/{workflow}", Role(Viewer), records::workflow)
+        .doc(doc("Record", "Shows a workflow as it is kept").answer(200, "object"))
         .get("/api/pitcrew/v1/workflows/{workflow}/versions/{version}", Role(Viewer), records::version)
+        .doc(doc("Record", "Shows a version of a workflow as it is kept").answer(200, "object"))
         .get("/api/pitcrew/v1/workflows/{workflow}/runs/{run}", Role(Viewer), records::run_of)
+        .doc(doc("Record", "Shows a run by its id as it is kept").answer(200, "object"))
         .get("/api/pitcrew/v1/runs", Role(Viewer), records::runs)
+        .doc(doc("Record", "Lists runs as they are kept").query("state: [text], workflow: text, limit: int").answer(200, "object"))
         .get("/api/pitcrew/v1/runs/{run_key}/record", Role(Viewer), records::record)
+        .doc(doc("Record", "Shows a run with its instances as it is kept").answer(200, "object"))
         .post("/api/pitcrew/v1/runs/{run_key}/clear", Role(auth::Role::User), records::clear)
+        .doc(doc("Record", "Lets instances run again").answer(200, "any"))
         .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
+        .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
 }
 
 /// The run with that key, or 404.

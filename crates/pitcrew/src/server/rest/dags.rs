@@ -6,15 +6,58 @@ use axum::extract::{Extension, Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, http::HeaderMap};
-use pitcrew_store::{AuditEntry, WorkflowFilter, WorkflowRow};
+use pitcrew_store::{AuditEntry, FileError, WorkflowFilter, WorkflowRow};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::shapes;
+use super::{delete, shapes};
 use crate::clock;
+use crate::server::auth::Role::{self as UserRole, Viewer};
 use crate::server::auth::User;
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::input::{Body, Query, workflow_id};
+use crate::server::input::{Body, Query, number, workflow_id};
+use crate::server::openapi::doc;
+use crate::server::routes::{Access::Role, Routes};
 use crate::server::{Site, TEXT};
+
+pub fn routes() -> Routes {
+    let filters = "order_by: text, tags: [text], dag_id_pattern: text, dag_display_name_pattern: text, paused: bool, \
+                   exclude_stale: bool, only_active: bool";
+    let patterns = "order_by: text, tag_name_pattern: text, tag_name_prefix_pattern: text";
+    Routes::api()
+        .get("/api/v2/dags", Role(Viewer), list)
+        .doc(doc("DAG", "Lists workflows").paged().query(filters).answer(200, "DAGCollectionResponse"))
+        .get("/api/v2/dags/{dag_id}", Role(Viewer), get)
+        .doc(doc("DAG", "Shows a workflow").answer(200, "DAGResponse"))
+        .patch("/api/v2/dags/{dag_id}", Role(UserRole::User), patch)
+        .doc(
+            doc("DAG", "Pauses or unpauses a workflow")
+                .query("update_mask: [text]")
+                .body("DAGPatchBody")
+                .answer(200, "DAGResponse"),
+        )
+        .delete("/api/v2/dags/{dag_id}", Role(UserRole::Op), delete::dag)
+        .doc(doc("DAG", "Deletes the runs of a workflow, and the workflow if its file is gone").answer(200, "any"))
+        .get("/api/v2/dags/{dag_id}/details", Role(Viewer), details)
+        .doc(doc("DAG", "Shows a workflow with its params").answer(200, "DAGDetailsResponse"))
+        .get("/api/v2/dagTags", Role(Viewer), tags)
+        .doc(doc("DAG", "Lists the tags of workflows").paged().query(patterns).answer(200, "DAGTagCollectionResponse"))
+        .get("/api/v2/dagSources/{dag_id}", Role(Viewer), source)
+        .doc(
+            doc("DagSource", "Shows the source of a workflow; as it is for `Accept: text/plain`")
+                .query("version_number: int")
+                .answer(200, "DAGSourceResponse"),
+        )
+        .get("/api/v2/importErrors", Role(Viewer), import_errors)
+        .doc(
+            doc("Import Error", "Lists files that give no workflow, and why")
+                .paged()
+                .query("order_by: text, filename_pattern: text, filename_prefix_pattern: text")
+                .answer(200, "ImportErrorCollectionResponse"),
+        )
+        .get("/api/v2/importErrors/{import_error_id}", Role(Viewer), import_error)
+        .doc(doc("Import Error", "Shows why a file gives no workflow").answer(200, "ImportErrorResponse"))
+}
 
 /// The DAG of a path; also one whose file is gone, as long as the store has it.
 pub async fn find(site: &Site, dag: &str) -> ApiResult<WorkflowRow> {
@@ -120,7 +163,11 @@ pub async fn pause(site: &Site, row: &WorkflowRow, paused: bool, user: &User) ->
 
 pub async fn tags(State(site): State<Site>, query: Query) -> ApiResult<Json<Value>> {
     let paging = query.paging()?;
-    let all = site.app.store.tags().await?;
+    let mut all = site.app.store.tags().await?;
+    all.retain(|tag| query.allows("tag_name", tag));
+    if query.text("order_by").is_some_and(|order| order.starts_with('-')) {
+        all.reverse();
+    }
     let total = all.len();
     let tags: Vec<String> = all.into_iter().skip(paging.offset as usize).take(paging.limit as usize).collect();
     Ok(Json(json!({ "tags": tags, "total_entries": total })))
@@ -157,19 +204,41 @@ pub async fn source(
 
 pub async fn import_errors(State(site): State<Site>, query: Query) -> ApiResult<Json<Value>> {
     let paging = query.paging()?;
-    let all = site.app.store.file_errors().await?;
+    let mut all = site.app.store.file_errors().await?;
+    all.retain(|error| query.allows("filename", &error.path));
+    match query.text("order_by") {
+        None | Some("id" | "import_error_id" | "filename") => {}
+        Some("-id" | "-import_error_id" | "-filename") => all.reverse(),
+        Some("timestamp") => all.sort_by_key(|error| error.at),
+        Some("-timestamp") => all.sort_by_key(|error| std::cmp::Reverse(error.at)),
+        Some(other) => return Err(ApiError::bad_request(format!("import errors cannot be ordered by `{other}`"))),
+    }
     let total = all.len();
-    let shown = all.into_iter().enumerate().skip(paging.offset as usize).take(paging.limit as usize);
-    let errors: Vec<Value> = shown
-        .map(|(at, error)| {
-            json!({
-                "import_error_id": at + 1,
-                "timestamp": error.at,
-                "filename": error.path,
-                "bundle_name": "workflows",
-                "stack_trace": error.message,
-            })
-        })
-        .collect();
+    let shown = all.iter().skip(paging.offset as usize).take(paging.limit as usize);
+    let errors: Vec<Value> = shown.map(error_shape).collect();
     Ok(Json(json!({ "import_errors": errors, "total_entries": total })))
+}
+
+pub async fn import_error(State(site): State<Site>, Path(id): Path<String>) -> ApiResult<Json<Value>> {
+    let wanted: u32 = number("import_error_id", &id)?;
+    let all = site.app.store.file_errors().await?;
+    let found = all.iter().find(|error| error_id(&error.path) == wanted);
+    let missing = || ApiError::not_found(format!("The ImportError with import_error_id: `{id}` was not found"));
+    found.map(|error| Json(error_shape(error))).ok_or_else(missing)
+}
+
+fn error_shape(error: &FileError) -> Value {
+    json!({
+        "import_error_id": error_id(&error.path),
+        "timestamp": error.at,
+        "filename": error.path,
+        "bundle_name": shapes::BUNDLE,
+        "stack_trace": error.message,
+    })
+}
+
+/// A number for the error of a file, the same as long as the file is broken.
+fn error_id(path: &str) -> u32 {
+    let digest = Sha256::digest(path);
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]) >> 1
 }

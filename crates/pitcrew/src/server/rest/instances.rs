@@ -1,18 +1,20 @@
-//! Task instances and their attempts.
+//! Task instances, one by one, and their attempts.
 
 use axum::Json;
 use axum::extract::{Path, State};
 use pitcrew_core::engine::record::InstanceRecord;
 use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::state::State as InstanceState;
 use pitcrew_store::{Page, Paging};
 use serde_json::{Value, json};
 
+use super::instance_list;
 use super::runs::Shaper;
 use super::shapes::{self, Around};
-use crate::server::Site;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::{Query, number, run_id, task_id, workflow_id};
-use crate::server::view::{Filter, Instances, RunView, attempts, find_run, state_name};
+use crate::server::view::{Filter, RunView, attempts, find_run};
+use crate::server::{Site, own};
 
 /// A run with its instances, and the version for their shapes.
 pub struct Found {
@@ -56,63 +58,6 @@ impl Found {
     }
 }
 
-pub async fn list(
-    State(site): State<Site>,
-    Path((dag, run)): Path<(String, String)>,
-    query: Query,
-) -> ApiResult<Json<Value>> {
-    if run == "~" || dag == "~" {
-        let message = "task instances are listed of one run at a time: name its `dag_id` and `dag_run_id`";
-        return Err(ApiError::bad_request(message));
-    }
-    let filter = Filter { states: states(&query)?, task: query.text("task_id").map(task_id).transpose()? };
-    let found = Found::load(&site, &dag, &run).await?;
-    let page = ordered(&site, &found, &filter, &query).await?;
-    Ok(Json(found.collection(&page)))
-}
-
-fn states(query: &Query) -> ApiResult<Vec<&'static str>> {
-    let words = query.all("state").into_iter().map(|word| match word {
-        "no_status" | "null" => Ok("none"),
-        "restarting" => Ok("recovering"),
-        word => state_name(word).ok_or_else(|| {
-            ApiError::invalid(&["query", "state"], "enum", format!("`{word}` is not the state of a task"))
-        }),
-    });
-    words.collect()
-}
-
-async fn ordered(site: &Site, found: &Found, filter: &Filter, query: &Query) -> ApiResult<Page<InstanceRecord>> {
-    let paging = query.paging()?;
-    let Some(order) = query.text("order_by") else { return found.view.page(&site.app, filter, paging).await };
-    if matches!(found.view.instances, Instances::Stored) {
-        return Err(ApiError::bad_request("this run is too large to be ordered: leave out `order_by`"));
-    }
-    let mut page = found.view.page(&site.app, filter, Paging::ALL).await?;
-    let (key, backwards) = order.strip_prefix('-').map_or((order, false), |key| (key, true));
-    // Without a time or duration comes last, in either order.
-    match key {
-        "map_index" | "id" => page.rows.sort_by_key(|row| row.map_index),
-        "task_id" => page.rows.sort_by(|a, b| (&a.task, a.map_index).cmp(&(&b.task, b.map_index))),
-        "state" => page.rows.sort_by_key(|row| row.state.name()),
-        "start_date" => page.rows.sort_by_key(|row| (row.start.is_none() != backwards, row.start)),
-        "end_date" => page.rows.sort_by_key(|row| (row.end.is_none() != backwards, row.end)),
-        "duration" => page.rows.sort_by_key(|row| {
-            let duration = row.start.zip(row.end).map(|(start, end)| end.duration_since(start));
-            (duration.is_none() != backwards, duration)
-        }),
-        _ => {
-            let message = format!("Ordering with `{order}` is disallowed or the attribute does not exist on the model");
-            return Err(ApiError::bad_request(message));
-        }
-    }
-    if backwards {
-        page.rows.reverse();
-    }
-    page.rows = page.rows.into_iter().skip(paging.offset as usize).take(paging.limit as usize).collect();
-    Ok(page)
-}
-
 type TaskPath = Path<(String, String, String)>;
 type MappedPath = Path<(String, String, String, String)>;
 
@@ -146,8 +91,7 @@ pub async fn list_mapped(
     let found = Found::load(&site, &dag, &run).await?;
     let task = task_id(&task)?;
     let known = found.view.workflow.as_deref().is_none_or(|workflow| workflow.by_name.contains_key(&task));
-    let filter = Filter { states: states(&query)?, task: Some(task.clone()) };
-    let mut page = ordered(&site, &found, &filter, &query).await?;
+    let mut page = instance_list::of_task(&site, &found, &task, &query).await?;
     if !known && page.total == 0 {
         return Err(ApiError::not_found(format!("Task id {task} not found")));
     }
@@ -168,6 +112,77 @@ pub async fn tries_mapped(
     Path((dag, run, task, index)): MappedPath,
 ) -> ApiResult<Json<Value>> {
     history(&site, &dag, &run, &task, number("map_index", &index)?).await
+}
+
+/// One attempt, by its number.
+pub async fn attempt(
+    State(site): State<Site>,
+    Path((dag, run, task, wanted)): MappedPath,
+    query: Query,
+) -> ApiResult<Json<Value>> {
+    let map_index = query.number("map_index")?.unwrap_or(UNMAPPED);
+    one_attempt(&site, (&dag, &run, &task), map_index, &wanted).await
+}
+
+pub async fn attempt_mapped(
+    State(site): State<Site>,
+    Path((dag, run, task, index, wanted)): Path<(String, String, String, String, String)>,
+) -> ApiResult<Json<Value>> {
+    one_attempt(&site, (&dag, &run, &task), number("map_index", &index)?, &wanted).await
+}
+
+async fn one_attempt(
+    site: &Site,
+    (dag, run, task): (&str, &str, &str),
+    map_index: i32,
+    wanted: &str,
+) -> ApiResult<Json<Value>> {
+    let wanted: u32 = number("task_try_number", wanted)?;
+    let found = Found::load(site, dag, run).await?;
+    let row = found.instance(site, task, map_index).await?;
+    let all = attempts(&site.app, &found.view.run, &row.task, map_index).await?;
+    let attempt = all.iter().find(|attempt| attempt.number == wanted);
+    let attempt = attempt.ok_or_else(|| ApiError::not_found(format!("the task `{task}` has no attempt {wanted}")))?;
+    Ok(Json(found.around().attempt(attempt)))
+}
+
+/// Why an instance is not running, in Airflow's shape.
+pub async fn dependencies(
+    State(site): State<Site>,
+    Path((dag, run, task)): TaskPath,
+    query: Query,
+) -> ApiResult<Json<Value>> {
+    let map_index = query.number("map_index")?.unwrap_or(UNMAPPED);
+    why(&site, (&dag, &run, &task), map_index).await
+}
+
+pub async fn dependencies_mapped(
+    State(site): State<Site>,
+    Path((dag, run, task, index)): MappedPath,
+) -> ApiResult<Json<Value>> {
+    why(&site, (&dag, &run, &task), number("map_index", &index)?).await
+}
+
+async fn why(site: &Site, (dag, run, task): (&str, &str, &str), map_index: i32) -> ApiResult<Json<Value>> {
+    let found = Found::load(site, dag, run).await?;
+    let row = found.instance(site, task, map_index).await?;
+    // Airflow answers for instances that have yet to run; of others there is nothing to say.
+    if !matches!(row.state, InstanceState::None | InstanceState::Scheduled | InstanceState::UpForRetry { .. }) {
+        return Ok(Json(json!({ "dependencies": [] })));
+    }
+    let reasons = own::reasons(site, &found.view, task, Some(map_index)).await?;
+    let shown: Vec<Value> = reasons.iter().map(|reason| json!({ "name": "Pitcrew", "reason": reason })).collect();
+    Ok(Json(json!({ "dependencies": shown })))
+}
+
+/// Links that an operator adds; Pitcrew's actions add none.
+pub async fn links(State(site): State<Site>, Path((dag, run, task)): TaskPath) -> ApiResult<Json<Value>> {
+    let found = Found::load(&site, &dag, &run).await?;
+    let filter = Filter { states: Vec::new(), task: Some(task_id(&task)?) };
+    if found.view.page(&site.app, &filter, Paging::first(1)).await?.total == 0 {
+        return Err(ApiError::not_found(format!("The Task with ID: `{task}` was not found")));
+    }
+    Ok(Json(json!({ "extra_links": {}, "total_entries": 0 })))
 }
 
 async fn history(site: &Site, dag: &str, run: &str, task: &str, map_index: i32) -> ApiResult<Json<Value>> {

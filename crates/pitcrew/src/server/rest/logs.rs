@@ -25,44 +25,57 @@ const FULL: usize = 64 << 20;
 
 pub async fn get(
     State(site): State<Site>,
-    Path((dag, run, task, number_text)): Path<(String, String, String, String)>,
+    Path((dag, run, task, wanted)): Path<(String, String, String, String)>,
     query: Query,
     headers: HeaderMap,
 ) -> ApiResult<Response> {
-    let wanted: u32 = number("try_number", &number_text)?;
+    let log = find(&site, (&dag, &run, &task), number("try_number", &wanted)?, &query).await?;
+    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if accept.contains("application/x-ndjson") {
+        return Ok(lines(site, log.attempt, log.offset));
+    }
+    let (messages, token) = log.read(&site, query.boolean("full_content")?.unwrap_or(false)).await?;
+    Ok(Json(json!({ "content": messages, "continuation_token": token })).into_response())
+}
+
+/// A place in the log of an attempt.
+pub struct Log {
+    attempt: AttemptRecord,
+    offset: u64,
+}
+
+/// The log of an attempt, from the place that the query's `token` names.
+pub async fn find(site: &Site, (dag, run, task): (&str, &str, &str), wanted: u32, query: &Query) -> ApiResult<Log> {
     let map_index = query.number("map_index")?.unwrap_or(UNMAPPED);
     let offset = match query.text("token") {
         None => 0,
         Some(token) => token.parse().map_err(|_| ApiError::bad_request("the continuation token is not one of ours"))?,
     };
-    let found = Found::load(&site, &dag, &run).await?;
-    let row = found.instance(&site, &task, map_index).await?;
+    let found = Found::load(site, dag, run).await?;
+    let row = found.instance(site, task, map_index).await?;
     let all = attempts(&site.app, &found.view.run, &row.task, map_index).await?;
     let attempt = all.into_iter().find(|attempt| attempt.number == wanted);
     let attempt = attempt.ok_or_else(|| ApiError::not_found(format!("the task `{task}` has no attempt {wanted}")))?;
-    let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if accept.contains("application/x-ndjson") {
-        return Ok(lines(site, attempt, offset));
-    }
-    let full = query.boolean("full_content")?.unwrap_or(false);
-    document(&site, &attempt, offset, full).await
+    Ok(Log { attempt, offset })
 }
 
-async fn document(site: &Site, attempt: &AttemptRecord, offset: u64, full: bool) -> ApiResult<Response> {
-    let mut messages = Vec::new();
-    let mut at = offset;
-    let mut chunk: LogChunk;
-    loop {
-        chunk = site.app.logs(attempt, at, CHUNK).await?;
-        messages.extend(chunk.records.iter().map(message));
-        let is_end = chunk.ended || chunk.next_offset == at;
-        at = chunk.next_offset;
-        if !full || is_end || (at - offset) as usize >= FULL {
-            break;
+impl Log {
+    /// Messages from here, a chunk of them or all there are; and a token for those after them.
+    pub async fn read(&self, site: &Site, full: bool) -> ApiResult<(Vec<Value>, Option<String>)> {
+        let mut messages = Vec::new();
+        let mut at = self.offset;
+        let mut chunk: LogChunk;
+        loop {
+            chunk = site.app.logs(&self.attempt, at, CHUNK).await?;
+            messages.extend(chunk.records.iter().map(message));
+            let is_end = chunk.ended || chunk.next_offset == at;
+            at = chunk.next_offset;
+            if !full || is_end || (at - self.offset) as usize >= FULL {
+                break;
+            }
         }
+        Ok((messages, (!chunk.ended).then(|| at.to_string())))
     }
-    let token = (!chunk.ended).then(|| at.to_string());
-    Ok(Json(json!({ "content": messages, "continuation_token": token })).into_response())
 }
 
 /// Everything there is now, one message a line, without holding more than a chunk of it.

@@ -11,9 +11,24 @@ use crate::clock;
 use crate::server::Site;
 use crate::server::auth::{Peer, Use};
 use crate::server::input::Body;
+use crate::server::openapi::doc;
+use crate::server::routes::{Access::Open, Routes};
 
 const TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(24);
 const CLI_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+pub fn routes() -> Routes {
+    let token = |summary| doc("Login", summary).body("LoginBody").answer(201, "LoginResponse");
+    Routes::api()
+        .get("/api/v2/monitor/health", Open, health)
+        .doc(doc("Monitor", "Says whether the server and its database are well").answer(200, "HealthInfoResponse"))
+        .get("/api/v2/version", Open, version)
+        .doc(doc("Version", "Shows the version of the server").answer(200, "VersionInfo"))
+        .post("/auth/token", Open, self::token)
+        .doc(token("Gives a token for a day"))
+        .post("/auth/token/cli", Open, cli_token)
+        .doc(token("Gives a token for an hour"))
+}
 
 pub async fn version() -> Json<Value> {
     Json(json!({ "version": env!("CARGO_PKG_VERSION"), "git_version": null }))

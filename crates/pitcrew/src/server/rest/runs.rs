@@ -1,26 +1,28 @@
-//! Runs, as DAG runs: list, get, trigger, cancel.
+//! Runs, as DAG runs: show, trigger, change.
 
 use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use jiff::Timestamp;
-use pitcrew_core::engine::record::{RunRecord, RunType};
-use pitcrew_core::state::RunState;
+use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
+use pitcrew_core::state::{RunState, State as TaskState};
 use pitcrew_core::{RunId, WorkflowId};
-use pitcrew_store::{Page, Paging, RunFilter, RunOrder, Version};
+use pitcrew_store::{Paging, Version};
 use serde_json::{Value, json};
 
+use super::bulk::Mask;
+use super::instances::Found;
 use super::{dags, shapes};
 use crate::app::Trigger;
+use crate::scheduler::{Clear, Edit};
 use crate::server::Site;
 use crate::server::auth::User;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::{Body, Query, run_id, workflow_id};
-use crate::server::view::find_run;
+use crate::server::view::{Filter, find_run};
 
-/// Runs that are looked through for a range of times, which the store does not know.
-const MAX_SCANNED: u32 = 100_000;
+/// Characters of a note.
+const MAX_NOTE: usize = 1000;
 
 /// Shapes runs, and reads the versions of each workflow once.
 #[derive(Default)]
@@ -38,117 +40,6 @@ impl Shaper {
         }
         Ok(shapes::find_version(&self.0[&run.workflow], &run.version))
     }
-}
-
-pub async fn list(State(site): State<Site>, Path(dag): Path<String>, query: Query) -> ApiResult<Json<Value>> {
-    let workflow = match dag.as_str() {
-        "~" => None,
-        dag => Some(dags::find(&site, dag).await?.id),
-    };
-    let filter = RunFilter {
-        workflow,
-        states: states(&query)?,
-        run_type: run_type(&query)?,
-        order: order(&query)?,
-        ..RunFilter::default()
-    };
-    let page = within(&site, &filter, &Ranges::of(&query)?, query.paging()?).await?;
-    let mut shaper = Shaper::default();
-    let mut runs = Vec::with_capacity(page.rows.len());
-    for run in &page.rows {
-        runs.push(shaper.run(&site, run).await?);
-    }
-    Ok(Json(json!({
-        "dag_runs": runs,
-        "total_entries": page.total,
-        "total_entries_limit": null,
-        "next_cursor": null,
-        "previous_cursor": null,
-    })))
-}
-
-/// Airflow's `failed` includes our `cancelled`.
-fn states(query: &Query) -> ApiResult<Vec<RunState>> {
-    let mut states = Vec::new();
-    for word in query.all("state") {
-        let state = RunState::from_name(word).ok_or_else(|| {
-            ApiError::invalid(&["query", "state"], "enum", format!("`{word}` is not the state of a run"))
-        })?;
-        states.push(state);
-        if state == RunState::Failed {
-            states.push(RunState::Cancelled);
-        }
-    }
-    Ok(states)
-}
-
-fn run_type(query: &Query) -> ApiResult<Option<RunType>> {
-    let Some(word) = query.text("run_type") else { return Ok(None) };
-    let known = RunType::from_name(word);
-    known
-        .map(Some)
-        .ok_or_else(|| ApiError::invalid(&["query", "run_type"], "enum", format!("`{word}` is no type of run")))
-}
-
-fn order(query: &Query) -> ApiResult<RunOrder> {
-    Ok(match query.text("order_by") {
-        None | Some("id" | "queued_at" | "run_after") => RunOrder::Oldest,
-        Some("-id" | "-queued_at" | "-run_after") => RunOrder::Newest,
-        Some("logical_date") => RunOrder::LogicalDate,
-        Some("-logical_date") => RunOrder::LogicalDateDescending,
-        Some("start_date") => RunOrder::Start,
-        Some("-start_date") => RunOrder::StartDescending,
-        Some("end_date") => RunOrder::End,
-        Some("-end_date") => RunOrder::EndDescending,
-        Some(other) => {
-            let message = format!("Ordering with `{other}` is disallowed or the attribute does not exist on the model");
-            return Err(ApiError::bad_request(message));
-        }
-    })
-}
-
-/// Bounds of times, both inclusive.
-#[derive(Default)]
-struct Ranges(Vec<(fn(&RunRecord) -> Option<Timestamp>, bool, Timestamp)>);
-
-impl Ranges {
-    fn of(query: &Query) -> ApiResult<Self> {
-        let times: [(&str, fn(&RunRecord) -> Option<Timestamp>); 4] = [
-            ("run_after", |run| Some(run.run_after)),
-            ("logical_date", |run| run.logical_date),
-            ("start_date", |run| run.start),
-            ("end_date", |run| run.end),
-        ];
-        let mut ranges = Vec::new();
-        for (name, time) in times {
-            for (suffix, is_lower) in [("_gte", true), ("_lte", false)] {
-                if let Some(bound) = query.time(&format!("{name}{suffix}"))? {
-                    ranges.push((time, is_lower, bound));
-                }
-            }
-        }
-        Ok(Ranges(ranges))
-    }
-
-    fn allow(&self, run: &RunRecord) -> bool {
-        self.0.iter().all(|(time, is_lower, bound)| match time(run) {
-            Some(at) if *is_lower => at >= *bound,
-            Some(at) => at <= *bound,
-            None => false,
-        })
-    }
-}
-
-/// A page of the runs that also lie in the ranges.
-async fn within(site: &Site, filter: &RunFilter, ranges: &Ranges, paging: Paging) -> ApiResult<Page<RunRecord>> {
-    if ranges.0.is_empty() {
-        return Ok(site.app.store.runs(filter, paging).await?);
-    }
-    let all = site.app.store.runs(filter, Paging::first(MAX_SCANNED)).await?;
-    let matching: Vec<RunRecord> = all.rows.into_iter().filter(|run| ranges.allow(run)).collect();
-    let total = matching.len() as u64;
-    let rows = matching.into_iter().skip(paging.offset as usize).take(paging.limit as usize).collect();
-    Ok(Page { rows, total })
 }
 
 pub async fn get(State(site): State<Site>, Path((dag, run)): Path<(String, String)>) -> ApiResult<Json<Value>> {
@@ -177,22 +68,26 @@ pub async fn trigger(
     Ok(Json(Shaper::default().run(&site, &run).await?))
 }
 
-/// `{"state": "failed"}` stops the run, as it does in Airflow.
+/// `{"state": "failed"}` stops the run, as it does in Airflow; a note can be changed at any time.
 pub async fn patch(
     State(site): State<Site>,
     Path((dag, run)): Path<(String, String)>,
     Extension(user): Extension<User>,
+    query: Query,
     mut body: Body,
 ) -> ApiResult<Json<Value>> {
     let (dag, run) = (workflow_id(&dag)?, run_id(&run)?);
     let found = find_run(&site.app, &dag, &run).await?;
-    let state = body.text("state");
-    let note = body.text("note");
-    body.finish()?;
-    if note.is_some() {
-        return Err(ApiError::bad_request("the note of a run is given when it is triggered and cannot be changed"));
+    let mask = Mask::of_query(&query);
+    let state = body.text("state").filter(|_| mask.has("state"));
+    let has_note = body.has("note") && mask.has("note");
+    let note = body.text("note").unwrap_or_default();
+    if note.chars().count() > MAX_NOTE {
+        body.problem("note", "string_too_long", format!("must have {MAX_NOTE} characters at most"));
     }
+    body.finish()?;
     match state.as_deref() {
+        None => {}
         Some("failed") if !found.state.is_final() => site.app.scheduler.cancel(found.key, &user.name).await?,
         Some("failed") if found.state != RunState::Success => {}
         Some("success" | "queued" | "failed") => {
@@ -203,8 +98,48 @@ pub async fn patch(
         Some(_) => {
             return Err(ApiError::invalid(&["body", "state"], "enum", "must be `queued`, `success` or `failed`"));
         }
-        None => return Err(ApiError::invalid(&["body", "state"], "missing", "is missing")),
+    }
+    if has_note {
+        site.app.scheduler.edit(found.key, Edit::Note(note), &user.name).await?;
     }
     let found = find_run(&site.app, &dag, &run).await?;
+    Ok(Json(Shaper::default().run(&site, &found).await?))
+}
+
+/// Lets all tasks of a run go again, or those that failed; without `dry_run: false` only says which.
+pub async fn clear(
+    State(site): State<Site>,
+    Path((dag, run)): Path<(String, String)>,
+    Extension(user): Extension<User>,
+    mut body: Body,
+) -> ApiResult<Json<Value>> {
+    let dry_run = body.boolean("dry_run").unwrap_or(true);
+    let only_failed = body.boolean("only_failed").unwrap_or(false);
+    let only_new = body.boolean("only_new").unwrap_or(false);
+    let note = body.text("note");
+    // A cleared run goes on in the version that it began with.
+    body.ignore(&["run_on_latest_version"]);
+    body.finish()?;
+    if only_new {
+        return Err(ApiError::bad_request("`only_new` is not supported: a run keeps the tasks that it began with"));
+    }
+    let found = Found::load(&site, &dag, &run).await?;
+    if dry_run {
+        let rows = found.view.page(&site.app, &Filter::default(), Paging::ALL).await?.rows;
+        let is_wanted = |row: &InstanceRecord| match only_failed {
+            true => matches!(row.state, TaskState::Failed | TaskState::UpstreamFailed),
+            false => true,
+        };
+        let around = found.around();
+        let shown: Vec<Value> = rows.iter().filter(|row| is_wanted(row)).map(|row| around.instance(row)).collect();
+        return Ok(Json(json!({ "total_entries": shown.len(), "task_instances": shown })));
+    }
+    let key = found.view.run.key;
+    let picks = if only_failed { Clear::Failed } else { Clear::All };
+    site.app.scheduler.clear(key, picks, &user.name).await?;
+    if let Some(note) = note {
+        site.app.scheduler.edit(key, Edit::Note(note), &user.name).await?;
+    }
+    let found = find_run(&site.app, &workflow_id(&dag)?, &run_id(&run)?).await?;
     Ok(Json(Shaper::default().run(&site, &found).await?))
 }

@@ -10,6 +10,9 @@ use pitcrew_store::{DEFAULT_POOL, Version, WorkflowRow};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+/// The one bundle that there is, in Airflow's words: the folder of workflow files.
+pub const BUNDLE: &str = "workflows";
+
 /// A version of a workflow, numbered from 1.
 pub struct DagVersion {
     pub number: usize,
@@ -27,7 +30,7 @@ pub fn dag_version(dag: &WorkflowId, found: &DagVersion) -> Value {
         "id": stable_uuid(&["version", dag.as_str(), &found.version.hash]),
         "version_number": found.number,
         "dag_id": dag,
-        "bundle_name": "workflows",
+        "bundle_name": BUNDLE,
         "bundle_version": found.version.hash,
         "bundle_url": null,
         "created_at": found.version.created,
@@ -47,7 +50,7 @@ pub fn dag(row: &WorkflowRow, workflow: Option<&Workflow>, has_errors: bool) -> 
         "last_parsed_time": null,
         "last_parse_duration": null,
         "last_expired": null,
-        "bundle_name": "workflows",
+        "bundle_name": BUNDLE,
         "bundle_version": row.version,
         "relative_fileloc": row.path.rsplit('/').next(),
         "fileloc": row.path,
@@ -150,7 +153,7 @@ pub fn run(run: &RunRecord, version: Option<&DagVersion>) -> Value {
 }
 
 /// Airflow has no cancelled runs; there they are failed.
-fn run_state(state: RunState) -> &'static str {
+pub fn run_state(state: RunState) -> &'static str {
     match state {
         RunState::Cancelled => RunState::Failed.name(),
         RunState::Queued | RunState::Running | RunState::Success | RunState::Failed => state.name(),
@@ -253,7 +256,7 @@ impl Around<'_> {
     }
 }
 
-fn operator(work: &Work) -> &str {
+pub fn operator(work: &Work) -> &str {
     match work {
         Work::Noop => "noop",
         Work::Steps(_) => "shell",
@@ -262,7 +265,7 @@ fn operator(work: &Work) -> &str {
 }
 
 /// Airflow's word for the state of an instance; `none` is `null` there.
-fn instance_state(state: State) -> Option<&'static str> {
+pub fn instance_state(state: State) -> Option<&'static str> {
     match state {
         State::None => None,
         State::Recovering => Some("restarting"),
@@ -284,7 +287,7 @@ fn seconds(start: Option<Timestamp>, end: Option<Timestamp>) -> Option<f64> {
     Some(end?.duration_since(start?).as_secs_f64())
 }
 
-fn text_or_null(text: &str) -> Option<&str> {
+pub fn text_or_null(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -295,7 +298,7 @@ pub fn short(value: &Value, max: usize) -> String {
 }
 
 /// Airflow's rows have UUIDs; ours are named by what they are, and the same row has the same one for ever.
-fn stable_uuid(parts: &[&str]) -> String {
+pub fn stable_uuid(parts: &[&str]) -> String {
     let digest = Sha256::digest(parts.join("\n"));
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);

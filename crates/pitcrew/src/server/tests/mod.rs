@@ -3,8 +3,11 @@
 mod access;
 mod admin;
 mod api;
+mod documents;
 mod metrics;
 mod pages;
+mod resources;
+mod second;
 mod walk;
 
 use std::net::SocketAddr;
@@ -153,11 +156,16 @@ impl Rig {
         self.token_of(&user)
     }
 
+    /// Also checks an answer of the API against its document.
     async fn send(&self, request: Request<Body>) -> Answer {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
         let bytes = to_bytes(body, 8 << 20).await.unwrap();
-        Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() }
+        let answer =
+            Answer { status: parts.status, headers: parts.headers, text: String::from_utf8(bytes.to_vec()).unwrap() };
+        documents::check(&method, &path, &answer);
+        answer
     }
 
     /// A request as a program sends it, with its token.

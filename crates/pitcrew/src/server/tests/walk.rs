@@ -151,6 +151,8 @@ async fn what_is_open_to_anybody_is_a_short_list() {
     GET /api/v2/version
     POST /auth/token
     POST /auth/token/cli
+    GET /api/v1/health
+    GET /api/v1/version
     GET /login
     POST /login
     POST /logout

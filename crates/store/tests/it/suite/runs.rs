@@ -4,7 +4,8 @@ use pitcrew_core::engine::record::{RunRecord, RunType};
 use pitcrew_core::id::RunKey;
 use pitcrew_core::state::{RunState, State};
 use pitcrew_store::{
-    AuditFilter, Before, CreateRun, NewRun, Paging, RunCommit, RunCounts, RunFilter, RunOrder, Same, Store, WorkflowRow,
+    AuditFilter, Before, CreateRun, InstanceFilter, NewRun, Paging, RunCommit, RunCounts, RunFilter, RunOrder, Same,
+    Store, StoreError, WorkflowRow,
 };
 use serde_json::json;
 
@@ -165,4 +166,30 @@ pub async fn retention_removes_what_is_old_and_reports_it_until_told(store: &Sto
     assert_eq!((again.runs, again.audit, again.versions), (removed.runs.clone(), 0, 0), "reported until it is done");
     store.retention_done(&removed.runs.iter().map(|run| run.key).collect::<Vec<_>>()).await.unwrap();
     assert_eq!(store.retention(at(4000)).await.unwrap(), Default::default());
+}
+
+pub async fn runs_and_workflows_are_deleted_when_nothing_needs_them(store: &Store) {
+    let owner = store.register_owner().await.unwrap();
+    let row = WorkflowRow { id: workflow("gone"), tags: vec!["gone-tag".to_owned()], ..row("gone") };
+    store.put_workflow(&row, "source", at(1)).await.unwrap();
+    let mut made = store.create_run(run("gone", "a"), Some(&owner)).await.unwrap().into_run();
+    let delete = async |key| store.delete_run(key, audit("run.delete", 2)).await;
+    assert!(matches!(delete(made.key).await.unwrap_err(), StoreError::Conflict(_)), "it is not over");
+    (made.state, made.end) = (RunState::Success, Some(at(2)));
+    let mut commit = RunCommit::new(made.key);
+    commit.run = Some(made.clone());
+    store.commit(&owner, vec![commit]).await.unwrap();
+    let forget = async || store.delete_workflow(&row.id, audit("workflow.delete", 3)).await;
+    assert!(matches!(forget().await.unwrap_err(), StoreError::Conflict(_)), "its file is there");
+    store.deactivate(&row.id).await.unwrap();
+    assert!(matches!(forget().await.unwrap_err(), StoreError::Conflict(_)), "it has a run");
+    assert!(delete(made.key).await.unwrap());
+    assert!(!delete(made.key).await.unwrap());
+    assert_eq!(store.run(made.key).await.unwrap(), None);
+    assert!(store.instances(made.key, &InstanceFilter::default(), Paging::ALL).await.unwrap().rows.is_empty());
+    store.retention_done(&[made.key]).await.unwrap();
+    assert!(forget().await.unwrap());
+    assert!(!forget().await.unwrap());
+    assert_eq!(store.workflow(&row.id).await.unwrap(), None);
+    assert!(store.versions(&row.id).await.unwrap().is_empty());
 }
