@@ -46,7 +46,11 @@ pub fn routes() -> Routes {
         .get(at("/events"), Role(Viewer), events::events)
         .doc(doc("Run", "Sends what happens to a run, as it happens").answer(200, "text").media("text/event-stream"))
         .get("/api/pitcrew/v1/find/run", Role(Viewer), records::find_run)
-        .doc(doc("Record", "Finds the run that a person means: by number, id, `latest` or workflow").query("name: text").answer(200, "object"))
+        .doc(
+            doc("Record", "Finds the run that a person means: by number, id, `latest` or workflow")
+                .query("name: text")
+                .answer(200, "object"),
+        )
         .get("/api/pitcrew/v1/workflows", Role(Viewer), records::workflows)
         .doc(doc("Record", "Lists workflows as they are kept").query("all: bool").answer(200, "object"))
         .get("/api/pitcrew/v1/workflows/{workflow}", Role(Viewer), records::workflow)
@@ -56,7 +60,11 @@ pub fn routes() -> Routes {
         .get("/api/pitcrew/v1/workflows/{workflow}/runs/{run}", Role(Viewer), records::run_of)
         .doc(doc("Record", "Shows a run by its id as it is kept").answer(200, "object"))
         .get("/api/pitcrew/v1/runs", Role(Viewer), records::runs)
-        .doc(doc("Record", "Lists runs as they are kept").query("state: [text], workflow: text, limit: int").answer(200, "object"))
+        .doc(
+            doc("Record", "Lists runs as they are kept")
+                .query("state: [text], workflow: text, limit: int")
+                .answer(200, "object"),
+        )
         .get("/api/pitcrew/v1/runs/{run_key}/record", Role(Viewer), records::record)
         .doc(doc("Record", "Shows a run with its instances as it is kept").answer(200, "object"))
         .post("/api/pitcrew/v1/runs/{run_key}/clear", Role(auth::Role::User), records::clear)
