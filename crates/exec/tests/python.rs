@@ -12,8 +12,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_exec::python::{
     CONVERT_REQUIREMENTS, COVERAGE_REQUIREMENTS, Conversion, Env, EnvRequest, NOTEBOOK_REQUIREMENTS, NotebookRun,
-    PYTEST_REQUIREMENTS, Pytest, PythonError, ensure, ensure_in, evict,
+    PYTEST_REQUIREMENTS, Pytest, PythonError, ensure, ensure_in, ensure_shared_in, evict,
 };
+use pitcrew_exec::report;
 use serde_json::{Value, json};
 
 fn request(requirements: &[&str]) -> EnvRequest {
@@ -184,6 +185,48 @@ fn a_notebook_runs_with_typed_parameters_and_shows_what_it_does_while_it_does_it
     assert_eq!(figures["error"], Value::Null);
     assert_eq!(figures["cells"].as_array().unwrap().len(), 4);
     assert!(figures["peak_memory_bytes"].as_u64().unwrap() > 10_000_000);
+}
+
+#[test]
+fn the_pictures_of_a_run_notebook_are_in_its_report() {
+    let dir = tempfile::tempdir().unwrap();
+    // The smallest PNG that there is, made by the kernel like any figure.
+    let source = "import struct, zlib\nfrom IPython.display import Image, display\n\
+                  part = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n\
+                  display(Image(b'\\x89PNG\\r\\n\\x1a\\n' + part(b'IHDR', struct.pack('>IIBBBBB', 1, 1, 8, 2, 0, 0, 0))\n\
+                  \x20 + part(b'IDAT', zlib.compress(b'\\0\\xff\\0\\0')) + part(b'IEND', b'')))";
+    let job = NotebookRun {
+        notebook: notebook(dir.path(), &[("", "before = 1"), ("", source)]),
+        output: dir.path().join("done.ipynb"),
+        ..NotebookRun::default()
+    };
+    let (code, stdout, stderr) = run(job.command(tools(), &dir.path().join("scratch")).unwrap());
+    assert_eq!(code, 0, "{stdout}\n{stderr}");
+    let input = report::ReportInput { notebooks: vec!["figures.json".into()], ..Default::default() };
+    let made = report::collect(&input, dir.path(), "2026-03-01T02:00:00Z".parse().unwrap());
+    assert_eq!(made.problems, Vec::<String>::new());
+    let [picture] = &made.notebooks[0].pictures[..] else { panic!("{:?}", made.notebooks) };
+    assert_eq!((picture.cell, picture.media_type.as_str(), picture.size), (2, "image/png", Some((1, 1))));
+    assert!(report::to_html(&made).contains("<img src=\"data:image/png;base64,iVBOR"));
+    assert!(String::from_utf8_lossy(&report::to_pdf(&made)).contains("/Subtype /Image"));
+}
+
+#[test]
+fn tools_share_an_environment_unless_the_user_has_a_say_in_it() {
+    let uv = ensure(&request(&["uv"]), &kept_cache(), &mut |line| eprintln!("{line}")).unwrap();
+    let path = format!("{}:{}", uv.bin().display(), std::env::var("PATH").unwrap());
+    let env = |needs: &[&str], asked: &[&str]| {
+        ensure_shared_in(needs, &request(asked), &kept_cache(), &path, &mut |line| eprintln!("{line}")).unwrap()
+    };
+    let dir = |needs: &[&str], asked: &[&str]| env(needs, asked).dir;
+    assert_eq!(dir(NOTEBOOK_REQUIREMENTS, &[]), dir(PYTEST_REQUIREMENTS, &[]), "one for both");
+    let has = |env: &Env, name: &str| env.contents().installed.iter().any(|line| line.starts_with(name));
+    // A say about another task's tool: then only what is needed, at the version that was asked for.
+    let own = env(&["iniconfig"], &["pytest==7.4.4"]);
+    assert!(has(&own, "pytest==7.4.4") && !has(&own, "papermill"), "{:?}", own.contents());
+    // Requirements that do not go together with another task's tool: the same.
+    let own = env(&["iniconfig"], &["pluggy==0.13.1"]);
+    assert!(has(&own, "pluggy==0.13.1") && !has(&own, "pytest"), "{:?}", own.contents());
 }
 
 #[test]

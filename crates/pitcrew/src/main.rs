@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod connection;
 mod demo;
+mod digest;
 mod folder;
 mod lookup;
 mod metrics;

@@ -22,7 +22,7 @@ const REPORTS_MAX: usize = 60;
 /// The copy of a report that is kept with its run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
-    /// The task that made it, with its index if it is mapped: `report`, `report.2`.
+    /// The task that made it, with its index if it is mapped: `report`, `report[2]`.
     pub name: String,
     pub dir: PathBuf,
     pub made: Option<Timestamp>,

@@ -242,7 +242,8 @@ impl Kept {
     /// What the store says of the run, and what only the report says.
     fn line(&self, known: &PastRun) -> PastRun {
         PastRun {
-            seconds: known.seconds.or(self.run_seconds),
+            // Until its report, as this run is measured too; not until its end.
+            seconds: self.run_seconds.or(known.seconds),
             commit: self.run.commit.clone(),
             tests: self.tests.as_ref().map(|tests| tests.counts),
             coverage: self.coverage.as_ref().map(|coverage| coverage.percent),

@@ -37,8 +37,12 @@ pub use junit::{Case, Outcome, Tests};
 pub use model::{Notebook, NotebookCell, NotebookError, Report, VERSION, collect};
 pub use pictures::Picture;
 pub use summary::{FirstFailure, Summary};
+pub use text::duration;
 pub use trends::{List, SlowerTest, TestTrend, Trends};
 pub use versions::{Environment, EnvironmentInput};
+
+/// The JSON Schema of `report.json`.
+pub const SCHEMA: &str = include_str!("report.schema.json");
 
 /// Where the three forms of a report were written.
 #[derive(Debug, Clone, PartialEq, Eq)]

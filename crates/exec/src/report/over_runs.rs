@@ -17,17 +17,18 @@ pub(super) struct Column {
 }
 
 const HEIGHT: f64 = 64.0;
-const LEFT: f64 = 44.0;
+/// Room for the scale at the left, at least and at most.
+const LEFT: (f64, f64) = (30.0, 76.0);
 
 /// Columns from a base line; `unit` writes the value at the top of the scale.
 pub(super) fn stacks(label: &str, columns: &[Column], unit: impl Fn(f64) -> String, width: f64) -> Chart {
     let mut chart = Chart::new(width, label);
     let most = columns.iter().map(|c| c.parts.iter().map(|(v, _)| v).sum::<f64>()).fold(0.0, f64::max);
-    let each = (width - LEFT) / columns.len().max(1) as f64;
+    let left = scale(&mut chart, &unit(most), "0", width);
+    let each = (width - left) / columns.len().max(1) as f64;
     let thick = (each * 0.72).min(26.0);
-    scale(&mut chart, &unit(most), "0", width);
     for (index, column) in columns.iter().enumerate() {
-        let x = LEFT + each * index as f64 + (each - thick) / 2.0;
+        let x = left + each * index as f64 + (each - thick) / 2.0;
         let mut top = 4.0 + HEIGHT;
         for (value, tone) in column.parts.iter().filter(|(value, _)| *value > 0.0) {
             // Even one of many is seen.
@@ -36,7 +37,7 @@ pub(super) fn stacks(label: &str, columns: &[Column], unit: impl Fn(f64) -> Stri
             chart.rect(x, top, thick, h, *tone, column.tip.clone());
         }
     }
-    names(&mut chart, columns.iter().map(|column| column.label.as_str()), each, width);
+    names(&mut chart, columns.iter().map(|column| column.label.as_str()), left, width);
     chart
 }
 
@@ -50,39 +51,45 @@ pub(super) fn levels(
     let known = || points.iter().filter_map(|(_, value)| *value);
     let (least, most) = (known().reduce(f64::min)?, known().reduce(f64::max)?);
     let mut chart = Chart::new(width, label);
-    scale(&mut chart, &unit(most), &if most > least { unit(least) } else { String::new() }, width);
-    let each = (width - LEFT) / points.len().max(1) as f64;
-    let y = |value: f64| if most > least { 4.0 + HEIGHT * (most - value) / (most - least) } else { 4.0 + HEIGHT / 2.0 };
+    let left = scale(&mut chart, &unit(most), &if most > least { unit(least) } else { String::new() }, width);
+    let each = (width - left) / points.len().max(1) as f64;
+    // All equal: at the upper line, which is named by that value.
+    let y = |value: f64| if most > least { 4.0 + HEIGHT * (most - value) / (most - least) } else { 4.0 };
     let mut last = None;
     for (index, (name, value)) in points.iter().enumerate() {
         let Some(value) = *value else { continue };
-        let at = (LEFT + each * (index as f64 + 0.5), y(value));
+        let at = (left + each * (index as f64 + 0.5), y(value));
         if let Some((x, y)) = last {
             chart.line(x, y, at.0, at.1, Tone::Ink);
         }
         chart.rect(at.0 - 2.5, at.1 - 2.5, 5.0, 5.0, Tone::Accent, format!("{name}: {}", unit(value)));
         last = Some(at);
     }
-    names(&mut chart, points.iter().map(|(name, _)| name.as_str()), each, width);
+    names(&mut chart, points.iter().map(|(name, _)| name.as_str()), left, width);
     Some(chart)
 }
 
-fn scale(chart: &mut Chart, top: &str, bottom: &str, width: f64) {
+/// Two lines with what they stand for; returns where the columns begin.
+fn scale(chart: &mut Chart, top: &str, bottom: &str, width: f64) -> f64 {
+    let needed = [top, bottom].map(|text| Font::Regular.width(text, SMALL) + 8.0);
+    let left = needed.into_iter().fold(LEFT.0, f64::max).min(LEFT.1);
     for (y, text) in [(4.0, top), (4.0 + HEIGHT, bottom)] {
-        chart.line(LEFT, y, width, y, Tone::Grid);
-        chart.text(LEFT - 6.0, y + 3.0, Font::Regular.fit(text, SMALL, LEFT - 8.0), SMALL, Tone::Muted, Anchor::End);
+        chart.line(left, y, width, y, Tone::Grid);
+        chart.text(left - 6.0, y + 3.0, Font::Regular.fit(text, SMALL, left - 8.0), SMALL, Tone::Muted, Anchor::End);
     }
+    left
 }
 
 /// As many names below as there is room for, the newest among them.
-fn names<'a>(chart: &mut Chart, names: impl Iterator<Item = &'a str>, each: f64, width: f64) {
+fn names<'a>(chart: &mut Chart, names: impl Iterator<Item = &'a str>, left: f64, width: f64) {
     let names: Vec<&str> = names.collect();
+    let each = (width - left) / names.len().max(1) as f64;
     let widest = names.iter().map(|name| Font::Regular.width(name, SMALL)).fold(1.0, f64::max) + 8.0;
     let step = (widest / each.max(0.1)).ceil().max(1.0) as usize;
     for (index, name) in names.iter().enumerate() {
         if (names.len() - 1 - index).is_multiple_of(step) {
             let half = Font::Regular.width(name, SMALL) / 2.0;
-            let x = (LEFT + each * (index as f64 + 0.5)).clamp(half, (width - half).max(half));
+            let x = (left + each * (index as f64 + 0.5)).clamp(half, (width - half).max(half));
             chart.text(x, HEIGHT + 16.0, *name, SMALL, Tone::Muted, Anchor::Middle);
         }
     }

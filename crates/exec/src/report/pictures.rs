@@ -4,19 +4,21 @@
 //! not by what the notebook calls it. The page shows pictures by `<img>`, where nothing in them can run; the PDF
 //! gets those that can be decoded. What is left out is counted.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Write};
 use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::{Deserialize, Serialize};
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::text::{bytes, printable, shortened};
 
 /// An executed notebook larger than this is not looked through.
-const NOTEBOOK_MAX: u64 = 256 << 20;
+const NOTEBOOK_MAX: u64 = 128 << 20;
 /// Of one picture, in bytes.
 const PICTURE_MAX: usize = 4 << 20;
 /// Of all pictures of a report, so that its page can be sent by mail.
@@ -93,29 +95,47 @@ struct Data {
     plain: Option<Text>,
 }
 
-/// A text, or its lines.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    One(String),
-    Lines(Vec<String>),
-    /// Nothing that we know.
-    Other(serde::de::IgnoredAny),
-}
+/// A text, or its lines joined; empty when it is something else.
+#[derive(Default)]
+struct Text(String);
 
-impl Default for Text {
-    fn default() -> Self {
-        Text::One(String::new())
-    }
-}
+/// By hand and not as an untagged enum, which would hold a large picture twice.
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Joined;
+        impl<'de> Visitor<'de> for Joined {
+            type Value = Text;
 
-impl Text {
-    fn joined(self) -> String {
-        match self {
-            Text::One(text) => text,
-            Text::Lines(lines) => lines.concat(),
-            Text::Other(_) => String::new(),
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, or a list of its lines")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Text, E> {
+                Ok(Text(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut lines: A) -> Result<Text, A::Error> {
+                let mut text = String::new();
+                while let Some(line) = lines.next_element::<String>()? {
+                    text.push_str(&line);
+                }
+                Ok(Text(text))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Text, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Text::default())
+            }
+
+            fn visit_unit<E>(self) -> Result<Text, E> {
+                Ok(Text::default())
+            }
         }
+        deserializer.deserialize_any(Joined)
     }
 }
 
@@ -138,7 +158,7 @@ pub(super) fn read(path: &Path, room: &mut Room) -> (Vec<Picture>, Option<String
     let (mut pictures, mut left_out) = (Vec::new(), 0);
     let mut number = 0;
     for cell in document.cells {
-        let source = cell.source.joined();
+        let source = cell.source.0;
         if cell.cell_type != "code" || source.trim().is_empty() {
             continue;
         }
@@ -160,11 +180,11 @@ pub(super) fn read(path: &Path, room: &mut Room) -> (Vec<Picture>, Option<String
 struct TooMuch;
 
 fn picture(data: Data, cell: u32, source: &str, room: &mut Room) -> Option<Result<Picture, TooMuch>> {
-    let plain = data.plain.map(Text::joined).unwrap_or_default();
+    let plain = data.plain.unwrap_or_default().0;
     let raster = [data.png, data.jpeg, data.webp, data.gif].into_iter().flatten().next();
     let content = match (raster, data.svg) {
-        (Some(text), _) => decoded(text.joined()),
-        (None, Some(text)) => Some(text.joined().into_bytes()),
+        (Some(text), _) => decoded(text.0),
+        (None, Some(text)) => Some(text.0.into_bytes()),
         (None, None) => return None,
     };
     let fits = |data: &Vec<u8>| data.len() <= PICTURE_MAX.min(room.bytes) && room.count > 0;
@@ -363,6 +383,10 @@ mod tests {
         assert!(remark.unwrap().contains("it is malformed"));
         let deep = format!("[{{\"data\": {{\"image/png\": {}}}}}]", "[".repeat(100_000));
         assert!(notebook(&deep).1.is_some(), "no end of the stack");
+        let dir = tempfile::tempdir().unwrap();
+        let huge = dir.path().join("huge.ipynb");
+        File::create(&huge).unwrap().set_len(200 << 20).unwrap();
+        assert!(read(&huge, &mut Room::default()).1.unwrap().contains("it has 200 MiB, and at most 128 MiB are read"));
         let cut = rgba(&[9; 400], 10, 10);
         let torn = Picture { media_type: "image/png".into(), data: cut[..60].to_vec(), ..Picture::default() };
         assert!(torn.raster().is_none());

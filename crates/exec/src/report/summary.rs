@@ -317,6 +317,24 @@ impl Report {
         tiles
     }
 
+    /// What the run was about, a line each: the commit, who asked for it, the params.
+    pub(super) fn about(&self) -> Vec<String> {
+        let run = &self.run;
+        let join = |parts: [Option<String>; 3]| parts.into_iter().flatten().collect::<Vec<_>>().join(" · ");
+        let said = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let commit = run.commit.as_ref().map(|commit| {
+            let branch = commit.branch.as_ref().map(|branch| format!(" on {branch}")).unwrap_or_default();
+            let message = said(&shortened(&commit.message, 100));
+            join([Some(format!("Commit {}{branch}", commit.short())), message, said(&commit.author)])
+        });
+        let kind = said(&run.run_type).map(|kind| format!(" ({kind})")).unwrap_or_default();
+        let who = said(&run.triggered_by).map(|who| format!("Triggered by {who}{kind}"));
+        let params: Vec<String> =
+            run.params.iter().map(|(name, value)| format!("{name}={}", super::html::shown(value))).collect();
+        let params = said(&shortened(&params.join(", "), 160));
+        [commit, Some(join([who, params, None]))].into_iter().flatten().filter(|line| !line.is_empty()).collect()
+    }
+
     /// Names and values about the run, for a table.
     pub(super) fn facts(&self) -> Vec<(&'static str, String)> {
         let run = &self.run;

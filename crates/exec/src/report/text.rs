@@ -1,7 +1,7 @@
 //! Figures and texts as people read them.
 
 /// `340 ms`, `3.2 s`, `42 s`, `3 min 20 s`, `2 h 05 min`.
-pub(super) fn duration(seconds: f64) -> String {
+pub fn duration(seconds: f64) -> String {
     let whole = seconds.round() as u64;
     match seconds {
         s if !s.is_finite() || s < 0.0005 => "0 s".into(),

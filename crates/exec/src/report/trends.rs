@@ -92,11 +92,7 @@ impl Trends {
         let Some(tests) = tests else { return Some(trends) };
         let current = worst(tests);
         let never = "-".repeat(history.runs.len());
-        let commits: Vec<Option<&str>> = trends
-            .runs
-            .iter()
-            .map(|run| run.commit.as_ref().map(|commit| commit.commit.as_str()).filter(|text| !text.is_empty()))
-            .collect();
+        let commits: Vec<Option<&str>> = trends.runs.iter().map(commit_of).collect();
         let line = |test: &str, now: char| {
             let past = history.tests.get(test).map_or(never.as_str(), |past| past.outcomes.as_str());
             TestTrend { test: test.to_owned(), outcomes: format!("{past}{now}") }
@@ -135,6 +131,19 @@ impl Trends {
     pub(super) fn is_flaky(&self, test: &str) -> bool {
         self.flaky.first.iter().any(|flaky| flaky.test == test)
     }
+}
+
+impl History {
+    /// The tests that are flaky by the past alone.
+    pub fn flaky(&self) -> Vec<TestTrend> {
+        let commits: Vec<Option<&str>> = self.runs.iter().map(commit_of).collect();
+        let flaky = self.tests.iter().filter(|(_, past)| is_flaky(&past.outcomes, &commits));
+        flaky.map(|(test, past)| TestTrend { test: test.clone(), outcomes: past.outcomes.clone() }).collect()
+    }
+}
+
+fn commit_of(run: &PastRun) -> Option<&str> {
+    run.commit.as_ref().map(|commit| commit.commit.as_str()).filter(|text| !text.is_empty())
 }
 
 /// Of several cases with one name, the worst; by full name.

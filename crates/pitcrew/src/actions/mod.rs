@@ -142,7 +142,7 @@ impl Job {
 /// A safe name of a file: an id that is none, which only a person who calls the action by hand can give, is `task`.
 pub fn record_name(task: &str, map_index: i32) -> String {
     let task = if TaskId::new(task).is_ok() { task } else { "task" };
-    if map_index < 0 { task.to_owned() } else { format!("{task}.{map_index}") }
+    if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
 const ALL: [&dyn Action; 8] = [

@@ -79,7 +79,7 @@ fn leave_versions(env: &python::Env, request: &EnvRequest, job: &Job) -> anyhow:
     let contents = env.contents();
     let name = Job::record_name();
     let left = EnvironmentInput {
-        task: std::env::var("PITCREW_TASK").unwrap_or_else(|_| name.clone()),
+        task: name.clone(),
         python: contents.python.version,
         asked: python::asked(request)?,
         installed: contents.installed,

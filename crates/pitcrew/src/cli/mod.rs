@@ -17,6 +17,7 @@ mod load;
 mod logs;
 mod password;
 mod pools;
+mod report;
 mod retention;
 mod run;
 mod runs;
@@ -113,6 +114,13 @@ pub enum ColorChoice {
     Never,
 }
 
+/// What a schema is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SchemaOf {
+    Workflow,
+    Report,
+}
+
 /// How data is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
@@ -144,6 +152,7 @@ enum Command {
     Explain(explain::ExplainArgs),
     Runs(runs::RunsArgs),
     Logs(logs::LogsArgs),
+    Report(report::ReportArgs),
     Dags(dags::DagsArgs),
     Tasks(tasks::TasksArgs),
     Variables(variables::VariablesArgs),
@@ -153,8 +162,11 @@ enum Command {
     Tokens(tokens::TokensArgs),
     Config(ConfigArgs),
     Doctor(doctor::DoctorArgs),
-    /// Print the JSON Schema of the workflow language, for editors
-    Schema,
+    /// Print the JSON Schema of the workflow language, for editors, or of `report.json`
+    Schema {
+        #[arg(default_value = "workflow")]
+        of: SchemaOf,
+    },
     /// Print a script for your shell's completion
     Completions {
         shell: clap_complete::Shell,
@@ -189,8 +201,12 @@ pub fn main() -> ExitCode {
 fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
     // These read no settings.
     match &cli.command {
-        Command::Schema => {
-            ui.line(pitcrew_lang::schema::TEXT.trim_end())?;
+        Command::Schema { of } => {
+            let text = match of {
+                SchemaOf::Workflow => pitcrew_lang::schema::TEXT,
+                SchemaOf::Report => pitcrew_exec::report::SCHEMA,
+            };
+            ui.line(text.trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         Command::Completions { shell } => {
@@ -242,6 +258,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Explain(args) => explain::command(args, Target::open(ui, settings).await?).await,
         Command::Runs(args) => runs::command(args, Target::open(ui, settings).await?).await,
         Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,
+        Command::Report(args) => report::command(args, Context::open(ui, settings).await?).await,
         Command::Dags(args) => dags::command(args, Target::open(ui, settings).await?).await,
         Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
         Command::Variables(args) => variables::command(args, Target::open(ui, settings).await?).await,
@@ -252,7 +269,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Validate(_)
         | Command::Graph(_)
         | Command::Config(_)
-        | Command::Schema
+        | Command::Schema { .. }
         | Command::Completions { .. }
         | Command::Version => unreachable!("handled before the settings were read"),
     }

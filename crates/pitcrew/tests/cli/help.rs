@@ -18,6 +18,8 @@ const COMMANDS: &[&str] = &[
     "runs retry",
     "runs resume",
     "logs",
+    "report",
+    "report digest",
     "dags",
     "dags list",
     "dags details",

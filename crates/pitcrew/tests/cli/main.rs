@@ -7,6 +7,7 @@ mod clients;
 mod harness;
 mod help;
 mod remote;
+mod reports;
 mod runs;
 mod serving;
 mod settings;

@@ -106,7 +106,11 @@ impl Page {
         let started =
             report.run.start.map(|at| format!(" · {}", at.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
         let took = report.run_seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
-        self.raw(format_args!("<p class=\"sub\">{run}{started}{took}</p></header>"));
+        self.raw(format_args!("<p class=\"sub\">{run}{started}{took}</p>"));
+        for line in report.about() {
+            self.raw(format_args!("<p class=\"sub\">{}</p>", escaped(&line)));
+        }
+        self.raw("</header>");
         self.raw("<ul class=\"summary\">");
         for sentence in &report.summary.sentences {
             self.raw(format_args!("<li>{}</li>", quoted(sentence)));
@@ -158,17 +162,21 @@ impl Page {
         }
         let changes: BTreeMap<&str, f64> = report.coverage_changes().collect();
         self.raw("<h3>By file</h3><div class=\"scroll\" tabindex=\"0\"><table><tr><th>File</th>");
-        self.raw("<th class=\"n\">Covered</th><th class=\"n\">Change</th>");
+        let head = if changes.is_empty() { "" } else { "<th class=\"n\">Change</th>" };
+        self.raw(format_args!("<th class=\"n\">Covered</th>{head}"));
         self.raw("<th class=\"n\">Lines</th><th class=\"hide\">Not reached</th></tr>");
         for file in coverage.least_covered().into_iter().take(CASES_MAX) {
             let (path, missing) = (escaped(&file.path), escaped(&file.missing));
             let (share, total) = (percent(file.percent), grouped(file.total));
             self.raw(format_args!("<tr><td class=\"name\">{path}</td><td class=\"n\">{share}</td>"));
-            let change = changes.get(file.path.as_str()).map(|change| {
-                let class = if *change < 0.0 { "bad" } else { "good" };
-                format!("<span class=\"{class}\">{}</span>", signed(*change))
-            });
-            self.raw(format_args!("<td class=\"n\">{}</td><td class=\"n\">{total}</td>", change.unwrap_or_default()));
+            if !changes.is_empty() {
+                let change = changes.get(file.path.as_str()).map(|change| {
+                    let class = if *change < 0.0 { "bad" } else { "good" };
+                    format!("<span class=\"{class}\">{}</span>", signed(*change))
+                });
+                self.raw(format_args!("<td class=\"n\">{}</td>", change.unwrap_or_default()));
+            }
+            self.raw(format_args!("<td class=\"n\">{total}</td>"));
             self.raw(format_args!("<td class=\"why hide\">{missing}</td></tr>"));
         }
         self.raw("</table></div>");

@@ -98,6 +98,9 @@ fn head(flow: &mut Flow, report: &Report) {
     let started = report.run.start.map(|at| format!(" · {}", at.strftime("%Y-%m-%d %H:%M UTC"))).unwrap_or_default();
     let took = report.run_seconds.map(|s| format!(" · {}", duration(s))).unwrap_or_default();
     flow.paragraph(&format!("{}{started}{took}", report.run.run_id), Font::Regular, 9.5, Tone::Muted, 2);
+    for line in report.about() {
+        flow.paragraph(&line, Font::Regular, 9.5, Tone::Muted, 2);
+    }
     flow.space(6.0);
     for sentence in &report.summary.sentences {
         flow.paragraph(&sentence.replace('`', ""), Font::Regular, 10.5, Tone::Ink, 4);
