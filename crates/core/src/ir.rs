@@ -61,6 +61,8 @@ pub struct Workflow {
     pub workspaces: Vec<String>,
     /// Environment of every step; a task's own wins.
     pub env: BTreeMap<String, Template>,
+    /// Who is told of what becomes of a run.
+    pub notify: Vec<NotifyRule>,
     pub tasks: Vec<Task>,
     pub groups: Vec<Group>,
     /// Derived by [`Workflow::link`]: who needs task *i*.
@@ -72,6 +74,68 @@ pub struct Workflow {
     /// Derived by [`Workflow::link`]: name to index.
     #[serde(skip)]
     pub by_name: BTreeMap<TaskId, TaskIx>,
+}
+
+/// Which events of a run are told to which channels.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NotifyRule {
+    /// Each once; at least one.
+    pub on: Vec<NotifyEvent>,
+    /// Names of channels, which the server's configuration gives; at least one.
+    pub to: Vec<String>,
+    /// For [`NotifyEvent::Late`]: how long a run may take, from its start.
+    pub after: Option<SignedDuration>,
+    /// Instead of the channel's own first line.
+    pub subject: Option<Template>,
+    /// Instead of the channel's own text.
+    pub message: Option<Template>,
+}
+
+/// What people can be told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotifyEvent {
+    /// The run failed.
+    Failure,
+    Success,
+    /// Somebody stopped the run.
+    Cancelled,
+    /// The run succeeded, and the one of its workflow that ended before had failed.
+    Recovery,
+    /// The first task of the run failed for good; the others may still run.
+    TaskFailure,
+    /// An attempt failed, and there will be another.
+    Retry,
+    /// The run takes longer than the rule allows.
+    Late,
+}
+
+impl NotifyEvent {
+    pub const ALL: [NotifyEvent; 7] = [
+        NotifyEvent::Failure,
+        NotifyEvent::Success,
+        NotifyEvent::Cancelled,
+        NotifyEvent::Recovery,
+        NotifyEvent::TaskFailure,
+        NotifyEvent::Retry,
+        NotifyEvent::Late,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            NotifyEvent::Failure => "failure",
+            NotifyEvent::Success => "success",
+            NotifyEvent::Cancelled => "cancelled",
+            NotifyEvent::Recovery => "recovery",
+            NotifyEvent::TaskFailure => "task_failure",
+            NotifyEvent::Retry => "retry",
+            NotifyEvent::Late => "late",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<NotifyEvent> {
+        NotifyEvent::ALL.into_iter().find(|event| event.name() == name)
+    }
 }
 
 /// One declared param of a workflow.
@@ -292,6 +356,7 @@ impl Workflow {
             timeout: None,
             workspaces: Vec::new(),
             env: BTreeMap::new(),
+            notify: Vec::new(),
             tasks: Vec::new(),
             groups: Vec::new(),
             downstream: Vec::new(),

@@ -30,6 +30,8 @@ pub use template::{Evaluator, Rendering, Variables};
 pub struct Options<'a> {
     /// The actions that `uses:` may name.
     pub actions: &'a [ActionInfo],
+    /// The channels that `notify` may name; others are warned of. `None`: not known here.
+    pub channels: Option<&'a [String]>,
 }
 
 /// A built-in action, as the language sees it.

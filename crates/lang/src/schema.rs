@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 10] = [
+        let mappings: [(&str, &[&str]); 11] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -25,6 +25,7 @@ mod tests {
             ("/$defs/step", keys::STEP),
             ("/$defs/output", keys::OUTPUT),
             ("/$defs/teardown", keys::TEARDOWN),
+            ("/$defs/notify", keys::NOTIFY),
             ("/$defs/resources", keys::RESOURCES),
             ("/$defs/param", keys::PARAM),
         ];
@@ -59,12 +60,13 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 6] = [
+        let nested: [(&[&str], &str); 7] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
             (keys::OUTPUT, "tasks: {a: {outputs: {o: {@: []}}}}"),
             (keys::TEARDOWN, "tasks: {a: {teardown: {@: {}}}}"),
+            (keys::NOTIFY, "notify: [{@: [[]]}]\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
         ];
         for (keys, yaml) in nested {

@@ -28,6 +28,8 @@ pub struct App {
     pub local: Arc<dyn Backend>,
     pub fake: Arc<dyn Backend>,
     pub metrics: Metrics,
+    /// Channels, and rules for all workflows.
+    pub notify: Arc<crate::notify::config::Config>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.
     pub schedules: Arc<tokio::sync::Notify>,
 }

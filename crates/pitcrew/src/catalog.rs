@@ -77,5 +77,10 @@ impl Catalog {
 
 /// Compiles a source with the actions that this binary has. `file` is a name for messages.
 pub fn compile(source: &str, file: &str) -> Result<Vec<Compiled>, Vec<Diagnostic>> {
-    pitcrew_lang::parse(source, file, &Options { actions: actions::infos() })
+    compile_for(source, file, None)
+}
+
+/// As [`compile`], with warnings of channels that are not among these.
+pub fn compile_for(source: &str, file: &str, channels: Option<&[String]>) -> Result<Vec<Compiled>, Vec<Diagnostic>> {
+    pitcrew_lang::parse(source, file, &Options { actions: actions::infos(), channels })
 }

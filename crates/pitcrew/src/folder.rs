@@ -118,10 +118,16 @@ impl Scan {
                 Ok(bytes) => match String::from_utf8(bytes) {
                     Ok(text) => {
                         let file = name.to_owned();
-                        let compiled = tokio::task::spawn_blocking(move || catalog::compile(&text, &file)).await?;
+                        let channels = app.notify.names();
+                        let compile = move || catalog::compile_for(&text, &file, Some(&channels));
+                        let compiled = tokio::task::spawn_blocking(compile).await?;
                         match compiled {
                             Ok(compiled) => match self.taken(&compiled, path) {
-                                None => return Ok(Some(compiled)),
+                                None => {
+                                    let warnings = compiled.iter().flat_map(|compiled| &compiled.warnings);
+                                    warnings.for_each(|warning| tracing::warn!("{}", warning.render(false).trim_end()));
+                                    return Ok(Some(compiled));
+                                }
                                 Some(problem) => format!("{name}: {problem}"),
                             },
                             Err(found) => render_all(&found, false),

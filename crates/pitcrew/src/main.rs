@@ -12,6 +12,7 @@ mod digest;
 mod folder;
 mod lookup;
 mod metrics;
+mod notify;
 mod paths;
 mod reports;
 mod scheduler;

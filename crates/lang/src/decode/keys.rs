@@ -16,6 +16,7 @@ pub const WORKFLOW: &[&str] = &[
     "workspaces",
     "tasks",
     "finally",
+    "notify",
 ];
 
 pub const SCHEDULE: &[&str] = &["cron", "interval", "timezone", "catchup", "start", "end"];
@@ -81,6 +82,8 @@ pub const OUTPUT: &[&str] = &["from", "parse", "required"];
 
 pub const TEARDOWN: &[&str] = &["of", "fails_run"];
 
+pub const NOTIFY: &[&str] = &["on", "to", "after", "subject", "message"];
+
 pub const RESOURCES: &[&str] = &["gpu", "cpu", "memory"];
 
 /// Words of JSON Schema that a param may use.
@@ -131,7 +134,6 @@ pub const PARAM: &[&str] = &[
 
 /// Keys that are planned; refused so that nobody believes they work.
 pub const LATER: &[(&str, &str)] = &[
-    ("notify", "for now, add a task under `finally` that sends the message"),
     ("placement", "for now, tasks run on this machine; ask for an amount with `resources`"),
     ("recover", "for now, use `retries`; a task lost with its machine is repeated by itself"),
     ("isolation", "for now, tasks run as plain processes"),
@@ -192,6 +194,15 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("tz", "timezone"),
     ("parse_as", "parse"),
     ("source", "from"),
+    ("event", "on"),
+    ("events", "on"),
+    ("channel", "to"),
+    ("channels", "to"),
+    ("on_failure_callback", "notify"),
+    ("on_success_callback", "notify"),
+    ("email_on_failure", "notify"),
+    ("notifications", "notify"),
+    ("handlerOn", "notify"),
     ("gpus", "gpu"),
     ("cpus", "cpu"),
     ("cores", "cpu"),

@@ -7,6 +7,7 @@
 mod fields;
 mod foreach;
 pub(crate) mod keys;
+mod notify;
 mod params;
 mod schedule;
 mod task;
@@ -205,6 +206,7 @@ impl Decoder<'_, '_> {
                     self.all_tasks(node, None, false);
                 }
                 "finally" => self.all_tasks(node, None, true),
+                "notify" => self.workflow.notify = self.notify(node),
                 // A place for anchors that other keys use, as in compose files.
                 key if key.starts_with("x-") => {}
                 _ => self.unknown(&entry.key, keys::WORKFLOW, "a workflow"),

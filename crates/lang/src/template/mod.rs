@@ -11,6 +11,7 @@ mod environment;
 mod evaluate;
 mod filters;
 mod names;
+pub mod notice;
 pub(crate) mod roots;
 mod values;
 

@@ -67,7 +67,7 @@ fn unknown_keys_everywhere() {
     assert_snapshot!(refuse(r#"
 workflow: w
 shedule: "@daily"
-notify: [x]
+image: x
 defaults: {retry: 2}
 tasks:
   a:
@@ -86,11 +86,11 @@ tasks:
       | ^^^^^^^
     hint: did you mean `schedule`?
 
-    w.yaml:3:1: error: `notify` is not supported yet
+    w.yaml:3:1: error: `image` is not supported yet
       |
-    3 | notify: [x]
-      | ^^^^^^
-    hint: for now, add a task under `finally` that sends the message
+    3 | image: x
+      | ^^^^^
+    hint: for now, tasks run as plain processes; call your container tool in `run`
 
     w.yaml:4:12: error: unknown key `retry` in `defaults`
       |

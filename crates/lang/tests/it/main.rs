@@ -9,6 +9,7 @@ mod docs;
 mod drawings;
 mod fuzz;
 mod graphs;
+mod notify;
 mod params;
 mod rendering;
 mod support;

@@ -30,7 +30,7 @@ pub fn actions() -> Vec<ActionInfo> {
 
 pub fn compile(source: &str) -> Result<Vec<Compiled>, String> {
     let actions = actions();
-    parse(source, "w.yaml", &Options { actions: &actions }).map_err(|found| render_all(&found, false))
+    parse(source, "w.yaml", &Options { actions: &actions, channels: None }).map_err(|found| render_all(&found, false))
 }
 
 /// The rendered problems of a source that must not compile.

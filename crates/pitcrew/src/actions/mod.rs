@@ -9,6 +9,7 @@ mod git_checkout;
 mod http;
 mod notebook;
 mod notebook_convert;
+pub mod notify;
 mod pytest;
 mod report;
 mod variables_set;
@@ -102,6 +103,8 @@ pub enum Plan {
     },
     /// By the scheduler, in the transaction that ends the attempt.
     SetVariables(Vec<(String, String)>),
+    /// By the scheduler too: the message goes into the outbox.
+    Notify(notify::Letter),
 }
 
 impl Plan {
@@ -145,12 +148,13 @@ pub fn record_name(task: &str, map_index: i32) -> String {
     if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
-const ALL: [&dyn Action; 8] = [
+const ALL: [&dyn Action; 9] = [
     &artifact_publish::ArtifactPublish,
     &git_checkout::GitCheckout,
     &http::Http,
     &notebook::Notebook,
     &notebook_convert::NotebookConvert,
+    &notify::Notify,
     &pytest::Pytest,
     &report::Report,
     &variables_set::VariablesSet,

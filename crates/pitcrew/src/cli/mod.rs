@@ -15,6 +15,7 @@ mod format;
 mod internal;
 mod load;
 mod logs;
+mod notify;
 mod password;
 mod pools;
 mod report;
@@ -54,7 +55,7 @@ pub mod records {
 pub mod parts {
     pub use super::context::Context;
     pub use super::error::invalid;
-    pub use super::format::one_line;
+    pub use super::format::{duration, instance as instance_name, one_line, plural};
     pub use super::run::{Screen, Stream, Watch, Watched, exit_code};
     pub use super::server::{Serving, shutdown_signal};
     pub use super::ui::Ui;
@@ -160,6 +161,7 @@ enum Command {
     Pools(pools::PoolsArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
+    Notify(notify::NotifyArgs),
     Config(ConfigArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the workflow language, for editors, or of `report.json`
@@ -219,7 +221,12 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
             ui.line(format!("pitcrew {}", env!("CARGO_PKG_VERSION")))?;
             return Ok(ExitCode::SUCCESS);
         }
-        Command::Validate(args) => return workflow_files::validate(args, ui),
+        Command::Validate(args) => {
+            // A workflow can be checked where no server is configured, or not rightly.
+            let settings = Settings::read(&overrides(&cli), &|name| std::env::var(name).ok());
+            let channels = settings.ok().map(|settings| settings.notify.names());
+            return workflow_files::validate(args, channels.as_deref(), ui);
+        }
         Command::Graph(args) => return workflow_files::graph(args, ui),
         _ => {}
     }
@@ -246,6 +253,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Doctor(_)
             | Command::Users(_)
             | Command::Tokens(_)
+            | Command::Notify(_)
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
@@ -266,6 +274,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
+        Command::Notify(args) => notify::command(args, Context::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
         | Command::Config(_)
@@ -307,7 +316,11 @@ fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<Ex
             let value = serde_json::json!({ "value": setting.text, "origin": setting.origin.to_string() });
             (setting.key.name.to_owned(), value)
         };
-        ui.json(&shown.iter().map(entry).collect::<serde_json::Map<_, _>>())?;
+        let section = |line: &crate::config::SectionLine| {
+            (line.name.clone(), serde_json::json!({ "value": line.text, "origin": line.origin.to_string() }))
+        };
+        let sections = settings.sections();
+        ui.json(&shown.iter().map(entry).chain(sections.iter().map(section)).collect::<serde_json::Map<_, _>>())?;
         return Ok(ExitCode::SUCCESS);
     }
     match (&settings.file, &settings.environment) {
@@ -319,7 +332,10 @@ fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<Ex
         let text = if setting.text.is_empty() { "-".to_owned() } else { setting.text.clone() };
         vec![setting.key.name.to_owned(), text, setting.origin.to_string(), setting.key.about.to_owned()]
     };
-    ui.table(&["key", "value", "from", "what it is"], shown.iter().map(row).collect())?;
+    let section =
+        |line: crate::config::SectionLine| vec![line.name, line.text, line.origin.to_string(), line.about.to_owned()];
+    let rows = shown.iter().map(row).chain(settings.sections().into_iter().map(section)).collect();
+    ui.table(&["key", "value", "from", "what it is"], rows)?;
     Ok(ExitCode::SUCCESS)
 }
 

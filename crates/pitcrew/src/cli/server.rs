@@ -18,6 +18,7 @@ use super::session::{Prepared, Session};
 use super::ui::Ui;
 use crate::config::Settings;
 use crate::folder;
+use crate::notify::outbox::Outbox;
 use crate::scheduler::schedules;
 use crate::server::{self, AuthConfig, BaseUrl, ServeOptions, Server};
 
@@ -87,14 +88,15 @@ impl Serving {
         let base_url = context.settings.base_url().unwrap_or_else(|| BaseUrl::of(listen)).to_string();
         let prepared = Prepared::new(context).await?;
         let owner: Arc<Owner> = prepared.owner.clone();
-        let session = prepared.serve(context, base_url).await?;
+        let session = prepared.serve(context, base_url.clone()).await?;
         let app = session.app.clone();
         let hosts = std::env::var(HOSTS).unwrap_or_default();
         let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
         let (metrics_open, settings) = (context.settings.metrics_open(), context.settings.clone());
         let options = ServeOptions { listen, auth, hosts, metrics_open, settings };
         let server = Server::new(app.clone(), listener, options).await.map_err(refused)?;
-        let mut tasks = vec![tokio::spawn(schedules::run(app.clone(), owner))];
+        let outbox = Outbox::new(&app, base_url)?;
+        let mut tasks = vec![tokio::spawn(schedules::run(app.clone(), owner.clone())), tokio::spawn(outbox.run(owner))];
         if let Some(folder) = workflows {
             let app = app.clone();
             tasks.push(tokio::spawn(async move {

@@ -80,6 +80,7 @@ impl Prepared {
             parallelism: context.settings.parallelism(),
             gpus,
             claim,
+            notify: context.settings.notify.clone(),
             base_url: base_url.clone(),
             metrics: metrics.clone(),
             tracer: tracer.clone(),
@@ -94,6 +95,7 @@ impl Prepared {
             local: self.local,
             fake: self.fake,
             metrics,
+            notify: context.settings.notify.clone(),
             schedules: Arc::default(),
         };
         let hello = Hello { pid: std::process::id(), role, url: base_url };

@@ -61,13 +61,13 @@ impl Checked {
     }
 }
 
-fn check(path: &Path) -> anyhow::Result<Checked> {
+fn check(path: &Path, channels: Option<&[String]>) -> anyhow::Result<Checked> {
     let file = path.display().to_string();
     let mut checked = Checked { file, workflows: Vec::new(), problems: Vec::new(), unreadable: None };
     match load::text(path) {
         Err(error) if error.is::<Invalid>() => checked.unreadable = Some(error.to_string()),
         Err(error) => return Err(error),
-        Ok(source) => match catalog::compile(&source, &checked.file) {
+        Ok(source) => match catalog::compile_for(&source, &checked.file, channels) {
             Err(problems) => checked.problems = problems,
             Ok(compiled) => {
                 for compiled in compiled {
@@ -80,8 +80,9 @@ fn check(path: &Path) -> anyhow::Result<Checked> {
     Ok(checked)
 }
 
-pub fn validate(args: &ValidateArgs, ui: Ui) -> anyhow::Result<ExitCode> {
-    let checked = args.files.iter().map(|file| check(file)).collect::<anyhow::Result<Vec<_>>>()?;
+/// `channels` are those that `notify` may name, if the configuration could be read.
+pub fn validate(args: &ValidateArgs, channels: Option<&[String]>, ui: Ui) -> anyhow::Result<ExitCode> {
+    let checked = args.files.iter().map(|file| check(file, channels)).collect::<anyhow::Result<Vec<_>>>()?;
     let errors: usize = checked.iter().map(Checked::errors).sum();
     if args.output.is_json() {
         let file = |checked: &Checked| {

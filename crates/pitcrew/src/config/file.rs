@@ -5,11 +5,16 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use pitcrew_lang::diagnostic::{Place, closest};
+use pitcrew_lang::Diagnostic;
+use pitcrew_lang::diagnostic::closest;
 use pitcrew_lang::yaml::{self, Entry, Node};
-use pitcrew_lang::{Diagnostic, Severity};
 
 use super::keys::{self, Kind};
+use super::section::Reader;
+use crate::notify::config::{Config, Sections, sections};
+
+/// The keys with more than one value.
+const SECTIONS: [&str; 3] = ["environments", "channels", "notify"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,16 +27,9 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct FileValues {
     pub values: BTreeMap<&'static str, Found>,
+    pub notify: Config,
     /// The names under `environments`.
     pub environments: Vec<String>,
-}
-
-struct Reader<'a> {
-    file: &'a str,
-    source: &'a str,
-    /// Relative paths of the file start here.
-    base: &'a Path,
-    problems: Vec<Diagnostic>,
 }
 
 /// Reads the text of a file; values under `environments.<environment>` win over those at the top.
@@ -39,97 +37,81 @@ pub fn read(source: &str, path: &Path, environment: Option<&str>) -> Result<File
     let file = path.display().to_string();
     let Some(root) = yaml::read(source, &file)? else { return Ok(FileValues::default()) };
     let base = path.parent().unwrap_or(Path::new(""));
-    let mut reader = Reader { file: &file, source, base, problems: Vec::new() };
-    let values = reader.root(&root, environment);
-    reader.problems.sort_by_key(|problem| (problem.line, problem.column));
-    if reader.problems.is_empty() { Ok(values) } else { Err(reader.problems) }
+    let mut reader = Reader::new(&file, source);
+    let values = read_root(&mut reader, base, &root, environment);
+    let problems = reader.finish();
+    if problems.is_empty() { Ok(values) } else { Err(problems) }
 }
 
-impl Reader<'_> {
-    fn root(&mut self, root: &Node, environment: Option<&str>) -> FileValues {
-        let mut found = FileValues::default();
-        let Some(entries) = self.mapping(root, "the configuration") else { return found };
-        for entry in entries.iter().filter(|entry| &*entry.key.text != "environments") {
-            self.value(entry, &mut found.values, true);
+fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&str>) -> FileValues {
+    let mut found = FileValues::default();
+    let mut top = Sections::default();
+    for entry in r.mapping(root, "the configuration").unwrap_or_default() {
+        if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
+            value(r, base, entry, &mut found.values, true);
         }
-        let Some(environments) = root.get("environments") else { return found };
-        let Some(environments) = self.mapping(environments, "`environments`") else { return found };
-        for entry in environments {
+    }
+    top.check(r);
+    let mut chosen = top.clone();
+    if let Some(environments) = root.get("environments") {
+        for entry in r.mapping(environments, "`environments`").unwrap_or_default() {
             let name = entry.key.text.to_string();
             // Every environment is checked, so that a slip shows before the day it is needed.
-            let mut values = BTreeMap::new();
-            for inner in self.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
-                self.value(inner, &mut values, false);
+            let (mut values, mut own) = (BTreeMap::new(), Sections::default());
+            for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
+                if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
+                    value(r, base, inner, &mut values, false);
+                }
             }
+            let own = top.under(own);
+            own.check(r);
             if environment == Some(&name) {
                 found.values.extend(values);
+                chosen = own;
             }
             found.environments.push(name);
         }
-        found
     }
-
-    /// The entries of a mapping; nothing written is an empty one.
-    fn mapping<'n>(&mut self, node: &'n Node, what: &str) -> Option<&'n [Entry]> {
-        if node.is_null() {
-            return Some(&[]);
-        }
-        let entries = node.as_map();
-        if entries.is_none() {
-            let message = format!("{what} must be a mapping of keys to values, found {}", node.describe());
-            self.problem(node.at, message, None);
-        }
-        entries
-    }
-
-    fn value(&mut self, entry: &Entry, values: &mut BTreeMap<&'static str, Found>, top: bool) {
-        let name = &*entry.key.text;
-        let Some(key) = keys::find(name) else {
-            let known = keys::ALL.iter().map(|key| key.name).chain(top.then_some("environments"));
-            let hint = match closest(name, known.clone()) {
-                _ if top && matches!(name, "workflow" | "tasks") => {
-                    "`pitcrew.yaml` holds settings; give a workflow's file another name".to_owned()
-                }
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("the keys are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
-            };
-            return self.problem(entry.key.at, format!("unknown key `{name}`"), Some(hint));
-        };
-        let Some(scalar) = entry.value.as_scalar() else {
-            let message = format!("`{name}` must have one value, found {}", entry.value.describe());
-            return self.problem(entry.value.at, message, Some(key.about.to_owned()));
-        };
-        let mut text = scalar.text.to_string();
-        if let Err(wrong) = key.kind.check(&text) {
-            self.problem(entry.value.at, format!("`{name}` {wrong}"), None);
-            if key.kind == Kind::Store {
-                // The line may hold a password.
-                self.problems.iter_mut().rev().take(1).for_each(|problem| problem.excerpt.clear());
-            }
-            return;
-        }
-        if key.kind == Kind::Path {
-            text = absolute(self.base, &text).display().to_string();
-        }
-        values.insert(key.name, Found { text, line: entry.value.at.line });
-    }
-
-    fn problem(&mut self, at: Place, message: String, hint: Option<String>) {
-        let excerpt = self.source.lines().nth(at.line.saturating_sub(1) as usize).unwrap_or_default();
-        self.problems.push(Diagnostic {
-            file: self.file.to_owned(),
-            line: at.line,
-            column: at.column,
-            length: at.length.max(1),
-            severity: Severity::Error,
-            message,
-            hint,
-            excerpt: excerpt.to_owned(),
-        });
-    }
+    found.notify = chosen.config();
+    found
 }
 
-fn absolute(base: &Path, text: &str) -> PathBuf {
+fn value(r: &mut Reader<'_>, base: &Path, entry: &Entry, values: &mut BTreeMap<&'static str, Found>, top: bool) {
+    let name = &*entry.key.text;
+    let Some(key) = keys::find(name) else {
+        let sections = SECTIONS.into_iter().filter(|name| top || *name != "environments");
+        let known = keys::ALL.iter().map(|key| key.name).chain(sections);
+        let hint = match closest(name, known.clone()) {
+            _ if top && matches!(name, "workflow" | "tasks") => {
+                "`pitcrew.yaml` holds settings; give a workflow's file another name".to_owned()
+            }
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("the keys are {}", known.map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ")),
+        };
+        return r.problem(entry.key.at, format!("unknown key `{name}`"), Some(hint));
+    };
+    let Some(scalar) = entry.value.as_scalar() else {
+        let message = format!("`{name}` must have one value, found {}", entry.value.describe());
+        return r.problem(entry.value.at, message, Some(key.about.to_owned()));
+    };
+    let mut text = scalar.text.to_string();
+    if let Err(wrong) = key.kind.check(&text) {
+        let message = format!("`{name}` {wrong}");
+        match key.kind {
+            // The line may hold a password.
+            Kind::Store => r.secret_problem(entry.value.at, message, None),
+            _ => r.problem(entry.value.at, message, None),
+        }
+        return;
+    }
+    if key.kind == Kind::Path {
+        text = absolute(base, &text).display().to_string();
+    }
+    values.insert(key.name, Found { text, line: entry.value.at.line });
+}
+
+/// A path of the file: relative ones start at `base`, and `~/` is the home directory.
+pub fn absolute(base: &Path, text: &str) -> PathBuf {
     if let Some(rest) = text.strip_prefix("~/")
         && let Some(home) = super::home()
     {

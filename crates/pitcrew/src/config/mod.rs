@@ -5,19 +5,23 @@
 
 mod file;
 pub mod keys;
+pub mod section;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::SignedDuration;
 use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
 
+pub use file::absolute;
 pub use keys::Key;
 
+use crate::notify::config::Config as Notify;
 use crate::server::BaseUrl;
 
 /// Where a value came from.
@@ -93,7 +97,18 @@ pub struct Settings {
     /// The file that was read, if one was found.
     pub file: Option<PathBuf>,
     pub environment: Option<String>,
+    /// Channels, and rules for all workflows.
+    pub notify: Arc<Notify>,
     settings: Vec<Setting>,
+}
+
+/// A part of a section, as it may be shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SectionLine {
+    pub name: String,
+    pub text: String,
+    pub origin: Origin,
+    pub about: &'static str,
 }
 
 impl Settings {
@@ -133,7 +148,7 @@ impl Settings {
             }
             settings.push(Setting { key, text, origin });
         }
-        Ok(Settings { file, environment, settings })
+        Ok(Settings { file, environment, notify: Arc::new(from_file.notify), settings })
     }
 
     fn text(&self, key: Key) -> &str {
@@ -161,6 +176,24 @@ impl Settings {
             _ => setting.text.clone(),
         };
         self.settings.iter().map(|setting| Setting { text: shown(setting), ..setting.clone() }).collect()
+    }
+
+    /// Channels and rules, one line each; where a secret is found is shown, and never the secret.
+    pub fn sections(&self) -> Vec<SectionLine> {
+        let notify = &self.notify;
+        let line = |name: String, text: String, line: u32, about| SectionLine {
+            name,
+            text,
+            origin: self.file.clone().map_or(Origin::Default, |path| Origin::File { path, line }),
+            about,
+        };
+        let channels = notify.channels.values();
+        let channels =
+            channels.map(|c| line(format!("channels.{}", c.name), c.to_string(), c.line, "a way to tell people"));
+        let rules = notify.rules.iter().enumerate();
+        let rules =
+            rules.map(|(n, rule)| line(format!("notify[{n}]"), rule.to_string(), rule.line, "who is told of what"));
+        channels.chain(rules).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

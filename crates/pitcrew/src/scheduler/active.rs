@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Demand, Run, Slot};
 use pitcrew_core::ir::TaskIx;
-use pitcrew_store::{AuditEntry, RunCommit, VariableSet};
+use pitcrew_core::state::State;
+use pitcrew_store::{AuditEntry, NewNotice, RunCommit, VariableSet};
 use serde_json::Value;
 
 use super::Step;
@@ -19,6 +20,8 @@ pub(super) struct Active {
     /// Tasks that wait for the previous run, and that run.
     pub past: Vec<TaskIx>,
     pub previous: Option<pitcrew_core::RunKey>,
+    /// People were told that the run is late as of then.
+    pub late: Option<jiff::Timestamp>,
     /// Since when instances could run that wait for a slot.
     pub ready: BTreeMap<Slot, jiff::Timestamp>,
     pub unwritten: Unwritten,
@@ -36,6 +39,7 @@ pub(super) struct Unwritten {
     pub attempts: BTreeMap<(Slot, u32), AttemptRecord>,
     pub variables: Vec<VariableSet>,
     pub audit: Vec<AuditEntry>,
+    pub notices: Vec<NewNotice>,
     pub steps: Vec<Step>,
     pub finished: bool,
 }
@@ -48,6 +52,7 @@ impl Active {
             granted: BTreeMap::new(),
             past: Vec::new(),
             previous: None,
+            late: None,
             ready: BTreeMap::new(),
             unwritten: Unwritten::default(),
         }
@@ -55,7 +60,18 @@ impl Active {
 
     pub fn has_unwritten(&self) -> bool {
         let u = &self.unwritten;
-        u.run || !u.slots.is_empty() || !u.attempts.is_empty() || !u.variables.is_empty() || !u.audit.is_empty()
+        u.run
+            || !u.slots.is_empty()
+            || !u.attempts.is_empty()
+            || !u.variables.is_empty()
+            || !u.audit.is_empty()
+            || !u.notices.is_empty()
+    }
+
+    /// Is it the only failed instance of the run?
+    pub fn is_first_failure(&self, slot: Slot) -> bool {
+        let mut failed = self.run.all_slots().filter(|slot| self.run.instance(*slot).state == State::Failed);
+        failed.next() == Some(slot) && failed.next().is_none()
     }
 
     /// Takes what is unwritten, as rows in their newest state.
@@ -69,6 +85,7 @@ impl Active {
         commit.attempts = unwritten.attempts.into_values().collect();
         commit.variables = unwritten.variables;
         commit.audit = unwritten.audit;
+        commit.notices = unwritten.notices;
         (commit, unwritten.steps, unwritten.finished)
     }
 

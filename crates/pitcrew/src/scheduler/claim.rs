@@ -22,6 +22,10 @@ impl Core {
                     if leads != self.leads {
                         tracing::info!(leads, "{}", if leads { "this server leads" } else { "another server leads" });
                     }
+                    if leads != self.leads {
+                        // Runs of another leader may have ended since.
+                        self.outcomes.clear();
+                    }
                     self.leads = leads;
                 }
                 Err(error) => {
@@ -92,6 +96,7 @@ impl Core {
             );
         }
         self.runs.insert(key, active);
+        self.prepare_notices(key).await;
         self.absorb(key, fx);
         for slot in live {
             let attempt = self.runs[&key].run.instance(slot).attempt;

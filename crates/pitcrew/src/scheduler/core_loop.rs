@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::active::Active;
 use super::launch::Observed;
+use super::notices::Outcomes;
 use super::perform::After;
 use super::settings::Variables;
 use super::{Ask, Changed, Claim, Parts, Step};
@@ -52,6 +53,8 @@ pub(super) struct Core {
     /// Workflows whose number of running runs changed.
     pub turn_of: BTreeSet<WorkflowId>,
     pub leads: bool,
+    /// How the last run of a workflow ended, where a rule of notifications asks for it.
+    pub outcomes: Outcomes,
     /// Workflows whose runs do not begin.
     pub paused: BTreeSet<WorkflowId>,
     /// When changes that others may have made are looked at.
@@ -101,6 +104,7 @@ pub(super) async fn run(
         commit: None,
         turn_of: BTreeSet::new(),
         leads: false,
+        outcomes: Outcomes::new(),
         paused: BTreeSet::new(),
         look_at: None,
         failures: 0,
@@ -186,7 +190,7 @@ impl Core {
     /// The earliest timer of any run, and the start of a run that waits for its time.
     fn next_timer(&self) -> Option<Timestamp> {
         let timers = self.runs.values().filter_map(|active| active.run.next_timer());
-        timers.chain(self.next_begin()).min()
+        timers.chain(self.next_begin()).chain(self.next_late()).min()
     }
 
     fn tick(&mut self) {
@@ -200,6 +204,7 @@ impl Core {
         for run in due {
             self.apply(run, Event::Tick);
         }
+        self.tell_late(now);
         self.begin_runs();
     }
 
@@ -262,6 +267,7 @@ impl Core {
         if active.has_unwritten() || !active.unwritten.steps.is_empty() {
             self.unwritten.insert(key);
         }
+        self.note(key, &fx.transitions, fx.finished);
     }
 
     /// Lets everything in memory come to rest: follow-up events, grants, the next runs of a workflow.

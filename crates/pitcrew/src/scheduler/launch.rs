@@ -22,6 +22,7 @@ use super::active::Active;
 use super::core_loop::{Core, run_url};
 use super::perform::After;
 use super::{Ask, Parts, outputs};
+use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
 use crate::metrics::SetBy;
@@ -44,6 +45,8 @@ enum Ready {
     Gathering(AttemptSpec, Box<Gathering>),
     /// Done by the scheduler itself, in the commit that ends the attempt.
     Variables(Vec<(String, String)>),
+    /// As well.
+    Letter(Letter),
 }
 
 /// An action whose facts are gathered in the background.
@@ -74,6 +77,7 @@ impl Core {
             Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec, None),
             Ok(Ready::Gathering(spec, rest)) => self.start(run, slot, attempt, backend, spec, Some(rest)),
             Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
+            Ok(Ready::Letter(letter)) => self.post(run, slot, attempt, letter),
             Err(reason) => {
                 let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
                 self.ended(run, slot, attempt, ended);
@@ -208,7 +212,7 @@ impl Core {
         self.apply(run, Event::Started { slot, attempt, at });
     }
 
-    fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, ended: Ended) {
+    pub(super) fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, ended: Ended) {
         let Some(active) = self.runs.get_mut(&run) else { return };
         let Some(instance) = active.run.get(slot) else { return };
         if instance.attempt != attempt || !instance.state.is_live() {
@@ -286,6 +290,7 @@ fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, at
             let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url };
             match action.plan(&call)? {
                 Plan::SetVariables(set) => return Ok(Ready::Variables(set)),
+                Plan::Notify(letter) => return Ok(Ready::Letter(letter)),
                 Plan::Process { with, facts, secret, inherit } => {
                     let job = Job {
                         with,

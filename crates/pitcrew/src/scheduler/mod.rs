@@ -12,6 +12,7 @@ mod claim;
 mod core_loop;
 mod launch;
 mod measure;
+mod notices;
 mod outputs;
 mod past;
 mod perform;
@@ -52,6 +53,8 @@ pub struct Parts {
     pub gpus: Vec<String>,
     /// Which runs are ours to take.
     pub claim: Claim,
+    /// Who is told of what, beside the rules of the workflows.
+    pub notify: Arc<crate::notify::config::Config>,
     /// Where the pages of this server are, for links in templates; empty without one.
     pub base_url: String,
     pub metrics: Metrics,

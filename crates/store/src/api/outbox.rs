@@ -35,17 +35,36 @@ impl Store {
     }
 
     /// Notes how a try ended. Says whether the notice was still waiting: one that is settled stays as it is.
-    pub async fn settle_notice(&self, id: i64, mut settled: Settled) -> Result<bool> {
-        match &mut settled {
-            Settled::Sent { at } => normalise::time(at),
-            Settled::Retry { at, error } => {
-                normalise::time(at);
-                normalise::text(error);
+    pub async fn settle_notice(&self, id: i64, settled: Settled) -> Result<bool> {
+        Ok(self.settle_notices(vec![(id, settled)]).await? == 1)
+    }
+
+    /// Notes how tries ended, all or none; of notices that are settled already nothing changes. Says how many were
+    /// still waiting.
+    pub async fn settle_notices(&self, mut settled: Vec<(i64, Settled)>) -> Result<u64> {
+        for (_, settled) in &mut settled {
+            match settled {
+                Settled::Sent { at } | Settled::Later { at } => normalise::time(at),
+                Settled::Retry { at, error } => {
+                    normalise::time(at);
+                    normalise::text(error);
+                }
+                Settled::Failed { error } => normalise::text(error),
+                Settled::Merged { .. } => {}
             }
-            Settled::Failed { error } => normalise::text(error),
-            Settled::Merged { .. } => {}
         }
-        ask!(self, settle_notice(id, settled))
+        if settled.is_empty() {
+            return Ok(0);
+        }
+        ask!(self, settle_notices(settled))
+    }
+
+    /// Lets a notice that was given up, or that waits for its next try, be tried at once and as often as a new one.
+    /// Says whether it was one of these, and only then writes the audit entry.
+    pub async fn retry_notice(&self, id: i64, mut at: Timestamp, mut audit: AuditEntry) -> Result<bool> {
+        normalise::time(&mut at);
+        normalise::audit(&mut audit);
+        ask!(self, retry_notice(id, at, audit))
     }
 
     /// The newest first. `total` is counted up to [`TOTAL_CAP`].

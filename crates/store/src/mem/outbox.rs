@@ -55,26 +55,41 @@ impl Mem {
         Ok(self.waiting().first().map(|notice| notice.due))
     }
 
-    pub fn settle_notice(&self, id: i64, settled: Settled) -> Result<bool> {
+    pub fn settle_notices(&self, settled: Vec<(i64, Settled)>) -> Result<u64> {
         let mut state = self.lock();
-        let Some(notice) = state.notices.get_mut(&id).filter(|notice| notice.state == NoticeState::Waiting) else {
-            return Ok(false);
-        };
-        match settled {
-            Settled::Sent { at } => {
-                (notice.state, notice.sent) = (NoticeState::Sent, Some(at));
-                notice.tries += 1;
+        let mut changed = 0;
+        for (id, settled) in settled {
+            let notice = state.notices.get_mut(&id).filter(|notice| notice.state == NoticeState::Waiting);
+            let Some(notice) = notice else { continue };
+            changed += 1;
+            match settled {
+                Settled::Sent { at } => {
+                    (notice.state, notice.sent) = (NoticeState::Sent, Some(at));
+                    notice.tries += 1;
+                }
+                Settled::Retry { at, error } => {
+                    (notice.due, notice.error) = (at, error);
+                    notice.tries += 1;
+                }
+                Settled::Failed { error } => {
+                    (notice.state, notice.error) = (NoticeState::Failed, error);
+                    notice.tries += 1;
+                }
+                Settled::Merged { into } => (notice.state, notice.merged_into) = (NoticeState::Merged, Some(into)),
+                Settled::Later { at } => notice.due = at,
             }
-            Settled::Retry { at, error } => {
-                (notice.due, notice.error) = (at, error);
-                notice.tries += 1;
-            }
-            Settled::Failed { error } => {
-                (notice.state, notice.error) = (NoticeState::Failed, error);
-                notice.tries += 1;
-            }
-            Settled::Merged { into } => (notice.state, notice.merged_into) = (NoticeState::Merged, Some(into)),
         }
+        Ok(changed)
+    }
+
+    pub fn retry_notice(&self, id: i64, at: Timestamp, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        let again = |notice: &&mut Notice| matches!(notice.state, NoticeState::Failed | NoticeState::Waiting);
+        let Some(notice) = state.notices.get_mut(&id).filter(again) else { return Ok(false) };
+        (notice.state, notice.due, notice.tries) = (NoticeState::Waiting, at, 0);
+        state.write_audit([audit]);
+        drop(state);
+        self.bell.ring();
         Ok(true)
     }
 

@@ -103,18 +103,36 @@ impl Sql {
         self.one(sql, args![], |row| row.fields().time()).await
     }
 
-    pub async fn settle_notice(&self, id: i64, settled: Settled) -> Result<bool> {
+    pub async fn settle_notices(&self, settled: Vec<(i64, Settled)>) -> Result<u64> {
         let waiting = "WHERE id = $1 AND state = 'waiting'";
-        let (set, values) = match settled {
-            Settled::Sent { at } => ("state = 'sent', sent = $2, tries = tries + 1", args![id, at]),
-            Settled::Retry { at, error } => ("due = $2, error = $3, tries = tries + 1", args![id, at, error]),
-            Settled::Failed { error } => ("state = 'failed', error = $2, tries = tries + 1", args![id, error]),
-            Settled::Merged { into } => ("state = 'merged', merged_into = $2", args![id, into]),
-        };
+        let mut changed = 0;
         let mut tx = self.db.begin().await?;
-        let changed = tx.execute(AssertSqlSafe(format!("UPDATE notices SET {set} {waiting}")), values).await?;
+        for (id, settled) in settled {
+            let (set, values) = match settled {
+                Settled::Sent { at } => ("state = 'sent', sent = $2, tries = tries + 1", args![id, at]),
+                Settled::Retry { at, error } => ("due = $2, error = $3, tries = tries + 1", args![id, at, error]),
+                Settled::Failed { error } => ("state = 'failed', error = $2, tries = tries + 1", args![id, error]),
+                Settled::Merged { into } => ("state = 'merged', merged_into = $2", args![id, into]),
+                Settled::Later { at } => ("due = $2", args![id, at]),
+            };
+            changed += tx.execute(AssertSqlSafe(format!("UPDATE notices SET {set} {waiting}")), values).await?;
+        }
         tx.commit().await?;
-        Ok(changed > 0)
+        Ok(changed)
+    }
+
+    pub async fn retry_notice(&self, id: i64, at: Timestamp, audit: AuditEntry) -> Result<bool> {
+        let sql = "UPDATE notices SET state = 'waiting', due = $2, tries = 0 \
+             WHERE id = $1 AND (state = 'failed' OR state = 'waiting')";
+        let mut tx = self.db.begin().await?;
+        let changed = tx.execute(sql, args![id, at]).await? > 0;
+        if changed {
+            commit::write_audit(&mut tx, [&audit]).await?;
+            Sql::tell_others(&mut tx).await?;
+        }
+        tx.commit().await?;
+        self.bell.ring();
+        Ok(changed)
     }
 
     pub async fn notices(&self, filter: &NoticeFilter, paging: Paging) -> Result<Page<Notice>> {

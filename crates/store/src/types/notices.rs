@@ -90,6 +90,10 @@ pub enum Settled {
     Merged {
         into: i64,
     },
+    /// Put off until `at`: not a try.
+    Later {
+        at: Timestamp,
+    },
 }
 
 /// Which notices. The newest first.

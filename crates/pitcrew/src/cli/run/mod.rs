@@ -104,6 +104,9 @@ pub async fn command(args: RunArgs, ui: Ui, settings: Settings) -> anyhow::Resul
             )));
         }
     };
+    if !compiled.workflow.notify.is_empty() {
+        context.ui.hint("`notify` counts for the runs of a server; this run notifies nobody");
+    }
     let workflow = context.catalog.insert(&compiled.hash, compiled.workflow);
     let session = prepared.work_on(&context, record.key, &workflow).await?;
     finish(&context, session, record, workflow, args.output, false).await

@@ -88,6 +88,7 @@ impl Rig {
             parallelism: 8,
             gpus: vec!["gpu-0".to_owned()],
             claim: Claim::Leading,
+            notify: Arc::default(),
             base_url: String::new(),
             metrics: metrics.clone(),
             tracer: None,
@@ -102,6 +103,7 @@ impl Rig {
             metrics,
             local: backend.clone(),
             fake: backend,
+            notify: Arc::default(),
             schedules: Arc::default(),
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));

@@ -5,7 +5,9 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
-use pitcrew_store::{AuditEntry, AuditFilter, Paging, Pool, RunFilter, TokenRow, VariableSet, WorkflowFilter};
+use pitcrew_store::{
+    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, TokenRow, VariableSet, WorkflowFilter,
+};
 use serde_json::json;
 use tower::ServiceExt as _;
 
@@ -59,6 +61,16 @@ impl Walk {
             last_used: None,
         };
         rig.app.store.put_token(token, noted("token.create")).await.unwrap();
+        let notice = NewNotice {
+            dedupe: "n".into(),
+            channel: "c".into(),
+            event: "failure".into(),
+            workflow: None,
+            run: None,
+            body: json!({}),
+            created: clock::now(),
+        };
+        rig.app.store.add_notices(vec![notice]).await.unwrap();
         Walk { rig, run: run.key.to_string() }
     }
 
@@ -286,6 +298,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}", r#"{"new_state": "failed"}"#),
     ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/{map_index}", r#"{"new_state": "success"}"#),
     ("POST /api/pitcrew/v1/runs/{run_key}/cancel", ""),
+    ("POST /api/pitcrew/v1/notices/{id}/retry", ""),
     ("POST /api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", ""),
     ("POST /workflows/{workflow}/pause", "paused=true"),
     ("POST /workflows/{workflow}/trigger", ""),

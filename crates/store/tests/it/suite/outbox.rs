@@ -57,6 +57,24 @@ pub async fn notices_are_sent_once_and_tried_again(store: &Store) {
     assert_eq!(list(NoticeFilter { channel: Some("mail".to_owned()), ..all() }).await, ("c".to_owned(), 1));
     assert_eq!(list(NoticeFilter { state: Some(NoticeState::Merged), ..all() }).await, ("b".to_owned(), 1));
     assert_eq!(list(NoticeFilter { workflow: Some(workflow("outbox")), ..all() }).await.1, 2);
+
+    let c = store.due_notices(at(99), 10).await.unwrap().remove(0);
+    let retry = async |id, seconds| {
+        let audit = AuditEntry::new(at(seconds), "op", "notice.retry");
+        store.retry_notice(id, at(seconds), audit).await.unwrap()
+    };
+    // One that is settled is left alone, also among others; putting off is no try.
+    let later = [a.id, c.id].map(|id| (id, Settled::Later { at: at(700) })).to_vec();
+    assert_eq!(store.settle_notices(later).await.unwrap(), 1);
+    let failed = (c.id, Settled::Failed { error: "404".to_owned() });
+    assert_eq!(store.settle_notices(vec![failed]).await.unwrap(), 1);
+    let given_up = store.notice(c.id).await.unwrap().unwrap();
+    assert_eq!((given_up.due, given_up.tries, given_up.state), (at(700), 1, NoticeState::Failed));
+    assert_eq!([retry(a.id, 800).await, retry(c.id, 800).await, retry(i64::MAX, 800).await], [false, true, false]);
+    let again = store.notice(c.id).await.unwrap().unwrap();
+    assert_eq!((again.due, again.tries, again.state), (at(800), 0, NoticeState::Waiting));
+    let filter = AuditFilter { event: Some("notice.retry".to_owned()), ..AuditFilter::default() };
+    assert_eq!(store.audit(&filter, Paging::ALL).await.unwrap().total, 1);
 }
 
 pub async fn a_backfill_is_paused_cancelled_and_completed(store: &Store) {

@@ -1,0 +1,139 @@
+//! Texts made fit to leave the server: without colours and control characters, bounded, and with secrets masked.
+
+/// Shorter values are no secrets worth the harm: masking `1` would make any text unreadable.
+const SHORTEST_SECRET: usize = 6;
+
+/// Shown in place of a secret.
+const MASK: &str = "***";
+
+/// The text without escape sequences and without control characters but line breaks and tabs.
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' => match chars.next() {
+                // Parameters, then one letter that says what it is.
+                Some('[') => drop(chars.find(|c| ('\x40'..='\x7e').contains(c))),
+                // A title or a link: up to a bell, or to an escape with a backslash.
+                Some(']') => {
+                    while let Some(c) = chars.next() {
+                        if c == '\x07' || (c == '\x1b' && chars.next_if_eq(&'\\').is_some()) {
+                            break;
+                        }
+                    }
+                }
+                Some('(' | ')') => drop(chars.next()),
+                _ => {}
+            },
+            '\r' if chars.peek() == Some(&'\n') => {}
+            '\r' => out.push('\n'),
+            '\n' | '\t' => out.push(c),
+            c if c.is_control() => {}
+            // These turn the direction of what follows, so that it reads as something else.
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {}
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// The last lines of a text, made [`plain`]; at most so many lines and bytes.
+pub fn tail(text: &str, lines: usize, bytes: usize) -> String {
+    let text = plain(text);
+    let text = text.trim_end();
+    let skip = text.lines().count().saturating_sub(lines);
+    let mut kept = text.lines().skip(skip).collect::<Vec<_>>().join("\n");
+    if kept.len() > bytes {
+        let mut at = kept.len() - bytes;
+        while !kept.is_char_boundary(at) {
+            at += 1;
+        }
+        kept = format!("…{}", &kept[at..]);
+    }
+    kept
+}
+
+/// The first characters of a text; `…` says that there was more.
+pub fn cut(text: &str, chars: usize) -> String {
+    match text.char_indices().nth(chars) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(chars.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// The text on one line.
+pub fn one_line(text: &str) -> String {
+    plain(text).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// For HTML, and for Slack, which knows the same three.
+pub fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Values that must not be shown.
+#[derive(Clone, Default)]
+pub struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Longer ones first, so that a secret inside another leaves nothing of it. Every line of a long one counts too.
+    pub fn new(values: impl IntoIterator<Item = String>) -> Self {
+        let mut all: Vec<String> = Vec::new();
+        for value in values {
+            let lines = value.lines().map(str::trim).filter(|line| line.len() >= 16).map(str::to_owned);
+            all.extend(lines.chain([value.trim().to_owned()]));
+        }
+        all.retain(|value| value.len() >= SHORTEST_SECRET);
+        all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        all.dedup();
+        Secrets(all)
+    }
+
+    pub fn mask(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, secret| {
+            if text.contains(secret.as_str()) { text.replace(secret.as_str(), MASK) } else { text }
+        })
+    }
+
+    /// Masks every text inside a value.
+    pub fn mask_value(&self, value: &mut serde_json::Value) {
+        match value {
+            serde_json::Value::String(text) => *text = self.mask(text),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.mask_value(item)),
+            serde_json::Value::Object(map) => map.values_mut().for_each(|item| self.mask_value(item)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_terminals_understand_goes_and_the_words_stay() {
+        assert_eq!(
+            plain("\x1b[1;31merror\x1b[0m: \x1b]8;;http://x\x1b\\link\x1b]8;;\x07 50%\r100%\r\n\x08ok\x00"),
+            "error: link 50%\n100%\nok"
+        );
+        assert_eq!(plain("a\u{202e}b\x1b[3"), "ab");
+        assert_eq!(tail("1\n2\n3\n", 2, 100), "2\n3");
+        assert_eq!(tail("äöü", 2, 3), "…ü");
+        assert_eq!((cut("abc", 3), cut("abcd", 3)), ("abc".to_owned(), "ab…".to_owned()));
+    }
+
+    #[test]
+    fn secrets_are_masked_whole_and_trifles_are_not() {
+        let secrets = Secrets::new([
+            "hunter2-long".into(),
+            "hunter2".into(),
+            "1".into(),
+            "-----BEGIN KEY-----\nabcdefghijklmnopq\n".into(),
+        ]);
+        assert_eq!(secrets.mask("a hunter2-long b hunter2 c 1 abcdefghijklmnopq"), "a *** b *** c 1 ***");
+        let mut value = serde_json::json!({"a": ["x hunter2"], "n": 1});
+        secrets.mask_value(&mut value);
+        assert_eq!(value, serde_json::json!({"a": ["x ***"], "n": 1}));
+    }
+}
