@@ -1,18 +1,18 @@
 //! The four service figures of the last week, each against its target, with a line for its days.
 //!
-//! Reading them takes a look at many runs, so they are kept for a minute and shared by all pages.
+//! Reading them takes a look at many runs, so they are kept for minutes and shared by all pages; no page waits for them
+//! before its first byte.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_store::{Figures, FiguresOf, Spread, Store, StoreError};
-use tokio::sync::Mutex;
 
 use super::fmt;
 use crate::config::Targets;
 
 /// How long figures are good.
-const FRESH: SignedDuration = SignedDuration::from_secs(60);
+const FRESH: SignedDuration = SignedDuration::from_mins(5);
 const DAYS: i64 = 7;
 
 /// The figures of each of the last days, the oldest first.
@@ -20,16 +20,44 @@ type Days = Arc<[Figures]>;
 
 /// Figures that were read lately. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct FigureCache(Arc<Mutex<Option<(Timestamp, Days)>>>);
+pub struct FigureCache(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    kept: Mutex<Option<(Timestamp, Days)>>,
+    /// Whoever comes while they are read waits for that rather than reading them too.
+    reading: tokio::sync::Mutex<()>,
+}
 
 impl FigureCache {
+    /// What is known, without waiting; what is old is read anew meanwhile.
+    pub fn known(&self, store: &Store, now: Timestamp) -> Option<Days> {
+        let kept = self.kept();
+        if !kept.as_ref().is_some_and(|(read, _)| is_fresh(*read, now)) {
+            let (cache, store) = (self.clone(), store.clone());
+            tokio::spawn(async move {
+                if let Err(error) = cache.read(&store, now).await {
+                    tracing::warn!(%error, "cannot read the service figures");
+                }
+            });
+        }
+        kept.map(|(_, days)| days)
+    }
+
+    /// What is known; waits only where nothing is.
     pub async fn days(&self, store: &Store, now: Timestamp) -> Result<Days, StoreError> {
-        // Whoever comes while they are read waits for that rather than reading them too.
-        let mut kept = self.0.lock().await;
-        if let Some((read, days)) = &*kept
-            && now.duration_since(*read) < FRESH
+        match self.known(store, now) {
+            Some(days) => Ok(days),
+            None => self.read(store, now).await,
+        }
+    }
+
+    async fn read(&self, store: &Store, now: Timestamp) -> Result<Days, StoreError> {
+        let _reading = self.0.reading.lock().await;
+        if let Some((read, days)) = self.kept()
+            && is_fresh(read, now)
         {
-            return Ok(days.clone());
+            return Ok(days);
         }
         let mut days = Vec::new();
         for ago in (0..DAYS).rev() {
@@ -38,9 +66,21 @@ impl FigureCache {
             days.push(store.figures(&of).await?);
         }
         let days: Days = days.into();
-        *kept = Some((now, days.clone()));
+        *self.lock() = Some((now, days.clone()));
         Ok(days)
     }
+
+    fn kept(&self) -> Option<(Timestamp, Days)> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Timestamp, Days)>> {
+        self.0.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_fresh(read: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(read) < FRESH
 }
 
 /// One figure as shown.
@@ -81,6 +121,12 @@ impl Series {
 
 fn mean(spread: &Spread) -> Option<(f64, f64)> {
     Some((spread.mean?, spread.count as f64))
+}
+
+/// The four figures before anything is known of them.
+pub fn unread(targets: &Targets) -> Vec<Figure> {
+    let figures = figures(&[], targets).into_iter();
+    figures.map(|figure| Figure { value: Err("being read"), ..figure }).collect()
 }
 
 /// The four figures of these days.

@@ -9,7 +9,7 @@ use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_store::{InstanceOrder, InstanceQuery, Paging, RunFilter, RunOrder, WorkflowFilter, WorkflowRow};
 
-use super::figures::{Figure, figures};
+use super::figures::{Figure, figures, unread};
 use super::fmt;
 use super::page::{PageResult, Shell, html, render};
 use super::runs::{Share, shares};
@@ -91,6 +91,13 @@ struct NextPart {
 #[template(path = "overview_figures.html")]
 struct FiguresPart {
     figures: Vec<Figure>,
+}
+
+/// The figures as far as they are known; the live part of the page waits for them, the page does not.
+fn known_figures(site: &Site) -> String {
+    let targets = site.settings.targets();
+    let known = site.figures.known(&site.app.store, clock::now());
+    render(FiguresPart { figures: known.map_or_else(|| unread(&targets), |days| figures(&days, &targets)) })
 }
 
 async fn figures_part(site: &Site) -> ApiResult<String> {
@@ -182,7 +189,7 @@ async fn next_part(site: &Site) -> ApiResult<String> {
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
     let shell = Shell::new(&site, &user, "Overview").section("overview").live("/live/overview".to_owned());
-    let (files, figures) = (files_part(&site).await?, figures_part(&site).await?);
+    let (files, figures) = (files_part(&site).await?, known_figures(&site));
     let (now, failed, next) =
         (now_part(&site).await?, failed_part(&site, shell.is_user()).await?, next_part(&site).await?);
     Ok(html(OverviewPage { shell, files, figures, now, failed, next }))
