@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use crate::server::BaseUrl;
+use pitcrew_store::Role;
+
+use crate::server::{BaseUrl, address_of, roles};
 
 /// What a value must look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,14 @@ pub enum Kind {
     BaseUrl,
     /// IP addresses, separated by commas.
     Addresses,
+    /// The address of another service, over TLS or on this machine.
+    Service,
+    /// Words of no special form.
+    Text,
+    /// `viewer`, `user`, `op` or `admin`.
+    Role,
+    /// `group=role`, separated by commas.
+    Roles,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
     Filter,
 }
@@ -83,6 +93,31 @@ pub const TARGET_RECOVERY: Key = key(
     "how soon a workflow that failed should succeed again, on average",
 );
 
+pub const OIDC_ISSUER: Key =
+    key("oidc_issuer", "PITCREW_OIDC_ISSUER", Kind::Service, "the provider at which users may log in");
+pub const OIDC_CLIENT_ID: Key =
+    key("oidc_client_id", "PITCREW_OIDC_CLIENT_ID", Kind::Text, "what the provider calls this server");
+pub const OIDC_CLIENT_SECRET_FILE: Key = key(
+    "oidc_client_secret_file",
+    "PITCREW_OIDC_CLIENT_SECRET_FILE",
+    Kind::Path,
+    "the file with the secret for the provider; or PITCREW_OIDC_CLIENT_SECRET",
+);
+pub const OIDC_NAME: Key = key("oidc_name", "PITCREW_OIDC_NAME", Kind::Text, "what the button to the provider says");
+pub const OIDC_SCOPES: Key = key("oidc_scopes", "PITCREW_OIDC_SCOPES", Kind::Text, "what the provider is asked for");
+pub const OIDC_ROLE_CLAIM: Key =
+    key("oidc_role_claim", "PITCREW_OIDC_ROLE_CLAIM", Kind::Text, "where the provider tells a user's groups");
+pub const OIDC_ROLES: Key =
+    key("oidc_roles", "PITCREW_OIDC_ROLES", Kind::Roles, "which groups give which role: `devs=user, admins=admin`");
+pub const OIDC_DEFAULT_ROLE: Key =
+    key("oidc_default_role", "PITCREW_OIDC_DEFAULT_ROLE", Kind::Role, "the role of users whom no group gives one");
+pub const OIDC_DOMAINS: Key = key(
+    "oidc_domains",
+    "PITCREW_OIDC_DOMAINS",
+    Kind::Text,
+    "domains of mail that may log in at the provider; all unless set",
+);
+
 /// All of them, in the order in which they are shown.
 #[rustfmt::skip]
 pub const ALL: &[Key] = &[
@@ -93,6 +128,15 @@ pub const ALL: &[Key] = &[
     BASE_URL,
     PROXIES,
     AUTH,
+    OIDC_ISSUER,
+    OIDC_CLIENT_ID,
+    OIDC_CLIENT_SECRET_FILE,
+    OIDC_NAME,
+    OIDC_SCOPES,
+    OIDC_ROLE_CLAIM,
+    OIDC_ROLES,
+    OIDC_DEFAULT_ROLE,
+    OIDC_DOMAINS,
     METRICS_OPEN,
     OTLP_ENDPOINT,
     PARALLELISM,
@@ -122,7 +166,16 @@ impl Kind {
         let wrong = |expected: &str| Err(format!("must be {expected}, found `{text}`"));
         match self {
             Kind::Path if text.is_empty() => wrong("a path"),
-            Kind::Path | Kind::Filter => Ok(()),
+            Kind::Path | Kind::Filter | Kind::Text => Ok(()),
+            Kind::Service => address_of(text).map(drop).map_err(|error| format!("is not right: {error:#}")),
+            Kind::Role => text
+                .parse::<Role>()
+                .map(drop)
+                .map_err(|_| format!("must be `viewer`, `user`, `op` or `admin`, found `{text}`")),
+            Kind::Roles => match roles(text) {
+                Some(_) => Ok(()),
+                None => wrong("pairs such as `devs=user, admins=admin`"),
+            },
             // The text may hold a password: the store's own message shows only what is safe.
             Kind::Store => {
                 text.parse::<pitcrew_store::StoreUrl>().map(drop).map_err(|error| format!("is not right: {error}"))

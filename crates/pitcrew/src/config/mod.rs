@@ -22,7 +22,7 @@ pub use file::absolute;
 pub use keys::Key;
 
 use crate::notify::config::Config as Notify;
-use crate::server::BaseUrl;
+use crate::server::{BaseUrl, OidcConfig, roles};
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +92,7 @@ pub struct Overrides {
 }
 
 /// All settings, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// The file that was read, if one was found.
     pub file: Option<PathBuf>,
@@ -100,6 +100,14 @@ pub struct Settings {
     /// Channels, and rules for all workflows.
     pub notify: Arc<Notify>,
     settings: Vec<Setting>,
+    /// Never shown, and never in a file that others may read: out of the environment only.
+    oidc_secret: Option<String>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.shown()).finish()
+    }
 }
 
 /// A part of a section, as it may be shown.
@@ -148,7 +156,8 @@ impl Settings {
             }
             settings.push(Setting { key, text, origin });
         }
-        Ok(Settings { file, environment, notify: Arc::new(from_file.notify), settings })
+        let oidc_secret = env("PITCREW_OIDC_CLIENT_SECRET").filter(|text| !text.is_empty());
+        Ok(Settings { file, environment, notify: Arc::new(from_file.notify), settings, oidc_secret })
     }
 
     fn text(&self, key: Key) -> &str {
@@ -245,6 +254,40 @@ impl Settings {
         keys::addresses(self.text(keys::PROXIES)).unwrap_or_default()
     }
 
+    /// The provider at which users may log in, if there is one. Its secret is not among what is shown.
+    pub fn oidc(&self) -> anyhow::Result<Option<OidcConfig>> {
+        let [issuer, client_id] = [keys::OIDC_ISSUER, keys::OIDC_CLIENT_ID].map(|key| self.text(key).to_owned());
+        if issuer.is_empty() {
+            return Ok(None);
+        }
+        anyhow::ensure!(
+            !client_id.is_empty(),
+            "`oidc_client_id` is missing: the provider gives one to each of its clients"
+        );
+        let words = |key: Key| self.text(key).split(',').map(str::trim).filter(|word| !word.is_empty());
+        Ok(Some(OidcConfig {
+            issuer,
+            client_id,
+            client_secret: self.oidc_secret()?,
+            scopes: self.text(keys::OIDC_SCOPES).to_owned(),
+            name: self.text(keys::OIDC_NAME).to_owned(),
+            role_claim: self.text(keys::OIDC_ROLE_CLAIM).to_owned(),
+            roles: roles(self.text(keys::OIDC_ROLES)).unwrap_or_default(),
+            default_role: self.text(keys::OIDC_DEFAULT_ROLE).parse().ok(),
+            domains: words(keys::OIDC_DOMAINS).map(|word| word.trim_start_matches('@').to_ascii_lowercase()).collect(),
+        }))
+    }
+
+    fn oidc_secret(&self) -> anyhow::Result<Option<String>> {
+        let text = match (&self.oidc_secret, self.text(keys::OIDC_CLIENT_SECRET_FILE)) {
+            (Some(text), _) => text.clone(),
+            (None, "") => return Ok(None),
+            (None, path) => std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read the secret for the provider of logins, `{path}`"))?,
+        };
+        Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
+    }
+
     pub fn auth(&self) -> bool {
         self.text(keys::AUTH) != "false"
     }
@@ -316,6 +359,9 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
             (cores * 4).max(16).to_string()
         }
         keys::AUTH => "true".to_owned(),
+        keys::OIDC_NAME => "single sign-on".to_owned(),
+        keys::OIDC_SCOPES => "openid profile email".to_owned(),
+        keys::OIDC_ROLE_CLAIM => "groups".to_owned(),
         keys::METRICS_OPEN => "false".to_owned(),
         keys::RETENTION => "90".to_owned(),
         keys::TARGET_GPU_USE => "70".to_owned(),

@@ -10,6 +10,7 @@ mod input;
 pub mod links;
 mod live;
 mod openapi;
+mod oidc;
 mod own;
 mod rest;
 mod routes;
@@ -40,6 +41,7 @@ use auth::{Auth, Role};
 pub use base_url::BaseUrl;
 use error::ApiError;
 pub use input::parse_time;
+pub use oidc::{OidcConfig, address_of, roles};
 use routes::{Access, Routes};
 use web::figures::FigureCache;
 
@@ -80,6 +82,8 @@ pub(crate) struct Site {
     metrics_open: bool,
     settings: Arc<Settings>,
     figures: FigureCache,
+    /// Where users may log in instead of here.
+    provider: Option<Arc<oidc::Provider>>,
     /// Live pages end when the server does.
     closing: CancellationToken,
 }
@@ -129,6 +133,7 @@ impl Server {
             hosts: hosts.into(),
             base_url: base_url.unwrap_or_else(|| BaseUrl::of(listen)),
             proxies: settings.proxies().into(),
+            provider: oidc::open(settings.oidc()?)?.map(Arc::new),
             metrics_open,
             settings: Arc::new(settings),
             figures: FigureCache::default(),

@@ -45,10 +45,10 @@ fn config_show_tells_where_each_value_comes_from() {
     assert_eq!(defaults["listen"], json!({"value": "127.0.0.1:8793", "origin": "default"}));
     place.file(
         "pitcrew.yaml",
-        "parallelism: 7\nworkflows: flows\nenvironments:\n  prod:\n    store: postgres://u:secret@db/p\n    listen: 127.0.0.1:9000\n",
+        "parallelism: 7\nworkflows: flows\nenvironments:\n  prod:\n    store: postgres://u:hunter2@db/p\n    listen: 127.0.0.1:9000\n",
     );
     let shown = place.run("config show --env prod --data-dir elsewhere").ends(0);
-    assert!(!shown.stdout.contains("secret"), "{shown}");
+    assert!(!shown.stdout.contains("hunter2"), "{shown}");
     let unknown = place.run("config show --env prd").ends(2);
     place.file("pitcrew.yaml", "paralelism: 7\nlisten: 80\nretention_days: [1]\n");
     let wrong = place.run("config show").ends(2);

@@ -271,7 +271,7 @@ pub async fn tokens(store: &Store, by: &User) -> Result<Vec<TokenRow>, Refused> 
 }
 
 /// A new user who can do nothing yet.
-pub(super) fn blank(name: &str, role: Role, now: Timestamp) -> UserRow {
+pub fn blank(name: &str, role: Role, now: Timestamp) -> UserRow {
     UserRow {
         name: name.to_owned(),
         role,
@@ -288,12 +288,12 @@ pub(super) fn blank(name: &str, role: Role, now: Timestamp) -> UserRow {
 }
 
 /// Ends the sessions that there are.
-pub(super) fn next_epoch(row: &UserRow, now: Timestamp) -> i64 {
+pub fn next_epoch(row: &UserRow, now: Timestamp) -> i64 {
     (row.epoch + 1).max(now.as_millisecond())
 }
 
 /// The name as it is stored, if it can be one: small letters, so that no two look the same.
-pub(super) fn user_name(text: &str) -> Result<String, Refused> {
+pub fn user_name(text: &str) -> Result<String, Refused> {
     let name = text.trim().to_lowercase();
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | '@');
     let is_good = !name.is_empty()

@@ -22,16 +22,19 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::bail;
+use axum::http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::WorkflowId;
 pub use pitcrew_store::Role;
 use pitcrew_store::{AuditEntry, Paging, Store, StoreError, UserRow};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 pub use guard::{Gate, Peer, check_host, check_origin, guard, headers};
 use limits::Limits;
 use people::People;
-pub use session::{login, login_form, logout, logout_everywhere};
+pub use session::{enter, local, login, login_form, logout, logout_everywhere, refused_form};
 pub use sign_in::SignInError;
 pub use token::Use;
 use token::{Claims, SigningKey};
@@ -195,6 +198,21 @@ impl Auth {
         }))
     }
 
+    /// Signs what a browser is to keep for us.
+    pub fn sign(&self, value: &impl Serialize) -> String {
+        self.0.key.sign(value)
+    }
+
+    /// What we signed; when it was and what for is the caller's to check.
+    pub fn read<T: DeserializeOwned>(&self, text: &str) -> Option<T> {
+        self.0.key.read(text)
+    }
+
+    /// A cookie beside that of the login, see [`Auth::set_cookie`].
+    pub fn side_cookie<'h>(&self, headers: &'h HeaderMap, suffix: &str) -> Option<&'h str> {
+        guard::cookie(headers, &format!("{}{suffix}", self.cookie_name()))
+    }
+
     /// A code that logs `admin` in, once, within `life`. It is kept in memory only.
     pub fn issue_link(&self, life: SignedDuration, now: Timestamp) -> anyhow::Result<String> {
         let code = password::generate()?;
@@ -218,7 +236,7 @@ impl Auth {
     }
 
     /// A `Set-Cookie`: that of the login, or one beside it with `suffix` in its name.
-    fn set_cookie(&self, suffix: &str, value: &str, path: &str, seconds: i64) -> String {
+    pub fn set_cookie(&self, suffix: &str, value: &str, path: &str, seconds: i64) -> String {
         let secure = if self.0.secure { "; Secure" } else { "" };
         let name = self.cookie_name();
         format!("{name}{suffix}={value}; Path={path}; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}")

@@ -3,6 +3,7 @@
 use askama::Template;
 use axum::Form;
 use axum::extract::{Extension, State};
+use axum::http::StatusCode;
 use axum::http::header::{self, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::SignedDuration;
@@ -25,6 +26,8 @@ struct LoginPage {
     /// What stands in the field for it.
     name: String,
     error: Option<String>,
+    /// What the button to the provider says, if there is one.
+    provider: Option<String>,
 }
 
 /// What the login form sends.
@@ -96,11 +99,19 @@ pub async fn logout_everywhere(State(site): State<Site>, Extension(user): Extens
 
 fn form(site: &Site, next: String, name: &str, error: Option<String>) -> Response {
     let name = if name.is_empty() { ADMIN } else { name }.to_owned();
-    html(LoginPage { shell: Shell::bare(site, "Log in"), next, name, error })
+    let provider = site.provider.as_ref().map(|provider| provider.config().name.clone());
+    html(LoginPage { shell: Shell::bare(site, "Log in"), next, name, error, provider })
+}
+
+/// The login form, with the reason why somebody whom the provider knows was not let in.
+pub fn refused_form(site: &Site, why: &str) -> Response {
+    let mut answer = form(site, "/".to_owned(), "", Some(why.to_owned()));
+    *answer.status_mut() = StatusCode::FORBIDDEN;
+    answer
 }
 
 /// Lets a browser in and leads it on.
-pub(super) fn enter(site: &Site, user: &User, next: &str) -> Response {
+pub fn enter(site: &Site, user: &User, next: &str) -> Response {
     let token = site.auth.issue(user, Use::Session, SESSION, clock::now());
     with_cookie(site, &token, SESSION.as_secs(), Redirect::to(next))
 }
@@ -114,7 +125,7 @@ fn with_cookie(site: &Site, value: &str, seconds: i64, answer: Redirect) -> Resp
 }
 
 /// A path of ours; anything that a browser could take for another site becomes the first page.
-pub(super) fn local(path: &str) -> String {
+pub fn local(path: &str) -> String {
     let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if path.starts_with('/') && !path.starts_with("//") && plain { path.to_owned() } else { "/".to_owned() }
 }

@@ -96,7 +96,7 @@ impl Auth {
     }
 
     /// Notes that a user came in.
-    pub(super) async fn signed_in(
+    pub async fn signed_in(
         &self,
         row: &UserRow,
         how: &str,

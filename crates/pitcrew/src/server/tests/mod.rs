@@ -118,6 +118,7 @@ impl Rig {
             hosts: Arc::default(),
             base_url: BaseUrl::of(listen),
             proxies: Arc::default(),
+            provider: None,
             metrics_open: false,
             settings: Settings::read(&Overrides::default(), &|_| None).unwrap().into(),
             figures: Default::default(),

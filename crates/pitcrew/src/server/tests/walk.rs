@@ -167,6 +167,8 @@ async fn what_is_open_to_anybody_is_a_short_list() {
     GET /api/v1/version
     GET /login
     POST /login
+    GET /login/oidc
+    GET /login/oidc/callback
     POST /logout
     GET /assets/{name}
     GET /favicon.ico

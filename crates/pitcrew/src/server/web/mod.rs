@@ -28,11 +28,11 @@ mod workflows;
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 
-use super::auth;
 use super::auth::Role::{User, Viewer};
 use super::error::ApiError;
 use super::routes::Access::{Open, Role};
 use super::routes::Routes;
+use super::{auth, oidc};
 
 pub fn routes() -> Routes {
     const WORKFLOW: &str = "/workflows/{workflow}";
@@ -41,6 +41,8 @@ pub fn routes() -> Routes {
     Routes::pages()
         .get("/login", Open, auth::login_form)
         .post("/login", Open, auth::login)
+        .get("/login/oidc", Open, oidc::begin)
+        .get("/login/oidc/callback", Open, oidc::finish)
         .post("/logout", Open, auth::logout)
         .post("/logout/everywhere", Role(Viewer), auth::logout_everywhere)
         .get("/assets/{name}", Open, assets::serve)
