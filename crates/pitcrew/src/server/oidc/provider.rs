@@ -137,7 +137,9 @@ impl Provider {
                 bail!("the provider says two things about who logged in");
             }
             if let Value::Object(more) = more {
-                more.into_iter().for_each(|(name, value)| drop(claims.entry(name).or_insert(value)));
+                for (name, value) in more {
+                    claims.entry(name).or_insert(value);
+                }
             }
         }
         Ok(claims)

@@ -233,6 +233,25 @@ async fn ones_own_password_is_changed_with_the_old_one() {
 }
 
 #[tokio::test]
+async fn the_page_of_ones_account_changes_the_password_and_keeps_this_browser_logged_in() {
+    let rig = Rig::new().await;
+    assert!(rig.get("/account").await.text.contains("Change the password"));
+    for (form, why) in [
+        ("old=wrong+horse&new=another+horse&again=another+horse", "the old password is not right"),
+        ("old=correct+horse&new=short&again=short", "at least 10 characters"),
+        ("old=correct+horse&new=another+horse&again=other+horse", "is not the same"),
+    ] {
+        let page = rig.submit("/account/password", form).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY, "{form}");
+        assert!(page.text.contains(why) && !page.text.contains("another horse"), "{}", page.text);
+    }
+    let done = rig.submit("/account/password", "old=correct+horse&new=another+horse&again=another+horse").await;
+    let session = done.header("set-cookie").split_once('=').unwrap().1.split_once(';').unwrap().0.to_owned();
+    assert_eq!((done.status, rig.cookie(&session).await), (StatusCode::SEE_OTHER, StatusCode::OK));
+    assert_eq!(rig.bearer(&rig.token).await, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
 async fn behind_a_proxy_cookies_are_for_https_and_the_address_is_the_one_that_the_proxy_saw() {
     let mut rig = Rig::new().await;
     let url: BaseUrl = "https://ci.example.com".parse().unwrap();

@@ -11,11 +11,11 @@ use pitcrew_store::{
 use serde_json::json;
 use tower::ServiceExt as _;
 
-use super::Rig;
+use super::{PASSWORD, Rig};
 use crate::clock;
 use crate::connection::Connection;
-use crate::server::auth::manage::{self, NewToken};
-use crate::server::auth::{Role, Use};
+use crate::server::auth::manage::{self, NewToken, NewUser};
+use crate::server::auth::{Role, Use, User};
 use crate::server::routes::{Access, RouteInfo, Surface};
 use crate::server::{LINK, table};
 
@@ -293,6 +293,7 @@ async fn a_token_for_some_workflows_opens_only_what_names_one_of_them() {
 /// Something that each route which changes things is asked to change.
 const SAMPLES: &[(&str, &str)] = &[
     ("POST /logout/everywhere", ""),
+    ("POST /account/password", "old=correct+horse&new=another+horse&again=another+horse"),
     ("PATCH /api/v2/dags/{dag}", r#"{"is_paused": true}"#),
     ("POST /api/v2/dags/{dag}/clearTaskInstances", r#"{"dry_run": false, "dag_run_id": "r", "task_ids": ["b"]}"#),
     ("POST /api/v2/dags/{dag}/dagRuns", r#"{"logical_date": null}"#),
@@ -340,7 +341,14 @@ async fn every_change_is_in_the_audit_log_with_the_name_of_who_made_it() {
         let sample = SAMPLES.iter().find(|(route, _)| *route == name);
         let (_, body) = sample.unwrap_or_else(|| panic!("`SAMPLES` needs a body that makes `{name}` change something"));
         let walk = Walk::new().await;
-        let boss = walk.rig.token_of(&walk.rig.user("boss", Role::Admin).await);
+        let new = NewUser {
+            name: "boss".into(),
+            role: Some(Role::Admin),
+            password: Some(PASSWORD.into()),
+            ..NewUser::default()
+        };
+        let boss = manage::create_user(&walk.rig.app.store, &User::local("test"), new, clock::now()).await.unwrap();
+        let boss = walk.rig.token_of(&User::of(&boss));
         let filter = AuditFilter { who: Some("boss".into()), ..AuditFilter::default() };
         let answer = walk.ask_with(&info, &walk.path(&info), Some(&boss), body).await;
         let status = answer.status();

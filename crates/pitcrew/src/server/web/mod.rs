@@ -3,6 +3,7 @@
 //! Each page is one module with its view and its template. Parts that follow what happens are templates of their own,
 //! rendered into the page at first and sent again when they change.
 
+mod account;
 mod actions;
 mod admin;
 mod ansi;
@@ -44,6 +45,8 @@ pub fn routes() -> Routes {
         .get("/login/oidc", Open, oidc::begin)
         .get("/login/oidc/callback", Open, oidc::finish)
         .post("/logout", Open, auth::logout)
+        .get("/account", Role(Viewer), account::page)
+        .post("/account/password", Role(Viewer), account::password)
         .post("/logout/everywhere", Role(Viewer), auth::logout_everywhere)
         .get("/assets/{name}", Open, assets::serve)
         .get("/favicon.ico", Open, assets::favicon)
