@@ -46,15 +46,15 @@ pub fn routes() -> Routes {
         .doc(doc("Artifact", "Gives a kept file").query("download: bool").answer(200, "any").media("*/*"))
         .get(at("/events"), Role(Viewer), events::events)
         .doc(doc("Run", "Sends what happens to a run, as it happens").answer(200, "text").media("text/event-stream"))
-        .get("/api/pitcrew/v1/runs/{run_key}", Role(Viewer), run)
-        .post("/api/pitcrew/v1/runs/{run_key}/cancel", Role(auth::Role::User), cancel)
-        .get("/api/pitcrew/v1/runs/{run_key}/explain/{task}", Role(Viewer), explain)
-        .get("/api/pitcrew/v1/runs/{run_key}/artifacts", Role(Viewer), artifacts::list)
-        .get("/api/pitcrew/v1/runs/{run_key}/artifacts/{*path}", Role(Viewer), artifacts::download)
-        .get("/api/pitcrew/v1/runs/{run_key}/events", Role(Viewer), events::events)
         .get("/api/pitcrew/v1/notices", Role(Viewer), notices::list)
+        .doc(
+            doc("Notice", "Lists the outbox of notifications")
+                .query("state: text, channel: text, workflow: text")
+                .paged()
+                .answer(200, "object"),
+        )
         .post("/api/pitcrew/v1/notices/{id}/retry", Role(auth::Role::Op), notices::retry)
-        .post("/api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", Role(auth::Role::User), cancel_by_name)
+        .doc(doc("Notice", "Lets a notice that waits or was given up be tried at once").answer(200, "object"))
         .get("/api/pitcrew/v1/find/run", Role(Viewer), records::find_run)
         .doc(
             doc("Record", "Finds the run that a person means: by number, id, `latest` or workflow")
