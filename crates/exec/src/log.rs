@@ -65,6 +65,8 @@ impl LogStream {
 /// One line, or a part of one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogRecord {
+    /// Where it begins in the log, in bytes: reading from here gives it again.
+    pub offset: u64,
     pub at: Timestamp,
     pub stream: LogStream,
     /// The step's number, from 0.
@@ -108,11 +110,13 @@ pub fn read(path: &Path, offset: u64, max_bytes: usize, over: bool) -> io::Resul
     let (Some(skip), Some(end)) = (skip, end) else {
         return Ok(LogChunk { records: Vec::new(), next_offset: offset, ended: over && at_end });
     };
-    Ok(LogChunk {
-        records: bytes[skip..end].split_inclusive(|b| *b == b'\n').filter_map(parse).collect(),
-        next_offset: from + end as u64,
-        ended: over && at_end,
-    })
+    let mut offset = from + skip as u64;
+    let records = bytes[skip..end].split_inclusive(|b| *b == b'\n').filter_map(|line| {
+        let record = parse(line, offset);
+        offset += line.len() as u64;
+        record
+    });
+    Ok(LogChunk { records: records.collect(), next_offset: from + end as u64, ended: over && at_end })
 }
 
 fn read_fully(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
@@ -129,7 +133,7 @@ fn read_fully(file: &File, bytes: &mut [u8], from: u64) -> io::Result<usize> {
 }
 
 /// One record with its line break; `None` for what is none, which only a damaged file contains.
-fn parse(line: &[u8]) -> Option<LogRecord> {
+fn parse(line: &[u8], offset: u64) -> Option<LogRecord> {
     let line = line.strip_suffix(b"\n")?;
     let space = line.iter().position(|b| *b == b' ')?;
     let at = std::str::from_utf8(&line[..space]).ok()?.parse().ok()?;
@@ -137,6 +141,7 @@ fn parse(line: &[u8]) -> Option<LogRecord> {
     let stream = LogStream::from_tag(*rest.first()?)?;
     let separator = rest.iter().position(|b| matches!(b, b' ' | b'+'))?;
     Some(LogRecord {
+        offset,
         at: Timestamp::from_microsecond(at).ok()?,
         stream,
         step: std::str::from_utf8(&rest[1..separator]).ok()?.parse().ok()?,

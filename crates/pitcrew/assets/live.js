@@ -63,8 +63,8 @@ const waiting = new Map();
 function isBusy(part) {
   const active = document.activeElement;
   // A frame that is being read, or a form that is being used, is not taken away.
-  return (part.contains(active) && active.matches("input, textarea, select"))
-    || part.querySelector("details.menu[open], dialog[open], input[type=checkbox]:checked")
+  return (part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select"))
+    || part.querySelector("details.menu[open], dialog[open]")
     || [...part.querySelectorAll("iframe")].some((frame) => frame.closest("details")?.open);
 }
 
@@ -84,12 +84,17 @@ function replace(id, html) {
     return;
   }
   const focus = old.contains(document.activeElement) && place(document.activeElement);
-  const scrolled = [...old.querySelectorAll(".graph-card")].map((card) => card.scrollLeft);
+  const boxes = (part) => [...part.querySelectorAll(".graph-card, .scroll")];
+  const scrolled = boxes(old).map((box) => [box.scrollLeft, box.scrollTop]);
+  for (const box of old.querySelectorAll("input[type=checkbox]:checked")) {
+    const same = fresh.querySelector(`input[name="${box.name}"][value="${CSS.escape(box.value)}"]`);
+    if (same) same.checked = true;
+  }
   keepOpen(old, fresh);
   tick(fresh);
   enhance(fresh);
   old.replaceWith(fresh);
-  [...fresh.querySelectorAll(".graph-card")].forEach((card, at) => { card.scrollLeft = scrolled[at] ?? 0; });
+  boxes(fresh).forEach((box, at) => { if (scrolled[at]) [box.scrollLeft, box.scrollTop] = scrolled[at]; });
   if (focus) fresh.querySelector(focus)?.focus({ preventScroll: true });
 }
 
@@ -127,16 +132,22 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("pagehide", () => streams.forEach((stream) => stream.close()));
 
-// The log of an attempt: filtered, followed, added to.
+// The log of an attempt: a window of lines that is filtered, followed, and grows at both ends.
 function startLog(log) {
-  const maxLines = 20000;
-  const box = (name) => document.querySelector(name);
-  const search = box(".log-search"), followBox = box(".log-follow"), wrap = box(".log-wrap");
+  const most = 5000;
+  const find = (name) => document.querySelector(name);
+  const search = find(".log-search"), followBox = find(".log-follow"), wrap = find(".log-wrap"), fold = find(".log-fold");
+  const earlier = find(".log-earlier");
 
   const matches = (line) => !search.value || line.textContent.toLowerCase().includes(search.value.toLowerCase());
-  const filter = () => { for (const line of log.querySelectorAll("p")) line.hidden = !matches(line); };
-  search.addEventListener("input", filter);
+  search.addEventListener("input", () => { for (const line of log.querySelectorAll("p")) line.hidden = !matches(line); });
   wrap.addEventListener("change", () => log.classList.toggle("nowrap", !wrap.checked));
+  fold.addEventListener("click", () => {
+    const steps = [...log.querySelectorAll(".step")];
+    const open = !steps.some((step) => step.open);
+    for (const step of steps) step.open = open;
+    fold.textContent = open ? "Fold steps" : "Unfold steps";
+  });
   const toEnd = () => { if (followBox.checked) log.scrollTop = log.scrollHeight; };
   followBox.addEventListener("change", toEnd);
   // Who scrolls up wants to read; who scrolls to the end wants to follow.
@@ -144,7 +155,7 @@ function startLog(log) {
     followBox.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 24;
   }, { passive: true });
 
-  const stepOf = (number) => {
+  const stepOf = (number, first) => {
     let step = log.querySelector(`.step[data-step="${number}"]`);
     if (!step) {
       step = document.createElement("details");
@@ -156,54 +167,183 @@ function startLog(log) {
       const lines = document.createElement("div");
       lines.className = "lines";
       step.append(summary, lines);
-      log.append(step);
+      if (first) log.prepend(step);
+      else log.append(step);
     }
     return step.querySelector(".lines");
   };
 
-  const add = ({ step, stream, join, after, html }) => {
-    const lines = stepOf(step);
-    const last = join !== "new" && [...lines.querySelectorAll(`p.${stream}`)].pop();
-    if (last) {
-      const text = last.querySelector("span");
-      if (join === "append") text.insertAdjacentHTML("beforeend", html);
-      else text.innerHTML = html;
-      return;
-    }
+  const made = ({ at, stream, after, html }) => {
     const line = document.createElement("p");
     line.className = stream;
-    const time = document.createElement("time");
-    time.textContent = after;
+    line.id = `b${at}`;
+    const link = document.createElement("a");
+    link.textContent = after;
+    link.href = `?attempt=${log.dataset.path.split("/").pop()}&at=${at}#b${at}`;
     const text = document.createElement("span");
     text.innerHTML = html;
-    line.append(time, text);
+    line.append(link, text);
     line.hidden = !matches(line);
-    lines.append(line);
+    return line;
   };
 
-  // What is over is read from its beginning.
-  if (log.dataset.log) toEnd();
+  const add = (part) => {
+    const lines = stepOf(part.step);
+    const last = part.join !== "new" && [...lines.querySelectorAll(`p.${part.stream}`)].pop();
+    if (!last) {
+      lines.append(made(part));
+      return;
+    }
+    const text = last.querySelector("span");
+    if (part.join === "append") text.insertAdjacentHTML("beforeend", part.html);
+    else text.innerHTML = part.html;
+  };
+
+  // What leaves the window at its top can be had again.
+  const beginAt = (offset) => {
+    log.dataset.from = offset;
+    earlier.hidden = offset === 0;
+    earlier.querySelector("a").href = `?attempt=${log.dataset.path.split("/").pop()}&offset=${Math.max(0, offset - 262144)}`;
+    earlier.querySelector(".dim").textContent = "";
+  };
+  const trim = () => {
+    const lines = log.getElementsByTagName("p");
+    if (lines.length <= most) return;
+    for (let over = lines.length - most; over > 0; over--) lines[0].remove();
+    for (const step of log.querySelectorAll(".step")) if (!step.querySelector("p")) step.remove();
+    beginAt(Number(lines[0].id.slice(1)));
+  };
+  earlier.querySelector("a").addEventListener("click", async (event) => {
+    event.preventDefault();
+    const to = Number(log.dataset.from);
+    const answer = await fetch(`${log.dataset.path}/part?from=${Math.max(0, to - 262144)}&to=${to}`);
+    if (!answer.ok) return;
+    const [from, parts] = await answer.json();
+    const height = log.scrollHeight;
+    for (const part of parts.reverse()) stepOf(part.step, true).prepend(made(part));
+    log.scrollTop += log.scrollHeight - height;
+    beginAt(parts.length ? from : 0);
+  });
+
+  // What is over is read from its beginning, and a line that a link names is where to begin.
+  const named = location.hash.length > 1 && document.getElementById(location.hash.slice(1));
+  if (named) {
+    named.scrollIntoView({ block: "center" });
+    followBox.checked = false;
+  } else if (log.dataset.log) toEnd();
   else followBox.checked = false;
-  if (log.dataset.log) {
-    // A stream that was closed while the page was hidden goes on where it was.
-    let at = null;
-    const address = () => {
-      if (!at) return log.dataset.log;
-      const [offset, open = ""] = at.split(" ");
-      return `${log.dataset.log.split("?")[0]}?offset=${offset}&open=${encodeURIComponent(open)}`;
+  if (!log.dataset.log) return;
+  // A stream that was closed while the page was hidden goes on where it was.
+  let at = null;
+  const address = () => {
+    if (!at) return log.dataset.log;
+    const [offset, open = ""] = at.split(" ");
+    return `${log.dataset.log.split("?")[0]}?offset=${offset}&open=${encodeURIComponent(open)}`;
+  };
+  follow(address, {
+    lines: (event) => {
+      at = event.lastEventId;
+      log.querySelector(".log-empty")?.remove();
+      JSON.parse(event.data).forEach(add);
+      if (followBox.checked) trim();
+      toEnd();
+    },
+    gap: (event) => {
+      at = event.lastEventId;
+      log.replaceChildren();
+      beginAt(Number(at.split(" ")[0]));
+    },
+    end: (_, stream) => { stream.ended = true; stream.close(); },
+  });
+}
+
+// The grid: what is under the pointer, or under the cursor that the arrow keys move, is named, and leads to its page.
+function startGrid() {
+  const pitch = 16, line = 20;
+  const tip = document.createElement("div");
+  tip.className = "grid-tip";
+  tip.setAttribute("role", "status");
+  tip.hidden = true;
+  document.body.append(tip);
+  let cursor = null;
+
+  // The grid is drawn anew when something changes, so its parts are looked up each time.
+  const parts = () => {
+    const card = document.querySelector(".grid-card");
+    return card && {
+      card, cells: card.querySelector(".grid-cells"),
+      names: [...card.querySelectorAll(".grid-names li")], heads: [...card.querySelectorAll(".grid-head a")],
     };
-    follow(address, {
-      lines: (event) => {
-        at = event.lastEventId;
-        log.querySelector(".log-empty")?.remove();
-        JSON.parse(event.data).forEach(add);
-        const lines = log.getElementsByTagName("p");
-        while (lines.length > maxLines) lines[0].remove();
-        toEnd();
-      },
-      end: (_, stream) => { stream.ended = true; stream.close(); },
-    });
-  }
+  };
+  const show = (grid, column, row, x, y) => {
+    const name = grid.names[row], head = grid.heads[column];
+    if (!name || !head) return hide();
+    grid.cells.querySelector(".grid-col").setAttribute("x", column * pitch);
+    grid.cells.querySelector(".grid-row").setAttribute("y", row * line);
+    const under = document.elementFromPoint(x, y)?.closest("[data-state]");
+    const state = grid.cells.contains(under) ? under.dataset.state : "";
+    const title = document.createElement("b");
+    title.textContent = name.dataset.task ?? name.textContent;
+    tip.replaceChildren(title, state || "not in this run", document.createElement("br"), head.getAttribute("aria-label"));
+    tip.hidden = false;
+    const box = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(x + 14, innerWidth - box.width - 8))}px`;
+    tip.style.top = `${y + 18 + box.height > innerHeight ? y - box.height - 10 : y + 18}px`;
+    grid.cells.classList.toggle("found", Boolean(state));
+    return state && address(name, head);
+  };
+  const hide = () => {
+    tip.hidden = true;
+    const grid = parts();
+    grid?.cells.querySelector(".grid-col").setAttribute("x", -pitch);
+    grid?.cells.querySelector(".grid-row").setAttribute("y", -line);
+  };
+  const address = (name, head) => {
+    const run = head.getAttribute("href");
+    return name.dataset.task ? `${run}/tasks/${encodeURIComponent(name.dataset.task)}` : run;
+  };
+  const at = (grid, event) => {
+    const box = grid.cells.getBoundingClientRect();
+    return [Math.floor((event.clientX - box.left) / pitch), Math.floor((event.clientY - box.top) / line)];
+  };
+  document.addEventListener("pointermove", (event) => {
+    const grid = event.target.closest?.(".grid-cells") && parts();
+    if (grid) show(grid, ...at(grid, event), event.clientX, event.clientY);
+    else if (!tip.hidden && !cursor) hide();
+  }, { passive: true });
+  document.addEventListener("click", (event) => {
+    const grid = event.target.closest?.(".grid-cells") && parts();
+    const to = grid && show(grid, ...at(grid, event), event.clientX, event.clientY);
+    if (to) open(to, event.ctrlKey || event.metaKey ? "_blank" : "_self", "noopener");
+  });
+  document.addEventListener("keydown", (event) => {
+    const grid = event.target.matches?.(".grid-card") && parts();
+    if (!grid || event.ctrlKey || event.metaKey || event.altKey) return;
+    const by = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.key === "Enter" && cursor) {
+      const [column, row] = cursor;
+      location.href = address(grid.names[row], grid.heads[column]);
+    }
+    if (!by) return;
+    event.preventDefault();
+    const clamp = (value, most) => Math.min(Math.max(value, 0), most - 1);
+    cursor = cursor
+      ? [clamp(cursor[0] + by[0], grid.heads.length), clamp(cursor[1] + by[1], grid.names.length)]
+      : [grid.heads.length - 1, 0];
+    grid.names[cursor[1]].scrollIntoView({ block: "nearest" });
+    const spot = () => {
+      const box = grid.cells.getBoundingClientRect();
+      return [box.left + (cursor[0] + 0.5) * pitch, box.top + (cursor[1] + 0.5) * line];
+    };
+    const card = grid.card.getBoundingClientRect();
+    const left = grid.names[0].getBoundingClientRect().right + pitch, right = card.right - pitch;
+    if (spot()[0] < left) grid.card.scrollLeft -= left - spot()[0];
+    if (spot()[0] > right) grid.card.scrollLeft += spot()[0] - right;
+    show(grid, ...cursor, ...spot());
+  });
+  document.addEventListener("focusout", (event) => {
+    if (event.target.matches?.(".grid-card")) { cursor = null; hide(); }
+  });
 }
 
 // Keys. A `g` waits a moment for the letter that says where to go.
@@ -250,6 +390,14 @@ function enhance(root) {
   }
 }
 
+// The reader's own time zone is one to choose.
+function startZones() {
+  const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  for (const select of document.querySelectorAll("select[data-zones]")) {
+    if (own && ![...select.options].some((option) => option.value === own)) select.add(new Option(own));
+  }
+}
+
 function startTheme() {
   for (const choice of document.querySelectorAll("input[name=theme]")) {
     choice.checked = choice.value === theme;
@@ -289,6 +437,8 @@ document.addEventListener("DOMContentLoaded", () => {
   setInterval(() => { if (!document.hidden) tick(); }, 1000);
   const log = document.getElementById("log");
   if (log) startLog(log);
+  if (document.querySelector(".grid-card")) startGrid();
+  startZones();
   if (document.body.dataset.live) {
     follow(() => document.body.dataset.live, {
       parts: (event) => { for (const [id, html] of Object.entries(JSON.parse(event.data))) replace(id, html); },

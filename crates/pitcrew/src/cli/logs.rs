@@ -288,7 +288,7 @@ impl Reader<'_> {
         let mut text = String::new();
         for ((stream, step), line) in std::mem::take(&mut source.open) {
             let at = self.target.now();
-            self.write(source, LogRecord { at, stream, step, continues: false, text: line }, &mut text)?;
+            self.write(source, LogRecord { offset: 0, at, stream, step, continues: false, text: line }, &mut text)?;
         }
         self.target.ui().print(&text)
     }

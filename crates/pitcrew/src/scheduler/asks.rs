@@ -49,6 +49,14 @@ impl Core {
                 self.let_go(run);
             }
             Ask::Figures { reply } => drop(reply.send(self.figures())),
+            Ask::Rendered { run, pick, reply } => {
+                let answer = match self.loaded(run).await {
+                    Ok(()) => self.rendered(run, &pick),
+                    Err(error) => Err(error),
+                };
+                let _ = reply.send(answer);
+                self.let_go(run);
+            }
             Ask::Snapshot { run, reply } => {
                 let snapshot = self.runs.get(&run).map(|active| Snapshot {
                     run: active.run.record.clone(),
@@ -163,7 +171,7 @@ impl Core {
         }
     }
 
-    fn slots(&self, run: RunKey, pick: &Pick) -> Result<Vec<Slot>, AskError> {
+    pub(super) fn slots(&self, run: RunKey, pick: &Pick) -> Result<Vec<Slot>, AskError> {
         let active = &self.runs[&run];
         let no_such = || AskError::NoSuchTask {
             run,

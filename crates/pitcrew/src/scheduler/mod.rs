@@ -17,6 +17,7 @@ mod outputs;
 mod past;
 mod perform;
 mod queue;
+mod rendered;
 pub mod schedules;
 mod settings;
 
@@ -31,6 +32,7 @@ use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub use queue::{Queue, Waiting};
+pub use rendered::Rendered;
 
 use crate::catalog::Catalog;
 use crate::metrics::{Figures, Metrics};
@@ -187,6 +189,11 @@ enum Ask {
         pick: Pick,
         reply: oneshot::Sender<Result<Vec<String>, AskError>>,
     },
+    Rendered {
+        run: RunKey,
+        pick: Pick,
+        reply: oneshot::Sender<Result<Vec<Rendered>, AskError>>,
+    },
     Snapshot {
         run: RunKey,
         reply: oneshot::Sender<Option<Snapshot>>,
@@ -283,6 +290,11 @@ impl Scheduler {
     /// Why an instance is not running, as sentences about it.
     pub async fn explain(&self, run: RunKey, pick: Pick) -> Result<Vec<String>, AskError> {
         self.ask(|reply| Ask::Explain { run, pick, reply }).await?
+    }
+
+    /// What the templates of an instance come to, secrets left out; also of a finished run.
+    pub async fn rendered(&self, run: RunKey, pick: Pick) -> Result<Vec<Rendered>, AskError> {
+        self.ask(|reply| Ask::Rendered { run, pick, reply }).await?
     }
 
     /// The run as it is in memory, or `None` if this scheduler does not have it.

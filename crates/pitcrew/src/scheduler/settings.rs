@@ -16,6 +16,15 @@ impl Variables {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// The values of the variables whose names are chosen, the longest first, without those that stand in any text.
+    pub fn values_of(&self, choose: impl Fn(&str) -> bool) -> Vec<String> {
+        let map = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let chosen = map.iter().filter(|(name, value)| choose(name) && value.len() >= 4);
+        let mut values: Vec<String> = chosen.map(|(_, value)| value.clone()).collect();
+        values.sort_by_key(|value| std::cmp::Reverse(value.len()));
+        values
+    }
+
     fn replace(&self, map: BTreeMap<String, String>) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = map;
     }

@@ -86,6 +86,8 @@ pub(crate) struct Site {
     provider: Option<Arc<oidc::Provider>>,
     /// Live pages end when the server does.
     closing: CancellationToken,
+    /// What is being watched.
+    live: live::Hub,
 }
 
 impl Site {
@@ -138,6 +140,7 @@ impl Server {
             settings: Arc::new(settings),
             figures: FigureCache::default(),
             closing: CancellationToken::new(),
+            live: live::Hub::default(),
         };
         Ok(Server { site, listener, fresh_password })
     }

@@ -16,13 +16,14 @@ use futures::stream::{self, StreamExt};
 use jiff::Timestamp;
 use pitcrew_core::RunKey;
 use serde_json::{Value, json};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::find;
 use crate::server::Site;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::Query;
 use crate::server::links;
+use crate::server::web::notebook;
 
 /// Files listed at most; more are there all the same.
 const MAX_LISTED: usize = 2_000;
@@ -108,10 +109,20 @@ pub async fn download(
     let missing = || ApiError::not_found(format!("the run has no artifact `{path}`"));
     let root = site.app.data.artifacts(run.key);
     let file = locate(&root, &path).await.ok_or_else(missing)?;
-    let file = tokio::fs::File::open(file).await.map_err(|_| missing())?;
+    let mut file = tokio::fs::File::open(file).await.map_err(|_| missing())?;
     let length = file.metadata().await.map_err(|_| missing())?.len();
-    let (content_type, policy) = kind_of(&path);
-    let mut response = Body::from_stream(chunks(file).fuse()).into_response();
+    let (mut content_type, policy) = kind_of(&path);
+    let wants_notebook = query.text("view") == Some("notebook") && notebook::is_notebook(&path);
+    let notebook = if wants_notebook { as_notebook(&mut file, length).await } else { None };
+    let (body, length) = match notebook {
+        Some(html) => {
+            content_type = kind_of("notebook.html").0;
+            let length = html.len() as u64;
+            (Body::from(html), length)
+        }
+        None => (Body::from_stream(chunks(file).fuse()), length),
+    };
+    let mut response = body.into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CONTENT_LENGTH, length.into());
@@ -124,6 +135,18 @@ pub async fn download(
         }
     }
     Ok(response)
+}
+
+/// A notebook as a page; `None`, with the file at its beginning, if it cannot be shown as one.
+async fn as_notebook(file: &mut tokio::fs::File, length: u64) -> Option<String> {
+    if length > notebook::LARGEST {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(length as usize);
+    let read = file.read_to_end(&mut bytes).await;
+    file.rewind().await.ok()?;
+    read.ok()?;
+    tokio::task::spawn_blocking(move || notebook::to_html(&bytes)).await.ok().flatten()
 }
 
 /// The file that a path means, if it is a file inside `root`.
@@ -153,10 +176,11 @@ fn chunks(file: tokio::fs::File) -> impl stream::Stream<Item = io::Result<Vec<u8
     })
 }
 
-const UNKNOWN: &str = "application/octet-stream";
+/// Of what we do not know.
+pub const UNKNOWN: &str = "application/octet-stream";
 
 /// How a file is served: its type, and what it may do. What could be run is text; what we do not know is a download.
-fn kind_of(path: &str) -> (&'static str, &'static str) {
+pub fn kind_of(path: &str) -> (&'static str, &'static str) {
     let extension = path.rsplit_once('.').map_or("", |(_, extension)| extension).to_ascii_lowercase();
     match extension.as_str() {
         "html" | "htm" => ("text/html; charset=utf-8", SANDBOX),

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use futures::StreamExt as _;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
@@ -123,6 +124,7 @@ impl Rig {
             settings: Settings::read(&Overrides::default(), &|_| None).unwrap().into(),
             figures: Default::default(),
             closing: CancellationToken::new(),
+            live: Default::default(),
         };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }
@@ -175,6 +177,19 @@ impl Rig {
     async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
         let request = self.request(method, path).header(header::AUTHORIZATION, format!("Bearer {}", self.token));
         self.send(request.body(body.into()).unwrap()).await
+    }
+
+    /// An answer that goes on.
+    async fn stream(&self, path: &str) -> axum::body::BodyDataStream {
+        let request = self.request(Method::GET, path).header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        let response = self.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        response.into_body().into_data_stream()
+    }
+
+    /// The next event of a stream, as it was sent.
+    async fn event(&self, stream: &mut axum::body::BodyDataStream) -> String {
+        let bytes = stream.next().await.unwrap().unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
     }
 
     async fn get(&self, path: &str) -> Answer {

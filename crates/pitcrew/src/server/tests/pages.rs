@@ -39,13 +39,24 @@ async fn every_page_is_there_and_escapes_what_it_shows() {
         "/runs",
         "/runs?state=failed",
         "/workflows/nasty",
+        "/workflows/nasty?runs=100&fold=x",
+        "/workflows/nasty/runs",
+        "/workflows/nasty/runs?due_from=2026-01-02T00:00:00Z&due_to=2026-01-03T00:00:00Z",
+        "/workflows/nasty/graph",
+        "/workflows/nasty/calendar",
+        "/workflows/nasty/calendar?year=2024&tz=Asia%2FSeoul",
         "/workflows/nasty/source",
+        "/workflows/nasty/source?against=none",
         "/workflows/nasty/trigger",
         "/workflows/nasty/trigger?from=r",
         "/workflows/nasty/runs/r",
         "/workflows/nasty/runs/r?state=failed",
+        "/workflows/nasty/runs/r/files",
         "/workflows/nasty/runs/r/tasks/say",
+        "/workflows/nasty/runs/r/tasks/say?tab=details",
+        "/workflows/nasty/runs/r/tasks/say?q=%3Cscript%3E",
         "/workflows/nasty/runs/r/tasks/many",
+        "/workflows/nasty/runs/r/tasks/many?state=success",
         "/workflows/nasty/runs/r/tasks/many/0",
     ] {
         let page = rig.get(path).await;
@@ -136,7 +147,13 @@ async fn artifacts_are_served_without_harm_and_only_their_own() {
         let answer = rig.ask(Method::GET, &format!("{base}/{outside}"), "").await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{outside}");
     }
-    assert!(rig.get("/workflows/nasty/runs/r").await.text.contains("<iframe sandbox loading"));
+    // Shown in a frame inside the run's page, and only what is there.
+    let files = rig.get("/workflows/nasty/runs/r/files").await.text;
+    assert!(files.contains(&format!("<iframe class=\"file\" sandbox title=\"html/report.html\" src=\"{base}/html/")));
+    let unknown = rig.get("/workflows/nasty/runs/r/files/data.bin").await.text;
+    assert!(!unknown.contains("<iframe") && unknown.contains("data.bin?download=true"), "{unknown}");
+    let gone = rig.get("/workflows/nasty/runs/r/files/..%2Fsecret").await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -151,4 +168,83 @@ async fn a_live_page_sends_its_parts_and_a_live_log_ends_with_its_attempt() {
     assert_eq!(page.header("content-type"), "text/event-stream");
     let events = rig.get(&format!("/api/pitcrew/v1/runs/{key}/events")).await;
     assert_eq!(events.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_grid_has_a_row_for_each_task_and_group_and_folds_groups() {
+    const GROUPED: &str = "
+workflow: grouped
+tasks:
+  data: {tasks: {fetch: {backend: fake, run: x}, bad: {backend: fake, run: x, env: {FAKE_EXIT_CODE: \"1\"}}}}
+  last: {needs: [data], backend: fake, run: x}
+";
+    let rig = Rig::with(GROUPED).await;
+    rig.finish("grouped").await;
+    let page = rig.get("/workflows/grouped").await.text;
+    let rows: Vec<&str> =
+        page.split("data-task=\"").skip(1).map(|rest| rest.split('"').next().unwrap_or_default()).collect();
+    assert_eq!(rows, ["data.fetch", "data.bad", "last"]);
+    // Rows are 20 high: the group, then its tasks. A failure inside shows on the group.
+    let path = |page: &str, state: &str| {
+        let (_, rest) = page.split_once(&format!("<path class=\"s-{state}\""))?;
+        Some(rest.split_once("d=\"")?.1.split('"').next()?.to_owned())
+    };
+    assert_eq!(path(&page, "failed").as_deref(), Some("M2 10h12M2 50h12"));
+    assert_eq!(path(&page, "success").as_deref(), Some("M2 30h12"));
+    assert_eq!(path(&page, "upstream_failed").as_deref(), Some("M2 70h12"));
+    assert!(page.contains("href=\"/workflows/grouped/runs/r\" aria-label=\"r: failed in"), "{page}");
+    let folded = rig.get("/workflows/grouped?fold=data").await.text;
+    assert!(folded.contains("aria-expanded=\"false\"") && !folded.contains("data.fetch"), "{folded}");
+    assert_eq!(path(&folded, "failed").as_deref(), Some("M2 10h12"));
+}
+
+#[tokio::test]
+async fn a_log_is_searched_and_a_line_of_it_can_be_linked_to() {
+    let (rig, key) = ran().await;
+    let base = "/workflows/nasty/runs/r/tasks/say";
+    let found = rig.get(&format!("{base}?q=ALERT(2)")).await.text;
+    assert!(
+        found.contains("&lt;script&gt;<mark>alert(2)</mark>") || found.contains("<mark>alert(2)</mark>"),
+        "{found}"
+    );
+    let at = found.split("&amp;at=").nth(1).and_then(|rest| rest.split('#').next()).unwrap().to_owned();
+    let linked = rig.get(&format!("{base}?attempt=1&at={at}")).await.text;
+    assert!(linked.contains(&format!("id=\"b{at}\"")), "{linked}");
+    assert!(rig.get(&format!("{base}?q=nowhere")).await.text.contains("Nothing found"));
+    let part = rig.get(&format!("/logs/{key}/say/-1/1/part?from=0&to={at}")).await.json();
+    assert!(part[1].as_array().unwrap().iter().all(|line| line["at"].as_u64().unwrap() < at.parse().unwrap()));
+    assert_eq!(rig.get(&format!("{base}?at=x")).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn tasks_are_marked_and_rerun_by_choice_and_a_run_has_a_note() {
+    let (rig, key) = ran().await;
+    let base = "/workflows/nasty/runs/r";
+    let none = rig.submit(&format!("{base}/tasks"), "do=success").await;
+    assert_eq!(none.status, StatusCode::BAD_REQUEST);
+    let wrong = rig.submit(&format!("{base}/tasks"), "do=explode&pick=say").await;
+    assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
+    assert_eq!(rig.submit(&format!("{base}/tasks"), "do=success&pick=nobody").await.status, StatusCode::NOT_FOUND);
+    let noted = rig.submit(&format!("{base}/note"), "note=%3Cb%3Emine").await;
+    assert_eq!(noted.header("location"), base);
+    assert_eq!(rig.run(key).await.note, "<b>mine");
+    assert!(rig.get(base).await.text.contains("&#60;b&#62;mine"));
+    let marked = rig.submit(&format!("{base}/tasks"), "do=success&pick=say").await;
+    assert_eq!(marked.status, StatusCode::SEE_OTHER);
+    let say = rig.get("/api/v2/dags/nasty/dagRuns/r/taskInstances/say").await.json();
+    assert_eq!(say["state"], "success");
+    let long = rig.submit(&format!("{base}/note"), &format!("note={}", "x".repeat(3000))).await;
+    assert_eq!(long.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn viewers_share_the_rendering_of_a_page() {
+    let (rig, key) = ran().await;
+    let address = format!("/live/runs/{key}");
+    let [mut first, mut second] = [rig.stream(&address).await, rig.stream(&address).await];
+    let [one, two] = [rig.event(&mut first).await, rig.event(&mut second).await];
+    assert!(one.contains("run-head") && one == two, "{one}");
+    rig.submit("/workflows/nasty/runs/r/note", "note=shared").await;
+    let [one, two] = [rig.event(&mut first).await, rig.event(&mut second).await];
+    assert!(one.contains("shared") && !one.contains("run-graph") && one == two, "{one}");
 }

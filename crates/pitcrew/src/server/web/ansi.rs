@@ -32,6 +32,20 @@ pub fn to_html(text: &str) -> String {
     out
 }
 
+/// One line without its escape sequences and other control characters. Not escaped.
+pub fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut style = Style::default();
+    let mut rest = text;
+    let is_shown = |c: &char| *c == '\t' || !c.is_control();
+    while let Some(at) = rest.find('\x1b') {
+        out.extend(rest[..at].chars().filter(is_shown));
+        rest = sequence(&rest[at + 1..], &mut style);
+    }
+    out.extend(rest.chars().filter(is_shown));
+    out
+}
+
 /// What comes after an escape character, without the sequence that it begins.
 fn sequence<'t>(rest: &'t str, style: &mut Style) -> &'t str {
     if let Some(body) = rest.strip_prefix('[') {

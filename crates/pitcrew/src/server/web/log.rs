@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -34,6 +35,8 @@ use crate::server::view::attempts;
 pub const SHOWN: u64 = 256 << 10;
 /// Bytes of a log that are read at once.
 const CHUNK: usize = 256 << 10;
+/// A reader this many bytes behind a log that grows skips to its end.
+const BEHIND: u64 = 1 << 20;
 /// How often a log that grows is looked at: at first, and at last when nothing comes.
 const FASTEST: Duration = Duration::from_millis(120);
 const SLOWEST: Duration = Duration::from_secs(1);
@@ -52,6 +55,8 @@ pub enum Join {
 /// A line, or a part of one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Line {
+    /// Where it begins in the log, in bytes: what a link to it names.
+    pub at: u64,
     pub step: u32,
     /// `o`, `e` or `s`: who wrote it.
     pub stream: char,
@@ -115,7 +120,14 @@ impl Lines {
             match (last, join) {
                 (Some(line), Join::Append) => line.html.push_str(&html),
                 (Some(line), Join::Replace) => line.html = html,
-                _ => lines.push(Line { step: record.step, stream, join, after: self.after(record.at), html }),
+                _ => lines.push(Line {
+                    at: record.offset,
+                    step: record.step,
+                    stream,
+                    join,
+                    after: self.after(record.at),
+                    html,
+                }),
             }
         }
         lines
@@ -137,6 +149,27 @@ pub struct StepLog {
     pub lines: Vec<Line>,
 }
 
+/// Which part of a log a page shows.
+#[derive(Clone, Copy)]
+pub enum Place {
+    /// What was written last.
+    End,
+    /// What follows that many bytes.
+    From(u64),
+    /// The line that begins there, with what is around it.
+    Around(u64),
+}
+
+impl Place {
+    pub fn of(query: &Query) -> ApiResult<Place> {
+        Ok(match (query.number("at")?, query.number("offset")?) {
+            (Some(at), _) => Place::Around(at),
+            (None, Some(offset)) => Place::From(offset),
+            (None, None) => Place::End,
+        })
+    }
+}
+
 /// A part of a log, as a page shows it.
 #[derive(Default)]
 pub struct LogView {
@@ -152,14 +185,17 @@ pub struct LogView {
 }
 
 impl LogView {
-    /// From `from`, or the end of the log.
-    pub async fn load(app: &App, attempt: &AttemptRecord, from: Option<u64>, names: &[String]) -> ApiResult<LogView> {
-        let from = match from {
-            Some(from) => from,
-            None => length(app, attempt).await.saturating_sub(SHOWN),
+    pub async fn load(app: &App, attempt: &AttemptRecord, place: Place, names: &[String]) -> ApiResult<LogView> {
+        let written = length(app, attempt).await;
+        let from = match place {
+            Place::End => written.saturating_sub(SHOWN),
+            Place::From(from) => from.min(written),
+            Place::Around(at) => at.min(written).saturating_sub(SHOWN / 4),
         };
         let mut lines = Lines::since(attempt.start.or(Some(attempt.queued_at)));
-        let chunk = app.logs(attempt, from, 2 * CHUNK).await?;
+        let chunk = app.logs(attempt, from, SHOWN as usize).await?;
+        // A page begins at a whole line.
+        let from = chunk.records.first().map_or(from, |record| record.offset);
         let mut steps: Vec<StepLog> = Vec::new();
         for line in lines.add(&chunk.records) {
             match steps.iter_mut().find(|step| step.step == line.step) {
@@ -171,20 +207,24 @@ impl LogView {
                 }
             }
         }
-        let written = length(app, attempt).await;
         Ok(LogView {
             steps,
             from,
             next_offset: chunk.next_offset,
             open: lines.open(),
             ended: chunk.ended,
-            cut: chunk.next_offset.saturating_add(SHOWN) < written,
+            cut: chunk.next_offset.saturating_add(SHOWN / 4) < length(app, attempt).await,
         })
+    }
+
+    /// Where the part before this one begins.
+    pub fn earlier(&self) -> u64 {
+        self.from.saturating_sub(SHOWN)
     }
 }
 
 /// Bytes of a log; 0 when that cannot be known here.
-async fn length(app: &App, attempt: &AttemptRecord) -> u64 {
+pub async fn length(app: &App, attempt: &AttemptRecord) -> u64 {
     let Ok((_, handle)) = app.backend_of(attempt) else { return 0 };
     tokio::fs::metadata(handle.dir.join("log")).await.map_or(0, |meta| meta.len())
 }
@@ -222,13 +262,22 @@ pub async fn live(
     let events = stream::unfold(Some(state), |state| async move {
         let (site, attempt, mut offset, mut lines, mut pause) = state?;
         loop {
+            // Who is far behind what is written gets the end of it: nobody reads a gigabyte as it passes.
+            let written = length(&site.app, &attempt).await;
+            if written.saturating_sub(offset) > BEHIND {
+                let left_out = written - SHOWN - offset;
+                offset = written - SHOWN;
+                lines = Lines::since(attempt.start.or(Some(attempt.queued_at)));
+                let event = Event::default().event("gap").id(format!("{offset} ")).data(left_out.to_string());
+                return Some((Ok::<_, Infallible>(event), Some((site, attempt, offset, lines, FASTEST))));
+            }
             let chunk = site.app.logs(&attempt, offset, CHUNK).await.ok()?;
             offset = chunk.next_offset;
             if !chunk.records.is_empty() {
                 let data = serde_json::to_string(&lines.add(&chunk.records)).unwrap_or_default();
                 let id = format!("{offset} {}", lines.open());
                 let event = Event::default().event("lines").id(id).data(data);
-                return Some((Ok::<_, Infallible>(event), Some((site, attempt, offset, lines, FASTEST))));
+                return Some((Ok(event), Some((site, attempt, offset, lines, FASTEST))));
             }
             if chunk.ended {
                 // Browsers ignore an event without data, and would come back for ever.
@@ -240,6 +289,18 @@ pub async fn live(
     });
     let events = events.take_until(site.closing.clone().cancelled_owned()).fuse();
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// A part of a log, as `[from, lines]`: what lies between two offsets, from the first whole line on.
+pub async fn part(State(site): State<Site>, Path(path): LogPath, query: Query) -> PageResult<Response> {
+    let attempt = find(&site, path).await?;
+    let from: u64 = query.number("from")?.unwrap_or(0);
+    let to: u64 = query.number("to")?.unwrap_or(u64::MAX);
+    let chunk = site.app.logs(&attempt, from, to.saturating_sub(from).clamp(1, SHOWN) as usize).await?;
+    let records: Vec<LogRecord> = chunk.records.into_iter().take_while(|record| record.offset < to).collect();
+    let from = records.first().map_or(to, |record| record.offset);
+    let lines = Lines::since(attempt.start.or(Some(attempt.queued_at))).add(&records);
+    Ok(Json((from, lines)).into_response())
 }
 
 /// The whole log as text, as far as it is written.
@@ -271,7 +332,14 @@ mod tests {
     use super::*;
 
     fn record(text: &str, continues: bool) -> LogRecord {
-        LogRecord { at: Timestamp::UNIX_EPOCH, stream: LogStream::Stdout, step: 0, continues, text: text.into() }
+        LogRecord {
+            offset: 0,
+            at: Timestamp::UNIX_EPOCH,
+            stream: LogStream::Stdout,
+            step: 0,
+            continues,
+            text: text.into(),
+        }
     }
 
     #[test]

@@ -8,19 +8,24 @@ mod actions;
 mod admin;
 mod ansi;
 mod assets;
+mod calendar;
 mod field;
 pub mod figures;
+mod files;
 mod fmt;
 mod form;
 mod gantt;
 mod graph;
+mod grid;
 mod log;
 mod nav;
+pub mod notebook;
 mod overview;
 pub mod page;
 mod paging;
 mod run;
 mod runs;
+mod search;
 mod task;
 mod trigger;
 mod workflow;
@@ -59,21 +64,31 @@ pub fn routes() -> Routes {
         .get("/live/runs", Role(Viewer), runs::live)
         .post("/runs/bulk", Role(User), runs::bulk)
         .get(WORKFLOW, Role(Viewer), workflow::page)
+        .get(at(WORKFLOW, "/runs"), Role(Viewer), workflow::runs)
+        .get(at(WORKFLOW, "/graph"), Role(Viewer), workflow::graph)
+        .get(at(WORKFLOW, "/calendar"), Role(Viewer), calendar::page)
         .get(at(WORKFLOW, "/source"), Role(Viewer), workflow::source)
         .post(at(WORKFLOW, "/pause"), Role(User), actions::pause)
         .get(at(WORKFLOW, "/trigger"), Role(User), trigger::form)
         .post(at(WORKFLOW, "/trigger"), Role(User), trigger::submit)
         .get("/live/workflows/{workflow}", Role(Viewer), workflow::live)
+        .get("/live/workflows/{workflow}/runs", Role(Viewer), workflow::live_runs)
         .get(RUN, Role(Viewer), run::page)
         .post(at(RUN, "/cancel"), Role(User), actions::cancel)
         .post(at(RUN, "/retry"), Role(User), actions::retry)
         .post(at(RUN, "/clear"), Role(User), actions::clear)
+        .post(at(RUN, "/tasks"), Role(User), actions::tasks)
+        .post(at(RUN, "/mark"), Role(User), actions::mark)
+        .post(at(RUN, "/note"), Role(User), actions::note)
+        .get(at(RUN, "/files"), Role(Viewer), files::list)
+        .get(at(RUN, "/files/{*path}"), Role(Viewer), files::one)
         .get("/live/runs/{run_key}", Role(Viewer), run::live)
         .get(at(RUN, "/tasks/{task}"), Role(Viewer), task::page)
         .get(at(RUN, "/tasks/{task}/{map_index}"), Role(Viewer), task::mapped_page)
         .get("/live/tasks/{run_key}/{task}/{map_index}", Role(Viewer), task::live)
         .get("/live/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::live)
         .get("/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::download)
+        .get("/logs/{run_key}/{task}/{map_index}/{attempt}/part", Role(Viewer), log::part)
         .merge(admin::routes())
 }
 

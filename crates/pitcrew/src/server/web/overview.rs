@@ -209,10 +209,11 @@ async fn look(site: &Site, is_user: bool) -> ApiResult<Look> {
 pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
     let is_user = user.role >= Role::User;
     let watch = Watch::everything(&site.app);
+    let key = format!("overview {is_user}");
     let looker = site.clone();
     let look = move || {
         let site = looker.clone();
         async move { look(&site, is_user).await.ok() }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, key, watch, look).into_response())
 }

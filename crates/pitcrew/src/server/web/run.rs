@@ -1,30 +1,31 @@
 //! The page of a run: how it stands, its graph, its tasks on the time axis, what it was given and what it left.
 
+use std::sync::{Arc, Mutex};
+
 use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord, RunStop};
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::{Task, Work, Workflow};
-use pitcrew_core::{RunKey, TaskId};
 use pitcrew_store::StateCounts;
 use serde_json::Value;
 
-use super::fmt;
 use super::gantt::{Axis, Bar};
-use super::graph;
 use super::page::{PageResult, Shell, html, render};
 use super::paging::{Pager, rows_of};
 use super::runs::{Share, shares};
+use super::{files, fmt, graph};
 use crate::clock;
 use crate::server::Site;
-use crate::server::auth::User;
+use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::input::{Query, run_id, workflow_id};
 use crate::server::links;
 use crate::server::live::{Look, Part, Watch, follow};
 use crate::server::own;
-use crate::server::own::artifacts::{self, Artifact};
+use crate::server::own::artifacts;
 use crate::server::view::{Filter, Instances, RunView, STATES, TaskSummary, find_run, state_name};
 
 /// Tasks, or instances, on one page.
@@ -33,11 +34,12 @@ const PAGE: u32 = 100;
 const LISTED: usize = 20;
 /// A larger graph is drawn when somebody asks for it: it makes a page of a megabyte, again with every change.
 const DRAWN: usize = 300;
-/// Outputs listed of a run.
+/// Outputs and files listed of a run.
 const OUTPUTS: usize = 24;
+const FILES: usize = 12;
 
 /// What the address asks for.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 struct Wish {
     state: Option<&'static str>,
     page: u64,
@@ -61,6 +63,7 @@ struct RunPage {
     shell: Shell,
     run: RunRecord,
     workflow_href: String,
+    tabs: Tabs,
     head: String,
     graph: String,
     tasks: String,
@@ -75,8 +78,19 @@ struct Head<'a> {
     workflow_href: String,
     counts: Vec<(&'static str, u64)>,
     bar: Vec<Share>,
+    /// The user may change it.
+    may: bool,
     can_retry: bool,
+    can_mark: bool,
     stopped: Option<String>,
+}
+
+/// The parts of a run's page.
+pub struct Tabs {
+    pub href: String,
+    pub chosen: &'static str,
+    /// Kept files.
+    pub files: usize,
 }
 
 #[derive(Template, Default)]
@@ -90,6 +104,8 @@ struct Graph {
 /// A task, or one instance of it, in the table.
 struct Row {
     name: String,
+    /// How a form names it.
+    pick: String,
     href: String,
     kind: String,
     state: &'static str,
@@ -118,6 +134,9 @@ struct Tasks {
     /// Links that narrow the list, with how many there are and which is chosen.
     filters: Vec<(&'static str, u64, String, bool)>,
     all: (u64, String, bool),
+    href: String,
+    /// The user may change it.
+    may: bool,
 }
 
 /// An output as listed.
@@ -133,8 +152,6 @@ struct File {
     name: String,
     href: String,
     bytes: u64,
-    /// Shown in a frame of the page.
-    is_page: bool,
 }
 
 #[derive(Template)]
@@ -144,6 +161,8 @@ struct Side<'a> {
     outputs: Vec<Output>,
     more_outputs: bool,
     files: Vec<File>,
+    more_files: usize,
+    files_href: String,
 }
 
 /// A run as it is rendered: everything that its parts need, read once.
@@ -151,6 +170,8 @@ struct Reading<'a> {
     site: &'a Site,
     view: &'a RunView,
     wish: Wish,
+    /// What the one who sees it may do.
+    role: Role,
 }
 
 impl Reading<'_> {
@@ -176,7 +197,9 @@ impl Reading<'_> {
             workflow_href: links::workflow(&run.workflow),
             counts: by_rank(counts),
             bar: shares(counts),
+            may: self.role >= Role::User,
             can_retry: has("failed") || has("upstream_failed"),
+            can_mark: counts.keys().any(|state| !matches!(*state, "success" | "skipped" | "removed")),
             stopped,
         })
     }
@@ -209,7 +232,8 @@ impl Reading<'_> {
             })
             .collect();
         let all = (counts.values().sum(), format!("{href}#run-tasks"), self.wish.state.is_none());
-        Ok(render(Tasks { rows, pager, length: axis.length(), filters, all }))
+        let may = self.role >= Role::User;
+        Ok(render(Tasks { rows, pager, length: axis.length(), filters, all, href, may }))
     }
 
     /// One row a task, the instances of a mapped one below it.
@@ -245,6 +269,7 @@ impl Reading<'_> {
                 };
                 Row {
                     name: summary.task.to_string(),
+                    pick: summary.task.to_string(),
                     href: links::task(&self.run().workflow, &self.run().run_id, &summary.task, UNMAPPED),
                     kind: self.kind(&summary.task),
                     state: summary.state.name(),
@@ -264,8 +289,10 @@ impl Reading<'_> {
             None if row.map_index != UNMAPPED => format!("{}[{}]", row.task, row.map_index),
             None => row.task.to_string(),
         };
+        let index = if row.map_index == UNMAPPED { String::new() } else { format!("[{}]", row.map_index) };
         Row {
             name,
+            pick: format!("{}{index}", row.task),
             href: links::task(&self.run().workflow, &self.run().run_id, &row.task, row.map_index),
             kind: self.kind(&row.task),
             state: row.state.name(),
@@ -300,26 +327,17 @@ impl Reading<'_> {
         }
         let more_outputs = outputs.len() > OUTPUTS;
         outputs.truncate(OUTPUTS);
-        let files = artifacts::of_run(self.site, run.key).await?;
-        let mut files: Vec<File> = files.into_iter().map(|file| as_file(run.key, file)).collect();
-        // What people come for first: the report, then other pages and documents.
-        files.sort_by_key(|file| (rank(&file.name), file.name.clone()));
-        Ok(render(Side { params: run.params.iter().collect(), outputs, more_outputs, files }))
-    }
-}
-
-fn as_file(run: RunKey, file: Artifact) -> File {
-    let is_page = file.path.ends_with(".html");
-    File { href: links::artifact(run, &file.path), name: file.path, bytes: file.bytes, is_page }
-}
-
-fn rank(name: &str) -> u8 {
-    match name.rsplit_once('.').map_or("", |(_, extension)| extension) {
-        "html" if name.contains("report") => 0,
-        "pdf" => 1,
-        "html" => 2,
-        "ipynb" => 3,
-        _ => 4,
+        let mut files = files::in_order(artifacts::of_run(self.site, run.key).await?);
+        let more_files = files.len().saturating_sub(FILES);
+        files.truncate(FILES);
+        let files_href = format!("{}/files", self.href());
+        let files = files.into_iter().map(|file| File {
+            href: files::address(run, &file.path),
+            name: file.path,
+            bytes: file.bytes,
+        });
+        let files = files.collect();
+        Ok(render(Side { params: run.params.iter().collect(), outputs, more_outputs, files, more_files, files_href }))
     }
 }
 
@@ -330,7 +348,8 @@ fn last_lines(text: &str) -> String {
     crate::server::rest::short(&Value::String(lines.join(" · ")), 160)
 }
 
-fn by_rank(counts: &StateCounts) -> Vec<(&'static str, u64)> {
+/// Counts of states, what stands out most first.
+pub fn by_rank(counts: &StateCounts) -> Vec<(&'static str, u64)> {
     STATES.into_iter().filter_map(|state| counts.get(state).map(|count| (state, *count))).collect()
 }
 
@@ -363,7 +382,7 @@ pub async fn page(
     let wish = Wish::of(&query)?;
     let run = find_run(&site.app, &workflow_id(&workflow)?, &run_id(&run)?).await?;
     let view = RunView::load(&site.app, run).await?;
-    let reading = Reading { site: &site, view: &view, wish };
+    let reading = Reading { site: &site, view: &view, wish, role: user.role };
     let counts = view.counts(&site.app).await?;
     let live = format!(
         "/live/runs/{}?state={}&page={}&graph={}",
@@ -377,7 +396,9 @@ pub async fn page(
     let (head, graph) = (reading.head(&counts), reading.graph().await?);
     let (tasks, side) = (reading.tasks(&counts).await?, reading.side().await?);
     let workflow_href = links::workflow(&view.run.workflow);
-    Ok(html(RunPage { shell, run: view.run.clone(), workflow_href, head, graph, tasks, side }))
+    let files = artifacts::of_run(&site, view.run.key).await?.len();
+    let tabs = Tabs { href: reading.href(), chosen: "tasks", files };
+    Ok(html(RunPage { shell, run: view.run.clone(), workflow_href, tabs, head, graph, tasks, side }))
 }
 
 /// The short address of a run, by its number: what `run.url` is in templates.
@@ -386,22 +407,48 @@ pub async fn short(State(site): State<Site>, Path(key): Path<String>) -> PageRes
     Ok(Redirect::to(&links::run(&run.workflow, &run.run_id)))
 }
 
-pub async fn live(State(site): State<Site>, Path(key): Path<String>, query: Query) -> PageResult<Response> {
+/// The head of the page, for its other parts.
+pub async fn head(site: &Site, view: &RunView, user: &User) -> ApiResult<String> {
+    let wish = Wish { state: None, page: 1, graph: false };
+    let reading = Reading { site, view, wish, role: user.role };
+    Ok(reading.head(&view.counts(&site.app).await?))
+}
+
+pub async fn live(
+    State(site): State<Site>,
+    Path(key): Path<String>,
+    Extension(user): Extension<User>,
+    query: Query,
+) -> PageResult<Response> {
     let wish = Wish::of(&query)?;
     let run = own::find(&site, &key).await?;
     let watch = Watch::run(&site.app, run.key);
+    let key = format!("run {} {wish:?} {:?}", run.key, user.role);
     let looker = site.clone();
+    // A run that is over and is as it was need not be read again.
+    let seen = Arc::new(Mutex::new(None));
     let look = move || {
-        let site = looker.clone();
-        async move { look(&site, run.key, wish).await.ok().flatten() }
+        let (site, seen, role) = (looker.clone(), seen.clone(), user.role);
+        async move {
+            let run = site.app.store.run(run.key).await.ok()??;
+            let is_ours = site.app.scheduler.snapshot(run.key).await.is_some();
+            let known = |seen: &Mutex<Option<RunRecord>>, run| {
+                let mut seen = seen.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                seen.replace(run)
+            };
+            let is_over = run.state.is_final() && !is_ours;
+            if known(&seen, run.clone()).is_some_and(|before| is_over && before == run) {
+                return Some(Look { parts: Vec::new(), elsewhere: true });
+            }
+            look(&site, role, run, wish, !is_ours).await.ok()
+        }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, key, watch, look).into_response())
 }
 
-async fn look(site: &Site, key: RunKey, wish: Wish) -> ApiResult<Option<Look>> {
-    let Some(run) = site.app.store.run(key).await? else { return Ok(None) };
+async fn look(site: &Site, role: Role, run: RunRecord, wish: Wish, elsewhere: bool) -> ApiResult<Look> {
     let view = RunView::load(&site.app, run).await?;
-    let reading = Reading { site, view: &view, wish };
+    let reading = Reading { site, view: &view, wish, role };
     let counts = view.counts(&site.app).await?;
     let parts = vec![
         Part { id: "run-head", html: reading.head(&counts) },
@@ -409,6 +456,5 @@ async fn look(site: &Site, key: RunKey, wish: Wish) -> ApiResult<Option<Look>> {
         Part { id: "run-tasks", html: reading.tasks(&counts).await? },
         Part { id: "run-side", html: reading.side().await? },
     ];
-    let is_ours = site.app.scheduler.snapshot(key).await.is_some();
-    Ok(Some(Look { parts, elsewhere: !is_ours }))
+    Ok(Look { parts, elsewhere })
 }

@@ -43,6 +43,8 @@ pub struct RunsWish {
     run_type: Option<RunType>,
     /// When they were made.
     made: Between,
+    /// When they were due, which a calendar goes by.
+    due: Between,
     before: Option<RunKey>,
     /// Each row can be chosen.
     can_choose: bool,
@@ -71,6 +73,7 @@ impl RunsWish {
             is_of_one,
             run_type: run_type.transpose()?,
             made: Between { from: query.time("from")?, to: query.time("to")? },
+            due: Between { from: query.time("due_from")?, to: query.time("due_to")? },
             before: query.number("before")?.map(RunKey),
             can_choose: false,
         })
@@ -82,6 +85,7 @@ impl RunsWish {
             states: self.state.into_iter().collect(),
             run_type: self.run_type,
             queued: self.made,
+            run_after: self.due,
             before: self.before,
             ..RunFilter::default()
         }
@@ -100,6 +104,8 @@ impl RunsWish {
             ("type", self.run_type.map_or("", RunType::name).to_owned()),
             ("from", time(self.made.from)),
             ("to", time(self.made.to)),
+            ("due_from", time(self.due.from)),
+            ("due_to", time(self.due.to)),
             ("before", before.map_or_else(String::new, |key| key.to_string())),
         ];
         let kept = pairs.iter().filter(|(_, value)| !value.is_empty());
@@ -116,7 +122,7 @@ impl RunsWish {
     }
 
     fn is_narrow(&self) -> bool {
-        let times = !self.made.is_open();
+        let times = !self.made.is_open() || !self.due.is_open();
         self.state.is_some() || self.run_type.is_some() || times || !self.workflow_word().is_empty()
     }
 }
@@ -273,7 +279,13 @@ fn told(query: &Query) -> ApiResult<Option<String>> {
 pub async fn live(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult<Response> {
     let mut wish = RunsWish::of(&query, None, "/runs".to_owned())?;
     wish.can_choose = user.role >= Role::User;
+    Ok(follow_list(&site, wish))
+}
+
+/// The list, sent again when it changes.
+pub fn follow_list(site: &Site, wish: RunsWish) -> Response {
     let watch = Watch::everything(&site.app);
+    let key = format!("{}?{} {}", wish.path, wish.query(), wish.can_choose);
     let looker = site.clone();
     let look = move || {
         let (site, wish) = (looker.clone(), wish.clone());
@@ -282,7 +294,7 @@ pub async fn live(State(site): State<Site>, Extension(user): Extension<User>, qu
             Some(Look { parts: vec![Part { id: "runs", html }], elsewhere: true })
         }
     };
-    Ok(follow(&site, watch, look).into_response())
+    follow(site, key, watch, look).into_response()
 }
 
 /// Retries or cancels the runs that were chosen; one that is not in a state for it is left alone.

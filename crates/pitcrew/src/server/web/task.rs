@@ -7,26 +7,28 @@ use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
 use pitcrew_core::id::UNMAPPED;
-use pitcrew_core::ir::Task;
+use pitcrew_core::ir::{Task, TaskIx, Workflow};
 use pitcrew_core::state::Exit;
 use pitcrew_core::{RunKey, TaskId};
-use pitcrew_exec::Usage;
-use pitcrew_store::Page;
+use pitcrew_exec::{GpuUsage, Usage};
+use pitcrew_store::Paging;
 use serde_json::Value;
 
 use super::fmt;
-use super::log::LogView;
+use super::log::{LogView, Place};
 use super::page::{PageResult, Shell, html, render};
 use super::paging::{Pager, rows_of};
-use super::run::{kind_of, step_names};
+use super::run::{by_rank, kind_of, step_names};
+use super::search::{self, Hits};
+use crate::scheduler::{Pick, Rendered};
 use crate::server::Site;
-use crate::server::auth::User;
+use crate::server::auth::{Role, User};
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::{Query, number, run_id, task_id, workflow_id};
 use crate::server::links;
 use crate::server::live::{Look, Part, Watch, follow};
 use crate::server::own;
-use crate::server::view::{Filter, RunView, attempts, find_run};
+use crate::server::view::{Filter, RunView, attempts, find_run, state_name};
 
 /// Instances of a mapped task on one page.
 const PAGE: u32 = 100;
@@ -40,9 +42,24 @@ struct TaskPage {
     workflow_href: String,
     name: String,
     head: String,
+    tab: &'static str,
+    tabs: Vec<(&'static str, &'static str, String)>,
     log: LogView,
     /// Of the log that is shown; empty: there is none yet.
     log_path: String,
+    /// The number of the attempt that is shown.
+    shown: u32,
+    hits: Option<Hits>,
+    details: Option<Details>,
+}
+
+/// What the second tab shows.
+struct Details {
+    facts: Vec<(&'static str, String)>,
+    rendered: Vec<Rendered>,
+    /// Why nothing is rendered.
+    unrendered: String,
+    attempts: Vec<AttemptRecord>,
 }
 
 /// One attempt in the row of tabs.
@@ -70,6 +87,10 @@ struct Head<'a> {
     facts: Vec<(&'static str, String)>,
     outputs: &'a BTreeMap<String, Value>,
     item: Option<String>,
+    /// How a form names it.
+    pick: String,
+    /// The user may change it.
+    may: bool,
     can_clear: bool,
 }
 
@@ -84,6 +105,11 @@ struct MappedPage {
     kind: String,
     rows: Vec<(InstanceRecord, String)>,
     pager: Pager,
+    /// Links that narrow the list to a state, with how many there are and which is chosen.
+    filters: Vec<(&'static str, u64, String, bool)>,
+    all: (u64, String, bool),
+    /// The user may change it.
+    may: bool,
 }
 
 /// One instance with everything that its page shows.
@@ -138,7 +164,7 @@ impl Reading {
         self.attempts.iter().find(|attempt| attempt.number == self.shown)
     }
 
-    fn head(&self) -> String {
+    fn head(&self, role: Role) -> String {
         let run = &self.view.run;
         let href = links::task(&run.workflow, &run.run_id, &self.row.task, self.row.map_index);
         let tabs = self.attempts.iter().map(|attempt| Tab {
@@ -160,9 +186,50 @@ impl Reading {
             facts: self.attempt().map(facts).unwrap_or_default(),
             outputs: &self.row.outputs,
             item: self.row.item.as_ref().map(fmt::pretty),
+            pick: self.name(),
+            may: role >= Role::User,
             can_clear: self.row.state.is_final(),
         })
     }
+}
+
+impl Reading {
+    /// How the task is defined, what its templates come to, and every attempt.
+    async fn details(&self, site: &Site) -> Details {
+        let map_index = (self.row.map_index != UNMAPPED).then_some(self.row.map_index);
+        let pick = Pick { task: self.row.task.to_string(), map_index };
+        let (rendered, unrendered) = match site.app.scheduler.rendered(self.view.run.key, pick).await {
+            Ok(rendered) => (rendered, String::new()),
+            Err(error) => (Vec::new(), error.to_string()),
+        };
+        let facts = match (self.view.workflow.as_deref(), self.task()) {
+            (Some(workflow), Some(task)) => definition(workflow, task),
+            _ => Vec::new(),
+        };
+        Details { facts, rendered, unrendered, attempts: self.attempts.clone() }
+    }
+}
+
+/// How a task is defined, where that differs from the usual.
+fn definition(workflow: &Workflow, task: &Task) -> Vec<(&'static str, String)> {
+    let names = |tasks: &[TaskIx]| tasks.iter().map(|ix| workflow.task(*ix).id.to_string()).collect::<Vec<_>>();
+    let mut facts = vec![("Kind", kind_of(task)), ("Backend", task.backend.name().to_owned())];
+    let mut add = |name, text: Option<String>| facts.extend(text.filter(|text| !text.is_empty()).map(|t| (name, t)));
+    add("Needs", Some(names(&task.needs).join(", ")));
+    add("Trigger rule", Some(task.trigger_rule.name().to_owned()));
+    add("When", task.when.clone());
+    add("Branch", task.branch.clone());
+    add("Timeout", task.timeout.map(fmt::duration));
+    add("Retries", Some(task.retry.retries.to_string()));
+    let pool = task.pool.clone().unwrap_or_else(|| pitcrew_store::DEFAULT_POOL.to_owned());
+    add("Pool", Some(if task.pool_slots == 1 { pool } else { format!("{pool}, {} slots", task.pool_slots) }));
+    add("Priority", (task.priority != 0).then(|| task.priority.to_string()));
+    let resource = |value: &Option<Value>| value.as_ref().map(fmt::value);
+    add("GPUs", resource(&task.resources.gpu));
+    add("CPU", resource(&task.resources.cpu));
+    add("Memory", resource(&task.resources.memory));
+    add("Instances at a time", task.max_parallel.map(|most| most.to_string()));
+    facts
 }
 
 fn attempt_state(attempt: &AttemptRecord) -> &'static str {
@@ -189,21 +256,41 @@ fn facts(attempt: &AttemptRecord) -> Vec<(&'static str, String)> {
     if !attempt.gpus.is_empty() {
         facts.push(("GPUs", attempt.gpus.join(", ")));
     }
-    let Ok(usage) = serde_json::from_value::<Usage>(attempt.usage.clone()) else { return facts };
-    let cpu = usage.user_cpu_seconds + usage.system_cpu_seconds;
-    facts.push(("CPU time", fmt::duration(jiff::SignedDuration::from_millis((cpu * 1000.0) as i64))));
-    if let Some(peak) = usage.peak_memory_bytes {
-        facts.push(("Peak memory", fmt::bytes(&peak)));
-    }
-    for gpu in &usage.gpus {
-        let memory = fmt::bytes(&gpu.max_memory_bytes);
-        let use_of = format!(
-            "{:.0} % mean, {:.0} % highest, {memory}",
-            gpu.mean_utilization_percent, gpu.max_utilization_percent
-        );
-        facts.push(("GPU use", use_of));
-    }
+    let used = used(attempt);
+    facts.extend(
+        [("CPU time", used.cpu), ("Peak memory", used.memory)].into_iter().filter(|(_, text)| !text.is_empty()),
+    );
+    facts.extend(used.gpus.into_iter().map(|text| ("GPU use", text)));
     facts
+}
+
+/// What an attempt used, as texts; empty where it is not known.
+#[derive(Default)]
+struct Used {
+    cpu: String,
+    memory: String,
+    /// One for each device.
+    gpus: Vec<String>,
+}
+
+fn used(attempt: &AttemptRecord) -> Used {
+    let Ok(usage) = serde_json::from_value::<Usage>(attempt.usage.clone()) else { return Used::default() };
+    let cpu = usage.user_cpu_seconds + usage.system_cpu_seconds;
+    let of_gpu = |gpu: &GpuUsage| {
+        let memory = fmt::bytes(&gpu.max_memory_bytes);
+        let (mean, most) = (gpu.mean_utilization_percent, gpu.max_utilization_percent);
+        format!("{mean:.0} % mean, {most:.0} % highest, {memory}")
+    };
+    Used {
+        cpu: fmt::duration(jiff::SignedDuration::from_millis((cpu * 1000.0) as i64)),
+        memory: usage.peak_memory_bytes.as_ref().map(fmt::bytes).unwrap_or_default(),
+        gpus: usage.gpus.iter().map(of_gpu).collect(),
+    }
+}
+
+/// How long it waited for its start.
+fn waited(attempt: &AttemptRecord) -> String {
+    attempt.start.map(|start| fmt::duration(start.duration_since(attempt.queued_at))).unwrap_or_default()
 }
 
 type TaskPath = Path<(String, String, String)>;
@@ -218,40 +305,44 @@ pub async fn page(
     let run = find_run(&site.app, &workflow_id(&workflow)?, &run_id(&run)?).await?;
     let task = task_id(&task)?;
     let view = RunView::load(&site.app, run.clone()).await?;
-    let page: u64 = query.number("page")?.unwrap_or(1);
-    let filter = Filter { states: Vec::new(), task: Some(task.clone()) };
-    let rows = view.page(&site.app, &filter, rows_of(page, PAGE)).await?;
-    if rows.rows.first().is_some_and(|row| row.map_index != UNMAPPED) {
-        return Ok(mapped_list(&site, &user, view, task, rows, page));
+    let all = Filter { states: Vec::new(), task: Some(task.clone()) };
+    let first = view.page(&site.app, &all, Paging::first(1)).await?;
+    if first.rows.first().is_some_and(|row| row.map_index != UNMAPPED) {
+        return mapped_list(&site, &user, view, task, &query).await;
     }
     instance(&site, &user, run, &task, UNMAPPED, &query).await
 }
 
-fn mapped_list(
-    site: &Site,
-    user: &User,
-    view: RunView,
-    task: TaskId,
-    rows: Page<InstanceRecord>,
-    page: u64,
-) -> Response {
+async fn mapped_list(site: &Site, user: &User, view: RunView, task: TaskId, query: &Query) -> PageResult {
+    let state = query.text("state").and_then(state_name);
+    let page: u64 = query.number("page")?.unwrap_or(1);
+    let summary = view.tasks(&site.app, std::slice::from_ref(&task)).await?.pop();
+    let counts = summary.map(|summary| summary.counts).unwrap_or_default();
+    let filter = Filter { states: state.into_iter().collect(), task: Some(task.clone()) };
+    let rows = view.page(&site.app, &filter, rows_of(page, PAGE)).await?;
     let run = view.run;
     let shell = Shell::new(site, user, format!("{task} · {}", run.run_id)).section("runs");
     let href = links::task(&run.workflow, &run.run_id, &task, UNMAPPED);
-    let pager = Pager::new(&href, &[], page, PAGE, rows.total);
+    let pager = Pager::new(&href, &[("state", state.unwrap_or_default())], page, PAGE, rows.total);
     let kind = view.workflow.as_deref().and_then(|w| w.by_name.get(&task).map(|ix| kind_of(w.task(*ix))));
     let link = |row: &InstanceRecord| links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
     let rows = rows.rows.into_iter().map(|row| (row.clone(), link(&row))).collect();
-    html(MappedPage {
+    let filters = by_rank(&counts)
+        .into_iter()
+        .map(|(name, count)| (name, count, format!("{href}?state={name}"), state == Some(name)));
+    Ok(html(MappedPage {
         shell,
         run_href: links::run(&run.workflow, &run.run_id),
         workflow_href: links::workflow(&run.workflow),
+        filters: filters.collect(),
+        all: (counts.values().sum(), href.clone(), state.is_none()),
         run,
         task,
         kind: kind.unwrap_or_default(),
         rows,
         pager,
-    })
+        may: user.role >= Role::User,
+    }))
 }
 
 /// One instance of a mapped task.
@@ -276,35 +367,53 @@ async fn instance(
     let wanted: Option<u32> = query.number("attempt")?;
     let reading = Reading::load(site, run, task, map_index, wanted).await?;
     let run = reading.view.run.clone();
-    let log = match reading.attempt() {
+    let tab = if query.text("tab") == Some("details") { "details" } else { "log" };
+    let (mut log, mut hits, mut details) = (LogView::default(), None, None);
+    match reading.attempt() {
+        _ if tab == "details" => details = Some(reading.details(site).await),
         Some(attempt) => {
             let names = step_names(reading.view.workflow.as_deref(), task);
-            LogView::load(&site.app, attempt, query.number("offset")?, &names).await?
+            log = LogView::load(&site.app, attempt, Place::of(query)?, &names).await?;
+            if let Some(text) = query.text("q") {
+                let text: String = text.chars().take(200).collect();
+                hits = Some(search::find(&site.app, attempt, &text, query.number("from")?.unwrap_or(0)).await?);
+            }
         }
-        None => LogView::default(),
-    };
+        None => {}
+    }
     let shown = wanted.map(|number| number.to_string()).unwrap_or_default();
     let live = format!("/live/tasks/{}/{}/{map_index}?attempt={shown}", run.key, links::encode(task.as_str()));
     let log_path = match reading.attempt() {
         Some(attempt) => format!("/{}/{}/{map_index}/{}", run.key, links::encode(task.as_str()), attempt.number),
         None => String::new(),
     };
+    let href = links::task(&run.workflow, &run.run_id, task, map_index);
+    let tabs = vec![
+        ("log", "Log", if shown.is_empty() { href.clone() } else { format!("{href}?attempt={shown}") }),
+        ("details", "Details", format!("{href}?tab=details&attempt={shown}")),
+    ];
     let shell = Shell::new(site, user, format!("{} · {}", reading.name(), run.run_id)).section("runs").live(live);
     Ok(html(TaskPage {
         shell,
         run_href: links::run(&run.workflow, &run.run_id),
         workflow_href: links::workflow(&run.workflow),
         name: reading.name(),
-        head: reading.head(),
+        head: reading.head(user.role),
+        tab,
+        tabs,
         run,
         log,
         log_path,
+        shown: reading.shown,
+        hits,
+        details,
     }))
 }
 
 pub async fn live(
     State(site): State<Site>,
     Path((key, task, map_index)): TaskPath,
+    Extension(user): Extension<User>,
     query: Query,
 ) -> PageResult<Response> {
     let run = own::find(&site, &key).await?;
@@ -312,17 +421,25 @@ pub async fn live(
     let map_index: i32 = number("map_index", &map_index)?;
     let wanted: Option<u32> = query.number("attempt")?;
     let watch = Watch::run(&site.app, run.key);
+    let key = format!("task {} {task} {map_index} {wanted:?} {:?}", run.key, user.role);
     let looker = site.clone();
     let look = move || {
-        let (site, task) = (looker.clone(), task.clone());
-        async move { look(&site, run.key, &task, map_index, wanted).await.ok().flatten() }
+        let (site, task, role) = (looker.clone(), task.clone(), user.role);
+        async move { look(&site, role, run.key, &task, map_index, wanted).await.ok().flatten() }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, key, watch, look).into_response())
 }
 
-async fn look(site: &Site, key: RunKey, task: &TaskId, index: i32, wanted: Option<u32>) -> ApiResult<Option<Look>> {
+async fn look(
+    site: &Site,
+    role: Role,
+    key: RunKey,
+    task: &TaskId,
+    index: i32,
+    wanted: Option<u32>,
+) -> ApiResult<Option<Look>> {
     let Some(run) = site.app.store.run(key).await? else { return Ok(None) };
     let reading = Reading::load(site, run, task, index, wanted).await?;
     let is_ours = site.app.scheduler.snapshot(key).await.is_some();
-    Ok(Some(Look { parts: vec![Part { id: "task-head", html: reading.head() }], elsewhere: !is_ours }))
+    Ok(Some(Look { parts: vec![Part { id: "task-head", html: reading.head(role) }], elsewhere: !is_ours }))
 }

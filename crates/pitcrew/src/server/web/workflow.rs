@@ -1,4 +1,4 @@
-//! The page of a workflow: its graph, its params, its runs; and its source.
+//! The pages of a workflow: its grid, its runs, its graph with params and limits, its source in every version.
 
 use std::sync::Arc;
 
@@ -8,13 +8,13 @@ use axum::response::{IntoResponse, Response};
 use pitcrew_core::ir::{Param, Workflow};
 use pitcrew_store::{FileError, Version, WorkflowRow};
 use serde_json::Value;
+use similar::{ChangeTag, TextDiff};
 
-use super::fmt;
-use super::graph;
 use super::page::{PageResult, Shell, html};
 use super::runs::{self, RunsWish};
+use super::{fmt, graph, grid};
 use crate::server::Site;
-use crate::server::auth::User;
+use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::input::Query;
 use crate::server::links;
@@ -22,30 +22,119 @@ use crate::server::live::{Look, Part, Watch, follow};
 use crate::server::rest::dags;
 
 /// What the top of the page shows, on every tab.
-struct Head {
-    row: WorkflowRow,
-    href: String,
-    tab: &'static str,
-    error: Option<FileError>,
+pub struct Head {
+    pub row: WorkflowRow,
+    pub href: String,
+    pub tab: &'static str,
+    pub error: Option<FileError>,
+    /// The user may pause it and start runs.
+    pub can_run: bool,
 }
 
 impl Head {
-    async fn load(site: &Site, name: &str, tab: &'static str) -> ApiResult<Head> {
+    pub async fn load(site: &Site, user: &User, name: &str, tab: &'static str) -> ApiResult<Head> {
         let row = dags::find(site, name).await?;
         let error = site.app.store.file_errors().await?.into_iter().find(|error| error.path == row.path);
-        Ok(Head { href: links::workflow(&row.id), row, tab, error })
+        Ok(Head { href: links::workflow(&row.id), row, tab, error, can_run: user.role >= Role::User })
     }
+
+    pub fn tabs(&self) -> [(&'static str, &'static str, String); 5] {
+        [
+            ("grid", "Grid", self.href.clone()),
+            ("runs", "Runs", format!("{}/runs", self.href)),
+            ("graph", "Graph", format!("{}/graph", self.href)),
+            ("calendar", "Calendar", format!("{}/calendar", self.href)),
+            ("source", "Source", format!("{}/source", self.href)),
+        ]
+    }
+
+    fn shell(&self, site: &Site, user: &User, live: String) -> Shell {
+        Shell::new(site, user, self.row.id.as_str()).section("workflows").live(live)
+    }
+}
+
+/// The newest version, unless it is no longer understood.
+async fn definition(site: &Site, row: &WorkflowRow) -> Option<Arc<Workflow>> {
+    site.app.catalog.load(&site.app.store, &row.id, &row.version).await.ok()
 }
 
 #[derive(Template)]
 #[template(path = "workflow.html")]
-struct WorkflowPage {
+struct GridPage {
+    shell: Shell,
+    head: Head,
+    wish: grid::Wish,
+    part: String,
+}
+
+/// The grid of tasks and runs.
+pub async fn page(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Extension(user): Extension<User>,
+    query: Query,
+) -> PageResult {
+    let head = Head::load(&site, &user, &name, "grid").await?;
+    let wish = grid::Wish::of(&query)?;
+    let workflow = definition(&site, &head.row).await;
+    let part = grid::view(&site, &head.row.id, workflow.as_deref(), &wish).await?;
+    let shell = head.shell(&site, &user, format!("/live{}?{}", head.href, wish.query()));
+    Ok(html(GridPage { shell, head, wish, part }))
+}
+
+pub async fn live(State(site): State<Site>, Path(name): Path<String>, query: Query) -> PageResult<Response> {
+    let row = dags::find(&site, &name).await?;
+    let wish = grid::Wish::of(&query)?;
+    let watch = Watch::everything(&site.app);
+    let key = format!("grid {} {}", row.id, wish.query());
+    let looker = site.clone();
+    let look = move || {
+        let (site, row, wish) = (looker.clone(), row.clone(), wish.clone());
+        async move {
+            let workflow = definition(&site, &row).await;
+            let html = grid::view(&site, &row.id, workflow.as_deref(), &wish).await.ok()?;
+            Some(Look { parts: vec![Part { id: "grid", html }], elsewhere: true })
+        }
+    };
+    Ok(follow(&site, key, watch, look).into_response())
+}
+
+#[derive(Template)]
+#[template(path = "workflow_runs.html")]
+struct RunsPage {
+    shell: Shell,
+    head: Head,
+    list: String,
+}
+
+/// Its runs, as a list.
+pub async fn runs(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Extension(user): Extension<User>,
+    query: Query,
+) -> PageResult {
+    let head = Head::load(&site, &user, &name, "runs").await?;
+    let wish = RunsWish::of(&query, Some(head.row.id.clone()), format!("{}/runs", head.href))?;
+    let list = runs::list(&site, &wish).await?;
+    let shell = head.shell(&site, &user, format!("/live{}/runs?{}", head.href, wish.query()));
+    Ok(html(RunsPage { shell, head, list }))
+}
+
+pub async fn live_runs(State(site): State<Site>, Path(name): Path<String>, query: Query) -> PageResult<Response> {
+    let row = dags::find(&site, &name).await?;
+    let wish = RunsWish::of(&query, Some(row.id.clone()), format!("{}/runs", links::workflow(&row.id)))?;
+    Ok(runs::follow_list(&site, wish))
+}
+
+#[derive(Template)]
+#[template(path = "workflow_graph.html")]
+struct GraphPage {
     shell: Shell,
     head: Head,
     workflow: Option<Arc<Workflow>>,
     params: Vec<ParamView>,
     graph: String,
-    runs: String,
 }
 
 /// A param as listed.
@@ -67,36 +156,14 @@ impl ParamView {
     }
 }
 
-pub async fn page(
-    State(site): State<Site>,
-    Path(name): Path<String>,
-    Extension(user): Extension<User>,
-    query: Query,
-) -> PageResult {
-    let head = Head::load(&site, &name, "runs").await?;
-    let wish = RunsWish::of(&query, Some(head.row.id.clone()), head.href.clone())?;
-    let workflow = site.app.catalog.load(&site.app.store, &head.row.id, &head.row.version).await.ok();
+/// Its graph, params and limits.
+pub async fn graph(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> PageResult {
+    let head = Head::load(&site, &user, &name, "graph").await?;
+    let workflow = definition(&site, &head.row).await;
     let graph = workflow.as_deref().map(graph::of_workflow).unwrap_or_default();
-    let runs = runs::list(&site, &wish).await?;
-    let live = format!("/live{}?{}", head.href, wish.query());
-    let shell = Shell::new(&site, &user, head.row.id.as_str()).section("workflows").live(live);
     let params = workflow.iter().flat_map(|workflow| &workflow.params).map(ParamView::of).collect();
-    Ok(html(WorkflowPage { shell, head, workflow, params, graph, runs }))
-}
-
-pub async fn live(State(site): State<Site>, Path(name): Path<String>, query: Query) -> PageResult<Response> {
-    let row = dags::find(&site, &name).await?;
-    let wish = RunsWish::of(&query, Some(row.id.clone()), links::workflow(&row.id))?;
-    let watch = Watch::everything(&site.app);
-    let looker = site.clone();
-    let look = move || {
-        let (site, wish) = (looker.clone(), wish.clone());
-        async move {
-            let html = runs::list(&site, &wish).await.ok()?;
-            Some(Look { parts: vec![Part { id: "runs", html }], elsewhere: true })
-        }
-    };
-    Ok(follow(&site, watch, look).into_response())
+    let shell = head.shell(&site, &user, String::new());
+    Ok(html(GraphPage { shell, head, workflow, params, graph }))
 }
 
 #[derive(Template)]
@@ -107,24 +174,71 @@ struct SourcePage {
     versions: Vec<Version>,
     /// The hash of the one that is shown.
     shown: String,
-    lines: Vec<String>,
+    /// The one that it is compared with; empty: none.
+    against: String,
+    lines: Vec<SourceLine>,
 }
 
-/// The source of the newest version, or of the one that `version` names.
+/// A line of a source, or of the difference between two.
+struct SourceLine {
+    /// In the version that is shown; 0: it is not there.
+    number: usize,
+    /// `add`, `del`, or nothing.
+    change: &'static str,
+    text: String,
+}
+
+/// The source of the newest version, or of the one that `version` names; with `against`, what changed since that one.
 pub async fn source(
     State(site): State<Site>,
     Path(name): Path<String>,
     Extension(user): Extension<User>,
     query: Query,
 ) -> PageResult {
-    let head = Head::load(&site, &name, "source").await?;
+    let head = Head::load(&site, &user, &name, "source").await?;
     let versions = site.app.store.versions(&head.row.id).await?;
-    let wanted = query.text("version").unwrap_or(&head.row.version);
-    let shown = versions.iter().map(|version| &version.hash).find(|hash| hash.starts_with(wanted));
-    let shown = shown.unwrap_or(&head.row.version).clone();
-    let source = site.app.store.version_source(&head.row.id, &shown).await?.unwrap_or_default();
-    let lines = source.lines().map(str::to_owned).collect();
-    let title = format!("Source of {}", head.row.id);
-    let shell = Shell::new(&site, &user, title).section("workflows");
-    Ok(html(SourcePage { shell, head, versions, shown, lines }))
+    let find = |wanted: &str| versions.iter().find(|version| version.hash.starts_with(wanted)).map(|v| v.hash.clone());
+    let shown = query.text("version").and_then(find).unwrap_or_else(|| head.row.version.clone());
+    let against = query.text("against").and_then(find).filter(|hash| *hash != shown);
+    let read = async |hash: &str| -> ApiResult<String> {
+        Ok(site.app.store.version_source(&head.row.id, hash).await?.unwrap_or_default())
+    };
+    let source = read(&shown).await?;
+    let lines = match &against {
+        Some(hash) => difference(&read(hash).await?, &source),
+        None => plain(&source),
+    };
+    let shell = head.shell(&site, &user, String::new());
+    Ok(html(SourcePage { shell, head, versions, shown, against: against.unwrap_or_default(), lines }))
+}
+
+fn plain(source: &str) -> Vec<SourceLine> {
+    let line = |(at, text): (usize, &str)| SourceLine { number: at + 1, change: "", text: text.to_owned() };
+    source.lines().enumerate().map(line).collect()
+}
+
+fn difference(old: &str, new: &str) -> Vec<SourceLine> {
+    let diff = TextDiff::from_lines(old, new);
+    let line = |change: similar::Change<&str>| SourceLine {
+        number: change.new_index().map_or(0, |at| at + 1),
+        change: match change.tag() {
+            ChangeTag::Insert => "add",
+            ChangeTag::Delete => "del",
+            ChangeTag::Equal => "",
+        },
+        text: change.value().trim_end_matches(['\r', '\n']).to_owned(),
+    };
+    diff.iter_all_changes().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_numbers_the_lines_of_the_newer_version() {
+        let lines = difference("a\nb\nc\n", "a\nc\nd\n");
+        let seen: Vec<(usize, &str, &str)> = lines.iter().map(|l| (l.number, l.change, l.text.as_str())).collect();
+        assert_eq!(seen, [(1, "", "a"), (0, "del", "b"), (2, "", "c"), (3, "add", "d")]);
+    }
 }

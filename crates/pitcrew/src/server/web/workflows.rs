@@ -23,7 +23,7 @@ const PAGE: u32 = 200;
 const RUNS: u32 = 14;
 
 /// What the address asks for.
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 struct Wish {
     search: String,
     tag: String,
@@ -153,6 +153,7 @@ pub async fn live(State(site): State<Site>, Extension(user): Extension<User>, qu
     let wish = Wish::of(&query)?;
     let is_user = user.role >= Role::User;
     let watch = Watch::everything(&site.app);
+    let key = format!("workflows {wish:?} {is_user}");
     let looker = site.clone();
     let look = move || {
         let (site, wish) = (looker.clone(), wish.clone());
@@ -162,5 +163,5 @@ pub async fn live(State(site): State<Site>, Extension(user): Extension<User>, qu
             Some(Look { parts: vec![errors, list], elsewhere: true })
         }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, key, watch, look).into_response())
 }

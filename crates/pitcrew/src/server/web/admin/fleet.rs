@@ -45,7 +45,7 @@ pub async fn live(State(site): State<Site>) -> PageResult<Response> {
         let site = looker.clone();
         async move { Some(Look { parts: vec![Part { id: "machine", html: machine(&site).await }], elsewhere: true }) }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, "fleet".to_owned(), watch, look).into_response())
 }
 
 pub async fn incidents(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {

@@ -68,7 +68,7 @@ pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) ->
             Some(Look { parts: vec![Part { id: "pools", html }], elsewhere: true })
         }
     };
-    Ok(follow(&site, watch, look).into_response())
+    Ok(follow(&site, format!("pools {is_op}"), watch, look).into_response())
 }
 
 fn fields() -> Vec<Field> {
