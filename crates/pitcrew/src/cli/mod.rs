@@ -254,6 +254,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Users(_)
             | Command::Tokens(_)
             | Command::Notify(_)
+            | Command::Report(_)
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
