@@ -19,6 +19,7 @@ use super::ui::Ui;
 use crate::config::Settings;
 use crate::folder;
 use crate::notify::outbox::Outbox;
+use crate::notify::weekly;
 use crate::scheduler::schedules;
 use crate::server::{self, AuthConfig, BaseUrl, ServeOptions, Server};
 
@@ -95,8 +96,10 @@ impl Serving {
         let (metrics_open, settings) = (context.settings.metrics_open(), context.settings.clone());
         let options = ServeOptions { listen, auth, hosts, metrics_open, settings };
         let server = Server::new(app.clone(), listener, options).await.map_err(refused)?;
-        let outbox = Outbox::new(&app, base_url)?;
-        let mut tasks = vec![tokio::spawn(schedules::run(app.clone(), owner.clone())), tokio::spawn(outbox.run(owner))];
+        let outbox = Outbox::new(&app, base_url.clone())?;
+        let mut tasks =
+            vec![tokio::spawn(schedules::run(app.clone(), owner.clone())), tokio::spawn(outbox.run(owner.clone()))];
+        tasks.push(tokio::spawn(weekly::run(app.clone(), owner, base_url)));
         if let Some(folder) = workflows {
             let app = app.clone();
             tasks.push(tokio::spawn(async move {

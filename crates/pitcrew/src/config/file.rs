@@ -14,7 +14,7 @@ use super::section::Reader;
 use crate::notify::config::{Config, Sections, sections};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 3] = ["environments", "channels", "notify"];
+const SECTIONS: [&str; 4] = ["environments", "channels", "notify", "digest"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -187,7 +187,7 @@ impl Settings {
         self.settings.iter().map(|setting| Setting { text: shown(setting), ..setting.clone() }).collect()
     }
 
-    /// Channels and rules, one line each; where a secret is found is shown, and never the secret.
+    /// Channels, rules and the digest, one line each; where a secret is found is shown, and never the secret.
     pub fn sections(&self) -> Vec<SectionLine> {
         let notify = &self.notify;
         let line = |name: String, text: String, line: u32, about| SectionLine {
@@ -202,7 +202,9 @@ impl Settings {
         let rules = notify.rules.iter().enumerate();
         let rules =
             rules.map(|(n, rule)| line(format!("notify[{n}]"), rule.to_string(), rule.line, "who is told of what"));
-        channels.chain(rules).collect()
+        let digest = notify.digest.iter();
+        let digest = digest.map(|d| line("digest".into(), d.to_string(), d.line, "the weekly summary"));
+        channels.chain(rules).chain(digest).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

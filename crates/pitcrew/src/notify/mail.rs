@@ -52,7 +52,11 @@ fn letter(mail: &Mail, message: &Message) -> Result<lettre::Message, Failed> {
     for to in &mail.to {
         letter = letter.to(mailbox(to)?);
     }
-    let page = format!("<!doctype html><html><body>{}</body></html>", message.html);
+    // The weekly digest brings a page of its own.
+    let page = match message.html.trim_start().get(..9).is_some_and(|start| start.eq_ignore_ascii_case("<!doctype")) {
+        true => message.html.clone(),
+        false => format!("<!doctype html><html><body>{}</body></html>", message.html),
+    };
     letter
         .subject(format!("[pitcrew] {}", message.subject))
         .multipart(MultiPart::alternative_plain_html(message.text.clone(), page))

@@ -24,3 +24,4 @@ mod tests;
 pub mod text;
 pub mod view;
 pub mod webhook;
+pub mod weekly;

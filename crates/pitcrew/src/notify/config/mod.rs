@@ -20,6 +20,7 @@ pub struct Config {
     pub channels: BTreeMap<String, Channel>,
     /// For all workflows, or for some.
     pub rules: Vec<GlobalRule>,
+    pub digest: Option<Digest>,
 }
 
 /// A way to tell people.
@@ -138,6 +139,17 @@ pub struct GlobalRule {
     pub line: u32,
 }
 
+/// When the weekly digest is sent, and to whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Digest {
+    pub to: Vec<String>,
+    pub day: jiff::civil::Weekday,
+    /// From 0 to 23.
+    pub hour: i8,
+    pub timezone: String,
+    pub line: u32,
+}
+
 impl Config {
     /// The rules that count for a workflow: its own, then the global ones.
     pub fn rules_for<'c>(&'c self, workflow: &'c Workflow) -> impl Iterator<Item = &'c NotifyRule> {
@@ -198,6 +210,12 @@ impl fmt::Display for GlobalRule {
             write!(f, ", tags {}", self.tags.join(", "))?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "to {}, {:?} at {}:00 {}", self.to.join(", "), self.day, self.hour, self.timezone)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads `channels` and `notify` of `pitcrew.yaml`.
+//! Reads `channels`, `notify` and `digest` of `pitcrew.yaml`.
 //!
 //! Invariant: what comes out names only channels that there are, and no secret that stood in the file.
 
@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jiff::civil::Weekday;
 use pitcrew_core::ir::{NotifyEvent, NotifyRule};
 use pitcrew_lang::diagnostic::{Place, closest};
 use pitcrew_lang::template::notice;
 use pitcrew_lang::yaml::Node;
 
-use super::{Channel, Config, GlobalRule, Kind, Mail, Security, Slack, Sns, Source, Webhook};
+use super::{Channel, Config, Digest, GlobalRule, Kind, Mail, Security, Slack, Sns, Source, Webhook};
 use crate::config::section::{Reader, Section};
 
 /// Messages to one channel in a minute, unless it says otherwise.
@@ -26,6 +27,7 @@ const MAIL: [&str; 8] = ["server", "port", "security", "user", "password", "from
 const SNS: [&str; 2] = ["topic", "region"];
 const WEBHOOK: [&str; 4] = ["url", "headers", "secret", "allow_link_local"];
 const RULE: [&str; 7] = ["on", "to", "after", "subject", "message", "workflows", "tags"];
+const DIGEST: [&str; 4] = ["to", "day", "hour", "timezone"];
 
 const TYPES: [(&str, &[&str]); 4] = [("slack", &SLACK), ("mail", &MAIL), ("sns", &SNS), ("webhook", &WEBHOOK)];
 
@@ -36,6 +38,7 @@ pub struct Sections {
     /// Names under `channels`, also of those that cannot be read.
     named: BTreeSet<String>,
     rules: Option<Vec<GlobalRule>>,
+    digest: Option<Digest>,
     /// Names of channels that are used, with their places.
     used: Vec<(String, Place)>,
 }
@@ -59,18 +62,20 @@ pub fn sections(r: &mut Reader<'_>, base: &Path, name: &str, node: &Node, into: 
             let nodes = if node.is_null() { &[] } else { node.as_list().unwrap_or(std::slice::from_ref(node)) };
             into.rules = Some(nodes.iter().filter_map(|node| rule(r, node, &mut into.used)).collect());
         }
+        "digest" => into.digest = digest(r, node, &mut into.used),
         _ => return false,
     }
     true
 }
 
 impl Sections {
-    /// What counts when an environment is chosen: its channels are added, its rules replace.
+    /// What counts when an environment is chosen: its channels are added, its rules and its digest replace.
     pub fn under(&self, environment: Sections) -> Sections {
         let mut all = environment;
         all.channels = self.channels.clone().into_iter().chain(all.channels).collect();
         all.named.extend(self.named.iter().cloned());
         all.rules = all.rules.or_else(|| self.rules.clone());
+        all.digest = all.digest.or_else(|| self.digest.clone());
         all
     }
 
@@ -86,7 +91,7 @@ impl Sections {
     }
 
     pub fn config(self) -> Config {
-        Config { channels: self.channels, rules: self.rules.unwrap_or_default() }
+        Config { channels: self.channels, rules: self.rules.unwrap_or_default(), digest: self.digest }
     }
 }
 
@@ -311,6 +316,28 @@ fn rule(r: &mut Reader<'_>, node: &Node, used: &mut Vec<(String, Place)>) -> Opt
     })
 }
 
+fn digest(r: &mut Reader<'_>, node: &Node, used: &mut Vec<(String, Place)>) -> Option<Digest> {
+    let section = r.section(node, "`digest`", &DIGEST)?;
+    r.require(section, "`digest`", "to", "add `to:` with the name of a channel");
+    let days = [
+        ("monday", Weekday::Monday),
+        ("tuesday", Weekday::Tuesday),
+        ("wednesday", Weekday::Wednesday),
+        ("thursday", Weekday::Thursday),
+        ("friday", Weekday::Friday),
+        ("saturday", Weekday::Saturday),
+        ("sunday", Weekday::Sunday),
+    ];
+    let day = r.choice(section, "day", &days).unwrap_or(Weekday::Monday);
+    let hour = r.whole(section, "hour", 0, 23).unwrap_or(9) as i8;
+    let timezone = r.text(section, "timezone").unwrap_or_else(|| "UTC".to_owned());
+    if let (Err(_), Some(node)) = (jiff::tz::TimeZone::get(&timezone), section.get("timezone")) {
+        let hint = "use a name such as `Europe/Berlin`".to_owned();
+        r.problem(node.at, format!("`{timezone}` is not a time zone"), Some(hint));
+    }
+    Some(Digest { to: targets(r, section, used), day, hour, timezone, line: node.at.line })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -361,6 +388,7 @@ notify:
   - {on: [failure], to: chats}
   - {on: [late], to: chat}
   - {on: [sucess], to: chat, message: "{{ nope }}"}
+digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
 "#;
         let problems = read(source).unwrap_err();
         assert!(!problems.contains("T0KEN"), "{problems}");
@@ -438,6 +466,23 @@ notify:
     12 |   - {on: [sucess], to: chat, message: "{{ nope }}"}
        |                                       ^^^^^^^^^^^^
     hint: a notification has `event`, `title`, `workflow`, `run` and `tasks`
+
+    pitcrew.yaml:13:25: error: `day` must be one of `monday`, `tuesday`, `wednesday`, `thursday`, `friday`, `saturday`, `sunday`, found `moonday`
+       |
+    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+       |                         ^^^^^^^
+    hint: did you mean `monday`?
+
+    pitcrew.yaml:13:40: error: `hour` must be a whole number from 0 to 23, found the number `24`
+       |
+    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+       |                                        ^^
+
+    pitcrew.yaml:13:54: error: `Mars` is not a time zone
+       |
+    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+       |                                                      ^^^^
+    hint: use a name such as `Europe/Berlin`
     "#);
     }
 }
