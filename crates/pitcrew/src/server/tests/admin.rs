@@ -3,6 +3,8 @@
 use axum::body::Body;
 use axum::http::{Method, StatusCode, header};
 
+use pitcrew_store::{NewNotice, Paging, Settled};
+
 use super::{Answer, Rig};
 use crate::app::Trigger;
 use crate::connection::Connection;
@@ -337,4 +339,32 @@ async fn the_secrets_of_a_connection_go_in_and_do_not_come_out() {
     assert!(wrong.text.contains("no field of a connection") && !wrong.text.contains("hidden-2"), "{}", wrong.text);
     assert_eq!(rig.submit("/connections/delete", "id=db").await.status, StatusCode::SEE_OTHER);
     assert_eq!(rig.submit("/connections/delete", "id=db").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_outbox_is_shown_and_what_was_given_up_can_be_sent_again() {
+    let rig = Rig::with(EMPTY).await;
+    let notice = NewNotice {
+        dedupe: "n".into(),
+        channel: SCRIPT.into(),
+        event: "run.failed".into(),
+        workflow: None,
+        run: None,
+        body: serde_json::json!({}),
+        created: crate::clock::now(),
+    };
+    let store = &rig.app.store;
+    store.add_notices(vec![notice]).await.unwrap();
+    let id = store.notices(&Default::default(), Paging::first(1)).await.unwrap().rows[0].id;
+    let again = async |id: &str| rig.submit("/notifications/again", &format!("id={id}")).await.status;
+    assert_eq!(again(&id.to_string()).await, StatusCode::CONFLICT);
+    store.settle_notice(id, Settled::Failed { error: SCRIPT.into() }).await.unwrap();
+    let page = rig.get("/notifications?state=failed").await.text;
+    assert!(page.contains("Send again") && page.contains("alert(1)") && !page.contains(SCRIPT), "{page}");
+    for _ in 0..2 {
+        assert_eq!(again(&id.to_string()).await, StatusCode::SEE_OTHER);
+    }
+    assert_eq!(store.notices(&Default::default(), Paging::first(9)).await.unwrap().total, 2);
+    assert_eq!((again("999").await, again("x").await), (StatusCode::NOT_FOUND, StatusCode::UNPROCESSABLE_ENTITY));
+    assert_eq!(rig.get("/notifications?state=odd").await.status, StatusCode::UNPROCESSABLE_ENTITY);
 }

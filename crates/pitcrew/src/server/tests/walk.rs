@@ -6,7 +6,7 @@ use axum::response::Response;
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
 use pitcrew_store::{
-    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, TokenRow, VariableSet, WorkflowFilter,
+    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, Settled, TokenRow, VariableSet, WorkflowFilter,
 };
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -49,6 +49,18 @@ impl Walk {
         let connection = Connection { id: "c".into(), conn_type: "ssh".into(), ..Connection::default() };
         let connection = connection.seal(&rig.app.vault).unwrap();
         rig.app.store.put_connection(connection, noted("connection.set")).await.unwrap();
+        let notice = NewNotice {
+            dedupe: "n".into(),
+            channel: "team".into(),
+            event: "run.failed".into(),
+            workflow: None,
+            run: None,
+            body: json!({}),
+            created: clock::now(),
+        };
+        rig.app.store.add_notices(vec![notice]).await.unwrap();
+        let given_up = Settled::Failed { error: "no answer".into() };
+        rig.app.store.settle_notice(1, given_up).await.unwrap();
         let token = TokenRow {
             id: "t".into(),
             user: "admin".into(),
@@ -321,6 +333,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /connections/delete", "id=c"),
     ("POST /connections/import", "json=%7B%22w%22%3A%22ssh%3A%2F%2Fh%22%7D&existing=overwrite"),
     ("POST /connections/export", ""),
+    ("POST /notifications/again", "id=1"),
     ("POST /runs/bulk", "action=cancel&run=1"),
     ("POST /users/new", "name=new&role=viewer"),
     ("POST /users/edit", "name=admin&action=sign_out"),

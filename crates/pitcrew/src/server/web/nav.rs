@@ -34,6 +34,7 @@ pub const ADMIN: &[Entry] = &[
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
     entry("connections", "Connections", "/connections", "c", Role::Op),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
+    entry("notifications", "Notifications", "/notifications", "n", Role::Viewer),
     entry("audit", "Audit log", "/audit", "a", Role::Viewer),
     entry("users", "Users", "/users", "u", Role::Admin),
     entry("tokens", "Tokens", "/tokens", "t", Role::Viewer),

@@ -5,6 +5,7 @@
 mod audit;
 mod connections;
 mod fleet;
+mod notices;
 mod pools;
 mod settings;
 mod tokens;
@@ -49,6 +50,8 @@ pub fn routes() -> Routes {
         .get("/pools/edit", Role(Op), pools::form)
         .post("/pools/edit", Role(Op), pools::edit)
         .post("/pools/delete", Role(Op), pools::delete)
+        .get("/notifications", Role(Viewer), notices::page)
+        .post("/notifications/again", Role(Op), notices::again)
         .get("/audit", Role(Viewer), audit::page)
         .get("/users", Role(Admin), users::page)
         .get("/users/new", Role(Admin), users::blank)
