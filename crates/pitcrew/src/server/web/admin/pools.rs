@@ -141,9 +141,10 @@ async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageRes
             Err(error) => return Err(error.into()),
         }
     }
+    let name = form.text("name").to_owned();
     let page = match is_new {
         true => form_page(site, user, "New pool", "/pools/new", form, "Create"),
-        false => form_page(site, user, &form.text("name").to_owned(), "/pools/edit", form, "Save"),
+        false => form_page(site, user, &name, "/pools/edit", form, "Save"),
     };
     Ok(page.refused())
 }
