@@ -97,6 +97,9 @@ impl Walk {
                 "run_key" => &self.run,
                 "task" | "task_id" => "a",
                 "map_index" => "-1",
+                "*variable_key" => "v",
+                "connection_id" => "c",
+                "pool_name" => "p",
                 _ => "1",
             };
             path = format!("{before}{value}{after}");
@@ -306,15 +309,18 @@ async fn a_token_for_some_workflows_opens_only_what_names_one_of_them() {
 const SAMPLES: &[(&str, &str)] = &[
     ("POST /logout/everywhere", ""),
     ("POST /account/password", "old=correct+horse&new=another+horse&again=another+horse"),
-    ("PATCH /api/v2/dags/{dag}", r#"{"is_paused": true}"#),
-    ("POST /api/v2/dags/{dag}/clearTaskInstances", r#"{"dry_run": false, "dag_run_id": "r", "task_ids": ["b"]}"#),
-    ("POST /api/v2/dags/{dag}/dagRuns", r#"{"logical_date": null}"#),
-    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}", r#"{"state": "failed"}"#),
-    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}", r#"{"new_state": "failed"}"#),
-    ("PATCH /api/v2/dags/{dag}/dagRuns/{run}/taskInstances/{task}/{map_index}", r#"{"new_state": "success"}"#),
+    ("PATCH /api/v2/dags/{dag_id}", r#"{"is_paused": true}"#),
+    ("POST /api/v2/dags/{dag_id}/clearTaskInstances", r#"{"dry_run": false, "dag_run_id": "r", "task_ids": ["b"]}"#),
+    ("POST /api/v2/dags/{dag_id}/dagRuns", r#"{"logical_date": null}"#),
+    ("PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}", r#"{"state": "failed"}"#),
+    ("PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}", r#"{"new_state": "failed"}"#),
+    (
+        "PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}",
+        r#"{"new_state": "success"}"#,
+    ),
     ("POST /api/pitcrew/v1/runs/{run_key}/cancel", ""),
     ("POST /api/pitcrew/v1/notices/{id}/retry", ""),
-    ("POST /api/pitcrew/v1/dags/{dag}/dagRuns/{run}/cancel", ""),
+    ("POST /api/pitcrew/v1/dags/{dag_id}/dagRuns/{dag_run_id}/cancel", ""),
     ("POST /workflows/{workflow}/pause", "paused=true"),
     ("POST /workflows/{workflow}/trigger", ""),
     ("POST /workflows/{workflow}/runs/{run}/cancel", ""),
@@ -339,16 +345,73 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /users/edit", "name=admin&action=sign_out"),
     ("POST /tokens/new", "user=admin&name=new&role=viewer&days=7"),
     ("POST /tokens/revoke", "id=t"),
+    ("POST /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/clear", r#"{"dry_run": false, "only_failed": true}"#),
+    ("POST /api/v2/variables", r#"{"key": "new", "value": "1"}"#),
+    ("PATCH /api/v2/variables", r#"{"actions": [{"action": "create", "entities": [{"key": "new", "value": "1"}]}]}"#),
+    ("PATCH /api/v2/variables/{*variable_key}", r#"{"key": "v", "value": "2"}"#),
+    ("DELETE /api/v2/variables/{*variable_key}", ""),
+    ("POST /api/v2/pools", r#"{"name": "new", "slots": 1}"#),
+    ("PATCH /api/v2/pools", r#"{"actions": [{"action": "create", "entities": [{"name": "new", "slots": 1}]}]}"#),
+    ("PATCH /api/v2/pools/{pool_name}", r#"{"name": "p", "slots": 3}"#),
+    ("DELETE /api/v2/pools/{pool_name}", ""),
+    ("POST /api/v2/connections", r#"{"connection_id": "new", "conn_type": "ssh"}"#),
+    (
+        "PATCH /api/v2/connections",
+        r#"{"actions": [{"action": "create", "entities": [{"connection_id": "new", "conn_type": "ssh"}]}]}"#,
+    ),
+    ("PATCH /api/v2/connections/{connection_id}", r#"{"connection_id": "c", "conn_type": "ssh", "host": "h"}"#),
+    ("DELETE /api/v2/connections/{connection_id}", ""),
+    ("POST /aws_mwaa/cli", "dags pause demo"),
+    ("PATCH /api/v1/dags/{dag_id}", r#"{"is_paused": true}"#),
+    ("POST /api/v1/dags/{dag_id}/dagRuns", r#"{"conf": {}}"#),
+    ("PATCH /api/v1/dags/{dag_id}/dagRuns/{dag_run_id}", r#"{"state": "failed"}"#),
+    ("POST /api/v1/dags/{dag_id}/clearTaskInstances", r#"{"dry_run": false, "dag_run_id": "r", "task_ids": ["b"]}"#),
+    ("POST /api/v1/variables", r#"{"key": "new", "value": "1"}"#),
+    ("PATCH /api/v1/variables/{*variable_key}", r#"{"key": "v", "value": "2"}"#),
+    ("DELETE /api/v1/variables/{*variable_key}", ""),
+    ("POST /api/v1/connections", r#"{"connection_id": "new", "conn_type": "ssh"}"#),
+    ("PATCH /api/v1/connections/{connection_id}", r#"{"connection_id": "c", "conn_type": "ssh", "host": "h"}"#),
+    ("DELETE /api/v1/connections/{connection_id}", ""),
+    ("POST /api/v1/pools", r#"{"name": "new", "slots": 1}"#),
+    ("PATCH /api/v1/pools/{pool_name}", r#"{"name": "p", "slots": 3}"#),
+    ("DELETE /api/v1/pools/{pool_name}", ""),
 ];
 
 /// Routes that only look, though their method is one for changes.
-const LOOKS: &[&str] = &[];
+const LOOKS: &[&str] = &[
+    "POST /api/v2/dags/{dag_id}/dagRuns/list",
+    "POST /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/list",
+    "PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/dry_run",
+    "PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/dry_run",
+    "POST /api/v2/backfills/dry_run",
+];
+
+/// Changes that need what this rig does not have: a run that is over, a backfill, a task that has ended. Here they are
+/// refused, and leave everything as it is.
+fn needs_more(name: &str) -> bool {
+    let is_delete = name.starts_with("DELETE ") && (name.ends_with("/{dag_id}") || name.ends_with("/{dag_run_id}"));
+    is_delete
+        || name.contains("/xcomEntries")
+        || name.contains("/assets/")
+        || name == "POST /api/v2/backfills"
+        || name.contains("/{backfill_id}/")
+        || name == "POST /api/pitcrew/v1/runs/{run_key}/clear"
+}
 
 #[tokio::test]
 async fn every_change_is_in_the_audit_log_with_the_name_of_who_made_it() {
     for (info, _) in guarded().into_iter().filter(|(info, _)| info.method != Method::GET) {
         let name = format!("{} {}", info.method, info.path);
         if LOOKS.contains(&&*name) {
+            continue;
+        }
+        if needs_more(&name) {
+            let walk = Walk::new().await;
+            let boss = walk.rig.token_for(Role::Admin).await;
+            let before = walk.everything().await;
+            let status = walk.ask(&info, &walk.path(&info), Some(&boss)).await.status();
+            assert!(status.is_client_error(), "{name}: {status}");
+            assert_eq!(walk.everything().await, before, "{name}");
             continue;
         }
         let sample = SAMPLES.iter().find(|(route, _)| *route == name);
