@@ -23,6 +23,10 @@ Explanation
   task: text, map_index: int, state: text?, reasons: [text]
 Artifact
   path: text, bytes: int, modified: time?, content_type: text, url: text
+Report
+  folder: text, modified: time?, html: text?, pdf: text?, json: text?
+Reports
+  reports: [Report], total_entries: int
 Artifacts
   artifacts: [Artifact], total_entries: int
 ";

@@ -6,6 +6,7 @@ pub mod artifacts;
 mod events;
 mod notices;
 mod records;
+mod reports;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
@@ -44,6 +45,8 @@ pub fn routes() -> Routes {
         .doc(doc("Artifact", "Lists the kept files of a run").answer(200, "Artifacts"))
         .get(at("/artifacts/{*path}"), Role(Viewer), artifacts::download)
         .doc(doc("Artifact", "Gives a kept file").query("download: bool").answer(200, "any").media("*/*"))
+        .get(at("/reports"), Role(Viewer), reports::list)
+        .doc(doc("Artifact", "Lists the reports of a run").answer(200, "Reports"))
         .get(at("/events"), Role(Viewer), events::events)
         .doc(doc("Run", "Sends what happens to a run, as it happens").answer(200, "text").media("text/event-stream"))
         .get("/api/pitcrew/v1/notices", Role(Viewer), notices::list)

@@ -9,7 +9,7 @@ use pitcrew_store::{DEFAULT_POOL, Page, Paging};
 use serde_json::Value;
 
 use super::instances::Found;
-use super::shapes;
+use super::{instances_across, shapes};
 use crate::server::Site;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::{Body, Query, task_id};
@@ -55,8 +55,7 @@ pub async fn list_batch(
 
 async fn answer(site: &Site, dag: &str, run: &str, query: &Query) -> ApiResult<Json<Value>> {
     if run == "~" || dag == "~" {
-        let message = "task instances are listed of one run at a time: name its `dag_id` and `dag_run_id`";
-        return Err(ApiError::bad_request(message));
+        return instances_across::list(site, dag, run, query).await;
     }
     let found = Found::load(site, dag, run).await?;
     let tasks = query.all("task_id").into_iter().map(task_id).collect::<ApiResult<Vec<TaskId>>>()?;
@@ -69,7 +68,7 @@ pub async fn of_task(site: &Site, found: &Found, task: &TaskId, query: &Query) -
     matching(site, found, vec![task.clone()], query).await
 }
 
-fn states(query: &Query) -> ApiResult<Vec<&'static str>> {
+pub fn states(query: &Query) -> ApiResult<Vec<&'static str>> {
     let words = query.all("state").into_iter().map(|word| match word {
         "no_status" | "null" | "none" => Ok("none"),
         "restarting" => Ok("recovering"),

@@ -5,7 +5,7 @@ use axum::extract::{Path, State};
 use pitcrew_core::engine::record::InstanceRecord;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::state::State as InstanceState;
-use pitcrew_store::{Page, Paging};
+use pitcrew_store::{Page, Paging, RunBrief};
 use serde_json::{Value, json};
 
 use super::instance_list;
@@ -19,6 +19,7 @@ use crate::server::{Site, own};
 /// A run with its instances, and the version for their shapes.
 pub struct Found {
     pub view: RunView,
+    brief: RunBrief,
     version: Option<shapes::DagVersion>,
 }
 
@@ -27,11 +28,12 @@ impl Found {
         let run = find_run(&site.app, &workflow_id(dag)?, &run_id(run)?).await?;
         let view = RunView::load(&site.app, run).await?;
         let version = Shaper::default().version(site, &view.run).await?;
-        Ok(Found { view, version })
+        let brief = RunBrief::from(&view.run);
+        Ok(Found { view, brief, version })
     }
 
     pub fn around(&self) -> Around<'_> {
-        Around { run: &self.view.run, workflow: self.view.workflow.as_deref(), version: self.version.as_ref() }
+        Around { run: &self.brief, workflow: self.view.workflow.as_deref(), version: self.version.as_ref() }
     }
 
     pub fn collection(&self, page: &Page<InstanceRecord>) -> Value {

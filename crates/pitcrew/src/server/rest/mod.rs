@@ -13,6 +13,7 @@ mod delete;
 mod event_logs;
 mod instance_list;
 mod instances;
+mod instances_across;
 mod logs;
 mod mark;
 mod meta;
@@ -110,7 +111,7 @@ fn instance_routes() -> Routes {
     const TASK: &str = "/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}";
     let at = |rest: &str| format!("{TASK}{rest}");
     let list = || {
-        doc("TaskInstance", "Lists the task instances of a run")
+        doc("TaskInstance", "Lists the task instances of a run, or with `~` of many")
             .paged()
             .query("order_by: text, state: [text], task_id: text, map_index: [int], try_number: [int], pool: [text]")
             .query("queue: [text], executor: [text], operator: [text], task_display_name_pattern: text")

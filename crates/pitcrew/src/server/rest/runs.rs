@@ -34,11 +34,21 @@ impl Shaper {
     }
 
     pub async fn version(&mut self, site: &Site, run: &RunRecord) -> ApiResult<Option<shapes::DagVersion>> {
-        if !self.0.contains_key(&run.workflow) {
-            let versions = site.app.store.versions(&run.workflow).await?;
-            self.0.insert(run.workflow.clone(), versions);
+        self.version_of(site, &run.workflow, &run.version).await
+    }
+
+    /// The version of a workflow that has this hash.
+    pub async fn version_of(
+        &mut self,
+        site: &Site,
+        workflow: &WorkflowId,
+        hash: &str,
+    ) -> ApiResult<Option<shapes::DagVersion>> {
+        if !self.0.contains_key(workflow) {
+            let versions = site.app.store.versions(workflow).await?;
+            self.0.insert(workflow.clone(), versions);
         }
-        Ok(shapes::find_version(&self.0[&run.workflow], &run.version))
+        Ok(shapes::find_version(&self.0[workflow], hash))
     }
 }
 

@@ -6,7 +6,7 @@ use pitcrew_core::ir::{Task, Work, Workflow};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_core::timetable::Schedule;
 use pitcrew_core::{TaskId, WorkflowId};
-use pitcrew_store::{DEFAULT_POOL, Version, WorkflowRow};
+use pitcrew_store::{DEFAULT_POOL, RunBrief, Version, WorkflowRow};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -171,7 +171,7 @@ fn triggered_by(run: &RunRecord) -> &'static str {
 
 /// What the shape of an instance needs besides its row.
 pub struct Around<'a> {
-    pub run: &'a RunRecord,
+    pub run: &'a RunBrief,
     pub workflow: Option<&'a Workflow>,
     pub version: Option<&'a DagVersion>,
 }

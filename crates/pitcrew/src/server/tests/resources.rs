@@ -19,6 +19,10 @@ impl Rig {
         self.ask(Method::PATCH, path, body.to_string()).await
     }
 
+    async fn run_key(&self, workflow: &str) -> pitcrew_core::RunKey {
+        self.app.store.latest_run(&workflow.parse().unwrap()).await.unwrap().unwrap().key
+    }
+
     async fn delete(&self, path: &str) -> StatusCode {
         self.ask(Method::DELETE, path, "").await.status
     }
@@ -216,6 +220,22 @@ async fn a_run_is_waited_for_noted_and_cleared() {
     assert_eq!(listed("pool=gpu&try_number=2&duration_gte=0").await, 1);
     assert_eq!(listed("operator=shell&order_by=-start_date&limit=1").await, 2);
     assert_eq!(listed("task_display_name_pattern=SEC&executor=fake").await, 1);
+    let across = async |query: &str| rig.get(&format!("/api/v2/dags/~/dagRuns/~/taskInstances?{query}")).await;
+    let found = across("task_id=first&state=success&order_by=-start_date&start_date_gte=2000-01-01").await.json();
+    assert_eq!((&found["total_entries"], &found["task_instances"][0]["pool"]), (&json!(1), &json!("gpu")));
+    assert_eq!(rig.get("/api/v2/dags/two/dagRuns/~/taskInstances?limit=1").await.json()["total_entries"], 2);
+    for wrong in ["pool=gpu", "duration_gt=1", "order_by=state", "task_id=a&task_id=b", "dag_run_ids=r"] {
+        assert_eq!(across(wrong).await.status, StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    let reports = rig.app.data.artifacts(rig.run_key("two").await).join("results");
+    std::fs::create_dir_all(&reports).unwrap();
+    std::fs::write(reports.join("report.html"), "<p>").unwrap();
+    let key = rig.run_key("two").await;
+    let listed_reports = rig.get(&format!("/api/pitcrew/v1/runs/{key}/reports")).await.json();
+    assert_eq!(
+        (&listed_reports["total_entries"], &listed_reports["reports"][0]["folder"]),
+        (&json!(1), &json!("results"))
+    );
     let batch =
         rig.post(&format!("{base}/list"), json!({ "task_ids": ["first", "second"], "state": ["success", null] })).await;
     assert_eq!(batch.json()["total_entries"], 2);
