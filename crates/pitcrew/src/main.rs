@@ -2,6 +2,7 @@
 
 mod actions;
 mod app;
+mod backfill;
 mod catalog;
 mod cli;
 mod clock;

@@ -96,7 +96,8 @@ impl Store {
     }
 
     /// Makes a run, unless the workflow has one of that id or logical date. With an `owner` it belongs to it
-    /// from the first moment; without, to whoever claims it.
+    /// from the first moment; without, to whoever claims it. A backfill that is over gets no more runs: that is a
+    /// conflict.
     pub async fn create_run(&self, mut run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
         normalise::new_run(&mut run);
         ask!(self, create_run(run, owner))

@@ -53,6 +53,10 @@ impl StoreError {
         StoreError::Conflict(format!("the workflow `{workflow}` still has a file or runs: remove those first"))
     }
 
+    pub(crate) fn backfill_over(id: i64) -> Self {
+        StoreError::Conflict(format!("backfill {id} is over, so it gets no more runs"))
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(self, StoreError::Unavailable(_) | StoreError::Full(_))

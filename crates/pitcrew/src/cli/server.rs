@@ -16,6 +16,7 @@ use super::error::{invalid, refused};
 use super::retention;
 use super::session::{Prepared, Session};
 use super::ui::Ui;
+use crate::backfill;
 use crate::config::Settings;
 use crate::folder;
 use crate::notify::outbox::Outbox;
@@ -97,9 +98,12 @@ impl Serving {
         let options = ServeOptions { listen, auth, hosts, metrics_open, settings };
         let server = Server::new(app.clone(), listener, options).await.map_err(refused)?;
         let outbox = Outbox::new(&app, base_url.clone())?;
-        let mut tasks =
-            vec![tokio::spawn(schedules::run(app.clone(), owner.clone())), tokio::spawn(outbox.run(owner.clone()))];
-        tasks.push(tokio::spawn(weekly::run(app.clone(), owner, base_url)));
+        let mut tasks = vec![
+            tokio::spawn(schedules::run(app.clone(), owner.clone())),
+            tokio::spawn(backfill::serve::run(app.clone(), owner.clone())),
+            tokio::spawn(outbox.run(owner.clone())),
+            tokio::spawn(weekly::run(app.clone(), owner, base_url)),
+        ];
         if let Some(folder) = workflows {
             let app = app.clone();
             tasks.push(tokio::spawn(async move {

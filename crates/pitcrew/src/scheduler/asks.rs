@@ -4,7 +4,7 @@
 
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::{Event, Slot};
-use pitcrew_core::state::State;
+use pitcrew_core::state::{RunState, State};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -17,7 +17,10 @@ impl Core {
     pub async fn take(&mut self, ask: Ask) {
         match ask {
             Ask::Look => self.look_wanted = true,
-            Ask::Cancel { run, by, reply } => match self.loaded(run).await {
+            Ask::Cancel { run, by, queued_only, reply } => match self.loaded(run).await {
+                Ok(()) if queued_only && self.runs[&run].run.record.state != RunState::Queued => {
+                    self.answer(run, reply, ());
+                }
                 Ok(()) => {
                     self.audit(run, "run.cancel", &by, Value::Null);
                     self.apply(run, Event::Cancel { by });
@@ -25,8 +28,16 @@ impl Core {
                 }
                 Err(error) => drop(reply.send(Err(error))),
             },
-            Ask::Clear { run, picks, by, reply } => match self.clear(run, picks, &by).await {
-                Ok(names) => self.answer(run, reply, names),
+            Ask::Clear { run, picks, by, backfill, reply } => match self.clear(run, picks, &by).await {
+                Ok(names) => {
+                    if let Some(active) = self.runs.get_mut(&run)
+                        && backfill.is_some()
+                    {
+                        active.run.record.backfill = backfill;
+                        active.unwritten.run = true;
+                    }
+                    self.answer(run, reply, names);
+                }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Ask::Mark { run, pick, success, by, reply } => match self.mark(run, pick, success, &by).await {

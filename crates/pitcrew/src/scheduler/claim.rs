@@ -1,7 +1,9 @@
 //! Taking runs: reading their rows, restoring them, and finding out what became of their attempts.
 
+use std::collections::BTreeMap;
+
 use pitcrew_core::RunKey;
-use pitcrew_core::engine::record::StoredRun;
+use pitcrew_core::engine::record::{RunRecord, StoredRun};
 use pitcrew_core::engine::{Event, Run};
 use pitcrew_core::state::RunState;
 use pitcrew_store::ClaimFilter;
@@ -114,7 +116,7 @@ impl Core {
     }
 
     /// A run whose definition cannot be read any more ends as failed; it would be claimed for ever.
-    async fn give_up(&mut self, mut record: pitcrew_core::engine::record::RunRecord, error: anyhow::Error) {
+    async fn give_up(&mut self, mut record: RunRecord, error: anyhow::Error) {
         tracing::error!(run = record.key.0, "run {} cannot go on: {error:#}", record.key);
         if record.state.is_final() {
             return;
@@ -132,13 +134,17 @@ impl Core {
         }
     }
 
-    /// Lets queued runs begin whose turn has come: in order of creation, up to `max_active_runs` of their workflow.
+    /// Lets queued runs begin whose turn has come, in order of creation: up to `max_active_runs` of their workflow, or
+    /// of their backfill, which has a limit of its own.
     pub fn begin_runs(&mut self) {
         self.turn_of.clear();
         let now = clock::now();
-        let mut running: std::collections::BTreeMap<_, u32> = std::collections::BTreeMap::new();
+        let alone = self.parts.claim != Claim::Leading;
+        let backfill = |record: &RunRecord| self.backfills.get(&record.backfill?);
+        let queue = |record: &RunRecord| (record.workflow.clone(), backfill(record).map(|backfill| backfill.id));
+        let mut running: BTreeMap<_, u32> = BTreeMap::new();
         for active in self.runs.values().filter(|active| active.run.record.state == RunState::Running) {
-            *running.entry(active.run.record.workflow.clone()).or_default() += 1;
+            *running.entry(queue(&active.run.record)).or_default() += 1;
         }
         let mut begin = Vec::new();
         for (key, active) in &self.runs {
@@ -146,9 +152,12 @@ impl Core {
             if record.state != RunState::Queued || record.run_after > now {
                 continue;
             }
-            let alone = self.parts.claim != Claim::Leading;
-            let count = running.entry(record.workflow.clone()).or_default();
-            if alone || (*count < active.run.workflow.max_active_runs && !self.paused.contains(&record.workflow)) {
+            let (most, held) = match backfill(record) {
+                Some(backfill) => (backfill.new.max_active_runs, backfill.is_paused || backfill.cancelled),
+                None => (active.run.workflow.max_active_runs, false),
+            };
+            let count = running.entry(queue(record)).or_default();
+            if alone || (*count < most && !held && !self.paused.contains(&record.workflow)) {
                 *count += 1;
                 begin.push(*key);
             }

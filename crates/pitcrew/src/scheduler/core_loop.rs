@@ -14,7 +14,7 @@ use pitcrew_core::engine::{Effects, Event, Launch, Slot};
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_lang::Evaluator;
-use pitcrew_store::{Committed, StoreError};
+use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -57,6 +57,8 @@ pub(super) struct Core {
     pub outcomes: Outcomes,
     /// Workflows whose runs do not begin.
     pub paused: BTreeSet<WorkflowId>,
+    /// Backfills that are not complete.
+    pub backfills: BTreeMap<i64, Backfill>,
     /// When changes that others may have made are looked at.
     look_at: Option<tokio::time::Instant>,
     failures: u32,
@@ -106,6 +108,7 @@ pub(super) async fn run(
         leads: false,
         outcomes: Outcomes::new(),
         paused: BTreeSet::new(),
+        backfills: BTreeMap::new(),
         look_at: None,
         failures: 0,
         look_wanted: true,

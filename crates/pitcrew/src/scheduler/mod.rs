@@ -163,12 +163,16 @@ enum Ask {
     Cancel {
         run: RunKey,
         by: String,
+        /// Only if it has not begun.
+        queued_only: bool,
         reply: oneshot::Sender<Result<(), AskError>>,
     },
     Clear {
         run: RunKey,
         picks: Clear,
         by: String,
+        /// The backfill that the run belongs to from now on.
+        backfill: Option<i64>,
         reply: oneshot::Sender<Result<Vec<(TaskId, i32)>, AskError>>,
     },
     Mark {
@@ -266,13 +270,25 @@ impl Scheduler {
     /// those too. Returns when that is written.
     pub async fn cancel(&self, run: RunKey, by: &str) -> Result<(), AskError> {
         let by = by.to_owned();
-        self.ask(|reply| Ask::Cancel { run, by, reply }).await?
+        self.ask(|reply| Ask::Cancel { run, by, queued_only: false, reply }).await?
+    }
+
+    /// Ends a run that has not begun; one that has goes on.
+    pub async fn cancel_queued(&self, run: RunKey, by: &str) -> Result<(), AskError> {
+        let by = by.to_owned();
+        self.ask(|reply| Ask::Cancel { run, by, queued_only: true, reply }).await?
     }
 
     /// Lets instances run again; also of a finished run. Returns those that were chosen.
     pub async fn clear(&self, run: RunKey, picks: Clear, by: &str) -> Result<Vec<(TaskId, i32)>, AskError> {
         let by = by.to_owned();
-        self.ask(|reply| Ask::Clear { run, picks, by, reply }).await?
+        self.ask(|reply| Ask::Clear { run, picks, by, backfill: None, reply }).await?
+    }
+
+    /// Lets a whole run run again as one of a backfill.
+    pub async fn run_again(&self, run: RunKey, backfill: i64, by: &str) -> Result<(), AskError> {
+        let (by, backfill) = (by.to_owned(), Some(backfill));
+        self.ask(|reply| Ask::Clear { run, picks: Clear::All, by, backfill, reply }).await?.map(drop)
     }
 
     /// Says by hand how an instance ended.

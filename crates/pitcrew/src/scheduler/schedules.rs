@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use pitcrew_core::engine::record::RunType;
 use pitcrew_core::timetable::Timetable;
 use pitcrew_core::{RunId, WorkflowId};
-use pitcrew_store::{CreateRun, NewRun, Owner, Paging, Store, WorkflowFilter, WorkflowRow};
-use serde_json::Map;
+use pitcrew_store::{BackfillFilter, CreateRun, NewRun, Owner, Paging, RunCounts, Store, WorkflowFilter, WorkflowRow};
+use serde_json::{Map, Value};
 
 use crate::app::{App, airflow_time};
 use crate::clock;
@@ -77,10 +77,10 @@ async fn serve_one(app: &App, row: &WorkflowRow) -> anyhow::Result<Option<Timest
             return Ok((!row.is_paused).then_some(occurrence.run_after));
         }
         // Making up for years of missed runs must not fill the store: the next one is made when there is room.
-        if app.store.open_run_counts(&row.id).await?.open() >= u64::from(workflow.max_active_runs) {
+        if open_runs(&app.store, &row.id).await? >= u64::from(workflow.max_active_runs) {
             return Ok(Some(clock::now() + jiff::SignedDuration::from_secs(1)));
         }
-        let run = scheduled(&workflow, &row.version, occurrence, RunType::Scheduled, "schedule")?;
+        let run = scheduled(&workflow, &row.version, occurrence, RunType::Scheduled, &Map::new(), "schedule")?;
         match app.store.create_run(run, None).await? {
             CreateRun::Created(run) => {
                 tracing::info!(run = run.key.0, "made run `{}` of `{}`", run.run_id, run.workflow);
@@ -90,6 +90,18 @@ async fn serve_one(app: &App, row: &WorkflowRow) -> anyhow::Result<Option<Timest
         }
         last = Some(occurrence.logical_date);
     }
+}
+
+/// Runs of a workflow that are queued or running, but for those of backfills, which have a limit of their own.
+async fn open_runs(store: &Store, id: &WorkflowId) -> anyhow::Result<u64> {
+    let all = store.open_run_counts(id).await?.open();
+    if all == 0 {
+        return Ok(0);
+    }
+    let filter = BackfillFilter { workflow: Some(id.clone()), open: Some(true) };
+    let backfills: Vec<i64> = store.backfills(&filter, Paging::ALL).await?.rows.iter().map(|row| row.id).collect();
+    let counts = store.backfill_counts(&backfills).await?;
+    Ok(all.saturating_sub(counts.values().map(RunCounts::open).sum()))
 }
 
 /// The schedule of a workflow, bound to the moment it was first seen.
@@ -105,15 +117,16 @@ pub async fn timetable(
     Ok(Some(schedule.timetable(anchor)?))
 }
 
-/// A run for one time of a schedule. Params have their defaults.
+/// A run for one time of a schedule. Params have their defaults where `conf` has nothing for them.
 pub fn scheduled(
     workflow: &pitcrew_core::ir::Workflow,
     version: &str,
     occurrence: pitcrew_core::timetable::Occurrence,
     run_type: RunType,
+    conf: &Map<String, Value>,
     by: &str,
 ) -> anyhow::Result<NewRun> {
-    let params = pitcrew_lang::resolve_params(workflow, &Map::new()).map_err(|errors| {
+    let params = pitcrew_lang::resolve_params(workflow, conf).map_err(|errors| {
         let text: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("a scheduled run needs a default for every param: {}", text.join("; "))
     })?;
@@ -124,7 +137,7 @@ pub fn scheduled(
         run_type,
         version: version.to_owned(),
         params,
-        conf: Map::new(),
+        conf: conf.clone(),
         logical_date: Some(occurrence.logical_date),
         data_interval: Some(occurrence.data_interval),
         run_after: occurrence.run_after,

@@ -1,9 +1,9 @@
-//! What people set while runs go on: variables, pools, which workflows are paused.
+//! What people set while runs go on: variables, pools, which workflows are paused, backfills.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use pitcrew_store::Paging;
+use pitcrew_store::{BackfillFilter, Paging};
 
 use super::core_loop::Core;
 
@@ -35,7 +35,7 @@ impl Variables {
 }
 
 impl Core {
-    /// Reads variables and pools anew.
+    /// Reads variables, pools and open backfills anew.
     pub async fn refresh_settings(&mut self) {
         match self.parts.store.variables(Paging::ALL).await {
             Ok(page) => {
@@ -48,6 +48,11 @@ impl Core {
         match self.parts.store.workflows(&paused, Paging::ALL).await {
             Ok(page) => self.paused = page.rows.into_iter().map(|row| row.id).collect(),
             Err(error) => tracing::warn!(%error, "cannot read which workflows are paused"),
+        }
+        let open = BackfillFilter { open: Some(true), ..BackfillFilter::default() };
+        match self.parts.store.backfills(&open, Paging::ALL).await {
+            Ok(page) => self.backfills = page.rows.into_iter().map(|backfill| (backfill.id, backfill)).collect(),
+            Err(error) => tracing::warn!(%error, "cannot read the backfills"),
         }
         match self.parts.store.pools().await {
             Ok(pools) => pools.iter().for_each(|pool| self.admission.set_pool(&pool.name, pool.slots)),

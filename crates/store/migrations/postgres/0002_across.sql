@@ -95,6 +95,7 @@ CREATE INDEX runs_type ON runs (run_type, key);
 CREATE INDEX runs_after ON runs (run_after, state);
 CREATE INDEX runs_workflow_after ON runs (workflow, run_after, state);
 CREATE INDEX runs_date ON runs (logical_date, key);
+CREATE INDEX runs_state_started ON runs (state, started DESC NULLS LAST);
 CREATE INDEX runs_state_ended ON runs (state, ended DESC NULLS LAST);
 CREATE INDEX instances_of_state ON instances (state, run, task, map_index);
 CREATE INDEX instances_started ON instances (state, started DESC NULLS LAST);

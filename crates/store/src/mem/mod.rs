@@ -171,6 +171,11 @@ impl Mem {
 
     pub fn create_run(&self, mut run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
         let mut state = self.lock();
+        if let Some(id) = run.backfill
+            && state.backfills.get(&id).is_none_or(|backfill| !backfill.is_open() || backfill.cancelled)
+        {
+            return Err(StoreError::backfill_over(id));
+        }
         let of_workflow = || state.runs.values().map(|old| &old.record).filter(|old| old.workflow == run.workflow);
         let same_id = of_workflow().find(|old| old.run_id == run.run_id).map(|run| (run, Same::RunId));
         let same_date = || {

@@ -26,7 +26,7 @@ pub(super) fn capped<T>(all: Vec<T>, paging: Paging) -> Page<T> {
 
 /// Sorts rows that come in their usual order; those without the time go last, and equal ones keep that order, or
 /// turn it if `descending`.
-pub(super) fn by_time<T>(all: &mut Vec<T>, time: impl Fn(&T) -> Option<Timestamp>, descending: bool) {
+pub(super) fn by_time<T>(all: &mut [T], time: impl Fn(&T) -> Option<Timestamp>, descending: bool) {
     if descending {
         all.reverse();
     }

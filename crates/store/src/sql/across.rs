@@ -40,6 +40,9 @@ impl Sql {
         kept.between("i.started", query.start);
         kept.between("i.ended", query.end);
         let order = match query.order {
+            // By the table that is read first, which comes in this order.
+            InstanceOrder::Newest if by_workflow => "w.key DESC, i.task, i.map_index",
+            InstanceOrder::Oldest if by_workflow => "w.key, i.task, i.map_index",
             InstanceOrder::Newest => "i.run DESC, i.task, i.map_index",
             InstanceOrder::Oldest => "i.run, i.task, i.map_index",
             InstanceOrder::Start => "i.started NULLS LAST, i.run, i.task, i.map_index",
@@ -65,11 +68,12 @@ impl Sql {
             order,
         };
         let (page, args) = listing.page(paging);
-        let order = order.replace("i.started", "p.started").replace("i.ended", "p.ended");
+        let order = order.replace("w.key", "i.run");
         let sql = format!(
-            "SELECT {instance}, {brief} FROM ({page}) AS p \
-             JOIN instances i ON i.run = p.run AND i.task = p.task AND i.map_index = p.map_index \
-             JOIN runs r ON r.key = p.run ORDER BY {order}",
+            // SQLite keeps the order of a cross join: first the page, then its rows.
+            "SELECT {instance}, {brief} FROM ({page}) AS p CROSS JOIN instances i CROSS JOIN runs r \
+             WHERE i.run = p.run AND i.task = p.task AND i.map_index = p.map_index AND r.key = p.run \
+             ORDER BY {order}",
             instance = rows::qualified("i", rows::INSTANCE_COLUMNS),
             brief = rows::qualified("r", rows::BRIEF_COLUMNS),
         );

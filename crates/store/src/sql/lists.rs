@@ -134,7 +134,7 @@ impl<'a> Listing<'a> {
         };
         let all = (0..values.len()).map(one).collect::<Vec<_>>().join(" UNION ALL ");
         // Outside, the columns have lost the names of their tables.
-        let paged = paged.replace("i.", "");
+        let paged = paged.replace("w.key", "run").replace("i.", "");
         (format!("SELECT * FROM ({all}) AS every {paged}"), args)
     }
 
@@ -163,6 +163,11 @@ impl<'a> Where<'a> {
     pub fn and(&mut self, condition: &str, value: impl Into<Value<'a>>) {
         self.args.push(value.into());
         self.conditions.push(condition.replace('?', &format!("${}", self.args.len())));
+    }
+
+    /// Adds a condition without a value.
+    pub fn is(&mut self, condition: &str) {
+        self.conditions.push(condition.to_owned());
     }
 
     /// Adds `column IN (values)`, unless the list is empty.

@@ -189,8 +189,10 @@ impl Sql {
         if let Some(workflow) = &filter.workflow {
             kept.and("workflow = ?", workflow.as_str());
         }
-        if let Some(open) = filter.open {
-            kept.and("(completed IS NULL) = ?", open);
+        match filter.open {
+            Some(true) => kept.is("completed IS NULL"),
+            Some(false) => kept.is("completed IS NOT NULL"),
+            None => {}
         }
         let (limit, args) = kept.paged(paging);
         let text = kept.text();

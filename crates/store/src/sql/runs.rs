@@ -14,6 +14,9 @@ impl Sql {
         // Twice at most: only if retention deletes the old run just after it was in the way.
         for _ in 0..3 {
             let mut tx = self.db.begin().await?;
+            if let Some(id) = run.backfill {
+                backfill_is_open(&mut tx, id).await?;
+            }
             let values = rows::new_run_values(&run, owner.map(Owner::id))?;
             if let Some(row) = tx.fetch_one(rows::INSERT_RUN, values).await? {
                 let key = RunKey(row.get(0)?);
@@ -32,6 +35,14 @@ impl Sql {
             run.run_id, run.workflow
         )))
     }
+}
+
+/// Refuses a run of a backfill that is over, and keeps it from ending until the transaction does.
+async fn backfill_is_open(tx: &mut Tx, id: i64) -> Result<()> {
+    let lock = if tx.is_postgres() { "FOR SHARE" } else { "" };
+    let sql = format!("SELECT 1 FROM backfills WHERE id = $1 AND completed IS NULL AND NOT cancelled {lock}");
+    let open = tx.fetch_one(AssertSqlSafe(sql), args![id]).await?;
+    open.map(drop).ok_or_else(|| StoreError::backfill_over(id))
 }
 
 /// The run that is in the way of a new one.

@@ -361,6 +361,19 @@ async fn everything(side: &Side) -> Vec<String> {
         lines.push(format!("{:?}", store.last_logical_date(&row.id, RunType::Scheduled).await.unwrap()));
         lines.push(format!("{:?}", store.latest_run(&row.id).await.unwrap().map(|run| side.run(run))));
     }
+    use InstanceOrder::*;
+    for order in [Newest, Oldest, Start, StartDescending, End, EndDescending] {
+        let query = InstanceQuery { order, ..InstanceQuery::default() };
+        let page = store.task_instances(&query, Paging::ALL).await.unwrap();
+        let rows: Vec<_> = page.rows.into_iter().map(|row| (side.place(row.run.key), row.instance)).collect();
+        lines.push(format!("{order:?} {} {rows:?}", page.total));
+    }
+    for row in &flows.rows {
+        let grid = store.grid(&row.id, None, 7).await.unwrap();
+        let columns: Vec<_> = grid.runs.iter().map(|column| (side.place(column.run.key), &column.cells)).collect();
+        lines.push(format!("{:?} {columns:?}", grid.tasks));
+    }
+    lines.push(format!("{:?}", store.instances_in().await.unwrap()));
     lines.push(format!("{flows:?} {:?}", store.tags().await.unwrap()));
     lines.push(format!("{:?}", store.run_counts().await.unwrap()));
     lines.push(format!("{:?}", store.variables(Paging::ALL).await.unwrap()));

@@ -5,20 +5,16 @@ use std::process::ExitCode;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
-use pitcrew_core::engine::record::RunType;
 use pitcrew_core::timetable::{Schedule, Timing};
-use pitcrew_store::{CreateRun, Same};
+use pitcrew_store::{NewBackfill, Reprocess};
 use serde_json::json;
 
-use crate::cli::context::who;
+use crate::backfill::{self, BackfillError, MAX_ACTIVE_RUNS, Outlook, Step};
+use crate::cli::context::{Context, who};
 use crate::cli::control::Peers;
 use crate::cli::error::{invalid, refused};
 use crate::cli::target::Target;
 use crate::cli::{Output, format};
-use crate::scheduler::schedules;
-
-/// More runs than this are asked for by mistake.
-const MOST: usize = 10_000;
 
 #[derive(Debug, clap::Args)]
 pub struct BackfillArgs {
@@ -30,10 +26,21 @@ pub struct BackfillArgs {
     /// The last time; a date means the whole day
     #[arg(long, visible_alias = "to-date", value_name = "TIME")]
     to: String,
-    /// Make the newest run first
-    #[arg(long)]
+    /// What to do with a time that has a run: nothing, run it again if it failed, or run it again
+    #[arg(long, visible_alias = "reprocess-behavior", value_name = "WHICH", default_value = "none",
+          value_parser = ["none", "failed", "completed"])]
+    reprocess: String,
+    /// Runs of this backfill at a time
+    #[arg(long, value_name = "COUNT", default_value_t = MAX_ACTIVE_RUNS,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_active_runs: u32,
+    /// Params of its runs, as a JSON object
+    #[arg(short, long, visible_alias = "dag-run-conf", value_name = "JSON", default_value = "{}")]
+    conf: String,
+    /// Begin with the newest time
+    #[arg(long, visible_alias = "run-backwards")]
     reverse: bool,
-    /// Only say which runs would be made
+    /// Only say what would become of which time
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -47,73 +54,77 @@ pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<Exit
     let row = context.workflow(&args.workflow).await?;
     let workflow = context.catalog.load(&context.store, &row.id, &row.version).await?;
     let Some(schedule) = &workflow.schedule else {
-        return Err(invalid(format!("`{}` has no schedule, so there is nothing to make up for", row.id)));
+        return Err(told(BackfillError::NoSchedule(row.id)));
     };
     let zone = zone(schedule)?;
-    let from = time("--from", &args.from, &zone, false)?;
-    let to = time("--to", &args.to, &zone, true)?;
-    if to < from {
-        return Err(invalid(format!("`--to` ({to}) is before `--from` ({from})")));
+    let conf = serde_json::from_str(&args.conf)
+        .map_err(|error| invalid(format!("`--conf` must be a JSON object: {error}")))?;
+    let wish = NewBackfill {
+        workflow: row.id.clone(),
+        from: time("--from", &args.from, &zone, false)?,
+        to: time("--to", &args.to, &zone, true)?,
+        reprocess: Reprocess::from_name(&args.reprocess).unwrap_or_default(),
+        reverse: args.reverse,
+        max_active_runs: args.max_active_runs,
+        conf,
+        by: who(),
+        created: context.now(),
+    };
+    let (store, catalog) = (&context.store, &context.catalog);
+    let planned = backfill::steps(store, catalog, &wish, None).await.map_err(told)?;
+    let count = |outlook| planned.iter().filter(|step| step.outlook == outlook).count() as u64;
+    let (new, again, left) = (count(Outlook::New), count(Outlook::Again), count(Outlook::Left));
+    if args.dry_run {
+        show(context, args.output, &planned, true)?;
+        let text = format!("{new} would be made, {again} run again, {left} left; nothing was done");
+        context.ui.say(text);
+        return Ok(ExitCode::SUCCESS);
     }
-    let timetable = schedules::timetable(&context.store, &row.id, &workflow).await?;
-    let mut occurrences = timetable.map(|table| table.between(from, to, MOST + 1)).unwrap_or_default();
-    if occurrences.len() > MOST {
-        return Err(invalid(format!(
-            "the schedule names more than {} runs there\nhint: choose a shorter time",
-            format::count(MOST as u64)
-        )));
-    }
-    if args.reverse {
-        occurrences.reverse();
-    }
-    let (mut made, mut there) = (0u64, 0u64);
-    let mut listed = Vec::new();
-    for occurrence in occurrences {
-        let mut new = schedules::scheduled(&workflow, &row.version, occurrence, RunType::Backfill, "backfill")
-            .map_err(refused)?;
-        new.queued_at = context.now();
-        let mut audit = context.audit("run.backfill");
-        audit.workflow = Some(row.id.clone());
-        audit.run = Some(new.run_id.clone());
-        new.audit.push(audit);
-        let (date, run_id) = (occurrence.logical_date, new.run_id.clone());
-        let state = if args.dry_run {
-            "would be made".to_owned()
-        } else {
-            match context.store.create_run(new, None).await? {
-                CreateRun::Created(run) => {
-                    made += 1;
-                    format!("run {}", run.key)
-                }
-                CreateRun::Exists { run, same: Same::RunId | Same::LogicalDate } => {
-                    there += 1;
-                    format!("there already: run {}", run.key)
-                }
-            }
-        };
-        listed.push((date, run_id, state));
-    }
-    if args.output.is_json() {
-        let shown =
-            listed.iter().map(|(date, id, state)| json!({ "logical_date": date, "run_id": id, "result": state }));
-        context.ui.json(&shown.collect::<Vec<_>>())?;
-    } else if !listed.is_empty() {
-        let shown = listed.iter().map(|(date, _, state)| vec![date.to_string(), state.clone()]);
-        context.ui.table(&["time", "run"], shown.collect())?;
-    }
-    let planned = listed.len() as u64;
-    context.ui.say(match args.dry_run {
-        true => format!("{} would be made or are there; nothing was done", format::plural(planned, "run")),
-        false => format!("made {}; {there} were there already ({})", format::plural(made, "run"), who()),
-    });
+    let made = backfill::create(store, catalog, wish.clone()).await.map_err(told)?;
+    show(context, args.output, &backfill::steps(store, catalog, &wish, Some(made.id)).await.map_err(told)?, false)?;
+    context.ui.say(format!(
+        "backfill {}: {}, {again} to run again, {left} left as they are",
+        made.id,
+        format::plural(new, "new run")
+    ));
     let mut peers = Peers::find(&context.data).await;
-    if made > 0 {
-        peers.look().await;
-        if peers.server().is_none() {
-            context.ui.hint("no server works on this data directory: the runs begin once `pitcrew server` does");
-        }
+    peers.look().await;
+    if peers.server().is_none() {
+        context.ui.hint("no server works on this data directory: the runs begin once `pitcrew server` does");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which of them are mistakes of the one who asked.
+fn told(error: BackfillError) -> anyhow::Error {
+    match error {
+        BackfillError::Store(error) => error.into(),
+        BackfillError::Other(error) => error,
+        BackfillError::UnderWay(_) => refused(error),
+        error => invalid(error.to_string()),
+    }
+}
+
+fn show(context: &Context, output: Output, steps: &[Step], dry_run: bool) -> anyhow::Result<()> {
+    let result = |step: &Step| match (step.outlook, &step.run) {
+        (Outlook::Done, Some(run)) => format!("run {}", run.key),
+        (Outlook::Again, Some(run)) => format!("run {} again", run.key),
+        (Outlook::Left, Some(run)) => format!("left: run {} is {}", run.key, run.state),
+        _ if dry_run => "would be made".to_owned(),
+        _ => "follows".to_owned(),
+    };
+    if output.is_json() {
+        let shown = steps.iter().map(|step| {
+            let run_id = step.run.as_ref().map(|run| &run.run_id);
+            json!({ "logical_date": step.occurrence.logical_date, "run_id": run_id, "result": result(step) })
+        });
+        return context.ui.json(&shown.collect::<Vec<_>>());
+    }
+    if steps.is_empty() {
+        return Ok(());
+    }
+    let lines = steps.iter().map(|step| vec![step.occurrence.logical_date.to_string(), result(step)]);
+    context.ui.table(&["time", "run"], lines.collect())
 }
 
 /// Plain dates are meant in the schedule's own time zone.

@@ -3,6 +3,7 @@
 mod access;
 mod admin;
 mod api;
+mod backfills;
 mod documents;
 mod metrics;
 mod pages;

@@ -134,6 +134,9 @@ pub async fn a_backfill_is_paused_cancelled_and_completed(store: &Store) {
         let new = NewRun { backfill: Some(next.id), ..run("filled", &format!("r{n}")) };
         store.create_run(new, Some(&owner)).await.unwrap();
     }
+    let late = NewRun { backfill: Some(made.id), ..run("filled", "late") };
+    let error = store.create_run(late, None).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict(_)), "{error}");
     let taken = owned(store, &owner, "filled", "taken").await;
     let taken = RunRecord { backfill: Some(next.id), state: RunState::Running, ..taken };
     committed(store, &owner, RunCommit { run: Some(taken.clone()), ..RunCommit::new(taken.key) }).await;
