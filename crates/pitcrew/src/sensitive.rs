@@ -55,7 +55,13 @@ pub fn hide(document: &mut Value) -> bool {
             }
             hide(value) || hidden
         }),
-        Value::Array(list) => list.iter_mut().fold(false, |hidden, value| hide(value) || hidden),
+        Value::Array(list) => {
+            let mut hidden = false;
+            for value in list {
+                hidden |= hide(value);
+            }
+            hidden
+        }
         _ => false,
     }
 }

@@ -10,6 +10,7 @@ use pitcrew_store::StoreError;
 use serde_json::{Value, json};
 
 use crate::app::TriggerError;
+use crate::backfill::BackfillError;
 use crate::scheduler::AskError;
 
 /// Why a request failed.
@@ -141,6 +142,23 @@ impl From<TriggerError> for ApiError {
             TriggerError::Store(error) => error.into(),
             TriggerError::Other(error) => ApiError::internal(&format!("{error:#}")),
         }
+    }
+}
+
+impl From<BackfillError> for ApiError {
+    fn from(error: BackfillError) -> Self {
+        let status = match error {
+            BackfillError::Store(error) => return error.into(),
+            BackfillError::Other(error) => return error.into(),
+            BackfillError::NoSuchWorkflow(_) | BackfillError::NoSuchBackfill(_) => StatusCode::NOT_FOUND,
+            BackfillError::UnderWay(_) | BackfillError::Over(_) => StatusCode::CONFLICT,
+            BackfillError::NoSchedule(_)
+            | BackfillError::EndsFirst { .. }
+            | BackfillError::NoTimes { .. }
+            | BackfillError::TooMany
+            | BackfillError::Params(_) => StatusCode::BAD_REQUEST,
+        };
+        ApiError::Status(status, error.to_string())
     }
 }
 

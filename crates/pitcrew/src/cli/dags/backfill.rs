@@ -49,7 +49,7 @@ pub struct BackfillArgs {
 
 pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<ExitCode> {
     let Target::Here(context) = target else {
-        return Err(invalid("`dags backfill` works on a data directory here; ask a server with `backfill create`"));
+        return Err(invalid("`dags backfill` works on a data directory here; a server takes `POST /api/v2/backfills`"));
     };
     let row = context.workflow(&args.workflow).await?;
     let workflow = context.catalog.load(&context.store, &row.id, &row.version).await?;

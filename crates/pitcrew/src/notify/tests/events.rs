@@ -158,8 +158,7 @@ tasks:
 #[tokio::test]
 async fn a_template_that_does_not_work_loses_no_message() {
     let mut hook = Hook::start().await;
-    let config =
-        format!("channels: {{hook: {{type: slack, webhook: {{file: url}}, message: '*{{{{ run.nothing }}}}*'}}}}\n");
+    let config = "channels: {hook: {type: slack, webhook: {file: url}, message: '*{{ run.nothing }}*'}}\n".to_owned();
     let workflow = "workflow: w\nnotify: {on: failure, to: hook}\ntasks: {t: {backend: fake, run: x, env: {FAKE_EXIT_CODE: '1', FAKE_LOG: '<!channel> a & b'}}}\n";
     let mut rig = Rig::new(&config, workflow).await;
     std::fs::write(rig._dir.path().join("url"), format!("{}/services/T0/B0/x", hook.url)).unwrap();

@@ -2,16 +2,12 @@
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
-use jiff::Timestamp;
-use pitcrew_core::timetable::Occurrence;
-use pitcrew_store::{
-    AuditEntry, Backfill, BackfillChange, BackfillFilter, NewBackfill, Paging, Reprocess, WorkflowRow,
-};
+use pitcrew_store::{Backfill, BackfillFilter, NewBackfill, Paging, Reprocess};
 use serde_json::{Value, json};
 
 use super::dags;
+use crate::backfill::{self, Outlook, Step};
 use crate::clock;
-use crate::scheduler::schedules;
 use crate::server::Site;
 use crate::server::auth::Role::{self as UserRole, Viewer};
 use crate::server::auth::User;
@@ -19,11 +15,6 @@ use crate::server::error::{ApiError, ApiResult};
 use crate::server::input::{Body, Query, number, workflow_id};
 use crate::server::openapi::doc;
 use crate::server::routes::{Access::Role, Routes};
-
-/// Runs of a backfill at a time, unless it says otherwise; Airflow's number.
-const ACTIVE: i64 = 10;
-/// More runs than this are asked for by mistake.
-const MOST: usize = 10_000;
 
 pub fn routes() -> Routes {
     const ONE: &str = "/api/v2/backfills/{backfill_id}";
@@ -118,114 +109,66 @@ pub async fn get(State(site): State<Site>, Path(id): Path<String>) -> ApiResult<
     Ok(Json(shape(&find(&site, &id).await?)))
 }
 
-/// What a body asks for, and the times that it means.
-struct Wish {
-    new: NewBackfill,
-    occurrences: Vec<Occurrence>,
-}
-
-impl Wish {
-    async fn read(site: &Site, user: &User, mut body: Body) -> ApiResult<Wish> {
-        let dag = body.required_text("dag_id");
-        body.require("from_date");
-        body.require("to_date");
-        let (from, to) = (body.time("from_date"), body.time("to_date"));
-        let reverse = body.boolean("run_backwards").unwrap_or(false);
-        let conf = body.object("dag_run_conf").unwrap_or_default();
-        let word = body.text("reprocess_behavior").unwrap_or_else(|| "none".to_owned());
-        let reprocess = Reprocess::from_name(&word);
-        if reprocess.is_none() {
-            body.problem("reprocess_behavior", "enum", "must be `failed`, `completed` or `none`");
-        }
-        let active = body.integer("max_active_runs", 1, 100_000).unwrap_or(ACTIVE);
-        // A run always has the newest version.
-        body.ignore(&["run_on_latest_version"]);
-        body.finish()?;
-        let (Some(from), Some(to), Some(reprocess)) = (from, to, reprocess) else {
-            return Err(ApiError::invalid(&["body"], "missing", "`from_date` and `to_date` are missing"));
-        };
-        let row = dags::find(site, &dag).await?;
-        if to < from {
-            return Err(ApiError::bad_request("`to_date` is before `from_date`"));
-        }
-        let occurrences = occurrences(site, &row, from, to, reverse).await?;
-        let new = NewBackfill {
-            workflow: row.id,
-            from,
-            to,
-            reprocess,
-            reverse,
-            max_active_runs: active as u32,
-            conf,
-            by: user.name.clone(),
-            created: clock::now(),
-        };
-        Ok(Wish { new, occurrences })
+/// What a body asks for.
+async fn wish(site: &Site, user: &User, mut body: Body) -> ApiResult<NewBackfill> {
+    let dag = body.required_text("dag_id");
+    body.require("from_date");
+    body.require("to_date");
+    let (from, to) = (body.time("from_date"), body.time("to_date"));
+    let reverse = body.boolean("run_backwards").unwrap_or(false);
+    let conf = body.object("dag_run_conf").unwrap_or_default();
+    let word = body.text("reprocess_behavior").unwrap_or_else(|| "none".to_owned());
+    let reprocess = Reprocess::from_name(&word);
+    if reprocess.is_none() {
+        body.problem("reprocess_behavior", "enum", "must be `failed`, `completed` or `none`");
     }
-}
-
-/// The times that the schedule names between two, both included.
-async fn occurrences(
-    site: &Site,
-    row: &WorkflowRow,
-    from: Timestamp,
-    to: Timestamp,
-    reverse: bool,
-) -> ApiResult<Vec<Occurrence>> {
-    let loaded = site.app.catalog.load(&site.app.store, &row.id, &row.version).await;
-    let workflow = loaded.map_err(|error| ApiError::conflict(format!("{error:#}")))?;
-    let timetable = schedules::timetable(&site.app.store, &row.id, &workflow).await?;
-    let no_schedule =
-        || ApiError::bad_request(format!("`{}` has no schedule, so there is nothing to make up for", row.id));
-    let mut found = timetable.ok_or_else(no_schedule)?.between(from, to, MOST + 1);
-    if found.len() > MOST {
-        return Err(ApiError::bad_request(format!(
-            "the schedule names more than {MOST} runs there: choose a shorter time"
-        )));
-    }
-    if reverse {
-        found.reverse();
-    }
-    Ok(found)
+    let active = body.integer("max_active_runs", 1, 100_000).unwrap_or(i64::from(backfill::MAX_ACTIVE_RUNS));
+    // A run always has the newest version.
+    body.ignore(&["run_on_latest_version"]);
+    body.finish()?;
+    let (Some(from), Some(to), Some(reprocess)) = (from, to, reprocess) else {
+        return Err(ApiError::invalid(&["body"], "missing", "`from_date` and `to_date` are missing"));
+    };
+    Ok(NewBackfill {
+        workflow: dags::find(site, &dag).await?.id,
+        from,
+        to,
+        reprocess,
+        reverse,
+        max_active_runs: active as u32,
+        conf,
+        by: user.name.clone(),
+        created: clock::now(),
+    })
 }
 
 pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, body: Body) -> ApiResult<Json<Value>> {
-    let Wish { new, occurrences } = Wish::read(&site, &user, body).await?;
-    if occurrences.is_empty() {
-        return Err(ApiError::bad_request(format!("No runs to create for Dag: `{}`", new.workflow)));
-    }
-    let mut audit = AuditEntry::new(clock::now(), user.name.clone(), "backfill.create");
-    audit.workflow = Some(new.workflow.clone());
-    audit.detail = json!({ "from": new.from, "to": new.to, "reprocess": new.reprocess.name() });
-    let made = site.app.store.create_backfill(new, audit).await?;
+    let wish = wish(&site, &user, body).await?;
+    let made = backfill::create(&site.app.store, &site.app.catalog, wish).await?;
     site.app.schedules.notify_one();
+    site.app.scheduler.look();
     Ok(Json(shape(&made)))
 }
 
+/// The times that would get a run, or whose run would be run again.
 pub async fn dry_run(State(site): State<Site>, Extension(user): Extension<User>, body: Body) -> ApiResult<Json<Value>> {
-    let wish = Wish::read(&site, &user, body).await?;
-    let one =
-        |at: &Occurrence| json!({ "logical_date": at.logical_date, "partition_key": null, "partition_date": null });
-    let shown: Vec<Value> = wish.occurrences.iter().map(one).collect();
+    let wish = wish(&site, &user, body).await?;
+    let steps = backfill::steps(&site.app.store, &site.app.catalog, &wish, None).await?;
+    let planned = steps.iter().filter(|step| matches!(step.outlook, Outlook::New | Outlook::Again));
+    let one = |step: &Step| json!({ "logical_date": step.occurrence.logical_date, "partition_key": null, "partition_date": null });
+    let shown: Vec<Value> = planned.map(one).collect();
     Ok(Json(json!({ "total_entries": shown.len(), "backfills": shown })))
 }
 
 async fn change(site: &Site, id: &str, word: &str, user: &User) -> ApiResult<Json<Value>> {
-    let backfill = find(site, id).await?;
-    if !backfill.is_open() || backfill.cancelled {
-        return Err(ApiError::conflict("Backfill is already completed."));
-    }
-    let (change, event) = match word {
-        "pause" => (BackfillChange::Pause(true), "backfill.pause"),
-        "unpause" => (BackfillChange::Pause(false), "backfill.unpause"),
-        _ => (BackfillChange::Cancelled, "backfill.cancel"),
+    let id = find(site, id).await?.id;
+    let (store, by, now) = (&site.app.store, user.name.as_str(), clock::now());
+    match word {
+        "pause" => backfill::pause(store, id, true, by, now).await?,
+        "unpause" => backfill::pause(store, id, false, by, now).await?,
+        _ => backfill::cancel(store, id, by, now).await?,
     };
-    let now = clock::now();
-    let mut audit = AuditEntry::new(now, user.name.clone(), event);
-    audit.workflow = Some(backfill.new.workflow.clone());
-    audit.detail = json!({ "backfill": backfill.id });
-    site.app.store.update_backfill(backfill.id, change, now, Some(audit)).await?;
     site.app.schedules.notify_one();
     site.app.scheduler.look();
-    Ok(Json(shape(&find(site, id).await?)))
+    Ok(Json(shape(&backfill::find(store, id).await?)))
 }
