@@ -1,13 +1,15 @@
-//! Names whose values are secrets: by the same words as Airflow, so that what it hides is hidden here too.
+//! Names whose values are secrets: by Airflow's words and a few more, so that what it hides is hidden here too.
 
 use serde_json::Value;
 
 /// A name that holds one of these, whatever its case, names a secret.
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 14] = [
+    "access_key",
     "access_token",
     "api_key",
     "apikey",
     "authorization",
+    "credential",
     "keyfile_dict",
     "passphrase",
     "passwd",
@@ -23,7 +25,7 @@ pub const HIDDEN: &str = "***";
 
 /// Is the value of something with this name a secret?
 pub fn is_sensitive(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
+    let name = name.to_ascii_lowercase().replace('-', "_");
     WORDS.iter().any(|word| name.contains(word))
 }
 

@@ -4,6 +4,7 @@
 //! needs no data directory, and one that only reads the store needs no server. What only the process that works on a
 //! run may do is asked of that process, see [`control`].
 
+mod backfills;
 mod connections;
 mod context;
 mod control;
@@ -156,6 +157,7 @@ enum Command {
     Report(report::ReportArgs),
     Dags(dags::DagsArgs),
     Tasks(tasks::TasksArgs),
+    Backfill(backfills::BackfillsArgs),
     Variables(variables::VariablesArgs),
     Connections(connections::ConnectionsArgs),
     Pools(pools::PoolsArgs),
@@ -269,6 +271,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,
         Command::Report(args) => report::command(args, Context::open(ui, settings).await?).await,
         Command::Dags(args) => dags::command(args, Target::open(ui, settings).await?).await,
+        Command::Backfill(args) => backfills::command(args, Target::open(ui, settings).await?).await,
         Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
         Command::Variables(args) => variables::command(args, Target::open(ui, settings).await?).await,
         Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,

@@ -7,6 +7,7 @@ use pitcrew_store::Store;
 use super::config::{Channel, Config, Kind, Source};
 use super::send::Failed;
 use super::text::Secrets;
+use crate::sensitive::is_sensitive;
 use crate::vault::Vault;
 
 /// The largest file that can be a secret, in bytes.
@@ -73,23 +74,4 @@ fn sources(channel: &Channel) -> Vec<&Source> {
         Kind::Sns(_) => Vec::new(),
         Kind::Webhook(hook) => [&hook.url].into_iter().chain(hook.headers.values()).chain(&hook.secret).collect(),
     }
-}
-
-/// Whether what has this name is taken for a secret.
-fn is_sensitive(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    [
-        "password",
-        "passwd",
-        "passphrase",
-        "secret",
-        "token",
-        "api_key",
-        "apikey",
-        "private_key",
-        "access_key",
-        "credential",
-    ]
-    .iter()
-    .any(|part| name.contains(part))
 }

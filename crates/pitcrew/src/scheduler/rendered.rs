@@ -5,13 +5,10 @@
 
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::Work;
-use serde_json::Value;
 
 use super::core_loop::Core;
 use super::{AskError, Pick};
-
-/// Stands for what is not shown.
-const HIDDEN: &str = "***";
+use crate::sensitive::{self, HIDDEN, is_sensitive};
 
 /// One text of a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,14 +17,6 @@ pub struct Rendered {
     pub place: String,
     /// Rendered, or why it cannot be.
     pub text: Result<String, String>,
-}
-
-/// Whether a value of that name is better not shown.
-pub fn is_sensitive(name: &str) -> bool {
-    const WORDS: [&str; 9] =
-        ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
-    let name = name.to_ascii_lowercase().replace('-', "_");
-    WORDS.iter().any(|word| name.contains(word))
 }
 
 impl Core {
@@ -63,37 +52,13 @@ impl Core {
                 }
             }
             Work::Action { uses, with } => {
-                let text = rendering
-                    .value(with)
-                    .map(hide)
-                    .and_then(|with| serde_json::to_string_pretty(&with).map_err(|error| error.to_string()));
+                let text = rendering.value(with).and_then(|mut with| {
+                    sensitive::hide(&mut with);
+                    serde_json::to_string_pretty(&with).map_err(|error| error.to_string())
+                });
                 add(format!("with, for {uses}"), text);
             }
         }
         Ok(texts)
-    }
-}
-
-/// Without the values of keys that name a secret.
-fn hide(value: Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let hidden = |key: &String, value| if is_sensitive(key) { HIDDEN.into() } else { hide(value) };
-            Value::Object(map.into_iter().map(|(key, value)| (key.clone(), hidden(&key, value))).collect())
-        }
-        Value::Array(list) => Value::Array(list.into_iter().map(hide).collect()),
-        other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn what_is_named_like_a_secret_is_hidden_wherever_it_stands() {
-        let shown = hide(json!({ "url": "x", "headers": [{ "Auth-Token": "t", "n": 1 }], "db_password": { "a": 1 } }));
-        assert_eq!(shown, json!({ "url": "x", "headers": [{ "Auth-Token": "***", "n": 1 }], "db_password": "***" }));
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Place, Ran, line_with, signal};
 
 const NIGHTLY: &str = "workflow: nightly
+schedule: {cron: '0 2 * * *', timezone: UTC}
 params: {n: {type: integer, default: 1}}
 tasks:
   a: {run: 'echo n={{ params.n }}'}
@@ -76,6 +77,9 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         "tasks state nightly b bad",
         "tasks states-for-dag-run nightly mine --output json",
         "explain bad b",
+        "backfill list --output json",
+        "pools list --output json",
+        "variables list --output json",
     ] {
         let (here, there) = (place.run(line).ends(0), there.run(line).ends(0));
         // Only a data directory has files to point to.
@@ -90,6 +94,27 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
     there.run("dags pause nightly").ends(0);
     assert_eq!(place.run("dags list --output json").json()[0]["is_paused"], true);
     there.run("dags unpause nightly").ends(0);
+    there.run("variables set colour blue").ends(0);
+    there.run("variables set colour green --description why").ends(0);
+    assert_eq!(place.run("variables get colour").ends(0).stdout, "green\n");
+    there.run("variables delete colour").ends(0);
+    there.run("pools set gpus 3").ends(0);
+    there.run("pools set gpus 4 large").ends(0);
+    let pools = place.run("pools get gpus --output json").ends(0).json();
+    assert_eq!((&pools[0]["slots"], &pools[0]["description"]), (&json!(4), &json!("large")));
+    there.run("pools delete gpus").ends(0);
+    there.run("connections add db --conn-uri postgres://u:hunter2@h/d").ends(0);
+    let got = there.run("connections get db --output json").ends(0);
+    assert!(got.json()[0]["login"] == "u" && !got.stdout.contains("hunter2"), "{got}");
+    assert_eq!(place.run("connections export").ends(0).json()["db"]["password"], "hunter2");
+    there.run("connections delete db").ends(0);
+    let span = "--dag-id nightly --from-date 2026-01-01 --to-date 2026-01-03";
+    let planned = there.run(&format!("backfill create {span} --dry-run --output json")).ends(0).json();
+    assert_eq!((planned.as_array().unwrap().len(), &planned[0]["logical_date"]), (3, &json!("2026-01-01T02:00:00Z")));
+    there.run(&format!("backfill create {span}")).ends(0);
+    there.run("backfill pause 1").ends(0);
+    assert_eq!(place.run("backfill list --output json").ends(0).json()[0]["state"], "paused");
+    there.run("backfill cancel 1").ends(0);
     let planned = there.run("tasks clear nightly -t ^b$ -f").ends(2);
     assert_eq!((planned.stdout.trim(), planned.stderr.contains("--yes")), ("bad  b", true));
     there.run("tasks clear nightly -t ^b$ -f --yes").ends(0);
@@ -104,6 +129,10 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         ("runs show nothing", "there is no run `nothing`"),
         ("runs show ../../etc", "there is no run"),
         ("runs resume mine", "is for a data directory"),
+        ("variables get nothing", "there is no variable `nothing`"),
+        ("pools delete default_pool", "cannot be deleted"),
+        ("connections get nothing", "there is no connection `nothing`"),
+        ("backfill pause 99", "99"),
         ("tasks clear nightly -t [", "is not right"),
         ("run flows/nightly.yaml", "does not go with this command"),
     ] {

@@ -7,19 +7,26 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::timetable::{Schedule, Timing};
 use pitcrew_store::{NewBackfill, Reprocess};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::backfill::{self, BackfillError, MAX_ACTIVE_RUNS, Outlook, Step};
 use crate::cli::context::{Context, who};
 use crate::cli::control::Peers;
 use crate::cli::error::{invalid, refused};
-use crate::cli::target::Target;
+use crate::cli::target::{Remote, Target};
 use crate::cli::{Output, format};
 
 #[derive(Debug, clap::Args)]
 pub struct BackfillArgs {
     /// The workflow; it must have a schedule
-    workflow: String,
+    pub workflow: String,
+    #[command(flatten)]
+    pub wish: WishArgs,
+}
+
+/// Which times of a workflow, and how.
+#[derive(Debug, clap::Args)]
+pub struct WishArgs {
     /// The first time: a date, or a time such as `2026-01-02T06:00:00Z`
     #[arg(long, visible_alias = "from-date", value_name = "TIME")]
     from: String,
@@ -47,20 +54,17 @@ pub struct BackfillArgs {
     output: Output,
 }
 
-pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<ExitCode> {
-    let Target::Here(context) = target else {
-        return Err(invalid("`dags backfill` works on a data directory here; a server takes `POST /api/v2/backfills`"));
-    };
-    let row = context.workflow(&args.workflow).await?;
-    let workflow = context.catalog.load(&context.store, &row.id, &row.version).await?;
+pub async fn command(workflow: &str, args: WishArgs, target: &Target) -> anyhow::Result<ExitCode> {
+    let found = target.workflow(workflow).await?;
+    let workflow = target.version(&found.workflow, &found.version).await?;
     let Some(schedule) = &workflow.schedule else {
-        return Err(told(BackfillError::NoSchedule(row.id)));
+        return Err(told(BackfillError::NoSchedule(found.workflow)));
     };
     let zone = zone(schedule)?;
     let conf = serde_json::from_str(&args.conf)
         .map_err(|error| invalid(format!("`--conf` must be a JSON object: {error}")))?;
     let wish = NewBackfill {
-        workflow: row.id.clone(),
+        workflow: found.workflow,
         from: time("--from", &args.from, &zone, false)?,
         to: time("--to", &args.to, &zone, true)?,
         reprocess: Reprocess::from_name(&args.reprocess).unwrap_or_default(),
@@ -68,20 +72,26 @@ pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<Exit
         max_active_runs: args.max_active_runs,
         conf,
         by: who(),
-        created: context.now(),
+        created: target.now(),
     };
+    match target {
+        Target::Here(context) => here(context, wish, args.dry_run, args.output).await,
+        Target::There(remote) => there(remote, wish, args.dry_run, args.output).await,
+    }
+}
+
+async fn here(context: &Context, wish: NewBackfill, dry_run: bool, output: Output) -> anyhow::Result<ExitCode> {
     let (store, catalog) = (&context.store, &context.catalog);
     let planned = backfill::steps(store, catalog, &wish, None).await.map_err(told)?;
     let count = |outlook| planned.iter().filter(|step| step.outlook == outlook).count() as u64;
     let (new, again, left) = (count(Outlook::New), count(Outlook::Again), count(Outlook::Left));
-    if args.dry_run {
-        show(context, args.output, &planned, true)?;
-        let text = format!("{new} would be made, {again} run again, {left} left; nothing was done");
-        context.ui.say(text);
+    if dry_run {
+        show(context, output, &planned, true)?;
+        context.ui.say(format!("{new} would be made, {again} run again, {left} left; nothing was done"));
         return Ok(ExitCode::SUCCESS);
     }
     let made = backfill::create(store, catalog, wish.clone()).await.map_err(told)?;
-    show(context, args.output, &backfill::steps(store, catalog, &wish, Some(made.id)).await.map_err(told)?, false)?;
+    show(context, output, &backfill::steps(store, catalog, &wish, Some(made.id)).await.map_err(told)?, false)?;
     context.ui.say(format!(
         "backfill {}: {}, {again} to run again, {left} left as they are",
         made.id,
@@ -92,6 +102,35 @@ pub async fn command(args: BackfillArgs, target: &Target) -> anyhow::Result<Exit
     if peers.server().is_none() {
         context.ui.hint("no server works on this data directory: the runs begin once `pitcrew server` does");
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A server says which times get a run, and makes the backfill; what became of the others is on its pages.
+async fn there(remote: &Remote, wish: NewBackfill, dry_run: bool, output: Output) -> anyhow::Result<ExitCode> {
+    let body = json!({
+        "dag_id": wish.workflow, "from_date": wish.from, "to_date": wish.to, "run_backwards": wish.reverse,
+        "dag_run_conf": wish.conf, "reprocess_behavior": wish.reprocess.name(), "max_active_runs": wish.max_active_runs,
+    });
+    let planned: Value = remote.post(&["api", "v2", "backfills", "dry_run"], body.clone()).await?;
+    let times = planned["backfills"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let times: Vec<&Value> = times.iter().map(|row| &row["logical_date"]).collect();
+    let made: Option<Value> = match dry_run {
+        true => None,
+        false => Some(remote.post(&["api", "v2", "backfills"], body).await?),
+    };
+    let result = if dry_run { "would be made or run again" } else { "follows" };
+    if output.is_json() {
+        let shown = times.iter().map(|at| json!({ "logical_date": at, "run_id": null, "result": result }));
+        remote.ui.json(&shown.collect::<Vec<_>>())?;
+    } else if !times.is_empty() {
+        let shown = times.iter().map(|at| vec![at.as_str().unwrap_or_default().to_owned(), result.to_owned()]);
+        remote.ui.table(&["time", "run"], shown.collect())?;
+    }
+    let runs = format::plural(times.len() as u64, "run");
+    remote.ui.say(match made {
+        None => format!("{runs} would be made or run again; nothing was done"),
+        Some(made) => format!("backfill {}: {runs}", made["id"]),
+    });
     Ok(ExitCode::SUCCESS)
 }
 

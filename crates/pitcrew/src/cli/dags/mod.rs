@@ -1,6 +1,6 @@
 //! `dags`: the workflows of a server, in the words that Airflow's users type.
 
-mod backfill;
+pub mod backfill;
 mod follow;
 mod trigger;
 
@@ -86,7 +86,7 @@ pub async fn command(args: DagsArgs, target: Target) -> anyhow::Result<ExitCode>
         DagsCommand::Trigger(args) => trigger::command(args, &target).await,
         DagsCommand::Pause { workflow } => pause(&workflow, true, &target).await,
         DagsCommand::Unpause { workflow } => pause(&workflow, false, &target).await,
-        DagsCommand::Backfill(args) => backfill::command(args, &target).await,
+        DagsCommand::Backfill(args) => backfill::command(&args.workflow, args.wish, &target).await,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Backfills, from the wish to the last run. Each turn of the serving loop is made by hand, so that nothing waits.
 
+use axum::http::StatusCode;
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::state::RunState;
-use pitcrew_store::{Backfill, BackfillChange, NewBackfill, Paging, Reprocess, RunFilter, RunOrder};
+use pitcrew_store::{Backfill, BackfillChange, BackfillFilter, NewBackfill, Paging, Reprocess, RunFilter, RunOrder};
 use serde_json::json;
 
 use super::Rig;
@@ -167,4 +168,37 @@ async fn what_makes_no_sense_is_refused_and_changes_nothing() {
     let error = by_hand.backfill(wish("2026-01-01", "2026-01-02")).await.unwrap_err();
     assert!(matches!(error, BackfillError::NoSchedule(_)), "{error}");
     assert_eq!(rig.app.store.backfills(&Default::default(), Paging::ALL).await.unwrap().total, 0);
+}
+
+#[tokio::test]
+async fn a_backfill_is_looked_at_made_and_cancelled_on_its_pages() {
+    let rig = Rig::with(DAILY).await;
+    let form = "workflow=daily&from=2026-01-01T00%3A00&to=2026-01-03T12%3A00&reprocess=none&max_active_runs=2&conf=";
+    let look = rig.submit("/backfills/new", form).await;
+    assert_eq!(look.status, StatusCode::OK);
+    assert!(look.text.contains("3 new runs") && look.text.contains("name=\"make\""), "{}", look.text);
+    assert_eq!(rig.app.store.backfills(&BackfillFilter::default(), Paging::ALL).await.unwrap().total, 0);
+    for (wrong, why) in [
+        (form.replace("daily", "nothing"), "there is no workflow `nothing`"),
+        (form.replace("2026-01-03", "2025-01-03"), "is before the first"),
+        (form.replace("from=2026-01-01T00%3A00", "from=soon"), "must be a time such as"),
+        (form.replace("conf=", "conf=%7B%22n%22%3A%22x%22%7D"), "whole number"),
+        (form.replace("max_active_runs=2", "max_active_runs=0"), "must be at least 1"),
+    ] {
+        let refused = rig.submit("/backfills/new", &format!("{wrong}&make=1")).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+        assert!(refused.text.contains(why), "{wrong}: {}", refused.text);
+    }
+    let made = rig.submit("/backfills/new", &format!("{form}&make=1")).await;
+    assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/backfills"));
+    let id = rig.app.store.backfills(&BackfillFilter::default(), Paging::ALL).await.unwrap().rows[0].id;
+    assert!(rig.get("/backfills").await.text.contains("under way"));
+    rig.submit("/backfills/change", &format!("id={id}&action=pause")).await;
+    assert!(backfill::find(&rig.app.store, id).await.unwrap().is_paused);
+    rig.submit("/backfills/change", &format!("id={id}&action=cancel")).await;
+    assert!(backfill::find(&rig.app.store, id).await.unwrap().cancelled);
+    for wrong in ["id=x&action=pause", "id=1&action=stop"] {
+        assert_eq!(rig.submit("/backfills/change", wrong).await.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
+    }
+    assert_eq!(rig.submit("/backfills/change", "id=99&action=pause").await.status, StatusCode::NOT_FOUND);
 }

@@ -398,6 +398,7 @@ fn needs_more(name: &str) -> bool {
         || name.contains("/assets/")
         || name == "POST /api/v2/backfills"
         || name.contains("/{backfill_id}/")
+        || name.starts_with("POST /backfills/")
         || name == "POST /api/pitcrew/v1/runs/{run_key}/clear"
 }
 

@@ -139,6 +139,12 @@ impl Typed {
         self.0.iter().filter(|(key, _)| key == name).map(|(_, text)| text.as_str()).collect()
     }
 
+    /// The text of a name that is no field, such as a button's; it is not seen again.
+    pub fn take(&mut self, name: &str) -> Option<String> {
+        let at = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.remove(at).1)
+    }
+
     /// Refuses names besides these.
     pub fn only(&self, names: &[&str]) -> Result<(), PageError> {
         match self.0.iter().find(|(key, _)| !names.contains(&key.as_str())) {
@@ -169,11 +175,13 @@ impl<S: Send + Sync> FromRequest<S> for Typed {
 pub struct Form {
     pub fields: Vec<Field>,
     pub error: Option<String>,
+    /// A second button: the name that it sends, and its words.
+    pub also: Option<(&'static str, &'static str)>,
 }
 
 impl Form {
     pub fn new(fields: Vec<Field>) -> Form {
-        Form { fields, error: None }
+        Form { fields, error: None, also: None }
     }
 
     /// Takes what was typed; what is missing or no number is noted at its field.

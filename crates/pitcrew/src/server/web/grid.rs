@@ -23,8 +23,10 @@ use crate::server::input::Query;
 use crate::server::links;
 use crate::server::view::STATES;
 
-/// Columns to choose from; the first is taken unless another is asked for.
-pub const COLUMNS: [u32; 3] = [50, 25, 100];
+/// Columns to choose from.
+pub const COLUMNS: [u32; 3] = [25, 50, 100];
+/// Of them, how many are shown unless somebody chooses.
+const USUAL: u32 = 50;
 /// Rows on one page: beyond that nobody finds anything, and drawing takes its time.
 const ROWS: usize = 1_000;
 /// The distance of columns and of rows, and the size of a cell, in pixels.
@@ -46,7 +48,7 @@ pub struct Wish {
 
 impl Wish {
     pub fn of(query: &Query) -> ApiResult<Wish> {
-        let runs = query.number("runs")?.filter(|runs| COLUMNS.contains(runs)).unwrap_or(COLUMNS[0]);
+        let runs = query.number("runs")?.filter(|runs| COLUMNS.contains(runs)).unwrap_or(USUAL);
         let folded = query.text("fold").unwrap_or_default().split(',').filter(|id| !id.is_empty());
         Ok(Wish {
             runs,

@@ -31,6 +31,7 @@ pub const MAIN: &[Entry] = &[
 /// Behind the menu for administration.
 pub const ADMIN: &[Entry] = &[
     entry("incidents", "Incidents", "/incidents", "i", Role::Viewer),
+    entry("backfills", "Backfills", "/backfills", "b", Role::Viewer),
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
     entry("connections", "Connections", "/connections", "c", Role::Op),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),

@@ -3,6 +3,7 @@
 //! Each is a list with forms beside it. A form that was taken leads back to its list; one that was not is shown again.
 
 mod audit;
+mod backfills;
 mod connections;
 mod fleet;
 mod notices;
@@ -16,8 +17,7 @@ use jiff::Timestamp;
 use pitcrew_store::AuditEntry;
 use serde_json::Value;
 
-use crate::server::auth::Role::{Admin, Op, Viewer};
-use crate::server::auth::User;
+use crate::server::auth::Role::{Admin, Op, User, Viewer};
 use crate::server::routes::Access::Role;
 use crate::server::routes::Routes;
 
@@ -50,6 +50,11 @@ pub fn routes() -> Routes {
         .get("/pools/edit", Role(Op), pools::form)
         .post("/pools/edit", Role(Op), pools::edit)
         .post("/pools/delete", Role(Op), pools::delete)
+        .get("/backfills", Role(Viewer), backfills::page)
+        .get("/live/backfills", Role(Viewer), backfills::live)
+        .get("/backfills/new", Role(User), backfills::blank)
+        .post("/backfills/new", Role(User), backfills::create)
+        .post("/backfills/change", Role(User), backfills::change)
         .get("/notifications", Role(Viewer), notices::page)
         .post("/notifications/again", Role(Op), notices::again)
         .get("/audit", Role(Viewer), audit::page)
@@ -69,7 +74,7 @@ pub fn routes() -> Routes {
 }
 
 /// Who did what on a page.
-fn noted(user: &User, event: &str, detail: Value, now: Timestamp) -> AuditEntry {
+fn noted(user: &crate::server::auth::User, event: &str, detail: Value, now: Timestamp) -> AuditEntry {
     let mut entry = AuditEntry::new(now, user.name.clone(), event);
     entry.detail = detail;
     entry
