@@ -98,7 +98,7 @@ impl Sql {
             let (db, bell) = (self.db.clone(), self.bell.clone());
             let watch = tokio::spawn(async move {
                 match db {
-                    Db::Sqlite { writer, .. } => sqlite::watch(&writer, &bell, poll).await,
+                    Db::Sqlite { readers, .. } => sqlite::watch(&readers, &bell, poll).await,
                     Db::Postgres(pool) => postgres::watch(&pool, &bell, poll).await,
                 }
             });

@@ -82,23 +82,31 @@ fn real_path(path: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Rings whenever another process has written. `PRAGMA data_version` tells this without reading a row.
-pub(super) async fn watch(writer: &SqlitePool, bell: &Bell, poll: Duration) {
-    let mut seen = None;
+/// Rings whenever anybody has written. `PRAGMA data_version` tells this without reading a row.
+///
+/// It counts what other connections wrote as seen by its own, so it is asked on one connection that nobody else
+/// uses: one of the pool may be busy, or be replaced by another that counts anew.
+pub(super) async fn watch(pool: &SqlitePool, bell: &Bell, poll: Duration) {
     loop {
-        // The writing connection, because its own writes do not count; if it is busy, we are not idle.
-        if let Some(mut writer) = writer.try_acquire() {
-            match sqlx::query("PRAGMA data_version").fetch_one(&mut *writer).await {
-                Ok(row) => {
-                    let version: i64 = row.get(0);
-                    if seen.replace(version).is_some_and(|old| old != version) {
-                        bell.ring();
-                    }
+        let look = async {
+            let mut connection = pool.connect_options().connect().await?;
+            let mut seen = None;
+            loop {
+                let row = sqlx::query("PRAGMA data_version").fetch_one(&mut connection).await?;
+                // The first look rings too: who subscribed may have read before it, and a change be in between.
+                let version: i64 = row.get(0);
+                if seen.replace(version) != Some(version) {
+                    bell.ring();
                 }
-                Err(error) => tracing::warn!(%error, "cannot see whether another process has changed the database"),
+                tokio::select! {
+                    () = tokio::time::sleep(poll) => {}
+                    () = bell.unheard() => return Ok::<(), sqlx::Error>(()),
+                }
             }
-        } else if writer.is_closed() {
-            return;
+        };
+        match look.await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "cannot see whether another process has changed the database"),
         }
         tokio::select! {
             () = tokio::time::sleep(poll) => {}

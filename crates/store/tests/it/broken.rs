@@ -116,3 +116,19 @@ async fn an_idle_server_writes_nothing() {
     other.execute("UPDATE settings SET value = 'from outside'").await.unwrap();
     crate::suite::ownership::within(changes.changed()).await;
 }
+
+/// Another process may change a run after the subscription was made and before its first look at the database.
+#[tokio::test]
+async fn no_change_is_missed_at_the_start_of_a_subscription() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = StoreUrl::Sqlite(folder.path().join("pitcrew.db"));
+    let store = Store::open(&url).await.unwrap();
+    let mut changes = store.subscribe(Duration::from_millis(1));
+    // This thread is held up, so nothing of the subscription has happened yet when the other one has written.
+    let other = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { Store::open(&url).await.unwrap().put_setting("k", "v").await.unwrap() });
+    });
+    other.join().unwrap();
+    crate::suite::ownership::within(changes.changed()).await;
+}
