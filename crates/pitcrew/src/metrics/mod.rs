@@ -17,12 +17,13 @@ use jiff::SignedDuration;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
 use pitcrew_core::state::Exit;
 use pitcrew_exec::Usage;
+use pitcrew_store::Settled;
 use prometheus::{CounterVec, HistogramVec, Registry};
 
 pub use http::measure;
 pub use scrape::{Figures, PoolFigures, exposition};
 
-/// Workflows, and pools, with series of their own; those that come later are counted together as `other`.
+/// Workflows, pools and channels with series of their own; those that come later are counted together as `other`.
 pub const CAP: usize = 200;
 /// The value of a label beyond the cap.
 const OTHER: &str = "other";
@@ -35,6 +36,7 @@ struct Families {
     registry: Registry,
     workflows: Names,
     pools: Names,
+    channels: Names,
     runs_started: CounterVec,
     runs_finished: CounterVec,
     run_duration: HistogramVec,
@@ -49,6 +51,7 @@ struct Families {
     gpu_held: CounterVec,
     gpu_busy: CounterVec,
     variables_set: CounterVec,
+    notifications: CounterVec,
     store_seconds: HistogramVec,
     store_errors: CounterVec,
     http_requests: CounterVec,
@@ -85,6 +88,7 @@ impl Default for Metrics {
         Metrics(Arc::new(Families {
             workflows: Names::default(),
             pools: Names::default(),
+            channels: Names::default(),
             runs_started: table::RUNS_STARTED.counter(&registry),
             runs_finished: table::RUNS_FINISHED.counter(&registry),
             run_duration: table::RUN_DURATION.histogram(&registry),
@@ -99,6 +103,7 @@ impl Default for Metrics {
             gpu_held: table::GPU_HELD.counter(&registry),
             gpu_busy: table::GPU_BUSY.counter(&registry),
             variables_set: table::VARIABLES_SET.counter(&registry),
+            notifications: table::NOTIFICATIONS.counter(&registry),
             store_seconds: table::STORE_SECONDS.histogram(&registry),
             store_errors: table::STORE_ERRORS.counter(&registry),
             http_requests: table::HTTP_REQUESTS.counter(&registry),
@@ -171,6 +176,18 @@ impl Metrics {
             SetBy::User => "user",
         };
         self.0.variables_set.with_label_values(&[by]).inc_by(count as f64);
+    }
+
+    /// What a try to send a notice to a channel came to. One that only waits its turn is not counted.
+    pub fn notice_settled(&self, channel: &str, became: &Settled) {
+        let result = match became {
+            Settled::Later { .. } => return,
+            Settled::Sent { .. } => "sent",
+            Settled::Merged { .. } => "merged",
+            Settled::Retry { .. } => "retried",
+            Settled::Failed { .. } => "failed",
+        };
+        self.0.notifications.with_label_values(&[self.0.channels.label(channel), result]).inc();
     }
 
     /// What became of spans for the collector: `sent` or `dropped`.

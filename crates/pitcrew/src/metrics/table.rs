@@ -87,6 +87,8 @@ table! {
 
     VARIABLES_SET = Counter, "pitcrew_variables_set_total", ["by"],
         "Variables that were set, by a `task` or a `user` of this server.";
+    NOTIFICATIONS = Counter, "pitcrew_notifications_total", ["channel", "result"],
+        "Tries to send a notice to a channel: `sent`, `merged` into a message that was sent, `retried` later, or `failed` for good.";
     BROKEN_FILES = Gauge, "pitcrew_broken_files", [],
         "Workflow files that do not compile.";
     LEADER = Gauge, "pitcrew_leader", [],

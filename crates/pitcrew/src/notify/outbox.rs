@@ -18,6 +18,7 @@ use super::pace::{Pace, Plan};
 use super::send::{Failed, Sender};
 use crate::app::App;
 use crate::clock;
+use crate::metrics::Metrics;
 
 /// Tries before a notice is given up; with the growing waits between them, about half a day.
 const TRIES: u32 = 30;
@@ -36,6 +37,7 @@ pub struct Outbox {
     pub store: Store,
     pub config: Arc<Config>,
     pub sender: Sender,
+    pub metrics: Metrics,
     /// Where browsers find the server, without a slash at the end.
     pub base_url: String,
     pub now: Now,
@@ -81,8 +83,8 @@ impl Outbox {
     /// The outbox of this server, whose pages are at `base_url`.
     pub fn new(app: &App, base_url: String) -> anyhow::Result<Outbox> {
         let sender = Sender::new(app.store.clone(), app.vault.clone())?;
-        let (store, config) = (app.store.clone(), app.notify.clone());
-        Ok(Outbox { store, config, sender, base_url, now: Arc::new(clock::now) })
+        let (store, config, metrics) = (app.store.clone(), app.notify.clone(), app.metrics.clone());
+        Ok(Outbox { store, config, sender, metrics, base_url, now: Arc::new(clock::now) })
     }
 
     /// Sends as long as the process lives.
@@ -126,14 +128,15 @@ impl Outbox {
             let Some(channel) = self.config.channels.get(&name) else {
                 let error = format!("no channel `{name}` is configured: add it under `channels` in `pitcrew.yaml`");
                 let failed = |notice: &Notice| (notice.id, Settled::Failed { error: error.clone() });
-                self.settle(notices.iter().map(failed).collect()).await;
+                self.settle(&name, notices.iter().map(failed).collect()).await;
                 continue;
             };
             let mut pace = desk.paces.remove(&name).unwrap_or_default();
             let plan = pace.plan(notices.len(), channel.rate, channel.digest_from, now);
             if let Plan::Wait(until) = plan {
                 // Else a channel that waits would fill every batch, and others would never be reached.
-                self.settle(notices.iter().map(|notice| (notice.id, Settled::Later { at: until })).collect()).await;
+                let later = notices.iter().map(|notice| (notice.id, Settled::Later { at: until }));
+                self.settle(&name, later.collect()).await;
                 desk.paces.insert(name, pace);
                 continue;
             }
@@ -160,14 +163,14 @@ impl Outbox {
             Plan::Digest => {
                 let message = words.digest(&notices);
                 let sent = self.sender.send(channel, &message, (self.now)()).await;
-                self.settle(self.became(channel, &notices, sent, pace)).await;
+                self.settle(&channel.name, self.became(channel, &notices, sent, pace)).await;
             }
             Plan::Each(count) => {
                 for notice in notices.into_iter().take(count) {
                     let message = words.message(&notice);
                     let sent = self.sender.send(channel, &message, (self.now)()).await;
                     let go_on = sent.as_ref().err().is_none_or(|failed| !failed.passing);
-                    self.settle(self.became(channel, &[notice], sent, pace)).await;
+                    self.settle(&channel.name, self.became(channel, &[notice], sent, pace)).await;
                     if !go_on {
                         return;
                     }
@@ -217,9 +220,12 @@ impl Outbox {
         notices.iter().map(one).collect()
     }
 
-    /// Writes what became of notices. A database that is away is waited for: until it is written they would be sent
-    /// again.
-    async fn settle(&self, settled: Vec<(i64, Settled)>) {
+    /// Writes what became of notices of a channel. A database that is away is waited for: until it is written they
+    /// would be sent again.
+    async fn settle(&self, channel: &str, settled: Vec<(i64, Settled)>) {
+        for (_, became) in &settled {
+            self.metrics.notice_settled(channel, became);
+        }
         while let Err(error) = self.store.settle_notices(settled.clone()).await {
             tracing::error!(%error, "cannot write what became of notices");
             if !error.is_transient() {

@@ -92,6 +92,16 @@ async fn what_will_not_pass_is_given_up_and_says_why() {
     rig.turn().await;
     assert_eq!(hook.next().await.json()["subject"], "b");
     assert_eq!(rig.states().await[1].0, "sent");
+
+    let counted = rig.app.metrics.text(None, None);
+    let of = |line: &&str| line.starts_with("pitcrew_notifications_total");
+    insta::assert_snapshot!(counted.lines().filter(of).collect::<Vec<_>>().join("\n"), @r#"
+    pitcrew_notifications_total{channel="blind",result="failed"} 1
+    pitcrew_notifications_total{channel="hook",result="failed"} 2
+    pitcrew_notifications_total{channel="hook",result="sent"} 1
+    pitcrew_notifications_total{channel="meta",result="failed"} 1
+    pitcrew_notifications_total{channel="nobody",result="failed"} 1
+    "#);
 }
 
 #[tokio::test]

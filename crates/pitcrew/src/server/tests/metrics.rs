@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
-use pitcrew_store::{AuditEntry, VariableSet};
+use pitcrew_store::{AuditEntry, Settled, VariableSet};
 use serde_json::Value;
 
 use super::Rig;
@@ -37,7 +37,8 @@ async fn busy() -> Rig {
     rig.app.store.set_variable(set, AuditEntry::new(clock::now(), "admin", "variable.set")).await.unwrap();
     // Nothing that the store in memory is asked here can fail.
     (rig.app.metrics.store_observer())("commit", std::time::Duration::ZERO, false);
-    // Only a server with a collector has these.
+    // Only a server with a channel has the one, only one with a collector the other.
+    rig.app.metrics.notice_settled("mail", &Settled::Sent { at: clock::now() });
     rig.app.metrics.spans("sent", 1);
     // The first scrape records itself.
     rig.get("/metrics").await;
