@@ -59,11 +59,15 @@ function keepOpen(old, fresh) {
 
 // Parts that came while the reader was busy in the old ones.
 const waiting = new Map();
+const catchUp = () => setTimeout(() => { for (const [id, html] of [...waiting]) replace(id, html); });
+
+// What is being pressed: without it there would be no click.
+let pressed = null;
 
 function isBusy(part) {
   const active = document.activeElement;
   // A frame that is being read, or a form that is being used, is not taken away.
-  return (part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select"))
+  return part.contains(pressed) || (part.contains(active) && active.matches("input:not([type=checkbox]), textarea, select"))
     || part.querySelector("details.menu[open], dialog[open]")
     || [...part.querySelectorAll("iframe")].some((frame) => frame.closest("details")?.open);
 }
@@ -74,7 +78,13 @@ function replace(id, html) {
   box.innerHTML = html;
   const fresh = box.content.firstElementChild;
   waiting.delete(id);
-  if (!old || !fresh || old.outerHTML === fresh.outerHTML) return;
+  if (!old || !fresh) return;
+  // What the script itself did to the old one is done to the new one too: then only what is news differs.
+  keepOpen(old, fresh);
+  tick(old);
+  tick(fresh);
+  enhance(fresh);
+  if (old.outerHTML === fresh.outerHTML) return;
   if (old.dataset.newest && old.dataset.newest !== fresh.dataset.newest && !location.search.includes("attempt=")) {
     location.reload();
     return;
@@ -90,9 +100,6 @@ function replace(id, html) {
     const same = fresh.querySelector(`input[name="${box.name}"][value="${CSS.escape(box.value)}"]`);
     if (same) same.checked = true;
   }
-  keepOpen(old, fresh);
-  tick(fresh);
-  enhance(fresh);
   old.replaceWith(fresh);
   boxes(fresh).forEach((box, at) => { if (scrolled[at]) [box.scrollLeft, box.scrollTop] = scrolled[at]; });
   if (focus) fresh.querySelector(focus)?.focus({ preventScroll: true });
@@ -106,7 +113,9 @@ function place(element) {
   return action ? `form[action="${CSS.escape(action)}"] button` : element.tagName === "SUMMARY" && "summary";
 }
 
-document.addEventListener("focusout", () => setTimeout(() => { for (const [id, html] of [...waiting]) replace(id, html); }));
+document.addEventListener("focusout", catchUp);
+document.addEventListener("pointerdown", (event) => { pressed = event.target; });
+for (const over of ["pointerup", "pointercancel"]) document.addEventListener(over, () => { pressed = null; catchUp(); });
 
 const streams = [];
 
@@ -137,17 +146,22 @@ function startLog(log) {
   const most = 5000;
   const find = (name) => document.querySelector(name);
   const search = find(".log-search"), followBox = find(".log-follow"), wrap = find(".log-wrap"), fold = find(".log-fold");
-  const earlier = find(".log-earlier");
+  const earlier = find(".log-earlier"), names = JSON.parse(log.dataset.steps);
 
   const matches = (line) => !search.value || line.textContent.toLowerCase().includes(search.value.toLowerCase());
-  search.addEventListener("input", () => { for (const line of log.querySelectorAll("p")) line.hidden = !matches(line); });
+  // What is found is in sight, also in a step that was folded.
+  search.addEventListener("input", () => {
+    for (const line of log.querySelectorAll("p")) line.hidden = !matches(line);
+    for (const step of log.querySelectorAll(".step")) if (search.value && step.querySelector("p:not([hidden])")) step.open = true;
+  });
   wrap.addEventListener("change", () => log.classList.toggle("nowrap", !wrap.checked));
   fold.addEventListener("click", () => {
     const steps = [...log.querySelectorAll(".step")];
     const open = !steps.some((step) => step.open);
     for (const step of steps) step.open = open;
-    fold.textContent = open ? "Fold steps" : "Unfold steps";
   });
+  // Steps are folded one by one too, and the button says what it does now. This event does not bubble.
+  log.addEventListener("toggle", () => { fold.textContent = log.querySelector(".step[open]") ? "Fold steps" : "Unfold steps"; }, true);
   const toEnd = () => { if (followBox.checked) log.scrollTop = log.scrollHeight; };
   followBox.addEventListener("change", toEnd);
   // Who scrolls up wants to read; who scrolls to the end wants to follow.
@@ -163,7 +177,7 @@ function startLog(log) {
       step.open = true;
       step.dataset.step = number;
       const summary = document.createElement("summary");
-      summary.textContent = `step ${number + 1}`;
+      summary.textContent = names[number] ?? `step ${number + 1}`;
       const lines = document.createElement("div");
       lines.className = "lines";
       step.append(summary, lines);
@@ -362,7 +376,7 @@ function onKey(event) {
   const found = [...document.querySelectorAll(`[data-${wanted}]`)].find((element) => element.dataset[wanted] === event.key);
   if (!found) return;
   event.preventDefault();
-  if (found.matches("input")) found.focus();
+  if (found.matches("input:not([type=checkbox])")) found.focus();
   else found.click();
 }
 

@@ -174,6 +174,8 @@ impl Place {
 #[derive(Default)]
 pub struct LogView {
     pub steps: Vec<StepLog>,
+    /// Of all steps of the task, also those that wrote nothing yet.
+    names: Vec<String>,
     /// Bytes before it.
     pub from: u64,
     pub next_offset: u64,
@@ -209,12 +211,18 @@ impl LogView {
         }
         Ok(LogView {
             steps,
+            names: names.to_vec(),
             from,
             next_offset: chunk.next_offset,
             open: lines.open(),
             ended: chunk.ended,
             cut: chunk.next_offset.saturating_add(SHOWN / 4) < length(app, attempt).await,
         })
+    }
+
+    /// As JSON, for steps that begin while the page is open.
+    pub fn step_names(&self) -> String {
+        serde_json::to_string(&self.names).unwrap_or_default()
     }
 
     /// Where the part before this one begins.

@@ -1,0 +1,111 @@
+//! A server with its workflows, and a browser before it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Child;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::driver::Browser;
+use crate::harness::{Place, line_with, signal};
+
+pub struct Site {
+    pub browser: Browser,
+    pub place: Place,
+    pub base: String,
+    pub password: String,
+    server: Child,
+}
+
+impl Site {
+    /// With workflows as `(name, source)`, before the login page.
+    pub fn new(workflows: &[(&str, &str)]) -> Site {
+        let place = Place::new();
+        Site::at(place, workflows)
+    }
+
+    /// The same in a place that is prepared already.
+    pub fn at(place: Place, workflows: &[(&str, &str)]) -> Site {
+        for (name, source) in workflows {
+            place.file(&format!("flows/{name}.yaml"), source);
+        }
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut server = place.start(&format!("server --workflows flows --listen 127.0.0.1:{port}"));
+        let line = line_with(&mut server, "password");
+        let password = line.split_once("password ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().to_owned();
+        let browser = Browser::start();
+        Site { browser, place, base: format!("http://127.0.0.1:{port}"), password, server }
+    }
+
+    /// The same, logged in, with the workflows read.
+    pub fn entered(workflows: &[(&str, &str)]) -> Site {
+        let site = Site::new(workflows);
+        site.log_in();
+        site
+    }
+
+    pub fn log_in(&self) {
+        self.open("/workflows");
+        self.browser.fill("#username", "admin");
+        self.browser.fill("#password", &self.password);
+        self.browser.click("main form button");
+        self.browser.until("location.pathname === '/workflows'");
+    }
+
+    pub fn open(&self, path: &str) {
+        self.browser.open(&format!("{}{path}", self.base));
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        signal(&self.server, Signal::TERM);
+        let _ = self.server.wait();
+    }
+}
+
+/// Marks the page, so that a reload would be noticed.
+pub fn mark(browser: &Browser) {
+    browser.run("window.marked = true;", json!([]));
+}
+
+pub fn is_same_page(browser: &Browser) {
+    assert_eq!(browser.value("window.marked === true"), json!(true), "the page was loaded anew");
+}
+
+/// Whether the graph of a run shows a task so.
+pub fn state_of(task: &str, state: &str) -> String {
+    format!("$('#task-{task}')?.classList.contains('state-{state}')")
+}
+
+/// A pipe that a task reads: it goes on, line by line, as the test lets it, and ends with the gate.
+pub struct Gate {
+    path: PathBuf,
+    file: File,
+}
+
+impl Gate {
+    pub fn new(place: &Place, name: &str) -> Gate {
+        let path = place.pipe(name);
+        // Open for both, it waits for nobody, and neither does who reads.
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        Gate { path, file }
+    }
+
+    pub fn path(&self) -> &str {
+        self.path.to_str().unwrap()
+    }
+
+    pub fn say(&mut self, line: &str) {
+        writeln!(self.file, "{line}").unwrap();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // Who comes later finds nothing to wait at.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
