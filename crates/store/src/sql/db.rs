@@ -2,14 +2,18 @@
 //!
 //! Statements are written once, with `$1`, `$2`, …, which both accept. Integers are 64 bits wide in both, so one
 //! [`Value`] and one [`Row`] serve both, and no statement exists twice.
+//!
+//! What reaches into the driver is behind an [`Answer`], so that the driver is compiled here, once: the body of an
+//! `async fn` is compiled again in every crate that awaits it.
 
 use std::borrow::Cow;
+use std::pin::Pin;
 
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use sqlx::postgres::{PgArguments, PgPool, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqlitePool, SqliteRow};
-use sqlx::{Arguments, Decode, Postgres, Row as _, SqlSafeStr, Sqlite, Transaction, Type};
+use sqlx::{Arguments, Decode, Postgres, Row as _, SqlSafeStr, SqlStr, Sqlite, Transaction, Type};
 
 use crate::error::{Result, StoreError};
 
@@ -159,6 +163,9 @@ impl Fields<'_> {
     }
 }
 
+/// What the database will have said.
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
+
 /// A database. SQLite has one writing connection, and others that only read beside it.
 #[derive(Clone)]
 pub enum Db {
@@ -168,38 +175,48 @@ pub enum Db {
 
 impl Db {
     /// One statement that only reads.
-    pub async fn read(&self, sql: impl SqlSafeStr, args: Vec<Value<'_>>) -> Result<Vec<Row>> {
-        Ok(match self {
-            Db::Sqlite { readers, .. } => {
-                let rows = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?).fetch_all(readers).await?;
-                rows.into_iter().map(Row::Sqlite).collect()
-            }
-            Db::Postgres(pool) => {
-                let rows = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?).fetch_all(pool).await?;
-                rows.into_iter().map(Row::Postgres).collect()
-            }
-        })
+    pub fn read<'a>(&'a self, sql: impl SqlSafeStr, args: Vec<Value<'a>>) -> Answer<'a, Vec<Row>> {
+        self.fetch(sql.into_sql_str(), args)
     }
 
     pub async fn read_one(&self, sql: impl SqlSafeStr, args: Vec<Value<'_>>) -> Result<Option<Row>> {
         Ok(self.read(sql, args).await?.into_iter().next())
     }
 
+    fn fetch<'a>(&'a self, sql: SqlStr, args: Vec<Value<'a>>) -> Answer<'a, Vec<Row>> {
+        Box::pin(async move {
+            Ok(match self {
+                Db::Sqlite { readers, .. } => {
+                    let rows = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?).fetch_all(readers).await?;
+                    rows.into_iter().map(Row::Sqlite).collect()
+                }
+                Db::Postgres(pool) => {
+                    let rows = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?).fetch_all(pool).await?;
+                    rows.into_iter().map(Row::Postgres).collect()
+                }
+            })
+        })
+    }
+
     /// A transaction that may write. On SQLite it is the only one of all processes.
-    pub async fn begin(&self) -> Result<Tx> {
-        Ok(match self {
-            Db::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Db::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+    pub fn begin(&self) -> Answer<'_, Tx> {
+        Box::pin(async move {
+            Ok(match self {
+                Db::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+                Db::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            })
         })
     }
 
     /// A transaction whose statements all read one state of the database.
-    pub async fn snapshot(&self) -> Result<Tx> {
-        Ok(match self {
-            Db::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Db::Postgres(pool) => {
-                Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
-            }
+    pub fn snapshot(&self) -> Answer<'_, Tx> {
+        Box::pin(async move {
+            Ok(match self {
+                Db::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
+                Db::Postgres(pool) => {
+                    Tx::Postgres(pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?)
+                }
+            })
         })
     }
 
@@ -227,52 +244,68 @@ impl Tx {
     }
 
     /// Executes a statement and says how many rows it changed.
-    pub async fn execute(&mut self, sql: impl SqlSafeStr, args: Vec<Value<'_>>) -> Result<u64> {
-        Ok(match self {
-            Tx::Sqlite(tx) => {
-                let query = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?);
-                query.execute(&mut **tx).await?.rows_affected()
-            }
-            Tx::Postgres(tx) => {
-                let query = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?);
-                query.execute(&mut **tx).await?.rows_affected()
-            }
-        })
+    pub fn execute<'a>(&'a mut self, sql: impl SqlSafeStr, args: Vec<Value<'a>>) -> Answer<'a, u64> {
+        self.change(sql.into_sql_str(), args)
     }
 
-    pub async fn fetch(&mut self, sql: impl SqlSafeStr, args: Vec<Value<'_>>) -> Result<Vec<Row>> {
-        Ok(match self {
-            Tx::Sqlite(tx) => {
-                let query = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?);
-                query.fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
-            }
-            Tx::Postgres(tx) => {
-                let query = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?);
-                query.fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
-            }
-        })
+    pub fn fetch<'a>(&'a mut self, sql: impl SqlSafeStr, args: Vec<Value<'a>>) -> Answer<'a, Vec<Row>> {
+        self.rows(sql.into_sql_str(), args)
     }
 
     pub async fn fetch_one(&mut self, sql: impl SqlSafeStr, args: Vec<Value<'_>>) -> Result<Option<Row>> {
         Ok(self.fetch(sql, args).await?.into_iter().next())
     }
 
-    /// Several statements without values, separated by `;`.
-    pub async fn script(&mut self, sql: &'static str) -> Result<()> {
-        let script = sqlx::raw_sql(sql);
-        match self {
-            Tx::Sqlite(tx) => script.execute(&mut **tx).await.map(|_| ())?,
-            Tx::Postgres(tx) => script.execute(&mut **tx).await.map(|_| ())?,
-        }
-        Ok(())
+    fn change<'a>(&'a mut self, sql: SqlStr, args: Vec<Value<'a>>) -> Answer<'a, u64> {
+        Box::pin(async move {
+            Ok(match self {
+                Tx::Sqlite(tx) => {
+                    let query = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?);
+                    query.execute(&mut **tx).await?.rows_affected()
+                }
+                Tx::Postgres(tx) => {
+                    let query = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?);
+                    query.execute(&mut **tx).await?.rows_affected()
+                }
+            })
+        })
     }
 
-    pub async fn commit(self) -> Result<()> {
-        match self {
-            Tx::Sqlite(tx) => tx.commit().await?,
-            Tx::Postgres(tx) => tx.commit().await?,
-        }
-        Ok(())
+    fn rows<'a>(&'a mut self, sql: SqlStr, args: Vec<Value<'a>>) -> Answer<'a, Vec<Row>> {
+        Box::pin(async move {
+            Ok(match self {
+                Tx::Sqlite(tx) => {
+                    let query = sqlx::query_with::<Sqlite, _>(sql, sqlite_arguments(args)?);
+                    query.fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect()
+                }
+                Tx::Postgres(tx) => {
+                    let query = sqlx::query_with::<Postgres, _>(sql, postgres_arguments(args)?);
+                    query.fetch_all(&mut **tx).await?.into_iter().map(Row::Postgres).collect()
+                }
+            })
+        })
+    }
+
+    /// Several statements without values, separated by `;`.
+    pub fn script(&mut self, sql: &'static str) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let script = sqlx::raw_sql(sql);
+            match self {
+                Tx::Sqlite(tx) => script.execute(&mut **tx).await.map(|_| ())?,
+                Tx::Postgres(tx) => script.execute(&mut **tx).await.map(|_| ())?,
+            }
+            Ok(())
+        })
+    }
+
+    pub fn commit(self) -> Answer<'static, ()> {
+        Box::pin(async move {
+            match self {
+                Tx::Sqlite(tx) => tx.commit().await?,
+                Tx::Postgres(tx) => tx.commit().await?,
+            }
+            Ok(())
+        })
     }
 }
 
