@@ -18,6 +18,7 @@ pub mod publish;
 pub mod python;
 pub mod report;
 pub mod spec;
+mod whole;
 
 pub use backend::{
     Backend, BackendError, BackendEvent, Ended, EventSender, GpuUsage, Handle, Observation, StepEnded, Usage,

@@ -12,7 +12,7 @@ use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::state::RunState;
 use pitcrew_exec::report::{Earlier, PastRun, duration, read_history};
 use pitcrew_store::{Between, Figures, FiguresOf, Paging, RunCounts, RunFilter, RunOrder, Store};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::paths::DataDir;
 use crate::reports::{self, Form};
@@ -26,7 +26,7 @@ const REPORTS_MAX: usize = 20;
 const LIST_MAX: usize = 10;
 
 /// Some days, and as many before them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Digest {
     pub since: Timestamp,
     pub until: Timestamp,
@@ -44,7 +44,7 @@ pub struct Digest {
 }
 
 /// Figures of some days. What is not known is `None`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Span {
     /// That ended.
     pub runs: u64,
@@ -60,7 +60,7 @@ pub struct Span {
     pub gpu_hours: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failures {
     pub workflow: String,
     pub failed: u64,
@@ -69,7 +69,7 @@ pub struct Failures {
 }
 
 /// A test that passes and fails on the same commit, or time and again.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flaky {
     pub workflow: String,
     pub test: String,
@@ -77,7 +77,7 @@ pub struct Flaky {
     pub outcomes: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Slow {
     pub workflow: String,
     pub run: i64,
@@ -90,9 +90,14 @@ impl Slow {
     }
 }
 
+/// The stretch that is summed up unless somebody wants another one.
+pub const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Ten years.
+pub const HOURS_MAX: i64 = 10 * 366 * 24;
+
 /// The digest of the seven days until `until`.
 pub async fn week(store: &Store, data: &DataDir, base_url: &str, until: Timestamp) -> anyhow::Result<Digest> {
-    over(store, data, base_url, SignedDuration::from_hours(7 * 24), until).await
+    over(store, data, base_url, WEEK, until).await
 }
 
 /// The digest of a stretch of time that ends at `until`.

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::select::Selected;
 use super::{PublishError, Published, io_error};
+use crate::whole;
 
 pub(super) struct Directory {
     dir: PathBuf,
@@ -47,18 +48,12 @@ impl Directory {
         if !real.starts_with(&self.dir) {
             return Err(PublishError::Request(format!("`{}` leads out of the target by a link", path.display())));
         }
-        let temporary = real.join(format!(".pitcrew-{}", std::process::id()));
-        let result = copy(source, &temporary).and_then(|done| fs::rename(&temporary, &path).map(|()| done));
-        if result.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        let (bytes, sum) = result.map_err(io_error(what()))?;
+        let (bytes, sum) = whole::fill(&path, |file| copy(source, file)).map_err(io_error(what()))?;
         Ok((path, bytes, sum))
     }
 }
 
-fn copy(source: &mut dyn Read, to: &Path) -> std::io::Result<(u64, String)> {
-    let mut file = fs::File::create(to)?;
+fn copy(source: &mut dyn Read, file: &mut fs::File) -> std::io::Result<(u64, String)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut bytes = 0;
@@ -71,6 +66,5 @@ fn copy(source: &mut dyn Read, to: &Path) -> std::io::Result<(u64, String)> {
         file.write_all(&buffer[..read])?;
         bytes += read as u64;
     }
-    file.sync_all()?;
     Ok((bytes, super::hex(&hash.finalize())))
 }

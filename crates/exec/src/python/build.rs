@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::requirements::Requirements;
 use super::{Interpreter, Place, PythonError, io_error};
 use crate::git::without_credentials;
-use crate::program;
+use crate::{program, whole};
 
 /// An installer that says nothing for so long gets a line, so that nobody believes it hangs.
 const SILENCE: Duration = Duration::from_secs(15);
@@ -51,7 +51,7 @@ pub(super) fn build(
     });
     progress(&format!("the environment is ready: {} packages", installed.len()));
     let what = format!("cannot write `{}`", place.marker().display());
-    write_last(&place.marker(), format!("{marker:#}\n").as_bytes()).map_err(io_error(what))
+    whole::write(&place.marker(), format!("{marker:#}\n").as_bytes()).map_err(io_error(what))
 }
 
 fn make_venv(
@@ -236,13 +236,4 @@ fn installed(dir: &Path) -> Vec<String> {
         .collect();
     found.sort();
     found
-}
-
-/// A file that is there with all its content, or not at all.
-pub(super) fn write_last(file: &Path, content: &[u8]) -> io::Result<()> {
-    let temporary = file.with_extension(format!("{}.tmp", std::process::id()));
-    let mut open = fs::File::create(&temporary)?;
-    open.write_all(content)?;
-    open.sync_all()?;
-    fs::rename(&temporary, file)
 }

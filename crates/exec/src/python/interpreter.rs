@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{PythonError, hex, io_error};
-use crate::program;
+use crate::{program, whole};
 
 /// A Python interpreter that is installed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ fn identify(file: &Path, cache: &Path) -> Result<Option<Interpreter>, PythonErro
     let what = || format!("cannot write `{}`", kept.display());
     fs::create_dir_all(&dir).map_err(io_error(what()))?;
     let text = serde_json::to_vec(&found).map_err(|e| io_error(what())(e.into()))?;
-    super::build::write_last(&kept, &text).map_err(io_error(what()))?;
+    whole::write(&kept, &text).map_err(io_error(what()))?;
     Ok(Some(found))
 }
 

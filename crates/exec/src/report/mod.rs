@@ -29,6 +29,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::whole;
+
 pub use compare::{Comparison, FileChange, OutputChange, TaskChange};
 pub use coverage::{Coverage, FileCoverage};
 pub use history::{Baseline, Counts, Earlier, History, PastRun, PastTest, read as read_history};
@@ -59,9 +61,7 @@ pub fn write(input: &ReportInput, root: &Path, out: &Path, now: Timestamp) -> io
     std::fs::create_dir_all(out)?;
     let place = |name: &str, content: &[u8]| {
         let file = out.join(name);
-        let temporary = out.join(format!(".{name}.{}", std::process::id()));
-        std::fs::write(&temporary, content)?;
-        std::fs::rename(&temporary, &file).map(|()| file)
+        whole::write(&file, content).map(|()| file)
     };
     let json = serde_json::to_vec_pretty(&report)?;
     let written = Written {

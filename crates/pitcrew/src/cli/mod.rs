@@ -255,8 +255,6 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Doctor(_)
             | Command::Users(_)
             | Command::Tokens(_)
-            | Command::Notify(_)
-            | Command::Report(_)
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
@@ -269,7 +267,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Explain(args) => explain::command(args, Target::open(ui, settings).await?).await,
         Command::Runs(args) => runs::command(args, Target::open(ui, settings).await?).await,
         Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,
-        Command::Report(args) => report::command(args, Context::open(ui, settings).await?).await,
+        Command::Report(args) => report::command(args, Target::open(ui, settings).await?).await,
         Command::Dags(args) => dags::command(args, Target::open(ui, settings).await?).await,
         Command::Backfill(args) => backfills::command(args, Target::open(ui, settings).await?).await,
         Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
@@ -278,7 +276,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
-        Command::Notify(args) => notify::command(args, Context::open(ui, settings).await?).await,
+        Command::Notify(args) => notify::command(args, Target::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
         | Command::Config(_)

@@ -1,18 +1,18 @@
-//! `notify`: what was sent to whom, and whether a channel works.
+//! `notify`: what was sent to whom, here or on a server, and whether a channel of this machine works.
 
 use std::process::ExitCode;
 
 use pitcrew_lang::diagnostic::closest;
-use pitcrew_store::{Notice, NoticeFilter, NoticeState, Paging};
-use serde_json::json;
+use pitcrew_store::{NoticeFilter, NoticeState};
 
 use super::Output;
 use super::context::Context;
 use super::error::{invalid, refused};
 use super::format;
+use super::target::Target;
 use crate::notify::message::Words;
 use crate::notify::send::Sender;
-use crate::notify::view;
+use crate::notify::view::Line;
 use crate::vault::Vault;
 
 /// Test channels, and see what was sent to whom
@@ -56,15 +56,21 @@ fn state(text: &str) -> Result<NoticeState, String> {
     NoticeState::from_name(text).ok_or_else(|| "expected waiting, sent, failed or merged".to_owned())
 }
 
-pub async fn command(args: NotifyArgs, context: Context) -> anyhow::Result<ExitCode> {
+pub async fn command(args: NotifyArgs, target: Target) -> anyhow::Result<ExitCode> {
     match args.command {
-        NotifyCommand::Test { channel } => test(&context, &channel).await?,
+        NotifyCommand::Test { channel } => match &target {
+            Target::Here(context) => test(context, &channel).await?,
+            Target::There(_) => {
+                return Err(invalid(
+                    "`--server` does not go with `notify test`: channels and secrets are on its machine",
+                ));
+            }
+        },
         NotifyCommand::List { state, channel, limit, output } => {
-            let filter = NoticeFilter { state, channel, workflow: None };
-            let rows = context.store.notices(&filter, Paging::first(limit)).await?.rows;
-            list(&context, &rows, output)?;
+            let rows = target.notices(NoticeFilter { state, channel, workflow: None }, limit).await?;
+            list(&target, &rows, output)?;
         }
-        NotifyCommand::Retry { ids, failed } => retry(&context, ids, failed).await?,
+        NotifyCommand::Retry { ids, failed } => retry(&target, ids, failed).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,26 +99,26 @@ async fn test(context: &Context, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn list(context: &Context, rows: &[Notice], output: Output) -> anyhow::Result<()> {
-    let ui = &context.ui;
+fn list(target: &Target, rows: &[Line], output: Output) -> anyhow::Result<()> {
+    let ui = target.ui();
     if output.is_json() {
-        return ui.json(&rows.iter().map(view::shape).collect::<Vec<_>>());
+        return ui.json(&rows);
     }
     if rows.is_empty() {
         ui.say("no notices");
         return Ok(());
     }
-    let now = context.now();
-    let row = |notice: &Notice| {
-        let state = match notice.state {
-            NoticeState::Waiting if notice.tries > 0 => format!("waiting, next try {}", format::until(notice.due, now)),
-            state => state.name().to_owned(),
+    let now = target.now();
+    let row = |notice: &Line| {
+        let state = match notice.due {
+            Some(due) if notice.tries > 0 => format!("{}, next try {}", notice.state, format::until(due, now)),
+            _ => notice.state.clone(),
         };
         vec![
             notice.id.to_string(),
-            format::relative(notice.notice.created, now),
-            notice.notice.channel.clone(),
-            format::one_line(&view::subject(notice)),
+            format::relative(notice.created, now),
+            notice.channel.clone(),
+            format::one_line(&notice.subject),
             state,
             notice.tries.to_string(),
             format::one_line(&notice.error),
@@ -121,19 +127,17 @@ fn list(context: &Context, rows: &[Notice], output: Output) -> anyhow::Result<()
     ui.table(&["id", "created", "channel", "what", "state", "tries", "error"], rows.iter().map(row).collect())
 }
 
-async fn retry(context: &Context, mut ids: Vec<i64>, failed: bool) -> anyhow::Result<()> {
+async fn retry(target: &Target, mut ids: Vec<i64>, failed: bool) -> anyhow::Result<()> {
     if failed {
         let filter = NoticeFilter { state: Some(NoticeState::Failed), ..NoticeFilter::default() };
-        ids = context.store.notices(&filter, Paging::ALL).await?.rows.iter().map(|notice| notice.id).collect();
+        ids = target.notices(filter, u32::MAX).await?.iter().map(|notice| notice.id).collect();
     }
     for id in &ids {
-        let mut audit = context.audit("notice.retry");
-        audit.detail = json!({ "id": id });
-        if !context.store.retry_notice(*id, context.now(), audit).await? && !failed {
+        if !target.retry_notice(*id).await? && !failed {
             let hint = "`pitcrew notify list --state failed` shows those that were given up";
             return Err(invalid(format!("there is no notice {id} that could be tried again\nhint: {hint}")));
         }
     }
-    context.ui.say(format!("{} will be tried again", format::plural(ids.len() as u64, "notice")));
+    target.ui().say(format!("{} will be tried again", format::plural(ids.len() as u64, "notice")));
     Ok(())
 }

@@ -1,13 +1,14 @@
-//! `report`: where the report of a run lies, and the digest of the last days.
+//! `report`: where the report of a run lies, and the digest of the last days; here or on a server.
 
 use std::process::ExitCode;
 
-use jiff::SignedDuration;
-use serde_json::json;
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::RunKey;
+use serde::{Deserialize, Serialize};
 
-use super::context::Context;
 use super::error::invalid;
-use crate::digest;
+use super::target::{Remote, Target};
+use crate::digest::{self, Digest, HOURS_MAX};
 use crate::reports::{self, Form};
 
 /// Find the report of a run, or sum up the last days
@@ -43,25 +44,30 @@ enum DigestFormat {
     Html,
 }
 
-pub async fn command(args: ReportArgs, context: Context) -> anyhow::Result<ExitCode> {
+pub async fn command(args: ReportArgs, target: Target) -> anyhow::Result<ExitCode> {
     match (args.command, args.run) {
-        (Some(ReportCommand::Digest { since, output }), _) => sum_up(since.as_deref(), output, &context).await,
-        (None, run) => find(&run.unwrap_or_default(), args.output, &context).await,
+        (Some(ReportCommand::Digest { since, output }), _) => sum_up(since.as_deref(), output, &target).await,
+        (None, run) => find(&run.unwrap_or_default(), args.output, &target).await,
     }
 }
 
-async fn sum_up(since: Option<&str>, output: DigestFormat, context: &Context) -> anyhow::Result<ExitCode> {
-    let length = since.map(length).transpose()?;
-    let url = context.server_url().await.unwrap_or_default();
-    let (store, data, now) = (&context.store, &context.data, context.now());
-    let digest = match length {
-        Some(length) => digest::over(store, data, &url, length, now).await?,
-        None => digest::week(store, data, &url, now).await?,
+async fn sum_up(since: Option<&str>, output: DigestFormat, target: &Target) -> anyhow::Result<ExitCode> {
+    let length = since.map(length).transpose()?.unwrap_or(digest::WEEK);
+    let digest: Digest = match target {
+        Target::Here(context) => {
+            let url = context.server_url().await.unwrap_or_default();
+            digest::over(&context.store, &context.data, &url, length, context.now()).await?
+        }
+        Target::There(remote) => {
+            let hours = ("hours", length.as_hours().to_string());
+            remote.get(&["api", "pitcrew", "v1", "digest"], &[hours]).await?
+        }
     };
+    let ui = target.ui();
     match output {
-        DigestFormat::Text => context.ui.print(&digest.text())?,
-        DigestFormat::Html => context.ui.print(&digest.html()?)?,
-        DigestFormat::Json => context.ui.json(&digest)?,
+        DigestFormat::Text => ui.print(&digest.text())?,
+        DigestFormat::Html => ui.print(&digest.html()?)?,
+        DigestFormat::Json => ui.json(&digest)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -78,31 +84,75 @@ fn length(text: &str) -> anyhow::Result<SignedDuration> {
         _ => return Err(wrong()),
     };
     let hours = number.parse::<i64>().ok().and_then(|number| number.checked_mul(hours));
-    let hours = hours.filter(|hours| (1..=10 * 366 * 24).contains(hours)).ok_or_else(wrong)?;
+    let hours = hours.filter(|hours| (1..=HOURS_MAX).contains(hours)).ok_or_else(wrong)?;
     Ok(SignedDuration::from_hours(hours))
 }
 
-async fn find(run: &str, output: super::Output, context: &Context) -> anyhow::Result<ExitCode> {
-    let run = context.run(run).await?;
-    let kept = reports::of_run(&context.data, run.key);
-    if kept.is_empty() {
+async fn find(run: &str, output: super::Output, target: &Target) -> anyhow::Result<ExitCode> {
+    let run = target.run(run).await?;
+    let found = match target {
+        Target::Here(context) => reports::of_run(&context.data, run.key).iter().map(Report::here).collect(),
+        Target::There(remote) => Report::there(remote, run.key).await?,
+    };
+    if found.is_empty() {
         let hint = "a task with `uses: report` makes one";
         return Err(invalid(format!("run {} has no report\nhint: {hint}", run.key)));
     }
+    let ui = target.ui();
     if output.is_json() {
-        let entry = |kept: &reports::Kept| {
-            let [json, html, pdf] = [Form::Json, Form::Html, Form::Pdf].map(|form| kept.path(form));
-            json!({ "task": kept.name, "made": kept.made, "json": json, "html": html, "pdf": pdf })
-        };
-        context.ui.json(&kept.iter().map(entry).collect::<Vec<_>>())?;
+        ui.json(&found)?;
         return Ok(ExitCode::SUCCESS);
     }
-    for kept in kept {
-        for form in [Form::Html, Form::Pdf, Form::Json] {
-            context.ui.line(kept.path(form).display())?;
+    for report in found {
+        for place in [report.html, report.pdf, report.json].into_iter().flatten() {
+            ui.line(place)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A report of a run: paths of this machine, or addresses of a server.
+#[derive(Debug, Serialize)]
+struct Report {
+    /// The task that made it; on a server, the folder of the kept files that it is in.
+    task: String,
+    made: Option<Timestamp>,
+    json: Option<String>,
+    html: Option<String>,
+    pdf: Option<String>,
+}
+
+impl Report {
+    fn here(kept: &reports::Kept) -> Report {
+        let [json, html, pdf] =
+            [Form::Json, Form::Html, Form::Pdf].map(|form| Some(kept.path(form).display().to_string()));
+        Report { task: kept.name.clone(), made: kept.made, json, html, pdf }
+    }
+
+    async fn there(remote: &Remote, run: RunKey) -> anyhow::Result<Vec<Report>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            reports: Vec<Row>,
+        }
+        #[derive(Deserialize)]
+        struct Row {
+            folder: String,
+            modified: Option<Timestamp>,
+            html: Option<String>,
+            pdf: Option<String>,
+            json: Option<String>,
+        }
+        let found: Answer = remote.get(&["api", "pitcrew", "v1", "runs", &run.to_string(), "reports"], &[]).await?;
+        let full = |path: Option<String>| path.map(|path| format!("{}{path}", remote.address()));
+        let report = |row: Row| Report {
+            task: row.folder,
+            made: row.modified,
+            json: full(row.json),
+            html: full(row.html),
+            pdf: full(row.pdf),
+        };
+        Ok(found.reports.into_iter().map(report).collect())
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! Notices as people see them: one line each, for the command line, the API and the pages.
 
+use jiff::Timestamp;
+use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_store::{Notice, NoticeState};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::facts::Body;
 use super::message;
@@ -27,21 +29,42 @@ pub fn page(notice: &Notice) -> String {
 }
 
 /// As the API and `--output json` show it.
-pub fn shape(notice: &Notice) -> Value {
-    json!({
-        "id": notice.id,
-        "channel": notice.notice.channel,
-        "event": notice.notice.event,
-        "subject": subject(notice),
-        "workflow": notice.notice.workflow,
-        "run": notice.notice.run,
-        "page": page(notice),
-        "state": notice.state.name(),
-        "created": notice.notice.created,
-        "due": (notice.state == NoticeState::Waiting).then_some(notice.due),
-        "tries": notice.tries,
-        "error": notice.error,
-        "sent": notice.sent,
-        "merged_into": notice.merged_into,
-    })
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Line {
+    pub id: i64,
+    pub channel: String,
+    pub event: String,
+    pub subject: String,
+    pub workflow: Option<WorkflowId>,
+    pub run: Option<RunKey>,
+    pub page: String,
+    pub state: String,
+    pub created: Timestamp,
+    /// When it will be tried; only of one that waits.
+    pub due: Option<Timestamp>,
+    pub tries: u32,
+    pub error: String,
+    pub sent: Option<Timestamp>,
+    pub merged_into: Option<i64>,
+}
+
+impl From<&Notice> for Line {
+    fn from(notice: &Notice) -> Line {
+        Line {
+            id: notice.id,
+            channel: notice.notice.channel.clone(),
+            event: notice.notice.event.clone(),
+            subject: subject(notice),
+            workflow: notice.notice.workflow.clone(),
+            run: notice.notice.run,
+            page: page(notice),
+            state: notice.state.name().to_owned(),
+            created: notice.notice.created,
+            due: (notice.state == NoticeState::Waiting).then_some(notice.due),
+            tries: notice.tries,
+            error: notice.error.clone(),
+            sent: notice.sent,
+            merged_into: notice.merged_into,
+        }
+    }
 }

@@ -78,6 +78,7 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         "tasks states-for-dag-run nightly mine --output json",
         "explain bad b",
         "backfill list --output json",
+        "notify list --output json",
         "pools list --output json",
         "variables list --output json",
     ] {
@@ -89,6 +90,9 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         assert_eq!(plain(&here), plain(&there), "{line}");
     }
     assert_eq!(there.run("dags state nightly bad").stdout, "failed\n");
+
+    let digest = there.run("report digest --since 24h --output json").ends(0).json();
+    assert_eq!((&digest["now"]["runs"], &digest["failures"][0]["workflow"]), (&json!(2), &json!("nightly")), "{digest}");
 
     // Changing.
     there.run("dags pause nightly").ends(0);
@@ -133,6 +137,10 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         ("pools delete default_pool", "cannot be deleted"),
         ("connections get nothing", "there is no connection `nothing`"),
         ("backfill pause 99", "99"),
+        ("notify retry 99", "there is no notice 99"),
+        ("notify test mail", "on its machine"),
+        ("report mine", "has no report"),
+        ("users list", "does not go with this command"),
         ("tasks clear nightly -t [", "is not right"),
         ("run flows/nightly.yaml", "does not go with this command"),
     ] {

@@ -4,6 +4,7 @@
 
 mod connections;
 mod logs;
+mod notices;
 mod settings;
 mod steer;
 mod there;

@@ -76,6 +76,15 @@ impl Remote {
         self.ask(Method::POST, path, &[], Some(body)).await
     }
 
+    /// Asks for something to be done; `None` where what it is about is not there.
+    pub async fn send<T: DeserializeOwned>(&self, path: &[&str]) -> anyhow::Result<Option<T>> {
+        match self.ask(Method::POST, path, &[], Some(Value::Object(Default::default()))).await {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.downcast_ref::<NotThere>().is_some() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     pub async fn patch(&self, path: &[&str], body: Value) -> anyhow::Result<Value> {
         self.ask(Method::PATCH, path, &[], Some(body)).await
     }

@@ -3,6 +3,7 @@
 //! Runs are named by their key, the number that orders them; it is unique on a server.
 
 pub mod artifacts;
+mod digest;
 mod events;
 mod notices;
 mod records;
@@ -49,6 +50,8 @@ pub fn routes() -> Routes {
         .doc(doc("Artifact", "Lists the reports of a run").answer(200, "Reports"))
         .get(at("/events"), Role(Viewer), events::events)
         .doc(doc("Run", "Sends what happens to a run, as it happens").answer(200, "text").media("text/event-stream"))
+        .get("/api/pitcrew/v1/digest", Role(Viewer), digest::digest)
+        .doc(doc("Record", "Sums up the last days, a week unless told").query("hours: int").answer(200, "object"))
         .get("/api/pitcrew/v1/notices", Role(Viewer), notices::list)
         .doc(
             doc("Notice", "Lists the outbox of notifications")

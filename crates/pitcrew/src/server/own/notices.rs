@@ -6,7 +6,7 @@ use pitcrew_store::{AuditEntry, NoticeFilter, NoticeState};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::notify::view;
+use crate::notify::view::Line;
 use crate::server::Site;
 use crate::server::auth::User;
 use crate::server::error::{ApiError, ApiResult};
@@ -23,7 +23,7 @@ pub async fn list(State(site): State<Site>, query: Query) -> ApiResult<Json<Valu
     let workflow = query.text("workflow").map(workflow_id).transpose()?;
     let filter = NoticeFilter { state, channel: query.text("channel").map(str::to_owned), workflow };
     let page = site.app.store.notices(&filter, query.paging()?).await?;
-    let notices: Vec<Value> = page.rows.iter().map(view::shape).collect();
+    let notices: Vec<Line> = page.rows.iter().map(Line::from).collect();
     Ok(Json(json!({ "notices": notices, "total_entries": page.total })))
 }
 
@@ -32,7 +32,7 @@ pub async fn retry(
     State(site): State<Site>,
     Path(id): Path<String>,
     Extension(user): Extension<User>,
-) -> ApiResult<Json<Value>> {
+) -> ApiResult<Json<Line>> {
     let missing = || ApiError::not_found(format!("there is no notice {id}"));
     let number: i64 = id.parse().map_err(|_| missing())?;
     let store = &site.app.store;
@@ -42,5 +42,5 @@ pub async fn retry(
     if !store.retry_notice(number, clock::now(), audit).await? {
         return Err(ApiError::conflict(format!("notice {number} is {}", notice.state.name())));
     }
-    Ok(Json(view::shape(&store.notice(number).await?.ok_or_else(missing)?)))
+    Ok(Json(Line::from(&store.notice(number).await?.ok_or_else(missing)?)))
 }
