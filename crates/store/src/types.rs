@@ -286,6 +286,12 @@ impl Paging {
     pub fn first(limit: u32) -> Self {
         Paging { limit, offset: 0 }
     }
+
+    /// The length of the list, if a page with that many rows tells it: its end is on the page.
+    pub(crate) fn total_after(self, rows: usize) -> Option<u64> {
+        let is_end = (rows as u64) < u64::from(self.limit) && (rows > 0 || self.offset == 0);
+        is_end.then(|| self.offset.saturating_add(rows as u64))
+    }
 }
 
 /// Some rows of a list, with the length of the whole.

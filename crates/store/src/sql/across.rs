@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use pitcrew_core::id::{RunKey, TaskId, WorkflowId};
+use pitcrew_core::id::{RunKey, TaskId, UNMAPPED, WorkflowId};
 use pitcrew_core::state::{RunState, State};
 use serde_json::Value as Json;
 use sqlx::AssertSqlSafe;
@@ -15,9 +15,12 @@ use sqlx::AssertSqlSafe;
 use super::db::{Row, Value, args};
 use super::lists::{LIST, Listing, Where, in_list};
 use super::{Sql, rows};
-use crate::error::{Result, StoreError};
+use crate::error::Result;
 use crate::figures;
 use crate::types::*;
+
+/// Workflows in one question.
+const FLOWS: usize = 256;
 
 impl Sql {
     pub async fn task_instances(&self, query: &InstanceQuery, paging: Paging) -> Result<Page<InstanceOfRun>> {
@@ -39,16 +42,24 @@ impl Sql {
         kept.between("i.queued_at", query.queued);
         kept.between("i.started", query.start);
         kept.between("i.ended", query.end);
-        let order = match query.order {
+        // What a page is found by, and no more: an index has that.
+        const PLACE: &str = "i.run, i.task, i.map_index";
+        const STARTED: &str = "i.run, i.task, i.map_index, i.started";
+        const ENDED: &str = "i.run, i.task, i.map_index, i.ended";
+        let (order, columns) = match query.order {
             // By the table that is read first, which comes in this order.
-            InstanceOrder::Newest if by_workflow => "w.key DESC, i.task, i.map_index",
-            InstanceOrder::Oldest if by_workflow => "w.key, i.task, i.map_index",
-            InstanceOrder::Newest => "i.run DESC, i.task, i.map_index",
-            InstanceOrder::Oldest => "i.run, i.task, i.map_index",
-            InstanceOrder::Start => "i.started NULLS LAST, i.run, i.task, i.map_index",
-            InstanceOrder::StartDescending => "i.started DESC NULLS LAST, i.run DESC, i.task DESC, i.map_index DESC",
-            InstanceOrder::End => "i.ended NULLS LAST, i.run, i.task, i.map_index",
-            InstanceOrder::EndDescending => "i.ended DESC NULLS LAST, i.run DESC, i.task DESC, i.map_index DESC",
+            InstanceOrder::Newest if by_workflow => ("w.key DESC, i.task, i.map_index", PLACE),
+            InstanceOrder::Oldest if by_workflow => ("w.key, i.task, i.map_index", PLACE),
+            InstanceOrder::Newest => ("i.run DESC, i.task, i.map_index", PLACE),
+            InstanceOrder::Oldest => ("i.run, i.task, i.map_index", PLACE),
+            InstanceOrder::Start => ("i.started NULLS LAST, i.run, i.task, i.map_index", STARTED),
+            InstanceOrder::StartDescending => {
+                ("i.started DESC NULLS LAST, i.run DESC, i.task DESC, i.map_index DESC", STARTED)
+            }
+            InstanceOrder::End => ("i.ended NULLS LAST, i.run, i.task, i.map_index", ENDED),
+            InstanceOrder::EndDescending => {
+                ("i.ended DESC NULLS LAST, i.run DESC, i.task DESC, i.map_index DESC", ENDED)
+            }
         };
         let by_run = matches!(query.order, InstanceOrder::Newest | InstanceOrder::Oldest);
         let narrow = by_workflow || query.run.is_some();
@@ -59,10 +70,16 @@ impl Sql {
             false => State::PROMINENCE.to_vec(),
         };
         let listing = Listing {
-            // The join is in this order in both databases, if SQLite is told so.
-            from: if by_workflow { "runs w CROSS JOIN instances i" } else { "instances i" },
+            from: match (by_workflow, columns) {
+                // The join is in this order in both databases, if SQLite is told so.
+                (true, _) => "runs w CROSS JOIN instances i",
+                // Without statistics SQLite takes another index of states, and sorts a million rows.
+                (false, STARTED) if self.db.is_sqlite() && !narrow => "instances i INDEXED BY instances_started",
+                (false, ENDED) if self.db.is_sqlite() && !narrow => "instances i INDEXED BY instances_ended",
+                (false, _) => "instances i",
+            },
             link: if by_workflow { "i.run = w.key" } else { "" },
-            columns: "i.run, i.task, i.map_index, i.started, i.ended",
+            columns,
             kept,
             any: ("i.state", states),
             order,
@@ -79,6 +96,14 @@ impl Sql {
         );
         let found = self.db.read(AssertSqlSafe(sql), args).await?;
         let rows = found.iter().map(rows::instance_of_run).collect::<Result<_>>()?;
+        self.with_total(rows, paging, &listing).await
+    }
+
+    /// The page with the length of the list, which is counted only if the page does not tell.
+    pub(super) async fn with_total<T>(&self, rows: Vec<T>, paging: Paging, listing: &Listing<'_>) -> Result<Page<T>> {
+        if let Some(total) = paging.total_after(rows.len()) {
+            return Ok(Page { rows, total });
+        }
         let (from, args) = listing.everything();
         let counted = self.count_capped(&from, args).await?;
         Ok(Page::capped(rows, counted, paging))
@@ -101,19 +126,32 @@ impl Sql {
         let mut tx = self.db.snapshot().await?;
         let found = tx.fetch(AssertSqlSafe(sql), args).await?;
         let briefs = found.iter().map(rows::brief).collect::<Result<Vec<_>>>()?;
-        let mut texts: BTreeMap<RunKey, String> = BTreeMap::new();
+        let mut cells = Cells::default();
         for part in briefs.chunks(LIST) {
             let (list, args) = in_list(1, part.iter().map(|run| Value::from(run.key.0)).collect());
+            // In the order of an index, so that nothing is sorted; what is mapped is counted there, not sent.
             let sql = format!(
-                "SELECT run, string_agg(cell, ',') FROM (\
-                 SELECT run, task || ' ' || state || ' ' || count(*) AS cell FROM instances WHERE run IN ({list}) \
-                 GROUP BY run, state, task) AS cells GROUP BY run"
+                "SELECT run, state, string_agg(task, ',') FROM instances WHERE run IN ({list}) AND map_index = {UNMAPPED} \
+                 GROUP BY run, state"
+            );
+            for row in &tx.fetch(AssertSqlSafe(sql), args.clone()).await? {
+                let mut row = row.fields();
+                let (run, state) = (RunKey(row.take()?), row.word(prominent)?);
+                let tasks: String = row.take()?;
+                tasks.split(',').for_each(|task| cells.add(run, task, state, 1));
+            }
+            let sql = format!(
+                "SELECT run, state, task, count(*) FROM instances WHERE run IN ({list}) AND map_index > {UNMAPPED} \
+                 GROUP BY run, state, task"
             );
             for row in &tx.fetch(AssertSqlSafe(sql), args).await? {
-                texts.insert(RunKey(row.get(0)?), row.get(1)?);
+                let mut row = row.fields();
+                let (run, state) = (RunKey(row.take()?), row.word(prominent)?);
+                let task: String = row.take()?;
+                cells.add(run, &task, state, row.int()?);
             }
         }
-        grid(briefs, &texts)
+        cells.grid(briefs)
     }
 
     pub async fn run_days(&self, workflow: Option<&WorkflowId>, bounds: &[Timestamp]) -> Result<Vec<RunCounts>> {
@@ -180,7 +218,7 @@ impl Sql {
                     let (queued, start, end) = (time()?, time(), time()?);
                     Some((state, queued, start, end))
                 };
-                let (state, queued, start, end) = read().ok_or_else(|| damaged(run))?;
+                let (state, queued, start, end) = read().ok_or_else(|| rows::damaged(run))?;
                 figures.run(&workflow, state, queued, start, end);
             }
         }
@@ -213,27 +251,27 @@ impl Sql {
         let mut recent: BTreeMap<WorkflowId, Vec<RunBrief>> = BTreeMap::new();
         let distinct: BTreeSet<&WorkflowId> = workflows.iter().collect();
         let distinct: Vec<&WorkflowId> = distinct.into_iter().collect();
-        for part in distinct.chunks(LIST) {
+        for part in distinct.chunks(FLOWS) {
             // Filled up with a name that no workflow has, so that few different texts arise.
             let mut args: Vec<Value<'_>> = part.iter().map(|id| Value::from(id.as_str())).collect();
             args.resize(part.len().next_power_of_two(), Value::from(""));
-            let count = args.len();
+            let names = (1..=args.len()).map(|n| format!("(${n})")).collect::<Vec<_>>().join(", ");
             args.push(Value::from(limit));
-            let one = |n: usize| {
-                let (columns, limit) = (rows::BRIEF_COLUMNS, count + 1);
-                format!(
-                    "SELECT * FROM (SELECT {columns} FROM runs WHERE workflow = ${n} ORDER BY key DESC LIMIT ${limit}) \
-                     AS of{n}"
-                )
-            };
-            let sql = (1..=count).map(one).collect::<Vec<_>>().join(" UNION ALL ");
+            let sql = format!(
+                "SELECT (SELECT string_agg({run}, ',') FROM (SELECT {columns} FROM runs WHERE workflow = w.column1 \
+                 ORDER BY key DESC LIMIT ${limit}) AS newest) FROM (VALUES {names}) AS w",
+                run = rows::brief_text(),
+                columns = rows::BRIEF_COLUMNS,
+                limit = args.len(),
+            );
             for row in &self.db.read(AssertSqlSafe(sql), args).await? {
-                let run = rows::brief(row)?;
-                recent.entry(run.workflow.clone()).or_default().push(run);
+                let Some(text) = row.get::<Option<String>>(0)? else { continue };
+                let mut runs = text.split(',').map(rows::brief_of_text).collect::<Result<Vec<_>>>()?;
+                runs.sort_by_key(|run| std::cmp::Reverse(run.key));
+                if let Some(newest) = runs.first() {
+                    recent.insert(newest.workflow.clone(), runs);
+                }
             }
-        }
-        for runs in recent.values_mut() {
-            runs.sort_by_key(|run| std::cmp::Reverse(run.key));
         }
         Ok(recent)
     }
@@ -260,43 +298,53 @@ impl Sql {
     }
 }
 
-/// Reads the cells of a grid: `task state count`, with commas in between.
-fn grid(briefs: Vec<RunBrief>, texts: &BTreeMap<RunKey, String>) -> Result<Grid> {
-    let mut places: HashMap<&str, u32> = HashMap::new();
-    let mut columns = Vec::with_capacity(briefs.len());
-    for run in briefs {
-        let mut cells = Vec::new();
-        for cell in texts.get(&run.key).into_iter().flat_map(|text| text.split(',')) {
-            let read = || {
-                let mut words = cell.split(' ');
-                let (task, state, count) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-                Some((task, *State::PROMINENCE.iter().find(|name| **name == state)?, count))
-            };
-            let (task, state, count) = read().ok_or_else(|| damaged(cell))?;
-            let next = places.len() as u32;
-            cells.push(GridCell { task: *places.entry(task).or_insert(next), state, count });
-        }
-        columns.push(GridRun { run, cells });
-    }
-    // Numbered as they came; now in order.
-    let mut names: Vec<(&str, u32)> = places.into_iter().collect();
-    names.sort_unstable();
-    let mut place_of = vec![0; names.len()];
-    let mut tasks = Vec::with_capacity(names.len());
-    for (name, came) in names {
-        place_of[came as usize] = tasks.len() as u32;
-        tasks.push(TaskId::new(name).map_err(|_| damaged(name))?);
-    }
-    for column in &mut columns {
-        column.cells.iter_mut().for_each(|cell| cell.task = place_of[cell.task as usize]);
-        column.cells.sort_unstable_by_key(|cell| (cell.task, cell.state));
-    }
-    Ok(Grid { tasks, runs: columns })
+/// A word of `State::name`.
+fn prominent(name: &str) -> Option<&'static str> {
+    State::PROMINENCE.into_iter().find(|state| *state == name)
 }
 
-fn damaged(found: &str) -> StoreError {
-    let found: String = found.chars().take(80).collect();
-    StoreError::Corrupt(format!("a stored row cannot be read: found `{found}`; was the database changed by hand?"))
+/// The cells of a grid, as they are read.
+#[derive(Default)]
+struct Cells {
+    /// Tasks, numbered as they come.
+    places: HashMap<String, u32>,
+    of_run: HashMap<RunKey, Vec<GridCell>>,
+}
+
+impl Cells {
+    fn add(&mut self, run: RunKey, task: &str, state: &'static str, count: u32) {
+        let next = self.places.len() as u32;
+        let task = match self.places.get(task) {
+            Some(place) => *place,
+            None => *self.places.entry(task.to_owned()).or_insert(next),
+        };
+        self.of_run.entry(run).or_default().push(GridCell { task, state, count });
+    }
+
+    /// With the tasks numbered in order.
+    fn grid(mut self, briefs: Vec<RunBrief>) -> Result<Grid> {
+        let mut names: Vec<(String, u32)> = self.places.into_iter().collect();
+        names.sort_unstable();
+        let mut place_of = vec![0; names.len()];
+        let mut tasks = Vec::with_capacity(names.len());
+        for (name, came) in names {
+            place_of[came as usize] = tasks.len() as u32;
+            tasks.push(TaskId::new(&name).map_err(|_| rows::damaged(&name))?);
+        }
+        let column = |run: RunBrief| {
+            let mut cells = self.of_run.remove(&run.key).unwrap_or_default();
+            cells.iter_mut().for_each(|cell| cell.task = place_of[cell.task as usize]);
+            cells.sort_unstable_by_key(|cell| (cell.task, cell.state));
+            // Before it is known that it is mapped, a task is one instance that is not.
+            cells.dedup_by(|next, kept| {
+                let same = (next.task, next.state) == (kept.task, kept.state);
+                kept.count += u32::from(same) * next.count;
+                same
+            });
+            GridRun { run, cells }
+        };
+        Ok(Grid { tasks, runs: briefs.into_iter().map(column).collect() })
+    }
 }
 
 /// The events of the audit log: one probe of the index for each, however many entries there are.

@@ -174,6 +174,10 @@ pub enum Db {
 }
 
 impl Db {
+    pub fn is_sqlite(&self) -> bool {
+        matches!(self, Db::Sqlite { .. })
+    }
+
     /// One statement that only reads.
     pub fn read<'a>(&'a self, sql: impl SqlSafeStr, args: Vec<Value<'a>>) -> Answer<'a, Vec<Row>> {
         self.fetch(sql.into_sql_str(), args)
@@ -196,6 +200,15 @@ impl Db {
                 }
             })
         })
+    }
+
+    /// The condition that a text of ASCII has a part, whatever the case, for a pattern of `lists::containing`.
+    pub fn has_part(&self, column: &str) -> String {
+        match self {
+            // By itself it minds no case, and costs a third of `lower`.
+            Db::Sqlite { .. } => format!(r"{column} LIKE ? ESCAPE '\'"),
+            Db::Postgres(_) => format!(r"lower({column}) LIKE ? ESCAPE '\'"),
+        }
     }
 
     /// A transaction that may write. On SQLite it is the only one of all processes.

@@ -23,7 +23,7 @@ macro_rules! migration {
     };
 }
 
-static MIGRATIONS: &[Migration] = &[migration!("0001_start"), migration!("0002_across")];
+static MIGRATIONS: &[Migration] = &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts")];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
 const LOCK: i64 = 0x5049_5443_5245_5700;
@@ -93,8 +93,11 @@ mod tests {
     use crate::types::{AuditFilter, Paging, WorkflowFilter};
 
     /// What a database may hold after each migration; every migration has its own, so that the next ones meet it.
-    static SAMPLES: &[&str] =
-        &[include_str!("../../tests/data/0001_start.sql"), include_str!("../../tests/data/0002_across.sql")];
+    static SAMPLES: &[&str] = &[
+        include_str!("../../tests/data/0001_start.sql"),
+        include_str!("../../tests/data/0002_across.sql"),
+        include_str!("../../tests/data/0003_parts.sql"),
+    ];
 
     /// Empties the database, then migrates it step by step, with data in between.
     async fn step_by_step(sql: &Sql) {

@@ -46,7 +46,7 @@ impl Sql {
             kept.and("backfill = ?", backfill);
         }
         if let Some(part) = &filter.contains {
-            kept.and(r"lower(run_id) LIKE ? ESCAPE '\'", containing(part));
+            kept.and(&self.db.has_part("run_id"), containing(part));
         }
         if let Some(before) = filter.before {
             kept.and("key < ?", before.0);
@@ -56,32 +56,31 @@ impl Sql {
         kept.between("queued_at", filter.queued);
         kept.between("started", filter.start);
         kept.between("ended", filter.end);
-        let order = match filter.order {
-            RunOrder::Newest => "key DESC",
-            RunOrder::Oldest => "key",
-            RunOrder::LogicalDate => "logical_date NULLS LAST, key",
-            RunOrder::LogicalDateDescending => "logical_date DESC NULLS LAST, key DESC",
-            RunOrder::Start => "started NULLS LAST, key",
-            RunOrder::StartDescending => "started DESC NULLS LAST, key DESC",
-            RunOrder::End => "ended NULLS LAST, key",
-            RunOrder::EndDescending => "ended DESC NULLS LAST, key DESC",
+        // What a page is found by, and no more: an index has that.
+        let (order, columns) = match filter.order {
+            RunOrder::Newest => ("key DESC", "key"),
+            RunOrder::Oldest => ("key", "key"),
+            RunOrder::LogicalDate => ("logical_date NULLS LAST, key", "key, logical_date"),
+            RunOrder::LogicalDateDescending => ("logical_date DESC NULLS LAST, key DESC", "key, logical_date"),
+            RunOrder::Start => ("started NULLS LAST, key", "key, started"),
+            RunOrder::StartDescending => ("started DESC NULLS LAST, key DESC", "key, started"),
+            RunOrder::End => ("ended NULLS LAST, key", "key, ended"),
+            RunOrder::EndDescending => ("ended DESC NULLS LAST, key DESC", "key, ended"),
         };
         let any = ("state", filter.states.iter().map(|state| state.name()).collect());
-        let listing =
-            Listing { from: "runs", link: "", columns: "key, logical_date, started, ended", kept, any, order };
+        let listing = Listing { from: "runs", link: "", columns, kept, any, order };
         let (page, args) = listing.page(paging);
         let columns = rows::RUN_COLUMNS;
         // The keys first: what is sorted, or passed over, need not be read as a whole.
         let sql =
             format!("SELECT {columns} FROM runs WHERE key IN (SELECT key FROM ({page}) AS page) ORDER BY {order}");
         let found = self.all(sql, args, rows::run).await?;
-        let (from, args) = listing.everything();
-        if filter.is_plain() {
+        if filter.is_plain() && paging.total_after(found.len()).is_none() {
+            let (from, args) = listing.everything();
             let total = self.count(format!("SELECT count(*) {from}"), args).await?;
             return Ok(Page { rows: found, total });
         }
-        let counted = self.count_capped(&from, args).await?;
-        Ok(Page::capped(found, counted, paging))
+        self.with_total(found, paging, &listing).await
     }
 
     pub(super) async fn count(&self, sql: String, args: Vec<Value<'_>>) -> Result<u64> {

@@ -1,5 +1,6 @@
 //! Records to columns and back. Each list of columns stands beside the function that reads it in that order.
 
+use jiff::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType};
 use pitcrew_core::id::{RunKey, WorkflowId};
 use pitcrew_core::state::{RunState, State};
@@ -72,6 +73,49 @@ fn brief_fields(row: &mut Fields<'_>) -> Result<RunBrief> {
         state: row.word(RunState::from_name)?,
         backfill: row.take()?,
     })
+}
+
+/// [`BRIEF_COLUMNS`] as one text, for many at once: each row, and each value of it, has its price.
+pub fn brief_text() -> String {
+    let texts = BRIEF_COLUMNS.split(", ").map(|column| format!("COALESCE(CAST({} AS TEXT), '')", column.trim()));
+    texts.collect::<Vec<_>>().join(" || ' ' || ")
+}
+
+/// Reads what [`brief_text`] wrote. Neither ids nor versions have a space.
+pub fn brief_of_text(text: &str) -> Result<RunBrief> {
+    let words: Vec<&str> = text.split(' ').collect();
+    let number = |at: usize| match words.get(at).copied() {
+        Some("") => Some(None),
+        Some(word) => word.parse::<i64>().ok().map(Some),
+        None => None,
+    };
+    let time = |at: usize| match number(at)? {
+        Some(micros) => Timestamp::from_microsecond(micros).ok().map(Some),
+        None => Some(None),
+    };
+    let read = || {
+        Some(RunBrief {
+            key: RunKey(number(0)??),
+            workflow: words.get(1)?.parse().ok()?,
+            run_id: words.get(2)?.parse().ok()?,
+            run_type: RunType::from_name(words.get(3)?)?,
+            version: (*words.get(4)?).to_owned(),
+            logical_date: time(5)?,
+            run_after: time(6)??,
+            queued_at: time(7)??,
+            start: time(8)?,
+            end: time(9)?,
+            state: RunState::from_name(words.get(10)?)?,
+            backfill: number(11)?,
+        })
+    };
+    read().ok_or_else(|| damaged(text))
+}
+
+/// The error for a text that nothing here has written.
+pub fn damaged(found: &str) -> StoreError {
+    let found: String = found.chars().take(80).collect();
+    StoreError::Corrupt(format!("a stored row cannot be read: found `{found}`; was the database changed by hand?"))
 }
 
 /// [`INSTANCE_COLUMNS`], then [`BRIEF_COLUMNS`].

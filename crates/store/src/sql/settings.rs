@@ -123,13 +123,13 @@ impl Sql {
             }
         }
         let any = ("event", events.iter().map(String::as_str).collect());
-        let columns = AUDIT_COLUMNS;
-        let listing = Listing { from: "audit", link: "", columns, kept, any, order: "id DESC" };
+        let listing = Listing { from: "audit", link: "", columns: "id", kept, any, order: "id DESC" };
         let (page, args) = listing.page(paging);
-        let rows = self.all(page, args, rows::audit).await?;
-        let (from, args) = listing.everything();
-        let counted = self.count_capped(&from, args).await?;
-        Ok(Page::capped(rows, counted, paging))
+        // As with runs: the ids first.
+        let sql =
+            format!("SELECT {AUDIT_COLUMNS} FROM audit WHERE id IN (SELECT id FROM ({page}) AS page) ORDER BY id DESC");
+        let rows = self.all(sql, args, rows::audit).await?;
+        self.with_total(rows, paging, &listing).await
     }
 
     pub async fn audit_entry(&self, id: i64) -> Result<Option<AuditRow>> {
