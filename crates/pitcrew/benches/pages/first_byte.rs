@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::process::Command;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
-use super::serve::{Server, now, percentile};
+use super::serve::{Server, now, percentile, today};
 use super::{FLOW, WIDE};
 
 /// Requests of each address.
@@ -55,7 +55,7 @@ fn addresses(server: &Server) -> Vec<(&'static str, String)> {
     let run_id = newest["dag_runs"][0]["dag_run_id"].as_str().expect("a run of the wide workflow");
     let run_id = run_id.replace('+', "%2B");
     let all = server.runs();
-    let ago = |days: i64| (Timestamp::now() - SignedDuration::from_hours(24 * days)).to_string();
+    let ago = |days: i64| (today() - SignedDuration::from_hours(24 * days)).to_string();
     let surface = |path: &str| if path.starts_with("/api/") { "api" } else { "pages" };
     let routes = Command::new(env!("CARGO_BIN_EXE_pitcrew")).args(["internal", "routes"]).output().unwrap().stdout;
     let mut addresses = Vec::new();

@@ -18,12 +18,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use pitcrew_store::Store;
 use serde_json::json;
 
 use filler::Filler;
-use serve::{Server, now, pause};
+use serve::{Server, now, pause, today};
 
 /// The workflow of the filler with 500 tasks and 100 runs, and one of the ordinary ones.
 const WIDE: &str = "wide";
@@ -48,7 +47,7 @@ fn database() -> PathBuf {
     runtime.block_on(async {
         let store = Store::open(&part.display().to_string().parse().unwrap()).await.unwrap();
         let owner = store.register_owner().await.unwrap();
-        Filler { store: store.clone(), owner, now: Timestamp::now() }.fill(INSTANCES, WORKFLOWS).await;
+        Filler { store: store.clone(), owner, now: today() }.fill(INSTANCES, WORKFLOWS).await;
         store.close().await;
     });
     std::fs::rename(&part, &path).unwrap();

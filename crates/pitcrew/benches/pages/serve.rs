@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// Twice as many looks as a server needs that takes over the runs of a full database.
@@ -15,6 +16,11 @@ const LOOKS: usize = 60;
 #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark is about the days before it")]
+pub fn today() -> Timestamp {
+    Timestamp::now()
 }
 
 #[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
