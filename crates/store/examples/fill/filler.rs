@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pitcrew_core::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType};
-use pitcrew_core::id::{RunId, TaskId, WorkflowId};
+use pitcrew_core::id::{AttemptId, RunId, TaskId, WorkflowId};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_store::*;
 use serde_json::{Map, json};
@@ -117,12 +117,14 @@ impl Filler {
             });
             // One task of each run held a GPU.
             if n == 1 {
+                let attempt = AttemptId { run: made.key, task: task.clone(), map_index: -1, number: 1 };
                 commit.attempts.push(AttemptRecord {
                     task: task.clone(),
                     map_index: -1,
                     number: 1,
                     backend: "local".to_owned(),
-                    handle: json!({"pid": 12345}),
+                    // Its log is gone, as those of old runs may be.
+                    handle: json!({ "id": attempt, "dir": "/nonexistent" }),
                     queued_at: start,
                     start: Some(start),
                     end,

@@ -86,7 +86,11 @@ async fn wish(site: &Site, dag: &str, run: &str, query: &Query) -> ApiResult<Ins
         (Some(run), Some(workflow)) => Some(find_run(&site.app, workflow, &run_id(run)?).await?.key),
         (Some(_), None) => return Err(refused("a filter by `dag_run_ids`")),
     };
+    let (start, end) = (query.between("start_date")?, query.between("end_date")?);
     let order = match query.text("order_by") {
+        // A span of time comes out of an index by that time; by run, all of it would have to be sorted.
+        None if !start.is_open() => InstanceOrder::Start,
+        None if !end.is_open() => InstanceOrder::End,
         None | Some("-id" | "-run_after" | "-logical_date") => InstanceOrder::Newest,
         Some("id" | "run_after" | "logical_date") => InstanceOrder::Oldest,
         Some("start_date") => InstanceOrder::Start,
@@ -106,8 +110,8 @@ async fn wish(site: &Site, dag: &str, run: &str, query: &Query) -> ApiResult<Ins
         task: tasks.pop().map(task_id).transpose()?,
         map_index,
         states: states(query)?,
-        start: query.between("start_date")?,
-        end: query.between("end_date")?,
+        start,
+        end,
         order,
         ..InstanceQuery::default()
     })

@@ -18,13 +18,15 @@ pub fn icon(state: &str) -> String {
     )
 }
 
+/// The sign of a state where words beside it, or those of its link, tell the same.
+pub fn mark(state: &str) -> String {
+    let state = known(state);
+    format!(r##"<svg class="st s-{state}" aria-hidden="true"><use href="#s-{state}"/></svg>"##)
+}
+
 /// The sign of a state with its word beside it.
 pub fn badge(state: &str) -> String {
-    let state = known(state);
-    format!(
-        r##"<span class="badge s-{state}"><svg class="st s-{state}" aria-hidden="true"><use href="#s-{state}"/></svg>{}</span>"##,
-        words(state)
-    )
+    format!(r##"<span class="badge s-{}">{}{}</span>"##, known(state), mark(state), words(state))
 }
 
 /// The states that have a sign; anything else is shown as none.
