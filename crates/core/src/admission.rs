@@ -36,8 +36,12 @@ pub struct Grant {
 pub enum Refusal {
     #[error("the pool `{0}` does not exist; create it with `pitcrew pools set {0} SLOTS`")]
     NoSuchPool(String),
-    #[error("it asks for {asked} GPUs, and this machine has {total}")]
+    #[error("it asks for {}, and this machine has {total}", gpus(.asked))]
     TooManyGpus { asked: u32, total: u32 },
+}
+
+fn gpus(count: &u32) -> String {
+    if *count == 1 { "1 GPU".to_owned() } else { format!("{count} GPUs") }
 }
 
 /// What an offered instance waits for.
@@ -71,7 +75,7 @@ impl fmt::Display for Blocked {
                 write!(f, "the pool `{pool}` has {used} of {slots} slots in use, and it asks for {asked}")
             }
             Blocked::Gpus { asked, free, total } => {
-                write!(f, "it asks for {asked} GPUs, and {free} of {total} are free")
+                write!(f, "it asks for {}, and {free} of {total} are free", gpus(asked))
             }
             Blocked::Behind { ahead: 0 } => f.write_str("it is next in line"),
             Blocked::Behind { ahead: 1 } => f.write_str("1 task is before it in line"),

@@ -21,7 +21,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 pub use diagnostic::{Diagnostic, Severity, render_all};
-pub use params::{ParamError, from_cli, resolve_params};
+pub use params::{ParamError, from_cli, from_text, resolve_params};
 pub use quantity::{parse_cpu, parse_duration, parse_gpus, parse_memory};
 pub use template::{Evaluator, Rendering, Variables};
 

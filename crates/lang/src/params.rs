@@ -3,7 +3,7 @@
 //! A run that exists has a value for every param, of the declared shape; so templates can rely on it.
 
 use pitcrew_core::ir::{Param, Workflow};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use crate::diagnostic::{did_you_mean, listing};
 use crate::schema_check;
@@ -13,13 +13,15 @@ use crate::schema_check;
 #[error("{message}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
 pub struct ParamError {
     pub param: String,
+    /// Keys and indices that lead from the param's value to what is wrong in it.
+    pub path: Vec<String>,
     pub message: String,
     pub hint: Option<String>,
 }
 
 impl ParamError {
     fn new(param: &str, message: String, hint: Option<String>) -> Self {
-        ParamError { param: param.to_owned(), message, hint }
+        ParamError { param: param.to_owned(), path: Vec::new(), message, hint }
     }
 }
 
@@ -52,11 +54,15 @@ pub fn from_cli(workflow: &Workflow, argument: &str) -> Result<(String, Value), 
     };
     let name = name.trim();
     let param = find(workflow, name).ok_or_else(|| unknown(workflow, name))?;
-    let wrong = |wanted: &str| {
-        let message = format!("the param `{name}` must be {wanted}, found `{text}`");
-        ParamError::new(name, message, None)
-    };
-    let types: Vec<&str> = match param.schema.get("type") {
+    let value = from_text(name, &param.schema, text).map_err(|message| ParamError::new(name, message, None))?;
+    Ok((name.to_owned(), value))
+}
+
+/// A text as typed becomes what the type of a schema asks for. The value is not checked further. The error is a sentence
+/// about the param that `name` is, or is a part of.
+pub fn from_text(name: &str, schema: &Value, text: &str) -> Result<Value, String> {
+    let wrong = |wanted: &str| format!("the param `{name}` must be {wanted}, found `{text}`");
+    let types: Vec<&str> = match schema.get("type") {
         Some(Value::String(one)) => vec![one],
         Some(Value::Array(many)) => many.iter().filter_map(Value::as_str).collect(),
         _ => Vec::new(),
@@ -74,13 +80,18 @@ pub fn from_cli(workflow: &Workflow, argument: &str) -> Result<(String, Value), 
                 "false" | "no" | "off" | "0" => Some(Value::Bool(false)),
                 _ => None,
             },
-            "integer" => json().filter(|v| v.is_i64() || v.is_u64()),
-            "number" => json().filter(Value::is_number),
-            "array" => json().filter(Value::is_array).or_else(|| words(text, param)),
+            "integer" => {
+                json().filter(|v| v.is_i64() || v.is_u64()).or_else(|| text.trim().parse::<i64>().ok().map(Value::from))
+            }
+            // People write `.5` and `+1`, which JSON does not know.
+            "number" => json()
+                .filter(Value::is_number)
+                .or_else(|| Number::from_f64(text.trim().parse().ok()?).map(Value::Number)),
+            "array" => json().filter(Value::is_array).or_else(|| words(text, schema)),
             _ => json().filter(Value::is_object),
         };
         if let Some(value) = value {
-            return Ok((name.to_owned(), value));
+            return Ok(value);
         }
         last = wrong(match *kind {
             "null" => "null",
@@ -93,15 +104,15 @@ pub fn from_cli(workflow: &Workflow, argument: &str) -> Result<(String, Value), 
     }
     match types.as_slice() {
         // No type is declared: JSON if it is JSON, else a text.
-        [] => Ok((name.to_owned(), json().unwrap_or_else(|| Value::String(text.to_owned())))),
-        types if types.contains(&"string") => Ok((name.to_owned(), Value::String(text.to_owned()))),
+        [] => Ok(json().unwrap_or_else(|| Value::String(text.to_owned()))),
+        types if types.contains(&"string") => Ok(Value::String(text.to_owned())),
         _ => Err(last),
     }
 }
 
 /// `a,b` for a list of texts.
-fn words(text: &str, param: &Param) -> Option<Value> {
-    let of = param.schema.get("items").and_then(|items| items.get("type")).and_then(Value::as_str);
+fn words(text: &str, schema: &Value) -> Option<Value> {
+    let of = schema.get("items").and_then(|items| items.get("type")).and_then(Value::as_str);
     let is_json = text.trim_start().starts_with(['[', '{']);
     if is_json || of.is_some_and(|of| of != "string") {
         return None;
@@ -137,7 +148,9 @@ fn check(param: &Param, value: &Value) -> Vec<ParamError> {
         .into_iter()
         .map(|problem| {
             let name = problem.name_in(&param.name);
-            ParamError::new(&param.name, format!("the param `{name}` {}", problem.message), problem.hint)
+            let message = format!("the param `{name}` {}", problem.message);
+            let path = problem.path.into_iter().chain(problem.key).collect();
+            ParamError { param: param.name.clone(), path, message, hint: problem.hint }
         })
         .collect()
 }

@@ -13,7 +13,7 @@ use crate::yaml::{Node, Yaml};
 pub struct Problem {
     /// Keys and indices from the root of the value.
     pub path: Vec<String>,
-    /// A key below `path` that should not be there.
+    /// A key below `path` that should not be there, or that is missing.
     pub key: Option<String>,
     /// Goes on after the name of the value: `must be …`.
     pub message: String,
@@ -101,14 +101,19 @@ fn describe(error: &ValidationError<'_>, schema: &Value) -> Problem {
         Kind::MinLength { limit: 1 } => "must not be empty".to_owned(),
         Kind::MinLength { limit } => format!("must have at least {limit} characters, found {found}"),
         Kind::MaxLength { limit } => format!("must have at most {limit} characters, found {found}"),
+        Kind::MinItems { limit: 1 } => "must have an item".to_owned(),
         Kind::MinItems { limit } => format!("must have at least {limit} items, found {}", count(error.instance())),
+        Kind::MaxItems { limit: 1 } => format!("must have at most one item, found {}", count(error.instance())),
         Kind::MaxItems { limit } => format!("must have at most {limit} items, found {}", count(error.instance())),
         Kind::MinProperties { limit } => format!("must have at least {limit} entries"),
         Kind::MaxProperties { limit } => format!("must have at most {limit} entries"),
         Kind::UniqueItems => "must not hold an item twice".to_owned(),
         Kind::Pattern { pattern } => format!("must match the pattern `{pattern}`, found {found}"),
         Kind::Format { format } => format!("must have the format `{format}`, found {found}"),
-        Kind::Required { property } => format!("needs `{}`", plain(property)),
+        Kind::Required { property } => {
+            key = Some(plain(property));
+            format!("needs `{}`", plain(property))
+        }
         Kind::AdditionalProperties { unexpected } | Kind::UnevaluatedProperties { unexpected } => {
             let known = siblings(error, schema);
             let name = unexpected.first().cloned().unwrap_or_default();

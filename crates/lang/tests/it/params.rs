@@ -54,6 +54,8 @@ fn each_error_names_the_param_the_value_and_what_is_allowed() {
     the param `hosts[1]` must be a text, found `1`
     the param `options` has no `deep`; known here: `depth`
     ");
+    let paths: Vec<String> = errors.iter().map(|error| error.path.join("/")).collect();
+    assert_eq!(paths, ["", "", "", "", "1", "deep"]);
 }
 
 #[test]
@@ -61,7 +63,9 @@ fn a_text_from_the_command_line_becomes_the_declared_type() {
     let workflow = workflow();
     let table = [
         ("epochs=5", json!(5)),
+        ("epochs=+07", json!(7)),
         ("rate=1", json!(1)),
+        ("rate=.5", json!(0.5)),
         ("dry=yes", json!(true)),
         ("dataset=1", json!("1")),
         ("hosts=a, b", json!(["a", "b"])),
@@ -77,12 +81,13 @@ fn a_text_from_the_command_line_becomes_the_declared_type() {
     for (argument, value) in table {
         assert_eq!(from_cli(&workflow, argument).map(|(_, value)| value), Ok(value), "{argument}");
     }
-    let wrong: Vec<String> = ["epochs=many", "dry=maybe", "hosts={", "epoch=1", "epochs", "options=x"]
+    let wrong: Vec<String> = ["epochs=many", "rate=nan", "dry=maybe", "hosts={", "epoch=1", "epochs", "options=x"]
         .iter()
         .map(|argument| from_cli(&workflow, argument).unwrap_err().to_string())
         .collect();
     assert_snapshot!(wrong.join("\n"), @r#"
     the param `epochs` must be a whole number, found `many`
+    the param `rate` must be a number, found `nan`
     the param `dry` must be `true` or `false`, found `maybe`
     the param `hosts` must be a JSON list such as `["a", "b"]`, or texts parted by `,`, found `{`
     the workflow `train` has no param `epoch`; did you mean `epochs`?

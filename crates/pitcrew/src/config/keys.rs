@@ -52,103 +52,70 @@ pub struct Key {
     pub about: &'static str,
 }
 
-const fn key(name: &'static str, env: &'static str, kind: Kind, about: &'static str) -> Key {
-    Key { name, env, kind, about }
+macro_rules! keys {
+    ($($id:ident = $kind:ident, $name:literal, $env:literal, $about:literal;)*) => {
+        $(pub const $id: Key = Key { name: $name, env: $env, kind: Kind::$kind, about: $about };)*
+        /// All of them, in the order in which they are shown.
+        pub const ALL: &[Key] = &[$($id),*];
+    };
 }
 
-pub const DATA_DIR: Key = key("data_dir", "PITCREW_DATA_DIR", Kind::Path, "where runs, logs and the database lie");
-pub const STORE: Key = key("store", "PITCREW_STORE", Kind::Store, "the database");
-pub const LISTEN: Key = key("listen", "PITCREW_LISTEN", Kind::Address, "where the server answers");
-pub const WORKFLOWS: Key = key("workflows", "PITCREW_WORKFLOWS", Kind::Path, "the folder of workflow files");
-pub const PARALLELISM: Key = key("parallelism", "PITCREW_PARALLELISM", Kind::Count, "live tasks at most");
-pub const AUTH: Key = key("auth", "PITCREW_AUTH", Kind::Flag, "whether the server asks for a token");
-pub const BASE_URL: Key =
-    key("base_url", "PITCREW_BASE_URL", Kind::BaseUrl, "where people find the server, when a proxy is in front of it");
-pub const PROXIES: Key =
-    key("proxies", "PITCREW_PROXIES", Kind::Addresses, "proxies whose `X-Forwarded-For` is believed");
-pub const METRICS_OPEN: Key =
-    key("metrics_open", "PITCREW_METRICS_OPEN", Kind::Flag, "whether /metrics answers without a token");
-pub const OTLP_ENDPOINT: Key = key("otlp_endpoint", "PITCREW_OTLP_ENDPOINT", Kind::Url, "where traces go");
-pub const RETENTION: Key =
-    key("retention_days", "PITCREW_RETENTION_DAYS", Kind::Days, "how long finished runs are kept; 0: for ever");
-pub const SERVER: Key =
-    key("server", "PITCREW_SERVER", Kind::Url, "the server that commands ask, instead of a data directory here");
-pub const TOKEN_FILE: Key = key("token_file", "PITCREW_TOKEN_FILE", Kind::Path, "the file with the token for it");
-pub const LOG: Key = key("log", "PITCREW_LOG", Kind::Filter, "which messages are shown");
-
-pub const TARGET_GPU_USE: Key = key(
-    "target_gpu_use",
-    "PITCREW_TARGET_GPU_USE",
-    Kind::Percent,
-    "how busy GPUs should be while tasks hold them, in percent",
-);
-pub const TARGET_SUCCESS: Key =
-    key("target_success", "PITCREW_TARGET_SUCCESS", Kind::Percent, "how many runs should succeed, in percent");
-pub const TARGET_DURATION: Key =
-    key("target_duration", "PITCREW_TARGET_DURATION", Kind::Span, "how long a run should take at most, on average");
-pub const TARGET_RECOVERY: Key = key(
-    "target_recovery",
-    "PITCREW_TARGET_RECOVERY",
-    Kind::Span,
-    "how soon a workflow that failed should succeed again, on average",
-);
-
-pub const OIDC_ISSUER: Key =
-    key("oidc_issuer", "PITCREW_OIDC_ISSUER", Kind::Service, "the provider at which users may log in");
-pub const OIDC_CLIENT_ID: Key =
-    key("oidc_client_id", "PITCREW_OIDC_CLIENT_ID", Kind::Text, "what the provider calls this server");
-pub const OIDC_CLIENT_SECRET_FILE: Key = key(
-    "oidc_client_secret_file",
-    "PITCREW_OIDC_CLIENT_SECRET_FILE",
-    Kind::Path,
-    "the file with the secret for the provider; or PITCREW_OIDC_CLIENT_SECRET",
-);
-pub const OIDC_NAME: Key = key("oidc_name", "PITCREW_OIDC_NAME", Kind::Text, "what the button to the provider says");
-pub const OIDC_SCOPES: Key = key("oidc_scopes", "PITCREW_OIDC_SCOPES", Kind::Text, "what the provider is asked for");
-pub const OIDC_ROLE_CLAIM: Key =
-    key("oidc_role_claim", "PITCREW_OIDC_ROLE_CLAIM", Kind::Text, "where the provider tells a user's groups");
-pub const OIDC_ROLES: Key =
-    key("oidc_roles", "PITCREW_OIDC_ROLES", Kind::Roles, "which groups give which role: `devs=user, admins=admin`");
-pub const OIDC_DEFAULT_ROLE: Key =
-    key("oidc_default_role", "PITCREW_OIDC_DEFAULT_ROLE", Kind::Role, "the role of users whom no group gives one");
-pub const OIDC_DOMAINS: Key = key(
-    "oidc_domains",
-    "PITCREW_OIDC_DOMAINS",
-    Kind::Text,
-    "domains of mail that may log in at the provider; all unless set",
-);
-
-/// All of them, in the order in which they are shown.
-#[rustfmt::skip]
-pub const ALL: &[Key] = &[
-    DATA_DIR,
-    STORE,
-    WORKFLOWS,
-    LISTEN,
-    BASE_URL,
-    PROXIES,
-    AUTH,
-    OIDC_ISSUER,
-    OIDC_CLIENT_ID,
-    OIDC_CLIENT_SECRET_FILE,
-    OIDC_NAME,
-    OIDC_SCOPES,
-    OIDC_ROLE_CLAIM,
-    OIDC_ROLES,
-    OIDC_DEFAULT_ROLE,
-    OIDC_DOMAINS,
-    METRICS_OPEN,
-    OTLP_ENDPOINT,
-    PARALLELISM,
-    RETENTION,
-    SERVER,
-    TOKEN_FILE,
-    LOG,
-    TARGET_GPU_USE,
-    TARGET_SUCCESS,
-    TARGET_DURATION,
-    TARGET_RECOVERY,
-];
+keys! {
+    DATA_DIR = Path, "data_dir", "PITCREW_DATA_DIR",
+        "where runs, logs and the database lie";
+    STORE = Store, "store", "PITCREW_STORE",
+        "the database";
+    WORKFLOWS = Path, "workflows", "PITCREW_WORKFLOWS",
+        "the folder of workflow files";
+    LISTEN = Address, "listen", "PITCREW_LISTEN",
+        "where the server answers";
+    BASE_URL = BaseUrl, "base_url", "PITCREW_BASE_URL",
+        "where people find the server, when a proxy is in front of it";
+    PROXIES = Addresses, "proxies", "PITCREW_PROXIES",
+        "proxies whose `X-Forwarded-For` is believed";
+    AUTH = Flag, "auth", "PITCREW_AUTH",
+        "whether the server asks for a token";
+    OIDC_ISSUER = Service, "oidc_issuer", "PITCREW_OIDC_ISSUER",
+        "the provider at which users may log in";
+    OIDC_CLIENT_ID = Text, "oidc_client_id", "PITCREW_OIDC_CLIENT_ID",
+        "what the provider calls this server";
+    OIDC_CLIENT_SECRET_FILE = Path, "oidc_client_secret_file", "PITCREW_OIDC_CLIENT_SECRET_FILE",
+        "the file with the secret for the provider; or PITCREW_OIDC_CLIENT_SECRET";
+    OIDC_NAME = Text, "oidc_name", "PITCREW_OIDC_NAME",
+        "what the button to the provider says";
+    OIDC_SCOPES = Text, "oidc_scopes", "PITCREW_OIDC_SCOPES",
+        "what the provider is asked for";
+    OIDC_ROLE_CLAIM = Text, "oidc_role_claim", "PITCREW_OIDC_ROLE_CLAIM",
+        "where the provider tells a user's groups";
+    OIDC_ROLES = Roles, "oidc_roles", "PITCREW_OIDC_ROLES",
+        "which groups give which role: `devs=user, admins=admin`";
+    OIDC_DEFAULT_ROLE = Role, "oidc_default_role", "PITCREW_OIDC_DEFAULT_ROLE",
+        "the role of users whom no group gives one";
+    OIDC_DOMAINS = Text, "oidc_domains", "PITCREW_OIDC_DOMAINS",
+        "domains of mail that may log in at the provider; all unless set";
+    METRICS_OPEN = Flag, "metrics_open", "PITCREW_METRICS_OPEN",
+        "whether /metrics answers without a token";
+    OTLP_ENDPOINT = Url, "otlp_endpoint", "PITCREW_OTLP_ENDPOINT",
+        "where traces go";
+    PARALLELISM = Count, "parallelism", "PITCREW_PARALLELISM",
+        "live tasks at most";
+    RETENTION = Days, "retention_days", "PITCREW_RETENTION_DAYS",
+        "how long finished runs are kept; 0: for ever";
+    SERVER = Url, "server", "PITCREW_SERVER",
+        "the server that commands ask, instead of a data directory here";
+    TOKEN_FILE = Path, "token_file", "PITCREW_TOKEN_FILE",
+        "the file with the token for it";
+    LOG = Filter, "log", "PITCREW_LOG",
+        "which messages are shown";
+    TARGET_GPU_USE = Percent, "target_gpu_use", "PITCREW_TARGET_GPU_USE",
+        "how busy GPUs should be while tasks hold them, in percent";
+    TARGET_SUCCESS = Percent, "target_success", "PITCREW_TARGET_SUCCESS",
+        "how many runs should succeed, in percent";
+    TARGET_DURATION = Span, "target_duration", "PITCREW_TARGET_DURATION",
+        "how long a run should take at most, on average";
+    TARGET_RECOVERY = Span, "target_recovery", "PITCREW_TARGET_RECOVERY",
+        "how soon a workflow that failed should succeed again, on average";
+}
 
 /// IP addresses as they are written in a setting; nothing is none.
 pub fn addresses(text: &str) -> Option<Vec<IpAddr>> {

@@ -78,7 +78,6 @@ pub struct Routes {
     routes: Vec<(RouteInfo, MethodRouter<Site>)>,
 }
 
-#[allow(dead_code, reason = "one for each method, whether a route has it or not")]
 impl Routes {
     /// For programs.
     pub fn api() -> Routes {

@@ -11,7 +11,7 @@ use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::{TaskIx, Workflow};
 use pitcrew_core::state::State;
 use pitcrew_core::{RunId, TaskId, WorkflowId};
-use pitcrew_store::{InstanceFilter, Page, Paging};
+use pitcrew_store::{InstanceFilter, Page, Paging, StateCounts};
 
 use super::error::{ApiError, ApiResult};
 use crate::app::App;
@@ -220,6 +220,11 @@ impl TaskSummary {
 
 /// Words of `State::name`, what stands out most first: the one state of many is the first of them.
 pub const STATES: [&str; 13] = State::PROMINENCE;
+
+/// Counts of states, what stands out most first.
+pub fn by_rank(counts: &StateCounts) -> Vec<(&'static str, u64)> {
+    STATES.into_iter().filter_map(|state| counts.get(state).map(|count| (state, *count))).collect()
+}
 
 /// The word of `State::name` that a text is.
 pub fn state_name(text: &str) -> Option<&'static str> {

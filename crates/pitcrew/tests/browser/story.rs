@@ -84,22 +84,33 @@ fn a_run_is_started_by_a_form_that_has_a_field_for_each_kind_of_param() {
             browser.fill(&field("mail"), "nobody");
         }
     }
-    // What only the server knows is shown where it is wrong, and nothing that was typed is lost.
-    browser.fill(&field("labels"), "{\"team\": ");
+    // What HTML cannot say is said by the script, at the field.
     browser.fill(&field("notes"), "one\ntwo");
     browser.fill(&field("day"), "03042026");
     browser.click(&field("loud"));
     browser.run("$(\"[name='param.kind']\").selectedIndex = 1;", json!([]));
+    browser.fill(&field("labels"), "{\"team\": ");
+    browser.run("document.activeElement.blur();", json!([]));
     browser.click("main form .primary");
-    browser.until("$('.field.wrong')");
-    browser.complained("422 (Unprocessable");
-    assert!(browser.text(".field.wrong [role=alert]").contains("must be a JSON object"));
+    assert!(browser.text(".field.wrong [role=alert]").starts_with("this is not JSON: "));
+    assert_eq!(browser.path(), "/workflows/bake/trigger");
     browser.fill(&field("labels"), "{\"team\": \"a\"}");
-    browser.fill(&field("list"), "[1, \"x\"]");
+    // A list has a row per item, which can be added and removed.
+    let list = "[...$$('.items input')].map((e) => e.value).join()";
+    assert_eq!(browser.value(list), json!("1"));
+    browser.press("Add an item");
+    browser.fill(".items li:nth-child(2) input", "5");
+    browser.press("Add an item");
+    browser.fill(".items li:nth-child(3) input", "2");
+    browser.click(".items li:nth-child(2) .remove");
+    assert_eq!(browser.value(list), json!("1,2"));
+    assert_eq!(browser.value("$(\"[name='param.list']\").value"), json!("[1, 2]"));
+    // What only the server knows is shown where it is wrong, and nothing that was typed is lost.
+    browser.run("$(\"[name='param.list']\").value = '[1, \"x\"]';", json!([]));
     browser.click("main form .primary");
     browser.until("text('.field.wrong label')?.startsWith('list')");
     browser.complained("422 (Unprocessable");
-    browser.fill(&field("list"), "[1, 2]");
+    browser.fill(&field("list"), "1\n2");
     browser.click("main form .primary");
     browser.until("location.pathname.startsWith('/workflows/bake/runs/')");
     browser.until(&state_of("show", "success"));

@@ -19,7 +19,7 @@ use crate::server::Site;
 use crate::server::error::ApiError;
 use crate::server::links;
 use crate::server::routes::Surface;
-use crate::server::web::page::PageError;
+use crate::server::web::page::{PageError, with_navigation};
 
 /// Scripts and styles are ours alone, nothing is loaded from elsewhere, and nobody may put our pages into a frame.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -157,7 +157,8 @@ pub async fn guard(State(gate): State<Gate>, params: RawPathParams, mut request:
     };
     if user.role < gate.role {
         let (has, takes) = (user.role, gate.role);
-        return gate.forbidden(format!("the role `{has}` of `{}` may not do this; it takes `{takes}`", user.name));
+        let message = format!("the role `{has}` of `{}` may not do this; it takes `{takes}`", user.name);
+        return gate.answer(&user, gate.forbidden(message));
     }
     if let Some(limits) = &user.workflows
         && !names_one_of(limits, &gate.site, &params).await
@@ -165,8 +166,13 @@ pub async fn guard(State(gate): State<Gate>, params: RawPathParams, mut request:
         let names: Vec<String> = limits.iter().map(|id| format!("`{id}`")).collect();
         return gate.forbidden(format!("this token is only good for the workflows {}", names.join(", ")));
     }
-    request.extensions_mut().insert(user);
-    next.run(request).await
+    request.extensions_mut().insert(user.clone());
+    gate.answer(&user, next.run(request).await)
+}
+
+/// Who sends a request to an address that nobody guards, if it is known.
+pub async fn reader(site: &Site, from: Peer, headers: &HeaderMap) -> Option<User> {
+    user_of(site, from, headers).await.ok().flatten()
 }
 
 /// Whether the path names one of these workflows, or a run of one. A run that is not there and one of another workflow
@@ -205,6 +211,14 @@ fn unknown(gate: &Gate, request: &Request) -> Response {
 }
 
 impl Gate {
+    /// An error of the pages has their navigation.
+    fn answer(&self, user: &User, response: Response) -> Response {
+        match self.surface {
+            Surface::Api => response,
+            Surface::Pages => with_navigation(&self.site, user, response),
+        }
+    }
+
     fn forbidden(&self, message: String) -> Response {
         match self.surface {
             Surface::Api => ApiError::Status(StatusCode::FORBIDDEN, message).into_response(),

@@ -60,7 +60,8 @@ pub fn field(text: &str) -> (String, bool, Value) {
 }
 
 /// Components out of a text: a line without indentation begins one, the indented lines after it are its fields. What
-/// is not among its fields is not allowed; a field `...` allows it. A line `Name = T` gives a type a name.
+/// is not among its fields is not allowed; a field `...` allows it. `...Name` as the first field takes all that the
+/// component of that name has. A line `Name = T` gives a type a name.
 pub fn components(text: &str) -> Map<String, Value> {
     let mut all = Map::new();
     let mut name = "";
@@ -75,16 +76,17 @@ pub fn components(text: &str) -> Map<String, Value> {
             assert!(all.insert(name.to_owned(), begun).is_none(), "`{name}` is there twice");
             continue;
         }
-        let component = &mut all[name];
         for part in line.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-            if part == "..." {
-                component["additionalProperties"] = json!(true);
-                continue;
-            }
-            let (field, required, schema) = field(part);
-            component["properties"][&field] = schema;
-            if required && let Some(list) = component["required"].as_array_mut() {
-                list.push(json!(field));
+            match part.strip_prefix("...") {
+                Some("") => all[name]["additionalProperties"] = json!(true),
+                Some(base) => all[name] = all[base].clone(),
+                None => {
+                    let (field, required, schema) = field(part);
+                    all[name]["properties"][&field] = schema;
+                    if required && let Some(list) = all[name]["required"].as_array_mut() {
+                        list.push(json!(field));
+                    }
+                }
             }
         }
     }

@@ -45,17 +45,10 @@ DAGResponse
   next_dagrun_data_interval_end: time?, next_dagrun_run_after: time?, allowed_run_types: [text]?, owners: [text]
   is_backfillable: bool, file_token: text
 DAGDetailsResponse
-  dag_id: text, dag_display_name: text, is_paused: bool, is_stale: bool, last_parsed_time: time?
-  last_parse_duration: number?, last_expired: time?, bundle_name: text, bundle_version: text?, relative_fileloc: text?
-  fileloc: text, description: text?, timetable_summary: text?, timetable_description: text?
-  timetable_partitioned: bool, timetable_periodic: bool, tags: [DagTagResponse], max_active_tasks: int
-  max_active_runs: int?, max_consecutive_failed_dag_runs: int, has_task_concurrency_limits: bool
-  has_import_errors: bool, next_dagrun_logical_date: time?, next_dagrun_data_interval_start: time?
-  next_dagrun_data_interval_end: time?, next_dagrun_run_after: time?, allowed_run_types: [text]?, owners: [text]
-  is_backfillable: bool, file_token: text, active_runs_count: int, asset_expression: object?, catchup: bool
-  concurrency: int, dag_run_timeout: text?, default_args: object?, doc_md: text?, start_date: time?, end_date: time?
-  is_favorite: bool, is_paused_upon_creation: bool?, last_parsed: time?, latest_dag_version: DagVersionResponse?
-  owner_links: {text}?, params: {DagParam}?, render_template_as_native_obj: bool, rerun_with_latest_version: bool
+  ...DAGResponse, active_runs_count: int, asset_expression: object?, catchup: bool, concurrency: int
+  dag_run_timeout: text?, default_args: object?, doc_md: text?, start_date: time?, end_date: time?, is_favorite: bool
+  is_paused_upon_creation: bool?, last_parsed: time?, latest_dag_version: DagVersionResponse?, owner_links: {text}?
+  params: {DagParam}?, render_template_as_native_obj: bool, rerun_with_latest_version: bool
   template_search_path: [text]?, timezone: text
 DagParam
   value: any, schema: object, description: text?, source: text
@@ -168,8 +161,7 @@ XComResponse
   key: text, timestamp: time, logical_date: time?, run_after: time, map_index: int, task_id: text, dag_id: text
   run_id: text, dag_display_name: text, task_display_name: text
 XComResponseNative
-  key: text, timestamp: time, logical_date: time?, run_after: time, map_index: int, task_id: text, dag_id: text
-  run_id: text, dag_display_name: text, task_display_name: text, value: any
+  ...XComResponse, value: any
 XComCollectionResponse
   xcom_entries: [XComResponse], total_entries: int
 XComCreateBody

@@ -18,7 +18,7 @@ mod logs;
 mod mark;
 mod meta;
 mod mwaa;
-mod pools;
+pub mod pools;
 mod run_list;
 mod runs;
 mod server;

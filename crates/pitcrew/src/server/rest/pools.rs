@@ -21,7 +21,7 @@ use crate::server::openapi::doc;
 use crate::server::routes::{Access::Role, Routes};
 
 /// Slots of a pool without a limit, which Airflow writes as -1.
-const UNLIMITED: u32 = u32::MAX;
+pub const UNLIMITED: u32 = u32::MAX;
 
 pub fn routes() -> Routes {
     let filters = "order_by: text, pool_name_pattern: text, pool_name_prefix_pattern: text";

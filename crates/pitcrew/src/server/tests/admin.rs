@@ -109,7 +109,7 @@ async fn a_pool_is_made_changed_and_deleted_and_its_slots_are_numbers() {
         ("name=gpu&slots=many", "must be a whole number from 0, found `many`"),
         ("name=gpu&slots=-1", "must be a whole number from 0, found `-1`"),
         ("name=gpu&slots=99999999999", "must be a whole number from 0, found `99999999999`"),
-        ("name=gpu", "this is needed"),
+        ("slots=1", "this is needed"),
         ("name=default_pool&slots=1", "there is a pool of this name already"),
     ] {
         let refused = rig.submit("/pools/new", form).await;

@@ -9,6 +9,7 @@ mod metrics;
 mod pages;
 mod resources;
 mod second;
+mod trigger;
 mod walk;
 
 use std::net::SocketAddr;

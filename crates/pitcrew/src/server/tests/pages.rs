@@ -1,5 +1,6 @@
 //! The pages: whole, escaped, and harmless.
 
+use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use pitcrew_core::RunKey;
 use serde_json::json;
@@ -82,8 +83,46 @@ async fn what_is_not_there_is_a_page_that_says_so() {
     ] {
         let page = rig.get(path).await;
         assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
-        assert!(page.text.contains("<h1>"), "{path}");
+        assert!(page.text.contains("<h1>") && page.text.contains("aria-label=\"Main\""), "{path}");
     }
+    let page = rig.get("/workflows/none").await.text;
+    assert!(page.contains("There is no workflow `none`."), "{page}");
+    let stranger = rig.send(rig.request(Method::GET, "/nothing/here").body(Body::empty()).unwrap()).await;
+    assert!(stranger.status == StatusCode::NOT_FOUND && !stranger.text.contains("aria-label=\"Main\""));
+}
+
+#[tokio::test]
+async fn the_first_page_gathers_what_waits_for_the_same_and_what_failed_of_a_workflow() {
+    let source = "workflow: slow\nmax_active_runs: 1\ntasks:\n  hold: {backend: fake, pool: one, foreach: [1, 2, 3, 4], run: x, \
+                  env: {FAKE_SLEEP_MS: '600000'}}\n---\nworkflow: bad\ntasks: {a: {backend: fake, run: x, env: {FAKE_EXIT_CODE: '1'}}}\n";
+    let rig = Rig::with(source).await;
+    rig.post("/api/v2/pools", json!({ "name": "one", "slots": 1 })).await;
+    rig.post("/api/v2/pools", json!({ "name": "free", "slots": -1 })).await;
+    for run in ["r1", "r2"] {
+        let mut changes = rig.app.scheduler.subscribe();
+        let made = rig.post("/api/v2/dags/bad/dagRuns", json!({ "logical_date": null, "dag_run_id": run })).await;
+        assert_eq!(made.status, StatusCode::OK);
+        while !changes.recv().await.unwrap().finished {}
+    }
+    let run = rig.start("slow", json!({})).await;
+    rig.until(run.key, "hold", "running").await;
+    for run in ["s1", "s2"] {
+        rig.post("/api/v2/dags/slow/dagRuns", json!({ "logical_date": null, "dag_run_id": run })).await;
+    }
+    let mut live = rig.stream("/live/overview").await;
+    while !rig.event(&mut live).await.contains("2 runs") {}
+    let page = rig.get("/").await.text;
+    let part =
+        |id: &str| page.split(&format!("<section id=\"{id}\"")).nth(1).unwrap().split("</section>").next().unwrap();
+    let now = part("now");
+    assert!(now.contains("slow / hold</span>") && now.contains("3 instances") && now.contains("2 runs"), "{now}");
+    let failed = part("failed");
+    assert_eq!(failed.matches("<li").count(), 1, "{failed}");
+    assert!(failed.contains("/runs/r2/tasks/a") && failed.contains(">1 before</a>"), "{failed}");
+    assert!(rig.get("/pools").await.text.contains("no limit"));
+    let unlimited = rig.submit("/pools/edit", "name=one&slots=&description=").await;
+    assert_eq!(unlimited.status, StatusCode::SEE_OTHER);
+    assert_eq!(rig.get("/api/v2/pools/one").await.json()["slots"], -1);
 }
 
 #[tokio::test]
@@ -247,4 +286,7 @@ async fn viewers_share_the_rendering_of_a_page() {
     rig.submit("/workflows/nasty/runs/r/note", "note=shared").await;
     let [one, two] = [rig.event(&mut first).await, rig.event(&mut second).await];
     assert!(one.contains("shared") && !one.contains("run-graph") && one == two, "{one}");
+    let mut instances = rig.stream(&format!("/live/tasks/{key}/many")).await;
+    let first = rig.event(&mut instances).await;
+    assert!(first.contains("instances") && first.contains("many[1]"), "{first}");
 }

@@ -180,7 +180,7 @@ pub struct Note {
 }
 
 /// The longest remark, in characters.
-const MAX_NOTE: usize = 2_000;
+pub const MAX_NOTE: usize = 2_000;
 
 pub async fn note(
     State(site): State<Site>,

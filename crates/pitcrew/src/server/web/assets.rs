@@ -48,7 +48,20 @@ static ASSETS: [Asset; 3] = [
         pitcrew_lang::graph::svg::STYLE,
         concat!(include_str!("../../../assets/pitcrew.css"), include_str!("../../../assets/admin.css"))
     ),
-    asset!("live.js", "text/javascript; charset=utf-8", ""),
+    asset!(
+        "live.js",
+        "text/javascript; charset=utf-8",
+        "",
+        concat!(
+            include_str!("../../../assets/script/page.js"),
+            include_str!("../../../assets/script/times.js"),
+            include_str!("../../../assets/script/parts.js"),
+            include_str!("../../../assets/script/log.js"),
+            include_str!("../../../assets/script/grid.js"),
+            include_str!("../../../assets/script/keys.js"),
+            include_str!("../../../assets/script/fields.js"),
+        )
+    ),
     asset!("favicon.svg", "image/svg+xml", ""),
 ];
 

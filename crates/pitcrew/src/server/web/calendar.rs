@@ -92,7 +92,7 @@ pub async fn page(
     let base = format!("{}/runs", head.href);
     let months = months.map(|days| month(days, today, &base)).collect();
     let at = |year: i16| format!("?year={year}&tz={}", links::encode(&zone_name));
-    let shell = Shell::new(&site, &user, format!("Calendar of {}", head.row.id)).section("workflows");
+    let shell = head.shell(&site, &user, String::new());
     let mut zones = vec!["UTC".to_owned()];
     if zone_name != "UTC" {
         zones.push(zone_name.clone());

@@ -119,7 +119,7 @@ async fn show(site: &Site, user: &User, (workflow, run): (&str, &str), wanted: O
         }
     });
     let files = listed.collect();
-    let shell = Shell::new(site, user, format!("Files · {}", view.run.run_id)).section("runs");
+    let shell = Shell::new(site, user, format!("Files · {} · {}", view.run.run_id, view.run.workflow)).section("runs");
     let head = run::head(site, &view, user).await?;
     let workflow_href = links::workflow(&view.run.workflow);
     Ok(html(FilesPage { shell, run: view.run, workflow_href, tabs, head, files, shown }))

@@ -113,6 +113,29 @@ pub fn bytes(count: &u64) -> String {
     if unit == "B" || value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// A sentence with its names between backticks as code; the rest is escaped.
+pub fn ticks(text: &str) -> String {
+    let mut html = String::with_capacity(text.len() + 16);
+    for (at, part) in text.split('`').enumerate() {
+        // A backtick without its partner stands for itself.
+        let is_code = at % 2 == 1 && html.matches("<code>").count() < text.matches('`').count() / 2;
+        let part = part.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+        match (is_code, at % 2) {
+            (true, _) => html.push_str(&format!("<code>{part}</code>")),
+            (false, 1) => html.push_str(&format!("`{part}")),
+            _ => html.push_str(&part),
+        }
+    }
+    html
+}
+
+/// The end of a message: what went wrong, and the exit code that follows it.
+pub fn last_lines(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().rev().map(str::trim).filter(|line| !line.is_empty()).take(2).collect();
+    lines.reverse();
+    crate::server::rest::short(&Value::String(lines.join(" · ")), 160)
+}
+
 /// A JSON value on one line, or cut; a text stands without quotes. Not escaped: for templates to print.
 pub fn value(value: &Value) -> String {
     crate::server::rest::short(value, 400)
@@ -162,6 +185,10 @@ mod tests {
     #[test]
     fn a_state_that_is_not_known_cannot_bring_html_along() {
         assert!(!icon("<script>").contains("<script>"));
+        assert_eq!(
+            ticks("waits for `<b>` & `c`, not `d"),
+            "waits for <code>&lt;b&gt;</code> &amp; <code>c</code>, not `d"
+        );
     }
 
     #[test]

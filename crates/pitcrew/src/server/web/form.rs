@@ -9,6 +9,7 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use serde_json::{Map, Value};
 
+use super::fmt;
 use super::page::{PageError, Shell, html};
 
 /// How a field is shown.
@@ -41,6 +42,8 @@ pub struct Field {
     pub placeholder: &'static str,
     /// What may be typed, as suggestions.
     pub suggestions: Vec<String>,
+    /// Holds a JSON object, which the browser checks before it sends it.
+    pub json: bool,
     pub error: Option<String>,
 }
 
@@ -56,6 +59,7 @@ impl Field {
             fixed: false,
             placeholder: "",
             suggestions: Vec::new(),
+            json: false,
             error: None,
         }
     }
@@ -91,6 +95,11 @@ impl Field {
 
     pub fn suggest(mut self, texts: Vec<String>) -> Field {
         self.suggestions = texts;
+        self
+    }
+
+    pub fn json(mut self) -> Field {
+        self.json = true;
         self
     }
 
@@ -137,6 +146,11 @@ impl Typed {
     /// Every text of a name.
     pub fn all(&self, name: &str) -> Vec<&str> {
         self.0.iter().filter(|(key, _)| key == name).map(|(_, text)| text.as_str()).collect()
+    }
+
+    /// What texts were sent for, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_str())
     }
 
     /// The text of a name that is no field, such as a button's; it is not seen again.

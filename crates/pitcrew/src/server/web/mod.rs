@@ -9,7 +9,6 @@ mod admin;
 mod ansi;
 mod assets;
 mod calendar;
-mod field;
 pub mod figures;
 mod files;
 mod fmt;
@@ -31,9 +30,11 @@ mod trigger;
 mod workflow;
 mod workflows;
 
-use axum::http::Uri;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 
+use super::Site;
 use super::auth::Role::{User, Viewer};
 use super::error::ApiError;
 use super::routes::Access::{Open, Role};
@@ -85,6 +86,7 @@ pub fn routes() -> Routes {
         .get("/live/runs/{run_key}", Role(Viewer), run::live)
         .get(at(RUN, "/tasks/{task}"), Role(Viewer), task::page)
         .get(at(RUN, "/tasks/{task}/{map_index}"), Role(Viewer), task::mapped_page)
+        .get("/live/tasks/{run_key}/{task}", Role(Viewer), task::mapped::live)
         .get("/live/tasks/{run_key}/{task}/{map_index}", Role(Viewer), task::live)
         .get("/live/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::live)
         .get("/logs/{run_key}/{task}/{map_index}/{attempt}", Role(Viewer), log::download)
@@ -93,9 +95,13 @@ pub fn routes() -> Routes {
 }
 
 /// What is asked for is not there; the API says so in JSON, the pages in a page.
-pub async fn not_found(uri: Uri) -> Response {
+pub async fn not_found(State(site): State<Site>, from: auth::Peer, headers: HeaderMap, uri: Uri) -> Response {
     if uri.path().starts_with("/api/") || uri.path().starts_with("/auth/") {
         return ApiError::not_found("Not Found").into_response();
     }
-    page::PageError::not_found("There is no such page.").into_response()
+    let response = page::PageError::not_found("There is no such page.").into_response();
+    match auth::reader(&site, from, &headers).await {
+        Some(user) => page::with_navigation(&site, &user, response),
+        None => response,
+    }
 }

@@ -5,6 +5,7 @@ use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_store::{InstanceOrder, InstanceQuery, Paging, RunFilter, RunOrder, WorkflowFilter, WorkflowRow};
@@ -23,6 +24,8 @@ use crate::server::live::{Look, Part, Watch, follow};
 
 /// Rows of each list; the rest is a link away.
 const SHOWN: u32 = 8;
+/// Of those that wait so many are looked at, and of the failed runs; who is like another is not shown again.
+const GATHERED: u32 = 64;
 /// Failed instances among which those of the failed runs are looked for.
 const LOOKED_AT: u32 = 200;
 
@@ -32,17 +35,22 @@ struct Running {
     bar: Vec<Share>,
 }
 
-/// Who waits: a run or an instance.
+/// Who waits: a run or an instance, and how many like it.
 struct Waits {
     item: Waiting,
     href: String,
     name: String,
+    count: usize,
 }
 
+/// The last run of a workflow that failed.
 struct Failed {
     run: RunRecord,
+    /// Failed runs of the workflow before this one, as far as was looked, and their address.
+    before: usize,
+    before_href: String,
     href: String,
-    /// The task that failed: its name, its page, and the last line of what it said.
+    /// The task that failed: its name, its page, and the end of what it said.
     task: Option<(String, String, String)>,
 }
 
@@ -70,6 +78,7 @@ struct NowPart {
     more_running: bool,
     queue: Queue,
     waiting: Vec<Waits>,
+    more_waiting: usize,
 }
 
 #[derive(Template)]
@@ -121,16 +130,38 @@ async fn newest(site: &Site, state: RunState, order: RunOrder, limit: u32) -> Ap
     Ok(site.app.store.runs(&filter, Paging::first(limit)).await?.rows)
 }
 
-fn waits(item: Waiting) -> Waits {
+fn waits(item: Waiting, count: usize) -> Waits {
     let (workflow, run) = (&item.workflow, &item.run_id);
-    match &item.instance {
+    let (href, name) = match &item.instance {
         Some((task, index)) => {
-            let (href, name) =
-                (links::task(workflow, run, task, *index), format!("{workflow} / {}", named(task, *index)));
-            Waits { href, name, item }
+            // Many instances are named by their task.
+            let index = if count > 1 { UNMAPPED } else { *index };
+            (links::task(workflow, run, task, index), format!("{workflow} / {}", named(task, index)))
         }
-        None => Waits { href: links::run(workflow, run), name: workflow.to_string(), item },
+        None => (links::run(workflow, run), workflow.to_string()),
+    };
+    Waits { href, name, count, item }
+}
+
+/// Those that wait for the same reason together: runs of a workflow, and instances of a task of a run.
+fn gathered(items: Vec<Waiting>) -> Vec<Waits> {
+    let is_like = |a: &Waiting, b: &Waiting| match (&a.instance, &b.instance) {
+        (Some((one, _)), Some((other, _))) => one == other && a.run_id == b.run_id,
+        (None, None) => true,
+        _ => false,
+    };
+    let mut found: Vec<(Waiting, usize)> = Vec::new();
+    for item in items {
+        let same = |(one, _): &&mut (Waiting, usize)| {
+            one.workflow == item.workflow && one.reason == item.reason && is_like(one, &item)
+        };
+        match found.iter_mut().find(same) {
+            Some((_, count)) => *count += 1,
+            None => found.push((item, 1)),
+        }
     }
+    found.truncate(SHOWN as usize);
+    found.into_iter().map(|(item, count)| waits(item, count)).collect()
 }
 
 /// `task`, or `task[3]`.
@@ -146,30 +177,37 @@ async fn now_part(site: &Site) -> ApiResult<String> {
     let mut counts = site.app.store.state_counts(&keys).await?;
     let row = |run: RunRecord| Running {
         href: links::run(&run.workflow, &run.run_id),
-
         bar: shares(&counts.remove(&run.key).unwrap_or_default()),
         run,
     };
     let running = runs.into_iter().map(row).collect();
-    let mut queue = site.app.scheduler.queue(SHOWN as usize).await;
-    let waiting = std::mem::take(&mut queue.waiting).into_iter().map(waits).collect();
-    Ok(render(NowPart { running, more_running, queue, waiting }))
+    let mut queue = site.app.scheduler.queue(GATHERED as usize).await;
+    let waiting = gathered(std::mem::take(&mut queue.waiting));
+    let more_waiting = queue.total - waiting.iter().map(|row| row.count).sum::<usize>();
+    Ok(render(NowPart { running, more_running, queue, waiting, more_waiting }))
 }
 
 async fn failed_part(site: &Site, is_user: bool) -> ApiResult<String> {
-    let runs = newest(site, RunState::Failed, RunOrder::EndDescending, SHOWN).await?;
+    let mut runs: Vec<(RunRecord, usize)> = Vec::new();
+    for run in newest(site, RunState::Failed, RunOrder::EndDescending, GATHERED).await? {
+        match runs.iter_mut().find(|(newer, _)| newer.workflow == run.workflow) {
+            Some((_, before)) => *before += 1,
+            None => runs.push((run, 0)),
+        }
+    }
+    runs.truncate(SHOWN as usize);
     let query =
         InstanceQuery { states: vec!["failed"], order: InstanceOrder::EndDescending, ..InstanceQuery::default() };
     // Tasks that failed lately are those of the runs that did, as a rule; a run without one here is shown without.
     let rows = site.app.store.task_instances(&query, Paging::first(LOOKED_AT)).await?.rows;
-    let failed = runs.into_iter().map(|run| {
+    let failed = runs.into_iter().map(|(run, before)| {
         let row = rows.iter().rfind(|row| row.run.key == run.key).map(|row| &row.instance);
         let task = row.map(|row| {
             let href = links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
-            let last = row.message.trim_end().lines().last().unwrap_or_default().to_owned();
-            (named(&row.task, row.map_index), href, last)
+            (named(&row.task, row.map_index), href, fmt::last_lines(&row.message))
         });
-        Failed { href: links::run(&run.workflow, &run.run_id), run, task }
+        let before_href = format!("/runs?state=failed&workflow={}", links::encode(run.workflow.as_str()));
+        Failed { href: links::run(&run.workflow, &run.run_id), run, before, before_href, task }
     });
     let failed: Vec<Failed> = failed.collect();
     let any_runs =

@@ -118,6 +118,7 @@ struct ErrorPage {
 }
 
 /// Why there is no page, as a page.
+#[derive(Clone)]
 pub struct PageError {
     status: StatusCode,
     message: String,
@@ -133,20 +134,48 @@ impl PageError {
     pub fn not_found(message: impl Into<String>) -> PageError {
         PageError::new(StatusCode::NOT_FOUND, message)
     }
+
+    fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or("Error")
+    }
+
+    fn page(&self, shell: Shell) -> Response {
+        let mut response = html(ErrorPage { shell, status: self.status.as_u16(), message: self.message.clone() });
+        *response.status_mut() = self.status;
+        response
+    }
 }
 
 impl<E: Into<ApiError>> From<E> for PageError {
     fn from(error: E) -> Self {
         let error = error.into();
-        PageError { status: error.status(), message: error.message() }
+        PageError { status: error.status(), message: in_our_words(error.message()) }
+    }
+}
+
+/// What the API says with Airflow's names of things, as the pages call them.
+fn in_our_words(message: String) -> String {
+    let names =
+        [("The Dag with ID: ", "workflow"), ("The DagRun with run_id: ", "run"), ("The Task with ID: ", "task")];
+    let found = names.iter().find_map(|(theirs, ours)| {
+        let name = message.strip_prefix(theirs)?.strip_suffix(" was not found")?;
+        Some(format!("There is no {ours} {name}."))
+    });
+    found.unwrap_or(message)
+}
+
+/// An answer as it is; an error once more, with the parts of the site that its reader may open.
+pub fn with_navigation(site: &Site, user: &User, response: Response) -> Response {
+    match response.extensions().get::<PageError>() {
+        Some(error) => error.page(Shell::new(site, user, error.title())),
+        None => response,
     }
 }
 
 impl IntoResponse for PageError {
     fn into_response(self) -> Response {
-        let shell = Shell::nobody(self.status.canonical_reason().unwrap_or("Error"));
-        let mut response = html(ErrorPage { shell, status: self.status.as_u16(), message: self.message });
-        *response.status_mut() = self.status;
+        let mut response = self.page(Shell::nobody(self.title()));
+        response.extensions_mut().insert(self);
         response
     }
 }

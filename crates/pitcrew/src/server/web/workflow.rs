@@ -48,8 +48,11 @@ impl Head {
         ]
     }
 
-    fn shell(&self, site: &Site, user: &User, live: String) -> Shell {
-        Shell::new(site, user, self.row.id.as_str()).section("workflows").live(live)
+    /// Tabs of a browser are told apart by their titles.
+    pub fn shell(&self, site: &Site, user: &User, live: String) -> Shell {
+        let part = self.tabs().into_iter().find(|(tab, ..)| *tab == self.tab && *tab != "grid");
+        let title = part.map_or_else(|| self.row.id.to_string(), |(_, name, _)| format!("{name} · {}", self.row.id));
+        Shell::new(site, user, title).section("workflows").live(live)
     }
 }
 

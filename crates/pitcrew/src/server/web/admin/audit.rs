@@ -15,6 +15,8 @@ use crate::server::web::fmt;
 use crate::server::web::page::{PageResult, Shell, html};
 
 const PAGE: u32 = 100;
+/// Tasks that are named of many.
+const TASKS: usize = 4;
 /// Keys of the query, in the order in which links write them.
 const KEYS: [&str; 6] = ["event", "who", "workflow", "run", "from", "to"];
 
@@ -43,13 +45,28 @@ impl Row {
             Value::Object(map) => map
                 .iter()
                 .filter(|(_, value)| !is_nothing(value))
-                .map(|(key, value)| (key.clone(), fmt::value(value)))
+                .map(|(key, value)| (key.clone(), tasks(value).unwrap_or_else(|| fmt::value(value))))
                 .collect(),
             Value::Null => Vec::new(),
             other => vec![(String::new(), fmt::value(other))],
         };
         Row { row, about, detail }
     }
+}
+
+/// A list of tasks with their map indices, in a few names.
+fn tasks(value: &Value) -> Option<String> {
+    let name = |pair: &Value| match pair.as_array()?.as_slice() {
+        [Value::String(task), Value::Number(index)] => match index.as_i64()? {
+            index if index < 0 => Some(task.clone()),
+            index => Some(format!("{task}[{index}]")),
+        },
+        _ => None,
+    };
+    let names: Vec<String> = value.as_array()?.iter().map(name).collect::<Option<_>>()?;
+    let more = names.len().saturating_sub(TASKS);
+    let shown = names[..names.len() - more].join(", ");
+    Some(if more > 0 { format!("{shown} and {more} more") } else { shown })
 }
 
 /// Is there nothing worth a word?

@@ -144,6 +144,7 @@ async fn blank_form(site: &Site, workflow: &str) -> ApiResult<Form> {
         Field::new("reverse", "The newest first", Kind::Check),
         Field::new("max_active_runs", "Runs at a time", Kind::Number).required().with(MAX_ACTIVE_RUNS.to_string()),
         Field::new("conf", "Params", Kind::Lines(3))
+            .json()
             .example("{}")
             .hint("a JSON object, for every run; empty: the defaults"),
     ]))

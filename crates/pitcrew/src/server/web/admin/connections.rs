@@ -81,6 +81,7 @@ fn form_of(stored: Option<&Stored>) -> Form {
         Field::new("port", "Port", Kind::Number)
             .with(stored.and_then(|c| c.port).map_or_else(String::new, |port| port.to_string())),
         Field::new("extra", "Extra", Kind::SecretLines(4))
+            .json()
             .example("{\"key_file\": \"/etc/keys/reader\"}")
             .hint(secret(has_extra, "a JSON object; stored encrypted, never shown again")),
     ];
@@ -189,7 +190,7 @@ fn import_form_of() -> Form {
     let example = "{\"plate_reader\": {\"conn_type\": \"ssh\", \"host\": \"reader-1\", \"login\": \"lab\"}, \"db\": \"postgres://u:p@h/d\"}";
     let hint = "ids with their fields or URIs, as `airflow connections export` and the export here write them";
     // What is pasted holds secrets, so it is not sent back when something is wrong.
-    let json = Field::new("json", "JSON", Kind::SecretLines(12)).required().example(example).hint(hint);
+    let json = Field::new("json", "JSON", Kind::SecretLines(12)).json().required().example(example).hint(hint);
     Form::new(vec![json, existing("connection")])
 }
 

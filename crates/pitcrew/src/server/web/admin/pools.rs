@@ -13,11 +13,18 @@ use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::input::Query;
 use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::rest::pools::UNLIMITED;
 use crate::server::web::fmt;
 use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
 use crate::server::web::page::{PageError, PageResult, Shell, html, render};
 
 const LIST: &str = "/pools";
+
+impl Row {
+    fn is_limited(&self) -> bool {
+        self.pool.slots != UNLIMITED
+    }
+}
 
 struct Row {
     pool: Pool,
@@ -46,7 +53,10 @@ async fn list(site: &Site, is_op: bool) -> ApiResult<String> {
     let in_use = site.app.scheduler.queue(0).await.pools;
     let row = |pool: Pool| {
         let (used, waiting) = in_use.get(&pool.name).copied().unwrap_or_default();
-        let share = 100.0 * f64::from(used.min(pool.slots)) / f64::from(pool.slots.max(1));
+        let share = match pool.slots {
+            UNLIMITED => 0.0,
+            slots => 100.0 * f64::from(used.min(slots)) / f64::from(slots.max(1)),
+        };
         Row { used, waiting, share, is_default: pool.name == DEFAULT_POOL, pool }
     };
     Ok(render(List { rows: site.app.store.pools().await?.into_iter().map(row).collect(), is_op }))
@@ -75,8 +85,7 @@ fn fields() -> Vec<Field> {
     vec![
         Field::text("name", "Name").required().example("license"),
         Field::new("slots", "Slots", Kind::Number)
-            .required()
-            .hint("tasks of the pool that may run at a time, over all runs; 0 holds all of them"),
+            .hint("tasks of the pool that may run at a time, over all runs; 0 holds all of them, and without a number there is no limit"),
         Field::text("description", "Description"),
     ]
 }
@@ -107,7 +116,9 @@ async fn named(site: &Site, name: &str) -> PageResult<Pool> {
 
 fn form_of(pool: &Pool) -> Form {
     let mut fields = fields();
-    let texts = [pool.name.clone(), pool.slots.to_string(), pool.description.clone()];
+    let slots =
+        Some(pool.slots).filter(|slots| *slots != UNLIMITED).map_or_else(String::new, |slots| slots.to_string());
+    let texts = [pool.name.clone(), slots, pool.description.clone()];
     for (field, text) in fields.iter_mut().zip(texts) {
         field.text = text;
     }
@@ -128,8 +139,8 @@ pub async fn edit(State(site): State<Site>, Extension(user): Extension<User>, ty
 }
 
 async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageResult {
-    let slots = form.parse("slots", |text| text.parse::<u32>()).filter(|_| !form.is_wrong());
-    if let Some(slots) = slots {
+    let slots = form.parse("slots", |text| text.parse::<u32>()).unwrap_or(UNLIMITED);
+    if !form.is_wrong() {
         let pool = Pool { name: form.text("name").to_owned(), slots, description: form.text("description").to_owned() };
         let audit = noted(user, "pool.set", json!({ "name": pool.name, "slots": slots }), clock::now());
         match site.app.store.put_pool(pool, audit).await {

@@ -6,6 +6,7 @@ use axum::extract::{Extension, State};
 use crate::config::Setting;
 use crate::server::Site;
 use crate::server::auth::User;
+use crate::server::web::fmt;
 use crate::server::web::page::{PageResult, Shell, html};
 
 /// Variables of the environment that a server reads besides its settings, what they are for, and whether one is a

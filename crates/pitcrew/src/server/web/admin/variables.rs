@@ -178,7 +178,10 @@ fn import_fields() -> Vec<Field> {
     let example =
         "{\"data_bucket\": \"s3://measurements\", \"threshold\": {\"value\": 3, \"description\": \"in sigma\"}}";
     let hint = "keys with their values, as `airflow variables export` and the export here write them";
-    vec![Field::new("json", "JSON", Kind::Lines(12)).required().example(example).hint(hint), existing("variable")]
+    vec![
+        Field::new("json", "JSON", Kind::Lines(12)).json().required().example(example).hint(hint),
+        existing("variable"),
+    ]
 }
 
 fn import_page(site: &Site, user: &User, form: Form) -> FormPage {

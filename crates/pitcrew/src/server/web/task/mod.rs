@@ -1,5 +1,8 @@
 //! The page of a task instance: why it is in its state, its attempts and what they used, what it handed on, its log.
 
+mod details;
+pub mod mapped;
+
 use std::collections::BTreeMap;
 
 use askama::Template;
@@ -7,20 +10,17 @@ use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
 use pitcrew_core::id::UNMAPPED;
-use pitcrew_core::ir::{Task, TaskIx, Workflow};
-use pitcrew_core::state::Exit;
+use pitcrew_core::ir::Task;
 use pitcrew_core::{RunKey, TaskId};
-use pitcrew_exec::{GpuUsage, Usage};
 use pitcrew_store::Paging;
 use serde_json::Value;
 
+pub use self::details::kind_of;
+use self::details::{Details, attempt_state, facts, step_names, used, waited};
 use super::fmt;
 use super::log::{LogView, Place};
 use super::page::{PageResult, Shell, html, render};
-use super::paging::{Pager, rows_of};
-use super::run::{by_rank, kind_of, step_names};
 use super::search::{self, Hits};
-use crate::scheduler::{Pick, Rendered};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::{ApiError, ApiResult};
@@ -28,10 +28,7 @@ use crate::server::input::{Query, number, run_id, task_id, workflow_id};
 use crate::server::links;
 use crate::server::live::{Look, Part, Watch, follow};
 use crate::server::own;
-use crate::server::view::{Filter, RunView, attempts, find_run, state_name};
-
-/// Instances of a mapped task on one page.
-const PAGE: u32 = 100;
+use crate::server::view::{Filter, RunView, attempts, find_run};
 
 #[derive(Template)]
 #[template(path = "task.html")]
@@ -51,15 +48,6 @@ struct TaskPage {
     shown: u32,
     hits: Option<Hits>,
     details: Option<Details>,
-}
-
-/// What the second tab shows.
-struct Details {
-    facts: Vec<(&'static str, String)>,
-    rendered: Vec<Rendered>,
-    /// Why nothing is rendered.
-    unrendered: String,
-    attempts: Vec<AttemptRecord>,
 }
 
 /// One attempt in the row of tabs.
@@ -92,24 +80,6 @@ struct Head<'a> {
     /// The user may change it.
     may: bool,
     can_clear: bool,
-}
-
-#[derive(Template)]
-#[template(path = "task_mapped.html")]
-struct MappedPage {
-    shell: Shell,
-    run: RunRecord,
-    run_href: String,
-    workflow_href: String,
-    task: TaskId,
-    kind: String,
-    rows: Vec<(InstanceRecord, String)>,
-    pager: Pager,
-    /// Links that narrow the list to a state, with how many there are and which is chosen.
-    filters: Vec<(&'static str, u64, String, bool)>,
-    all: (u64, String, bool),
-    /// The user may change it.
-    may: bool,
 }
 
 /// One instance with everything that its page shows.
@@ -193,106 +163,6 @@ impl Reading {
     }
 }
 
-impl Reading {
-    /// How the task is defined, what its templates come to, and every attempt.
-    async fn details(&self, site: &Site) -> Details {
-        let map_index = (self.row.map_index != UNMAPPED).then_some(self.row.map_index);
-        let pick = Pick { task: self.row.task.to_string(), map_index };
-        let (rendered, unrendered) = match site.app.scheduler.rendered(self.view.run.key, pick).await {
-            Ok(rendered) => (rendered, String::new()),
-            Err(error) => (Vec::new(), error.to_string()),
-        };
-        let facts = match (self.view.workflow.as_deref(), self.task()) {
-            (Some(workflow), Some(task)) => definition(workflow, task),
-            _ => Vec::new(),
-        };
-        Details { facts, rendered, unrendered, attempts: self.attempts.clone() }
-    }
-}
-
-/// How a task is defined, where that differs from the usual.
-fn definition(workflow: &Workflow, task: &Task) -> Vec<(&'static str, String)> {
-    let names = |tasks: &[TaskIx]| tasks.iter().map(|ix| workflow.task(*ix).id.to_string()).collect::<Vec<_>>();
-    let mut facts = vec![("Kind", kind_of(task)), ("Backend", task.backend.name().to_owned())];
-    let mut add = |name, text: Option<String>| facts.extend(text.filter(|text| !text.is_empty()).map(|t| (name, t)));
-    add("Needs", Some(names(&task.needs).join(", ")));
-    add("Trigger rule", Some(task.trigger_rule.name().to_owned()));
-    add("When", task.when.clone());
-    add("Branch", task.branch.clone());
-    add("Timeout", task.timeout.map(fmt::duration));
-    add("Retries", Some(task.retry.retries.to_string()));
-    let pool = task.pool.clone().unwrap_or_else(|| pitcrew_store::DEFAULT_POOL.to_owned());
-    add("Pool", Some(if task.pool_slots == 1 { pool } else { format!("{pool}, {} slots", task.pool_slots) }));
-    add("Priority", (task.priority != 0).then(|| task.priority.to_string()));
-    let resource = |value: &Option<Value>| value.as_ref().map(fmt::value);
-    add("GPUs", resource(&task.resources.gpu));
-    add("CPU", resource(&task.resources.cpu));
-    add("Memory", resource(&task.resources.memory));
-    add("Instances at a time", task.max_parallel.map(|most| most.to_string()));
-    facts
-}
-
-fn attempt_state(attempt: &AttemptRecord) -> &'static str {
-    match &attempt.exit {
-        Some(exit) if exit.is_success() => "success",
-        Some(Exit::Cancelled) => "cancelled",
-        Some(_) => "failed",
-        None if attempt.start.is_some() => "running",
-        None => "queued",
-    }
-}
-
-/// What is known of an attempt, as names and texts.
-fn facts(attempt: &AttemptRecord) -> Vec<(&'static str, String)> {
-    let mut facts = Vec::new();
-    if let Some(exit) = attempt.exit.as_ref().filter(|exit| !exit.is_success()) {
-        facts.push(("Exit", exit.to_string()));
-    }
-    if let Some(start) = attempt.start {
-        let waited = start.duration_since(attempt.queued_at);
-        facts.push(("Waited", fmt::duration(waited)));
-    }
-    facts.push(("Backend", attempt.backend.clone()));
-    if !attempt.gpus.is_empty() {
-        facts.push(("GPUs", attempt.gpus.join(", ")));
-    }
-    let used = used(attempt);
-    facts.extend(
-        [("CPU time", used.cpu), ("Peak memory", used.memory)].into_iter().filter(|(_, text)| !text.is_empty()),
-    );
-    facts.extend(used.gpus.into_iter().map(|text| ("GPU use", text)));
-    facts
-}
-
-/// What an attempt used, as texts; empty where it is not known.
-#[derive(Default)]
-struct Used {
-    cpu: String,
-    memory: String,
-    /// One for each device.
-    gpus: Vec<String>,
-}
-
-fn used(attempt: &AttemptRecord) -> Used {
-    let Ok(usage) = serde_json::from_value::<Usage>(attempt.usage.clone()) else { return Used::default() };
-    let cpu = usage.user_cpu_seconds + usage.system_cpu_seconds;
-    let of_gpu = |gpu: &GpuUsage| {
-        let memory = fmt::bytes(&gpu.max_memory_bytes);
-        let (mean, most) = (gpu.mean_utilization_percent, gpu.max_utilization_percent);
-        format!("{mean:.0} % mean, {most:.0} % highest, {memory}")
-    };
-    Used {
-        cpu: fmt::duration(jiff::SignedDuration::from_millis((cpu * 1000.0) as i64)),
-        memory: usage.peak_memory_bytes.as_ref().map(fmt::bytes).unwrap_or_default(),
-        gpus: usage.gpus.iter().map(of_gpu).collect(),
-    }
-}
-
-/// How long it waited for its start.
-fn waited(attempt: &AttemptRecord) -> String {
-    attempt.start.map(|start| fmt::duration(start.duration_since(attempt.queued_at))).unwrap_or_default()
-}
-
 type TaskPath = Path<(String, String, String)>;
 
 /// A task; of a mapped one the list of its instances.
@@ -308,41 +178,9 @@ pub async fn page(
     let all = Filter { states: Vec::new(), task: Some(task.clone()) };
     let first = view.page(&site.app, &all, Paging::first(1)).await?;
     if first.rows.first().is_some_and(|row| row.map_index != UNMAPPED) {
-        return mapped_list(&site, &user, view, task, &query).await;
+        return mapped::page(&site, &user, view, task, &query).await;
     }
     instance(&site, &user, run, &task, UNMAPPED, &query).await
-}
-
-async fn mapped_list(site: &Site, user: &User, view: RunView, task: TaskId, query: &Query) -> PageResult {
-    let state = query.text("state").and_then(state_name);
-    let page: u64 = query.number("page")?.unwrap_or(1);
-    let summary = view.tasks(&site.app, std::slice::from_ref(&task)).await?.pop();
-    let counts = summary.map(|summary| summary.counts).unwrap_or_default();
-    let filter = Filter { states: state.into_iter().collect(), task: Some(task.clone()) };
-    let rows = view.page(&site.app, &filter, rows_of(page, PAGE)).await?;
-    let run = view.run;
-    let shell = Shell::new(site, user, format!("{task} · {}", run.run_id)).section("runs");
-    let href = links::task(&run.workflow, &run.run_id, &task, UNMAPPED);
-    let pager = Pager::new(&href, &[("state", state.unwrap_or_default())], page, PAGE, rows.total);
-    let kind = view.workflow.as_deref().and_then(|w| w.by_name.get(&task).map(|ix| kind_of(w.task(*ix))));
-    let link = |row: &InstanceRecord| links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
-    let rows = rows.rows.into_iter().map(|row| (row.clone(), link(&row))).collect();
-    let filters = by_rank(&counts)
-        .into_iter()
-        .map(|(name, count)| (name, count, format!("{href}?state={name}"), state == Some(name)));
-    Ok(html(MappedPage {
-        shell,
-        run_href: links::run(&run.workflow, &run.run_id),
-        workflow_href: links::workflow(&run.workflow),
-        filters: filters.collect(),
-        all: (counts.values().sum(), href.clone(), state.is_none()),
-        run,
-        task,
-        kind: kind.unwrap_or_default(),
-        rows,
-        pager,
-        may: user.role >= Role::User,
-    }))
 }
 
 /// One instance of a mapped task.
@@ -392,7 +230,9 @@ async fn instance(
         ("log", "Log", if shown.is_empty() { href.clone() } else { format!("{href}?attempt={shown}") }),
         ("details", "Details", format!("{href}?tab=details&attempt={shown}")),
     ];
-    let shell = Shell::new(site, user, format!("{} · {}", reading.name(), run.run_id)).section("runs").live(live);
+    let shell = Shell::new(site, user, format!("{} · {} · {}", reading.name(), run.run_id, run.workflow))
+        .section("runs")
+        .live(live);
     Ok(html(TaskPage {
         shell,
         run_href: links::run(&run.workflow, &run.run_id),

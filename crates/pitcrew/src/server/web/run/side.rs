@@ -1,0 +1,76 @@
+//! What stands beside the tasks of a run: kept files, outputs, and what it was given.
+
+use askama::Template;
+use pitcrew_core::id::UNMAPPED;
+use serde_json::Value;
+
+use super::Reading;
+use crate::server::error::ApiResult;
+use crate::server::links;
+use crate::server::own::artifacts;
+use crate::server::rest::short;
+use crate::server::view::Instances;
+use crate::server::web::page::render;
+use crate::server::web::{files, fmt};
+
+/// Outputs and files listed of a run.
+const OUTPUTS: usize = 24;
+const FILES: usize = 12;
+
+/// What a task handed on.
+struct Output {
+    task: String,
+    href: String,
+    values: Vec<(String, String)>,
+}
+
+/// A kept file as listed.
+struct File {
+    name: String,
+    href: String,
+    bytes: u64,
+}
+
+#[derive(Template)]
+#[template(path = "run_side.html")]
+struct Side<'a> {
+    params: Vec<(&'a String, &'a Value)>,
+    outputs: Vec<Output>,
+    more_outputs: bool,
+    files: Vec<File>,
+    more_files: usize,
+    files_href: String,
+}
+
+impl Reading<'_> {
+    pub(super) async fn side(&self) -> ApiResult<String> {
+        let run = self.run();
+        let (mut outputs, mut more_outputs): (Vec<Output>, bool) = (Vec::new(), false);
+        if let Instances::Loaded(rows) = &self.view.instances {
+            let mut room = OUTPUTS;
+            for row in rows.iter().filter(|row| !row.outputs.is_empty()) {
+                let values = row.outputs.iter().take(room).map(|(name, value)| (name.clone(), short(value, 120)));
+                let values: Vec<(String, String)> = values.collect();
+                more_outputs |= values.len() < row.outputs.len();
+                if values.is_empty() {
+                    break;
+                }
+                room -= values.len();
+                let index = if row.map_index == UNMAPPED { String::new() } else { format!("[{}]", row.map_index) };
+                let href = links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
+                outputs.push(Output { task: format!("{}{index}", row.task), href, values });
+            }
+        }
+        let mut files = files::in_order(artifacts::of_run(self.site, run.key).await?);
+        let more_files = files.len().saturating_sub(FILES);
+        files.truncate(FILES);
+        let files_href = format!("{}/files", self.href());
+        let files = files.into_iter().map(|file| File {
+            href: files::address(run, &file.path),
+            name: file.path,
+            bytes: file.bytes,
+        });
+        let files = files.collect();
+        Ok(render(Side { params: run.params.iter().collect(), outputs, more_outputs, files, more_files, files_href }))
+    }
+}
