@@ -92,7 +92,11 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
     assert_eq!(there.run("dags state nightly bad").stdout, "failed\n");
 
     let digest = there.run("report digest --since 24h --output json").ends(0).json();
-    assert_eq!((&digest["now"]["runs"], &digest["failures"][0]["workflow"]), (&json!(2), &json!("nightly")), "{digest}");
+    assert_eq!(
+        (&digest["now"]["runs"], &digest["failures"][0]["workflow"]),
+        (&json!(2), &json!("nightly")),
+        "{digest}"
+    );
 
     // Changing.
     there.run("dags pause nightly").ends(0);
