@@ -64,16 +64,18 @@ impl fmt::Display for Reason {
             Reason::RunStopped(RunStop::TimedOut) => f.write_str("will not run: the run timed out"),
             Reason::RunStopped(RunStop::FailFast { task }) => write!(f, "will not run: `{task}` failed (`fail_fast`)"),
             Reason::RunEnded(state) => write!(f, "will not run: the run is over ({state})"),
-            Reason::WaitsForTask { task, state } => write!(f, "waits for `{task}`, which is {state}"),
+            Reason::WaitsForTask { task, state } => write!(f, "waits for `{task}`, which is {}", word(*state)),
             Reason::WaitsForMore(count) => write!(f, "waits for {count} more tasks"),
-            Reason::WaitsForSetup { task, state } => write!(f, "waits for the setup `{task}`, which is {state}"),
+            Reason::WaitsForSetup { task, state } => {
+                write!(f, "waits for the setup `{task}`, which is {}", word(*state))
+            }
             Reason::WaitsForAll { open } => write!(f, "waits for the end of all other tasks; {open} are open"),
             Reason::WaitsForRule { rule } => write!(f, "waits for its trigger rule `{}`", rule.name()),
             Reason::WaitsForItems { task } => {
                 write!(f, "waits for the items of its `foreach`, which come from `{task}`")
             }
             Reason::WaitsForPast => f.write_str("waits for the same task of the previous run (`depends_on_past`)"),
-            Reason::WaitsUntil(at) => write!(f, "waits until {at} for its next try"),
+            Reason::WaitsUntil(at) => write!(f, "waits until {} for its next try", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
             Reason::HeldByLimit(Held::ByRun(max)) => {
                 write!(f, "waits: {max} tasks of the run are active (`max_active_tasks`)")
             }
@@ -88,6 +90,11 @@ impl fmt::Display for Reason {
             Reason::StartRequested => f.write_str("has its slot and is being started"),
         }
     }
+}
+
+/// A state in a sentence; none is one that a person would not call a state.
+fn word(state: State) -> &'static str {
+    if state == State::None { "waiting" } else { state.name() }
 }
 
 /// How many upstream tasks are listed by name.

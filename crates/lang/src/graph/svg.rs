@@ -18,7 +18,8 @@ pub struct SvgOptions<'a> {
     pub state: Option<&'a dyn Fn(&str) -> Option<String>>,
     /// The address of a task's page.
     pub href: Option<&'a dyn Fn(&str) -> Option<String>>,
-    /// Leaves the style out: the page has it, from [`STYLE`].
+    /// Leaves the style out: the page has it, from [`STYLE`]. A drawing that is wider than most pages says so by the
+    /// class `wide`, one that would be too small in their width by `huge`.
     pub bare: bool,
     /// Draws a state as the symbol `s-STATE` of the page instead of a light.
     pub signs: bool,
@@ -32,10 +33,16 @@ pub fn render(graph: &Graph, options: &SvgOptions<'_>) -> String {
     let placed = layout(graph);
     let mut out = String::with_capacity(1_000 + graph.nodes.len() * 600);
     let (width, height) = (placed.width, placed.height);
+    let size = match width {
+        _ if !options.bare => "",
+        ..=960.0 => "",
+        ..=1900.0 => " wide",
+        _ => " huge",
+    };
     let tasks: usize = graph.nodes.iter().map(|node| node.count).sum();
     let _ = write!(
         out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"graph\" width=\"{width}\" height=\"{height}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"graph{size}\" width=\"{width}\" height=\"{height}\" \
          viewBox=\"0 0 {width} {height}\" role=\"group\" aria-label=\"{}\">",
         escape(&format!("{}: {tasks} task{}", graph.title, if tasks == 1 { "" } else { "s" }))
     );

@@ -42,6 +42,16 @@ function startTheme() {
   }
 }
 
+// Of a graph that is larger than its box, the part that matters is in sight: what failed, what runs, or where it begins.
+function showGraphs() {
+  for (const box of document.querySelectorAll(".graph-card")) {
+    const node = [".state-failed", ".state-running", ".node"].map((one) => box.querySelector(one)).find(Boolean);
+    if (!node) continue;
+    const [at, around] = [node.getBoundingClientRect(), box.getBoundingClientRect()];
+    box.scrollBy(at.x + at.width / 2 - around.x - around.width / 2, at.y + at.height / 2 - around.y - around.height / 2);
+  }
+}
+
 function closeMenus(but) {
   for (const menu of document.querySelectorAll("details.menu[open]")) if (menu !== but) menu.open = false;
 }
@@ -77,6 +87,7 @@ document.addEventListener("DOMContentLoaded", () => {
   if (log) startLog(log);
   if (document.querySelector(".grid-card")) startGrid();
   startZones();
+  showGraphs();
   startFields();
   if (document.body.dataset.live) {
     follow(() => document.body.dataset.live, {

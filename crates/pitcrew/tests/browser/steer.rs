@@ -114,6 +114,16 @@ fn what_failed_is_run_again_and_only_that() {
     site.open(&format!("{run}/tasks/check"));
     browser.press("Attempt 1");
     browser.until("text('#log')?.includes('it is broken')");
+
+    // Those that are chosen are run again together.
+    site.open(&run);
+    browser.click("[name=pick][value=ship]");
+    browser.click("#bulk [value=clear]");
+    site.open(&format!("{run}/tasks/ship"));
+    browser.until("$$('[aria-label=Attempts] a').length === 2");
+    site.open("/runs");
+    browser.click("[name=run]");
+    browser.until("$('#bulk [value=retry]').checkVisibility({ visibilityProperty: true })");
     browser.is_quiet();
 }
 

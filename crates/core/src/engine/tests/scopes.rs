@@ -45,7 +45,7 @@ fn whatever_its_rule_a_task_in_a_scope_waits_for_the_setup() {
     w.end("a", ok());
     assert_eq!(
         (w.state("work"), w.why("work").as_str()),
-        ("none", "waits for the setup `up`, which is queued; waits for `mid`, which is none")
+        ("none", "waits for the setup `up`, which is queued; waits for `mid`, which is waiting")
     );
     w.end("up", ok());
     assert_eq!(w.state("work"), "queued");

@@ -187,7 +187,7 @@ async fn a_backfill_is_looked_at_made_and_cancelled_on_its_pages() {
     ] {
         let refused = rig.submit("/backfills/new", &format!("{wrong}&make=1")).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{wrong}");
-        assert!(refused.text.contains(why), "{wrong}: {}", refused.text);
+        assert!(refused.said().contains(why), "{wrong}: {}", refused.text);
     }
     let made = rig.submit("/backfills/new", &format!("{form}&make=1")).await;
     assert_eq!((made.status, made.header("location")), (StatusCode::SEE_OTHER, "/backfills"));

@@ -64,6 +64,11 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
+    /// A page with its names in code between backticks, as its sentences are written.
+    fn said(&self) -> String {
+        self.text.replace("<code>", "`").replace("</code>", "`")
+    }
+
     fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }

@@ -85,7 +85,7 @@ async fn what_is_not_there_is_a_page_that_says_so() {
         assert_eq!(page.status, StatusCode::NOT_FOUND, "{path}");
         assert!(page.text.contains("<h1>") && page.text.contains("aria-label=\"Main\""), "{path}");
     }
-    let page = rig.get("/workflows/none").await.text;
+    let page = rig.get("/workflows/none").await.said();
     assert!(page.contains("There is no workflow `none`."), "{page}");
     let stranger = rig.send(rig.request(Method::GET, "/nothing/here").body(Body::empty()).unwrap()).await;
     assert!(stranger.status == StatusCode::NOT_FOUND && !stranger.text.contains("aria-label=\"Main\""));
@@ -132,12 +132,9 @@ async fn the_form_says_at_the_field_what_is_wrong_and_keeps_what_was_typed() {
     assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(refused.text.contains("value=\"kept\"") && refused.text.contains("is not an id"), "{}", refused.text);
     let refused = rig.submit("/workflows/nasty/trigger", "param.text=kept&param.count=0").await;
-    let errors: Vec<&str> = refused
-        .text
-        .split("<p class=\"error\" role=\"alert\">")
-        .skip(1)
-        .filter_map(|rest| rest.split('<').next())
-        .collect();
+    let said = refused.said();
+    let errors: Vec<&str> =
+        said.split("<p class=\"error\" role=\"alert\">").skip(1).filter_map(|rest| rest.split('<').next()).collect();
     assert_eq!(errors.len(), 2, "{errors:?}");
     assert!(errors[0].contains("count") && errors[1].contains("mode"), "{errors:?}");
     let accepted =

@@ -3,7 +3,7 @@
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::Rig;
+use super::{Answer, Rig};
 
 const KINDS: &str = r#"
 workflow: kinds
@@ -91,8 +91,9 @@ fn with(page: &str, changes: &[(&str, &str)]) -> String {
     encoded(&pairs)
 }
 
-fn errors(page: &str) -> Vec<String> {
-    let errors = page.split("<p class=\"error\" role=\"alert\"").skip(1);
+fn errors(page: &Answer) -> Vec<String> {
+    let said = page.said();
+    let errors = said.split("<p class=\"error\" role=\"alert\"").skip(1);
     errors.map(|rest| unescaped(rest.split_once('>').unwrap().1.split('<').next().unwrap())).collect()
 }
 
@@ -105,7 +106,7 @@ async fn a_form_that_nobody_touched_gives_what_it_was_filled_with() {
     let rig = Rig::with(KINDS).await;
     let page = rig.get("/workflows/kinds/trigger").await.text;
     let sent = rig.submit("/workflows/kinds/trigger", &with(&page, &[("run_id", "first")])).await;
-    assert_eq!(sent.header("location"), "/workflows/kinds/runs/first", "{:?}", errors(&sent.text));
+    assert_eq!(sent.header("location"), "/workflows/kinds/runs/first", "{:?}", errors(&sent));
     let defaults = json!({
         "name": "plate", "size": 8, "rate": 0.5, "note": null, "hosts": ["a", "b c"], "counts": [], "level": ["two"],
         "parts": ["mesh"], "short": ["x", "y"], "deep": [{"a": 1}],
@@ -131,7 +132,7 @@ async fn a_form_that_nobody_touched_gives_what_it_was_filled_with() {
         ("param.free", "{}"),
     ];
     let sent = rig.submit("/workflows/kinds/trigger", &with(&page, &changes)).await;
-    assert_eq!(sent.status, StatusCode::SEE_OTHER, "{:?}", errors(&sent.text));
+    assert_eq!(sent.status, StatusCode::SEE_OTHER, "{:?}", errors(&sent));
     let second = json!({
         "name": "plate", "size": 8, "rate": 0.5, "note": "5 > \"4\"", "hosts": ["[x]", "y\nz"], "counts": [3, 12],
         "level": [1, 1], "parts": ["post"], "short": [], "deep": [{"a": 1}],
@@ -140,7 +141,7 @@ async fn a_form_that_nobody_touched_gives_what_it_was_filled_with() {
     assert_eq!(conf(&rig, "second").await, second);
     let again = rig.get("/workflows/kinds/trigger?from=second").await.text;
     let sent = rig.submit("/workflows/kinds/trigger", &with(&again, &[("run_id", "third")])).await;
-    assert_eq!(sent.status, StatusCode::SEE_OTHER, "{:?}", errors(&sent.text));
+    assert_eq!(sent.status, StatusCode::SEE_OTHER, "{:?}", errors(&sent));
     assert_eq!(conf(&rig, "third").await, second);
 }
 
@@ -194,7 +195,7 @@ async fn what_is_wrong_is_said_at_its_field_and_nothing_typed_is_lost() {
         let form = with(&page, &[(name, text), ("note", "mine")]);
         let refused = rig.submit("/workflows/kinds/trigger", &form).await;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{name}={text}");
-        said.push((name, text, errors(&refused.text)));
+        said.push((name, text, errors(&refused)));
         meant.push((name, text, vec![message.to_owned()]));
         let shown = controls(&refused.text);
         let kept = shown.iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str());
@@ -209,7 +210,7 @@ async fn what_is_wrong_is_said_at_its_field_and_nothing_typed_is_lost() {
     assert_eq!(said, meant);
     let unknown = rig.submit("/workflows/kinds/trigger", &with(&page, &[("param.gone", "1"), ("note", "mine")])).await;
     assert_eq!(unknown.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(unknown.text.contains("`param.gone` is not a field of this form") && unknown.text.contains("mine"));
+    assert!(unknown.said().contains("`param.gone` is not a field of this form") && unknown.text.contains("mine"));
     assert_eq!(rig.get("/api/v2/dags/kinds/dagRuns").await.json()["total_entries"], 0);
 }
 

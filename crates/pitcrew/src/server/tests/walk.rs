@@ -263,7 +263,7 @@ async fn a_role_that_is_too_low_is_told_which_one_it_takes() {
     let token = rig.token_of(&rig.user("ada", Role::Viewer).await);
     let ask = async |path: &str| {
         let request = rig.request(Method::POST, path).header(header::AUTHORIZATION, format!("Bearer {token}"));
-        rig.send(request.body(Body::empty()).unwrap()).await.text
+        rig.send(request.body(Body::empty()).unwrap()).await.said()
     };
     let api = ask("/api/v2/dags/demo/dagRuns").await;
     assert_eq!(api, r#"{"detail":"the role `viewer` of `ada` may not do this; it takes `user`"}"#);

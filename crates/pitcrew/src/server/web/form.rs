@@ -18,6 +18,8 @@ pub enum Kind {
     Text,
     /// A whole number from 0.
     Number,
+    /// A date with a time, to the minute.
+    Moment,
     /// What is typed is not shown, nor sent back.
     Secret,
     Lines(usize),

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse, Response};
 
-use super::{assets, nav};
+use super::{assets, fmt, nav};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::ApiError;
@@ -136,7 +136,16 @@ impl PageError {
     }
 
     fn title(&self) -> &'static str {
-        self.status.canonical_reason().unwrap_or("Error")
+        match self.status.as_u16() {
+            400 | 422 => "That is not valid",
+            401 => "Log in first",
+            403 => "You may not do that",
+            404 => "Not found",
+            409 => "Not possible now",
+            413 => "That is too much",
+            429 => "Too often",
+            _ => self.status.canonical_reason().unwrap_or("Error"),
+        }
     }
 
     fn page(&self, shell: Shell) -> Response {
@@ -161,7 +170,12 @@ fn in_our_words(message: String) -> String {
         let name = message.strip_prefix(theirs)?.strip_suffix(" was not found")?;
         Some(format!("There is no {ours} {name}."))
     });
-    found.unwrap_or(message)
+    let run_of = |message: &str| {
+        let names = message.strip_prefix("The DagRun with dag_id: ")?.strip_suffix(" was not found")?;
+        let (workflow, run) = names.split_once(" and run_id: ")?;
+        Some(format!("The workflow {workflow} has no run {run}."))
+    };
+    found.or_else(|| run_of(&message)).unwrap_or(message)
 }
 
 /// An answer as it is; an error once more, with the parts of the site that its reader may open.

@@ -182,11 +182,21 @@ struct SourcePage {
     lines: Vec<SourceLine>,
 }
 
+impl SourcePage {
+    /// How many lines came or went.
+    fn changed(&self, change: &str) -> String {
+        fmt::count(&(self.lines.iter().filter(|line| line.change == change).count() as u64), "line")
+    }
+}
+
+/// As many lines around a change are shown.
+const AROUND: usize = 3;
+
 /// A line of a source, or of the difference between two.
 struct SourceLine {
     /// In the version that is shown; 0: it is not there.
     number: usize,
-    /// `add`, `del`, or nothing.
+    /// `add`, `del`, `gap` for lines that are left out, or nothing.
     change: &'static str,
     text: String,
 }
@@ -222,6 +232,8 @@ fn plain(source: &str) -> Vec<SourceLine> {
 
 fn difference(old: &str, new: &str) -> Vec<SourceLine> {
     let diff = TextDiff::from_lines(old, new);
+    let (mut lines, mut next) = (Vec::new(), 0);
+    let gap = |count: usize| SourceLine { number: 0, change: "gap", text: fmt::count(&(count as u64), "line") };
     let line = |change: similar::Change<&str>| SourceLine {
         number: change.new_index().map_or(0, |at| at + 1),
         change: match change.tag() {
@@ -231,7 +243,15 @@ fn difference(old: &str, new: &str) -> Vec<SourceLine> {
         },
         text: change.value().trim_end_matches(['\r', '\n']).to_owned(),
     };
-    diff.iter_all_changes().map(line).collect()
+    for group in diff.grouped_ops(AROUND) {
+        let start = group.first().map_or(next, |op| op.new_range().start);
+        lines.extend((start > next).then(|| gap(start - next)));
+        next = group.last().map_or(next, |op| op.new_range().end);
+        lines.extend(group.iter().flat_map(|op| diff.iter_changes(op)).map(line));
+    }
+    let rest = new.lines().count().saturating_sub(next);
+    lines.extend((rest > 0).then(|| gap(rest)));
+    lines
 }
 
 #[cfg(test)]
@@ -243,5 +263,14 @@ mod tests {
         let lines = difference("a\nb\nc\n", "a\nc\nd\n");
         let seen: Vec<(usize, &str, &str)> = lines.iter().map(|l| (l.number, l.change, l.text.as_str())).collect();
         assert_eq!(seen, [(1, "", "a"), (0, "del", "b"), (2, "", "c"), (3, "add", "d")]);
+    }
+
+    #[test]
+    fn a_difference_leaves_out_what_is_far_from_it() {
+        let text = |from: u32, to: u32| (from..=to).map(|number| format!("{number}\n")).collect::<String>();
+        let lines = difference(&text(1, 20), &format!("{}new\n{}", text(1, 9), text(10, 20)));
+        let seen: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(seen, ["6 lines", "7", "8", "9", "new", "10", "11", "12", "8 lines"]);
+        assert!(difference("a\n", "a\n").iter().all(|line| line.change == "gap"));
     }
 }

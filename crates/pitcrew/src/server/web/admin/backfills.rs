@@ -138,8 +138,8 @@ async fn blank_form(site: &Site, workflow: &str) -> ApiResult<Form> {
     let words = words.map(|(value, word)| (value.to_owned(), word.to_owned()));
     Ok(Form::new(vec![
         Field::text("workflow", "Workflow").required().suggest(names).with(workflow).hint("one with a schedule"),
-        Field::text("from", "From").required().example("2026-01-02T00:00").hint("the first logical date, in UTC"),
-        Field::text("to", "To").required().example("2026-01-09T00:00").hint("the last one, included"),
+        Field::new("from", "From", Kind::Moment).required().hint("the first logical date, in UTC"),
+        Field::new("to", "To", Kind::Moment).required().hint("the last one, in UTC, included"),
         Field::new("reprocess", "A time that has a run already", Kind::Choice(words.into())).with("none"),
         Field::new("reverse", "The newest first", Kind::Check),
         Field::new("max_active_runs", "Runs at a time", Kind::Number).required().with(MAX_ACTIVE_RUNS.to_string()),
@@ -152,9 +152,9 @@ async fn blank_form(site: &Site, workflow: &str) -> ApiResult<Form> {
 
 fn form_page(site: &Site, user: &User, form: Form, below: String) -> FormPage {
     let shell = Shell::new(site, user, "New backfill").section("backfills");
-    let lead = "Makes the runs that the schedule names for a span of past time. Look first; then make them.";
+    let lead = "Makes the runs that the schedule names for a span of past time. Preview them first.";
     let (above, action) = ((LIST, "Backfills"), "/backfills/new".to_owned());
-    FormPage { shell, above, lead, action, form, submit: "Look", below }
+    FormPage { shell, above, lead, action, form, submit: "Preview", below }
 }
 
 pub async fn blank(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
@@ -211,7 +211,7 @@ pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, 
             Ok(Redirect::to(LIST).into_response())
         }
         Ok(Some(steps)) => {
-            form.also = steps.iter().any(is_wanted).then_some(("make", "Make it"));
+            form.also = steps.iter().any(is_wanted).then_some(("make", "Create the runs"));
             Ok(form_page(&site, &user, form, render(preview(steps))).response())
         }
         Err(error) => {

@@ -80,7 +80,7 @@ fn short(text: &str) -> String {
 fn fields() -> Vec<Field> {
     vec![
         Field::text("key", "Key").required().example("data_bucket"),
-        Field::new("value", "Value", Kind::Lines(4)).hint("a text; workflows read it as {{ var.KEY }}"),
+        Field::new("value", "Value", Kind::Lines(4)).hint("a text; workflows read it as `{{ var.KEY }}`"),
         Field::text("description", "Description"),
     ]
 }

@@ -1,6 +1,7 @@
 //! What stands beside the tasks of a run: kept files, outputs, and what it was given.
 
 use askama::Template;
+use pitcrew_core::TaskId;
 use pitcrew_core::id::UNMAPPED;
 use serde_json::Value;
 
@@ -17,11 +18,18 @@ use crate::server::web::{files, fmt};
 const OUTPUTS: usize = 24;
 const FILES: usize = 12;
 
-/// What a task handed on.
+/// As many instances of a task are shown.
+const INSTANCES: usize = 3;
+
+/// What a task, or an instance of it, handed on.
 struct Output {
+    of: TaskId,
     task: String,
     href: String,
     values: Vec<(String, String)>,
+    /// Instances that follow this one and are not shown, and where they are.
+    more: usize,
+    all_href: String,
 }
 
 /// A kept file as listed.
@@ -49,6 +57,11 @@ impl Reading<'_> {
         if let Instances::Loaded(rows) = &self.view.instances {
             let mut room = OUTPUTS;
             for row in rows.iter().filter(|row| !row.outputs.is_empty()) {
+                let before = outputs.iter().filter(|output| output.of == row.task).count();
+                if let Some(last) = outputs.last_mut().filter(|_| before >= INSTANCES) {
+                    last.more += 1;
+                    continue;
+                }
                 let values = row.outputs.iter().take(room).map(|(name, value)| (name.clone(), short(value, 120)));
                 let values: Vec<(String, String)> = values.collect();
                 more_outputs |= values.len() < row.outputs.len();
@@ -58,7 +71,8 @@ impl Reading<'_> {
                 room -= values.len();
                 let index = if row.map_index == UNMAPPED { String::new() } else { format!("[{}]", row.map_index) };
                 let href = links::task(&run.workflow, &run.run_id, &row.task, row.map_index);
-                outputs.push(Output { task: format!("{}{index}", row.task), href, values });
+                let (all_href, of) = (links::task(&run.workflow, &run.run_id, &row.task, UNMAPPED), row.task.clone());
+                outputs.push(Output { of, task: format!("{}{index}", row.task), href, values, more: 0, all_href });
             }
         }
         let mut files = files::in_order(artifacts::of_run(self.site, run.key).await?);

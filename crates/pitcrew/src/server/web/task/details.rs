@@ -95,7 +95,7 @@ pub fn attempt_state(attempt: &AttemptRecord) -> &'static str {
 pub fn facts(attempt: &AttemptRecord) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     if let Some(exit) = attempt.exit.as_ref().filter(|exit| !exit.is_success()) {
-        facts.push(("Exit", exit.to_string()));
+        facts.push(("End", exit.to_string()));
     }
     if let Some(start) = attempt.start {
         let waited = start.duration_since(attempt.queued_at);

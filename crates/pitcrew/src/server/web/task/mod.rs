@@ -8,9 +8,11 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::Task;
+use pitcrew_core::state::State as TaskState;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_store::Paging;
 use serde_json::Value;
@@ -67,6 +69,8 @@ struct Head<'a> {
     kind: String,
     description: String,
     reasons: Vec<String>,
+    /// When it is tried again, if it waits for that.
+    retry_at: Option<Timestamp>,
     tabs: Vec<Tab>,
     /// The one whose log and facts are shown.
     attempt: Option<&'a AttemptRecord>,
@@ -150,6 +154,10 @@ impl Reading {
             kind: self.task().map(kind_of).unwrap_or_default(),
             description: self.task().map(|task| task.description.clone()).unwrap_or_default(),
             reasons: self.reasons.clone(),
+            retry_at: match self.row.state {
+                TaskState::UpForRetry { at } | TaskState::UpForReschedule { at } => Some(at),
+                _ => None,
+            },
             tabs: tabs.collect(),
             attempt: self.attempt(),
             newest: self.attempts.last().map_or(0, |attempt| attempt.number),

@@ -10,6 +10,7 @@ use pitcrew_lang::{ParamError, from_text};
 use serde_json::{Map, Value, json};
 
 use super::input::{self, Choice, Control};
+use crate::server::web::fmt;
 use crate::server::web::form::Typed;
 
 /// The names of the fields begin so, to keep params apart from the form's own fields.

@@ -169,12 +169,13 @@ pub fn about(schema: &Value) -> String {
         ["object"] => "object",
         _ => "any JSON",
     };
-    match (number("minimum"), number("maximum")) {
-        (Some(low), Some(high)) => format!("{kind}, {low} to {high}"),
-        (Some(low), None) => format!("{kind} from {low}"),
-        (None, Some(high)) => format!("{kind} up to {high}"),
-        (None, None) => kind.to_owned(),
+    if let (Some(low), Some(high)) = (number("minimum"), number("maximum")) {
+        return format!("{kind}, {low} to {high}");
     }
+    let limits =
+        [("from", "minimum"), ("above", "exclusiveMinimum"), ("up to", "maximum"), ("below", "exclusiveMaximum")];
+    let limits = limits.iter().filter_map(|(word, key)| Some(format!(" {word} {}", number(key)?)));
+    format!("{kind}{}", limits.collect::<Vec<_>>().join(","))
 }
 
 /// What the items of a list without a schema for them are, as its default shows them: texts, or numbers.
