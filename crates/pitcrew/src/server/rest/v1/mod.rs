@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Body as AxumBody;
 use axum::extract::{Extension, Path, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -297,73 +297,35 @@ async fn clear_instances(
     Ok(collection(clear::clear(state, path, user, query, body).await?, "task_instances", shapes::reference))
 }
 
-async fn variable_list(state: State<Site>, query: Query) -> ApiResult<Json<Value>> {
-    Ok(collection(variables::list(state, translated(query)).await?, "variables", shapes::variable))
+/// Lists, makes, shows and changes things of one kind: what version 2 answers, in the shapes of Airflow 2.
+macro_rules! things {
+    ($of:ident, $shape:ident: $list:ident, $create:ident, $get:ident, $patch:ident) => {
+        async fn $list(state: State<Site>, query: Query) -> ApiResult<Json<Value>> {
+            Ok(collection($of::list(state, translated(query)).await?, stringify!($of), shapes::$shape))
+        }
+
+        /// There, what was made is told with status 200.
+        async fn $create(state: State<Site>, user: Extension<User>, body: Body) -> ApiResult<Json<Value>> {
+            let (_, Json(made)) = $of::create(state, user, body).await?;
+            Ok(Json(shapes::$shape(made)))
+        }
+
+        async fn $get(state: State<Site>, path: Path<String>) -> ApiResult<Json<Value>> {
+            Ok(Json(shapes::$shape($of::get(state, path).await?.0)))
+        }
+
+        async fn $patch(
+            state: State<Site>,
+            path: Path<String>,
+            user: Extension<User>,
+            query: Query,
+            body: Body,
+        ) -> ApiResult<Json<Value>> {
+            Ok(Json(shapes::$shape($of::patch(state, path, user, query, body).await?.0)))
+        }
+    };
 }
 
-async fn create_variable(state: State<Site>, user: Extension<User>, body: Body) -> ApiResult<Json<Value>> {
-    made(variables::create(state, user, body).await?, shapes::variable)
-}
-
-/// There, what was made is told with status 200.
-fn made((_, Json(value)): (StatusCode, Json<Value>), shape: fn(Value) -> Value) -> ApiResult<Json<Value>> {
-    Ok(Json(shape(value)))
-}
-
-async fn variable(state: State<Site>, path: Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::variable(variables::get(state, path).await?.0)))
-}
-
-async fn patch_variable(
-    state: State<Site>,
-    path: Path<String>,
-    user: Extension<User>,
-    query: Query,
-    body: Body,
-) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::variable(variables::patch(state, path, user, query, body).await?.0)))
-}
-
-async fn connection_list(state: State<Site>, query: Query) -> ApiResult<Json<Value>> {
-    Ok(collection(connections::list(state, translated(query)).await?, "connections", shapes::connection))
-}
-
-async fn create_connection(state: State<Site>, user: Extension<User>, body: Body) -> ApiResult<Json<Value>> {
-    made(connections::create(state, user, body).await?, shapes::connection)
-}
-
-async fn connection(state: State<Site>, path: Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::connection(connections::get(state, path).await?.0)))
-}
-
-async fn patch_connection(
-    state: State<Site>,
-    path: Path<String>,
-    user: Extension<User>,
-    query: Query,
-    body: Body,
-) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::connection(connections::patch(state, path, user, query, body).await?.0)))
-}
-
-async fn pool_list(state: State<Site>, query: Query) -> ApiResult<Json<Value>> {
-    Ok(collection(pools::list(state, translated(query)).await?, "pools", shapes::pool))
-}
-
-async fn create_pool(state: State<Site>, user: Extension<User>, body: Body) -> ApiResult<Json<Value>> {
-    made(pools::create(state, user, body).await?, shapes::pool)
-}
-
-async fn pool(state: State<Site>, path: Path<String>) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::pool(pools::get(state, path).await?.0)))
-}
-
-async fn patch_pool(
-    state: State<Site>,
-    path: Path<String>,
-    user: Extension<User>,
-    query: Query,
-    body: Body,
-) -> ApiResult<Json<Value>> {
-    Ok(Json(shapes::pool(pools::patch(state, path, user, query, body).await?.0)))
-}
+things!(variables, variable: variable_list, create_variable, variable, patch_variable);
+things!(connections, connection: connection_list, create_connection, connection, patch_connection);
+things!(pools, pool: pool_list, create_pool, pool, patch_pool);
