@@ -134,8 +134,7 @@ pub fn line(row: &InstanceRecord, paint: Paint, now: Timestamp) -> String {
             return format!("{sign} {name}  {}  {}", paint.dim(format::span(row.start, row.end)), paint.red(how(row)));
         }
         State::UpForRetry { at } => {
-            let why = row.exit.as_ref().map_or_else(String::new, ToString::to_string);
-            format!("{why}; attempt {} {}", row.attempt + 1, format::until(at, now))
+            format!("failed; attempt {} {}", row.attempt + 1, format::until(at, now))
         }
         State::Skipped => format!("skipped{}", reason(&row.message)),
         State::UpstreamFailed => "not run: a task before it failed".to_owned(),
