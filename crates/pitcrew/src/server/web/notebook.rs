@@ -14,11 +14,11 @@ use super::ansi;
 /// Larger notebooks are shown as their text.
 pub const LARGEST: u64 = 32 << 20;
 
-const STYLE: &str = "body{margin:0 auto;padding:16px 24px 48px;max-width:1000px;font:14px/1.55 system-ui,sans-serif;color:#16191f;background:#fff}\
-    .cell{margin:14px 0}.in{position:relative;background:#f5f6f8;border:1px solid #e4e7ec;border-radius:6px;padding:8px 12px}\
-    .n{position:absolute;right:8px;top:4px;color:#667080;font-size:11px}pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:12.5px/1.5 ui-monospace,monospace}\
-    .out{margin:6px 0 0 12px;overflow-x:auto}.err{background:#fdf0ee;border-radius:6px;padding:8px 12px}.stderr{background:#fff8e6;padding:4px 8px}\
-    img{max-width:100%}table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #e4e7ec;padding:3px 8px}h1,h2,h3,p{margin:.4em 0}.md{white-space:pre-wrap}.c1,.c9{color:#c8352a}.c2,.c10{color:#1a7d51}.c3,.c11{color:#8f6404}.c4,.c12{color:#2069d8}.c5,.c13{color:#9c5189}.c6,.c14{color:#0c7a73}.cb{font-weight:700}";
+const STYLE: &str = ":root{color-scheme:light dark}body{margin:0 auto;padding:16px 24px 48px;max-width:1000px;font:14px/1.55 system-ui,sans-serif;color:light-dark(#16191f,#e7eaef);background:light-dark(#fff,#171b21)}\
+    .cell{margin:14px 0}.in{position:relative;background:light-dark(#f5f6f8,#1f252d);border:1px solid light-dark(#e4e7ec,#2a3039);border-radius:6px;padding:8px 12px}\
+    .n{position:absolute;right:8px;top:4px;color:light-dark(#667080,#8b95a3);font-size:11px}pre{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;font:12.5px/1.5 ui-monospace,monospace}\
+    .out{margin:6px 0 0 12px;overflow-x:auto}.err{background:light-dark(#fdf0ee,#2c1a1a);border-radius:6px;padding:8px 12px}.stderr{background:light-dark(#fff8e6,#2a2415);padding:4px 8px}\
+    img{max-width:100%;background:#fff}table{border-collapse:collapse;font-size:13px}td,th{border:1px solid light-dark(#e4e7ec,#2a3039);padding:3px 8px}h1,h2,h3,p{margin:.4em 0}.md{white-space:pre-wrap}.c1,.c9{color:light-dark(#c8352a,#ff7066)}.c2,.c10{color:light-dark(#1a7d51,#4cc38a)}.c3,.c11{color:light-dark(#8f6404,#e0b23c)}.c4,.c12{color:light-dark(#2069d8,#6aa6ff)}.c5,.c13{color:light-dark(#9c5189,#d98cc3)}.c6,.c14{color:light-dark(#0c7a73,#43c7bc)}.cb{font-weight:700}";
 
 /// Whether a path is that of a notebook.
 pub fn is_notebook(path: &str) -> bool {
