@@ -94,7 +94,7 @@ fn waits(place: &Place) -> (std::path::PathBuf, std::path::PathBuf) {
 fn a_task_that_will_be_tried_again_says_when() {
     let place = Place::new();
     let text = "workflow: again\ntasks:\n  once: {retries: 1, retry_delay: 1s, run: 'test -e begun || { touch begun; exit 3; }'}\n";
-    place.file("again.yaml", &text.replace("begun", &place.path("begun").display().to_string()));
+    place.file("again.yaml", text.replace("begun", &place.path("begun").display().to_string()));
     let ran = place.run("run again.yaml").ends(0).stdout;
     assert!(ran.contains("↻ once  failed; attempt 2 "), "{ran}");
     assert!(ran.contains("✓ once  "), "{ran}");
