@@ -81,7 +81,13 @@ function follow(address, events) {
     stream.source = source;
     const offline = document.querySelector(".offline");
     source.onopen = () => { if (offline) offline.hidden = true; };
-    source.onerror = () => { if (offline) offline.hidden = false; };
+    source.onerror = () => {
+      if (offline) offline.hidden = false;
+      // Browsers come back to a server that was away, but not to one whose proxy has answered for it.
+      if (source.readyState !== EventSource.CLOSED) return;
+      stream.close();
+      setTimeout(() => { if (!document.hidden) stream.open(); }, 10000);
+    };
     for (const [name, handle] of Object.entries(events)) source.addEventListener(name, (event) => handle(event, stream));
   };
   stream.close = () => { stream.source?.close(); stream.source = null; };

@@ -24,7 +24,11 @@ const WORDS: &str = "const $ = (css) => document.querySelector(css);
     const $$ = (css) => [...document.querySelectorAll(css)];
     const text = (css) => $(css)?.textContent.replace(/\\s+/g, ' ').trim();\n";
 
+pub const TAB: &str = "\u{e004}";
 pub const ENTER: &str = "\u{e007}";
+pub const ESCAPE: &str = "\u{e00c}";
+pub const LEFT: &str = "\u{e012}";
+pub const DOWN: &str = "\u{e015}";
 
 pub struct Browser {
     runtime: Runtime,
@@ -135,6 +139,11 @@ impl Browser {
 
     /// Waits until an expression is true, over as many pages as it takes, and gives what it is then.
     pub fn until(&self, expression: &str) -> Value {
+        self.until_late(expression, LOOKS)
+    }
+
+    /// The same for what takes longer, in seconds.
+    pub fn until_late(&self, expression: &str, most: usize) -> Value {
         let script = format!(
             "{WORDS}const done = arguments[arguments.length - 1], end = Date.now() + 1000;
             const look = () => {{
@@ -145,7 +154,7 @@ impl Browser {
             look();"
         );
         let mut last = String::new();
-        for _ in 0..LOOKS {
+        for _ in 0..most {
             match self.ask(Method::POST, "/execute/async", json!({ "script": script, "args": [] })) {
                 Ok(found) if found != Value::Null && found != json!(false) && found != json!("") => return found,
                 Ok(found) => last = found.to_string(),
@@ -221,6 +230,22 @@ impl Browser {
         self.post("/alert/dismiss", json!({}));
     }
 
+    /// Goes into a frame of the page, where all that follows happens.
+    pub fn enter(&self, css: &str) {
+        let frame = self.find(css);
+        self.post("/frame", json!({ "id": { ELEMENT: frame } }));
+    }
+
+    /// Back to the page itself.
+    pub fn leave(&self) {
+        self.post("/frame", json!({ "id": null }));
+    }
+
+    /// A command of Chromium's own protocol.
+    pub fn devtools(&self, command: &str, params: Value) -> Value {
+        self.post("/goog/cdp/execute", json!({ "cmd": command, "params": params }))
+    }
+
     fn listen(&self) -> Result<(), Refused> {
         let entries = self.ask(Method::POST, "/se/log", json!({ "type": "browser" }))?;
         let said = entries.as_array().into_iter().flatten();
@@ -237,6 +262,15 @@ impl Browser {
         let found = said.iter().position(|entry| entry.contains(words));
         let found = found.unwrap_or_else(|| panic!("the console did not say `{words}` but {said:#?}"));
         said.remove(found);
+    }
+
+    /// How often the console has said something with these words; it is forgotten.
+    pub fn complaints(&self, words: &str) -> usize {
+        self.listen().unwrap();
+        let mut said = self.said.borrow_mut();
+        let before = said.len();
+        said.retain(|entry| !entry.contains(words));
+        before - said.len()
     }
 
     /// Panics if the console said anything more.

@@ -5,10 +5,14 @@
 //! [`driver::Browser::is_quiet`]: whatever the console said meanwhile, refusals by the policy of the page among it,
 //! was expected.
 
+mod basics;
 mod driver;
+mod form;
+mod frames;
 #[allow(dead_code, reason = "shared with the tests of the command line, which use more of it")]
 #[path = "../cli/harness.rs"]
 mod harness;
+mod keys;
 mod site;
 mod steer;
 mod story;

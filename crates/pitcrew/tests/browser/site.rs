@@ -16,7 +16,7 @@ pub struct Site {
     pub place: Place,
     pub base: String,
     pub password: String,
-    server: Child,
+    server: Running,
 }
 
 impl Site {
@@ -32,8 +32,8 @@ impl Site {
             place.file(&format!("flows/{name}.yaml"), source);
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut server = place.start(&format!("server --workflows flows --listen 127.0.0.1:{port}"));
-        let line = line_with(&mut server, "password");
+        let mut server = Running::start(&place, port);
+        let line = line_with(&mut server.0, "password");
         let password = line.split_once("password ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().to_owned();
         let browser = Browser::start();
         Site { browser, place, base: format!("http://127.0.0.1:{port}"), password, server }
@@ -57,12 +57,40 @@ impl Site {
     pub fn open(&self, path: &str) {
         self.browser.open(&format!("{}{path}", self.base));
     }
+
+    /// Ends the server; tasks go on.
+    pub fn stop(&mut self) {
+        self.server.end();
+    }
+
+    /// The server once more, at the same address.
+    pub fn start_again(&mut self) {
+        let port = self.base.rsplit_once(':').unwrap().1.parse().unwrap();
+        self.server = Running::start(&self.place, port);
+        line_with(&mut self.server.0, "Ctrl-C ends the server");
+    }
 }
 
-impl Drop for Site {
+/// Ended when the test does, however it does.
+struct Running(Child);
+
+impl Running {
+    fn start(place: &Place, port: u16) -> Running {
+        Running(place.start(&format!("server --workflows flows --listen 127.0.0.1:{port}")))
+    }
+
+    fn end(&mut self) {
+        // Whoever was waited for has no process any more.
+        if matches!(self.0.try_wait(), Ok(None)) {
+            signal(&self.0, Signal::TERM);
+            let _ = self.0.wait();
+        }
+    }
+}
+
+impl Drop for Running {
     fn drop(&mut self) {
-        signal(&self.server, Signal::TERM);
-        let _ = self.server.wait();
+        self.end();
     }
 }
 
