@@ -86,7 +86,7 @@ impl Browser {
             "browserName": "chrome",
             "goog:chromeOptions": { "args": args },
             "goog:loggingPrefs": { "browser": "ALL" },
-            "timeouts": { "script": 30_000, "pageLoad": 60_000 },
+            "timeouts": { "script": 30_000, "pageLoad": 30_000 },
         } } });
         let session = browser.ask(Method::POST, "/session", wanted).expect("chromedriver starts `chromium`");
         let group = session["capabilities"]["goog:processID"].as_i64();
@@ -112,7 +112,12 @@ impl Browser {
 
     /// Opens an address, and returns when its page is loaded.
     pub fn open(&self, url: &str) {
-        self.post("/url", json!({ "url": url }));
+        // On a busy machine a new Chromium may lose its first page; a page that hangs does so once more.
+        match self.ask(Method::POST, "/url", json!({ "url": url })) {
+            Err(error) if error.0.starts_with("timeout") => drop(self.post("/url", json!({ "url": url }))),
+            Err(error) => panic!("{url}: {}\n{}", error.0, self.seen()),
+            Ok(_) => {}
+        }
     }
 
     /// The path of the page, with its query.
