@@ -118,7 +118,9 @@ fn what_failed_is_run_again_and_only_that() {
     // Those that are chosen are run again together.
     site.open(&run);
     browser.click("[name=pick][value=ship]");
+    mark(browser);
     browser.click("#bulk [value=clear]");
+    browser.until("window.marked === undefined && $('#run-head')");
     site.open(&format!("{run}/tasks/ship"));
     browser.until("$$('[aria-label=Attempts] a').length === 2");
     site.open("/runs");
