@@ -74,6 +74,8 @@ fn live(server: &Server) {
 
 /// What is written to a log at once: little enough that who follows it need not leave out all of it.
 const BLOCK: usize = 512 << 10;
+/// After each block: with no pause the whole log would be written between two looks of the page.
+const PACE: Duration = Duration::from_millis(2);
 
 /// A log that grows to 1 GiB while a page follows it, and its download.
 fn log() {
@@ -109,6 +111,7 @@ fn log() {
     let mut written = 0;
     while written < 1 << 30 {
         file.write_all(block.as_bytes()).unwrap();
+        pause(PACE);
         written += block.len();
     }
     let following = server.memory("VmHWM") - before;

@@ -131,13 +131,27 @@ pub fn send(address: &str, method: &str, path: &str, body: &str) -> TcpStream {
     stream
 }
 
-/// The JSON of an answer that is not in chunks; else what it was.
-pub fn json_of(mut stream: TcpStream) -> Result<Value, String> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    serde_json::from_str(body).map_err(|_| text)
+/// The JSON of an answer that is not in chunks; else what it was. `chromedriver` keeps the connection open whatever it
+/// is told, so the length counts.
+pub fn json_of(stream: TcpStream) -> Result<Value, String> {
+    let mut stream = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), u64::MAX);
+    loop {
+        let start = head.len();
+        let read = stream.read_line(&mut head).map_err(|error| error.to_string())?;
+        let line = head[start..].trim_end();
+        if let Some((name, value)) =
+            line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
+        {
+            length = value.trim().parse().map_err(|_| format!("`{name}` is not a number: {line}"))?;
+        }
+        if read == 0 || line.is_empty() {
+            break;
+        }
+    }
+    let mut body = String::new();
+    stream.take(length).read_to_string(&mut body).map_err(|error| error.to_string())?;
+    serde_json::from_str(&body).map_err(|_| head + &body)
 }
 
 pub fn percentile(values: &mut [f64], p: f64) -> f64 {

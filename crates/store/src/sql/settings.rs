@@ -112,6 +112,12 @@ impl Sql {
         if let Some(before) = filter.before {
             kept.and("id < ?", before);
         }
+        // Left alone, SQLite looks for the end of a span of time through every entry since.
+        let is_span = filter.at.from.is_some() && filter.at.to.is_some() && filter.event_prefix.is_none();
+        let from = match kept.text().is_empty() && is_span && self.db.is_sqlite() {
+            true => "audit INDEXED BY audit_at",
+            false => "audit",
+        };
         kept.between("at", filter.at);
         // There are few different events, so a prefix is a list of them.
         let mut events = Vec::new();
@@ -123,7 +129,7 @@ impl Sql {
             }
         }
         let any = ("event", events.iter().map(String::as_str).collect());
-        let listing = Listing { from: "audit", link: "", columns: "id", kept, any, order: "id DESC" };
+        let listing = Listing { from, link: "", columns: "id", kept, any, order: "id DESC" };
         let (page, args) = listing.page(paging);
         // As with runs: the ids first.
         let sql =
