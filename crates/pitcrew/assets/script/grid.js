@@ -67,10 +67,13 @@ function startGrid() {
     }
     if (!by) return;
     event.preventDefault();
+    point(grid, ...(cursor ? [cursor[0] + by[0], cursor[1] + by[1]] : [grid.heads.length - 1, 0]));
+  });
+  // The cursor, as near to there as the grid reaches.
+  const point = (grid, column, row) => {
+    if (!grid.heads.length || !grid.names.length) return;
     const clamp = (value, most) => Math.min(Math.max(value, 0), most - 1);
-    cursor = cursor
-      ? [clamp(cursor[0] + by[0], grid.heads.length), clamp(cursor[1] + by[1], grid.names.length)]
-      : [grid.heads.length - 1, 0];
+    cursor = [clamp(column, grid.heads.length), clamp(row, grid.names.length)];
     grid.names[cursor[1]].scrollIntoView({ block: "nearest" });
     const spot = () => {
       const box = grid.cells.getBoundingClientRect();
@@ -81,8 +84,14 @@ function startGrid() {
     if (spot()[0] < left) grid.card.scrollLeft -= left - spot()[0];
     if (spot()[0] > right) grid.card.scrollLeft += spot()[0] - right;
     show(grid, ...cursor, ...spot());
+  };
+  document.addEventListener("focusin", (event) => {
+    const grid = cursor && event.target.matches?.(".grid-card") && parts();
+    if (grid) point(grid, ...cursor);
   });
   document.addEventListener("focusout", (event) => {
-    if (event.target.matches?.(".grid-card")) { cursor = null; hide(); }
+    if (!event.target.matches?.(".grid-card")) return;
+    // A grid that is drawn anew has the focus again at once.
+    setTimeout(() => { if (!document.activeElement?.matches(".grid-card")) { cursor = null; hide(); } });
   });
 }

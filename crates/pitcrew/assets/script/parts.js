@@ -60,6 +60,7 @@ function replace(id, html) {
 
 // What finds the same link or button in the part that takes the place of this one.
 function place(element) {
+  if (element.matches(".grid-card")) return ".grid-card";
   const href = element.getAttribute("href");
   if (href) return `a[href="${CSS.escape(href)}"]`;
   const action = element.form?.getAttribute("action");
