@@ -130,6 +130,30 @@ fn what_failed_is_run_again_and_only_that() {
 }
 
 #[test]
+fn a_retry_need_not_be_waited_for() {
+    let place = Place::new();
+    let mended = place.path("mended");
+    let source = format!(
+        "workflow: patient\ntasks:\n  call: {{run: 'test -e {}', retries: 3, retry_delay: 1h}}\n",
+        mended.display()
+    );
+    let site = Site::at(place, &[("patient", &source)]);
+    site.log_in();
+    let browser = &site.browser;
+    site.open("/workflows/patient/trigger");
+    browser.press("Run");
+    browser.until(&state_of("call", "up_for_retry"));
+    browser.click("#task-call");
+    browser.until("text('#task-head .badge') === 'up for retry'");
+
+    std::fs::write(mended, "").unwrap();
+    browser.press("Try now");
+    browser.until("text('#task-head .badge') === 'success'");
+    assert_eq!(browser.value("$$('[aria-label=Attempts] a').length"), json!(2));
+    browser.is_quiet();
+}
+
+#[test]
 fn a_run_is_cancelled_when_that_is_meant() {
     let place = Place::new();
     let gate = Gate::new(&place, "gate");

@@ -13,7 +13,7 @@ use crate::scheduler::{AskError, Clear, Edit, Pick};
 use crate::server::Site;
 use crate::server::auth::User;
 use crate::server::error::{ApiError, ApiResult};
-use crate::server::input::{number, run_id, workflow_id};
+use crate::server::input::{number, run_id, task_id, workflow_id};
 use crate::server::links;
 use crate::server::rest::dags;
 use crate::server::view::{Filter, RunView, find_run};
@@ -80,13 +80,15 @@ pub async fn clear(
     Form(wish): Form<ClearTask>,
 ) -> PageResult<Redirect> {
     let run = find_run(&site.app, &workflow_id(&workflow)?, &run_id(&run)?).await?;
-    let what = if wish.task.is_empty() {
-        Clear::All
-    } else {
-        let picks = vec![Pick { task: wish.task, map_index: wish.map_index }];
-        Clear::Picks { picks, downstream: wish.downstream }
-    };
-    clear_in(&site, &run, what, &user).await
+    if wish.task.is_empty() {
+        return clear_in(&site, &run, Clear::All, &user).await;
+    }
+    let at = wish.map_index.unwrap_or(UNMAPPED);
+    let task = links::task(&run.workflow, &run.run_id, &task_id(&wish.task)?, at);
+    let picks = vec![Pick { task: wish.task, map_index: wish.map_index }];
+    let to_run = clear_in(&site, &run, Clear::Picks { picks, downstream: wish.downstream }, &user).await?;
+    // Whoever runs one task again watches it; what comes after it is watched where the whole run is.
+    Ok(if wish.downstream { to_run } else { Redirect::to(&task) })
 }
 
 async fn clear_in(site: &Site, run: &RunRecord, what: Clear, user: &User) -> PageResult<Redirect> {
