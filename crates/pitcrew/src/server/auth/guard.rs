@@ -196,15 +196,18 @@ async fn names_one_of(limits: &[WorkflowId], site: &Site, params: &RawPathParams
 
 /// Nobody is logged in: programs learn how to say who they are, browsers go to the login.
 fn unknown(gate: &Gate, request: &Request) -> Response {
-    let path = request.uri().path();
+    let uri = request.uri();
+    // A link to a file of a run leads to the API, and people open it like a page.
+    let opens_link = request.headers().get("sec-fetch-dest").is_some_and(|goal| goal == "document");
+    let is_page = gate.surface == Surface::Pages && !uri.path().starts_with("/live/");
+    if request.method() == Method::GET && (is_page || opens_link) {
+        let wanted = uri.path_and_query().map_or("/", |path| path.as_str());
+        return Redirect::to(&format!("/login?next={}", links::encode(wanted))).into_response();
+    }
     match gate.surface {
         Surface::Api => {
             let error = ApiError::Status(StatusCode::UNAUTHORIZED, "Not authenticated".to_owned());
             ([(header::WWW_AUTHENTICATE, "Bearer")], error).into_response()
-        }
-        Surface::Pages if request.method() == Method::GET && !path.starts_with("/live/") => {
-            let wanted = request.uri().path_and_query().map_or("/", |path| path.as_str());
-            Redirect::to(&format!("/login?next={}", links::encode(wanted))).into_response()
         }
         Surface::Pages => PageError::new(StatusCode::UNAUTHORIZED, "Log in first.").into_response(),
     }

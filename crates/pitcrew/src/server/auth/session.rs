@@ -4,12 +4,12 @@ use askama::Template;
 use axum::Form;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
-use axum::http::header::{self, HeaderValue};
+use axum::http::header::{self, HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Redirect, Response};
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use super::{ADMIN, Peer, SignInError, Use, User, manage};
+use super::{ADMIN, Peer, SignInError, Use, User, manage, reader};
 use crate::clock;
 use crate::server::Site;
 use crate::server::input::Query;
@@ -42,7 +42,12 @@ pub struct Login {
 }
 
 /// The login form; or, with the code of a link that was not used yet, straight in.
-pub async fn login_form(State(site): State<Site>, Peer(from): Peer, query: Query) -> PageResult<Response> {
+pub async fn login_form(
+    State(site): State<Site>,
+    from: Peer,
+    headers: HeaderMap,
+    query: Query,
+) -> PageResult<Response> {
     let next = local(query.text("next").unwrap_or("/"));
     if site.auth.is_off() {
         return Ok(Redirect::to(&next).into_response());
@@ -51,9 +56,11 @@ pub async fn login_form(State(site): State<Site>, Peer(from): Peer, query: Query
     let now = clock::now();
     match site.auth.redeem(code, now).await? {
         Some(row) => {
-            site.auth.signed_in(&row, "link", from, now).await?;
+            site.auth.signed_in(&row, "link", from.0, now).await?;
             Ok(enter(&site, &User::of(&row), &next))
         }
+        // A link that is followed a second time, by whom it let in the first time.
+        None if reader(&site, from, &headers).await.is_some() => Ok(Redirect::to(&next).into_response()),
         None => {
             let message = "This link was used before or has expired. Log in with the password.";
             Ok(form(&site, next, "", Some(message.to_owned())))

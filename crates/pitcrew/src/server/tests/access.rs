@@ -295,6 +295,26 @@ async fn the_link_of_the_terminal_works_once() {
     assert!(cookie.contains("HttpOnly") && cookie.contains("SameSite=Lax"), "{cookie}");
     let second = open().await;
     assert!(second.status == StatusCode::OK && second.headers.get("set-cookie").is_none());
+
+    // Followed again by the browser that it let in, it leads where it led.
+    let cookie = cookie.split(';').next().unwrap();
+    let request = rig.request(Method::GET, &format!("/login?code={code}&next=%2Fruns")).header("cookie", cookie);
+    let third = rig.send(request.body(Body::empty()).unwrap()).await;
+    assert_eq!((third.status, third.header("location")), (StatusCode::SEE_OTHER, "/runs"));
+}
+
+#[tokio::test]
+async fn a_link_to_a_file_that_a_person_opens_leads_to_the_login() {
+    let rig = Rig::new().await;
+    let open = async |goal: &str| {
+        let request = rig.request(Method::GET, "/api/pitcrew/v1/runs/1/artifacts/a%20b.html?x=1");
+        rig.send(request.header("sec-fetch-dest", goal).body(Body::empty()).unwrap()).await
+    };
+    let page = open("document").await;
+    let login = "/login?next=%2Fapi%2Fpitcrew%2Fv1%2Fruns%2F1%2Fartifacts%2Fa%2520b.html%3Fx%3D1";
+    assert_eq!((page.status, page.header("location")), (StatusCode::SEE_OTHER, login));
+    assert_eq!(open("empty").await.status, StatusCode::UNAUTHORIZED, "a script of a page is told, not led away");
+    assert_eq!(open("iframe").await.status, StatusCode::UNAUTHORIZED);
 }
 
 #[tokio::test]
