@@ -1,32 +1,7 @@
-//! Pitcrew: runs workflows and CI on GPU machines.
-
-mod actions;
-mod app;
-mod backfill;
-mod catalog;
-mod cli;
-mod clock;
-mod config;
-mod connection;
-mod demo;
-mod digest;
-mod folder;
-mod lookup;
-mod metrics;
-mod notify;
-mod paths;
-mod reports;
-mod scheduler;
-mod sensitive;
-mod server;
-mod traces;
-mod vault;
+//! See `lib.rs`.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match cli::internal(std::env::args_os()) {
-        Some(code) => code,
-        None => cli::main(),
-    }
+    pitcrew::main()
 }

@@ -1,0 +1,35 @@
+//! Pitcrew: runs workflows and CI on GPU machines.
+//!
+//! A library for one program only, so that it compiles while the crates that it uses are still being optimised.
+
+mod actions;
+mod app;
+mod backfill;
+mod catalog;
+mod cli;
+mod clock;
+mod config;
+mod connection;
+mod demo;
+mod digest;
+mod folder;
+mod lookup;
+mod metrics;
+mod notify;
+mod paths;
+mod reports;
+mod scheduler;
+mod sensitive;
+mod server;
+mod traces;
+mod vault;
+
+use std::process::ExitCode;
+
+/// The whole program.
+pub fn main() -> ExitCode {
+    match cli::internal(std::env::args_os()) {
+        Some(code) => code,
+        None => cli::main(),
+    }
+}
