@@ -191,6 +191,9 @@ pub struct Task {
     pub branch: Option<Template>,
     pub resources: Resources,
     pub backend: BackendKind,
+    /// For [`BackendKind::Ssh`], what stands under `ssh`: a mapping whose texts may be templates. Rendered before an
+    /// attempt's row is written.
+    pub place: Option<Value>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -317,6 +320,8 @@ pub enum BackendKind {
     Local,
     /// Nothing real: follows the script in the task's environment; for tests and demonstrations.
     Fake,
+    /// Processes on another machine, reached over SSH.
+    Ssh,
 }
 
 impl BackendKind {
@@ -324,6 +329,7 @@ impl BackendKind {
         match self {
             BackendKind::Local => "local",
             BackendKind::Fake => "fake",
+            BackendKind::Ssh => "ssh",
         }
     }
 }
@@ -564,7 +570,12 @@ impl Task {
             branch: None,
             resources: Resources::default(),
             backend: BackendKind::Local,
+            place: None,
         }
+    }
+
+    pub fn is_action(&self) -> bool {
+        matches!(self.work, Work::Action { .. })
     }
 
     pub fn is_teardown(&self) -> bool {

@@ -463,6 +463,9 @@ impl fmt::Display for RunState {
     }
 }
 
+/// By convention of `sysexits.h` (`EX_CONFIG`), and here: how an action's process says that its input is wrong.
+pub const EX_CONFIG: i32 = 78;
+
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
@@ -478,12 +481,27 @@ pub enum Exit {
     /// Pitcrew stopped it: somebody, or the end of the run, asked for that.
     Cancelled,
     /// It never ran: no interpreter, no directory, a template that does not render, …
-    StartFailed { reason: String },
+    StartFailed {
+        reason: String,
+        /// Neither waiting nor trying again can help: there is no other attempt, whatever the task's retries.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        lasting: bool,
+    },
     /// Its machine or its keeper went away; nobody knows how far it came.
     Lost { reason: String },
 }
 
 impl Exit {
+    /// It did not start this time; another attempt may.
+    pub fn start_failed(reason: impl Into<String>) -> Exit {
+        Exit::StartFailed { reason: reason.into(), lasting: false }
+    }
+
+    /// It did not start, and no later attempt would.
+    pub fn cannot_start(reason: impl Into<String>) -> Exit {
+        Exit::StartFailed { reason: reason.into(), lasting: true }
+    }
+
     pub fn is_success(&self) -> bool {
         matches!(self, Exit::Code { code: 0 })
     }
@@ -511,7 +529,7 @@ impl fmt::Display for Exit {
             Exit::OutOfMemory => f.write_str("out of memory"),
             Exit::TimedOut => f.write_str("timed out"),
             Exit::Cancelled => f.write_str("cancelled"),
-            Exit::StartFailed { reason } => write!(f, "did not start: {reason}"),
+            Exit::StartFailed { reason, .. } => write!(f, "did not start: {reason}"),
             Exit::Lost { reason } => write!(f, "lost: {reason}"),
         }
     }

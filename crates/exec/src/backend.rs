@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use crate::capabilities::Capabilities;
 use crate::log::LogChunk;
+use crate::place::Place;
 use crate::spec::AttemptSpec;
 
 /// Executes attempts somewhere.
@@ -77,7 +78,18 @@ pub trait Backend: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Handle {
     pub id: AttemptId,
+    /// On this machine: where its log and its end are kept, wherever it runs.
     pub dir: PathBuf,
+    /// Where it runs, if not here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
+}
+
+impl Handle {
+    /// The handle of an attempt with this spec.
+    pub fn of(spec: &AttemptSpec) -> Self {
+        Handle { id: spec.id.clone(), dir: spec.dir.clone(), place: spec.place.clone() }
+    }
 }
 
 /// What is true of an attempt.

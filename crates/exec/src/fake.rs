@@ -6,7 +6,8 @@
 //! | `FAKE_SLEEP_MS` | it runs this long; without it, it ends at once |
 //! | `FAKE_EXIT_CODE`, `FAKE_SIGNAL`, `FAKE_OOM=1` | how it ends; without them, with code 0 |
 //! | `FAKE_FAIL_UNTIL_ATTEMPT` | attempts with a lower number end with code 1 |
-//! | `FAKE_START_FAIL` | it cannot be started, for this reason |
+//! | `FAKE_START_FAIL` | it does not start this time, for this reason |
+//! | `FAKE_CANNOT_START` | it cannot be started, now or later, for this reason |
 //! | `FAKE_LOST=1` | when its time is over, it is lost |
 //! | `FAKE_LOST_REPORT=1` | its end is never told, only seen by those who ask |
 //! | `FAKE_OUTPUT_name` | an output, as JSON; what is no JSON is a text |
@@ -67,7 +68,7 @@ impl Backend for FakeBackend {
     }
 
     fn prepare(&self, spec: &AttemptSpec) -> Handle {
-        Handle { id: spec.id.clone(), dir: spec.dir.clone() }
+        Handle::of(spec)
     }
 
     async fn start(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError> {
@@ -148,9 +149,8 @@ impl Shared {
         let step = spec.steps.first().map_or("", |s| s.name.as_str());
         let script = match Script::from_env(&env, &handle.id, step, now) {
             Ok(script) => script,
-            Err(reason) => {
-                let ended =
-                    Ended { failed_step: Some(step.to_owned()), ..Ended::bare(Exit::StartFailed { reason }, now) };
+            Err(exit) => {
+                let ended = Ended { failed_step: Some(step.to_owned()), ..Ended::bare(exit, now) };
                 return self.end(&mut timers, handle, ended, true);
             }
         };
@@ -217,11 +217,19 @@ impl Shared {
 }
 
 impl Script {
-    /// The error is the reason why the attempt does not start.
-    fn from_env(env: &BTreeMap<String, String>, id: &AttemptId, step: &str, now: Timestamp) -> Result<Self, String> {
+    /// The error is how an attempt ends that does not start.
+    fn from_env(env: &BTreeMap<String, String>, id: &AttemptId, step: &str, now: Timestamp) -> Result<Self, Exit> {
         if let Some(reason) = env.get("FAKE_START_FAIL") {
-            return Err(reason.clone());
+            return Err(Exit::start_failed(reason));
         }
+        if let Some(reason) = env.get("FAKE_CANNOT_START") {
+            return Err(Exit::cannot_start(reason));
+        }
+        Script::read(env, id, step, now).map_err(Exit::cannot_start)
+    }
+
+    /// The error is the number that is none.
+    fn read(env: &BTreeMap<String, String>, id: &AttemptId, step: &str, now: Timestamp) -> Result<Self, String> {
         let flag = |name: &str| env.get(name).is_some_and(|value| !matches!(value.as_str(), "" | "0" | "false"));
         let code = number(env, "FAKE_EXIT_CODE")?.map(|code| Exit::Code { code });
         let signal = number(env, "FAKE_SIGNAL")?.map(|signal| Exit::Signal { signal });

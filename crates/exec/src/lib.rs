@@ -13,6 +13,7 @@ pub mod gpu;
 pub mod local;
 pub mod log;
 pub mod outputs;
+pub mod place;
 mod program;
 pub mod publish;
 pub mod python;
@@ -25,4 +26,5 @@ pub use backend::{
 };
 pub use capabilities::Capabilities;
 pub use log::{LogChunk, LogRecord, LogStream};
+pub use place::{HostKeys, Hop, Place, SshPlace};
 pub use spec::{AttemptSpec, Command, Limits, StepSpec};

@@ -11,6 +11,8 @@ use jiff::SignedDuration;
 use pitcrew_core::AttemptId;
 use serde::{Deserialize, Serialize};
 
+use crate::place::Place;
+
 /// The most bytes that one output, or one captured stdout, may have.
 pub const MAX_OUTPUT: usize = 1 << 20;
 /// What a log may grow to unless the spec says otherwise.
@@ -22,6 +24,9 @@ pub struct AttemptSpec {
     pub id: AttemptId,
     /// The attempt's own directory, absolute; made when missing. Nothing else may write into it.
     pub dir: PathBuf,
+    /// Where it runs, if not here.
+    #[serde(default)]
+    pub place: Option<Place>,
     /// At least one.
     pub steps: Vec<StepSpec>,
     /// Added to the clean base environment; a step's own wins.
@@ -59,6 +64,7 @@ impl AttemptSpec {
         AttemptSpec {
             id,
             dir: dir.into(),
+            place: None,
             steps: Vec::new(),
             env: BTreeMap::new(),
             workdir: workdir.into(),
@@ -148,6 +154,7 @@ impl fmt::Debug for AttemptSpec {
         f.debug_struct("AttemptSpec")
             .field("id", &self.id.to_string())
             .field("dir", &self.dir)
+            .field("place", &self.place)
             .field("workdir", &self.workdir)
             .field("steps", &self.steps)
             .field("limits", &self.limits)

@@ -91,7 +91,7 @@ fn attempt(attempt: &mut AttemptRecord) {
 }
 
 fn exit(exit: &mut Option<Exit>) {
-    if let Some(Exit::StartFailed { reason } | Exit::Lost { reason }) = exit {
+    if let Some(Exit::StartFailed { reason, .. } | Exit::Lost { reason }) = exit {
         text(reason);
     }
 }

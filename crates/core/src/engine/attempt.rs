@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::apply::Step;
 use super::record::Stop;
 use super::{Launch, MAX_LOST, Report, Slot, Timer};
-use crate::state::{Change, Exit, RunState, State};
+use crate::state::{Change, EX_CONFIG, Exit, RunState, State};
 
 impl Step<'_> {
     pub(super) fn admitted(&mut self, slot: Slot) {
@@ -33,7 +33,7 @@ impl Step<'_> {
 
     pub(super) fn refused(&mut self, slot: Slot, reason: String) {
         if self.run.get(slot).is_some_and(|i| i.state == State::Scheduled) {
-            self.run.instance_mut(slot).exit = Some(Exit::StartFailed { reason: reason.clone() });
+            self.run.instance_mut(slot).exit = Some(Exit::cannot_start(reason.clone()));
             self.fail(slot, reason);
         }
     }
@@ -95,6 +95,10 @@ impl Step<'_> {
                 self.change(slot, Change::Skip);
             }
             (_, Exit::Lost { .. }) => self.retry_lost(slot),
+            (_, Exit::StartFailed { lasting: true, .. }) => self.fail_for_good(slot),
+            (_, Exit::Code { code: EX_CONFIG }) if self.run.workflow.task(slot.task).is_action() => {
+                self.fail_for_good(slot);
+            }
             (
                 _,
                 Exit::Code { .. }

@@ -102,7 +102,8 @@ impl Backend {
             80..85 => Exit::Code { code: 99 },
             85..88 => Exit::OutOfMemory,
             88..91 => Exit::Signal { signal: 11 },
-            91..94 => Exit::StartFailed { reason: "no interpreter".to_owned() },
+            91..93 => Exit::start_failed("no interpreter"),
+            93 => Exit::cannot_start("no such template"),
             _ => Exit::Lost { reason: "its machine went away".to_owned() },
         };
         let attempt = Attempt {

@@ -4,7 +4,7 @@ use super::world::{Outcome, World};
 use crate::engine::record::Stop;
 use crate::engine::{Effects, Event, Run, Slot};
 use crate::explain::Reason;
-use crate::state::{RunState, State};
+use crate::state::{Exit, RunState, State};
 
 /// What a run was before an event, as far as the checks ask.
 pub(super) struct Before {
@@ -39,6 +39,10 @@ impl Before {
 pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effects) -> Outcome {
     let asked = matches!(event, Event::Clear { .. } | Event::Mark { .. });
     for t in &fx.transitions {
+        let lasting = matches!(run.instance(t.slot).exit, Some(Exit::StartFailed { lasting: true, .. }));
+        if lasting && matches!(t.to, State::UpForRetry { .. }) {
+            return Err(format!("{} tries again what cannot start", run.workflow.task(t.slot.task).id));
+        }
         let mapping = t.to == State::Removed || t.from == State::Removed;
         if t.from.is_final() && !asked && !mapping && before.ends_cleared != Some(t.slot) {
             let id = &run.workflow.task(t.slot.task).id;

@@ -118,7 +118,7 @@ impl Backend for LocalBackend {
     }
 
     fn prepare(&self, spec: &AttemptSpec) -> Handle {
-        Handle { id: spec.id.clone(), dir: spec.dir.clone() }
+        Handle::of(spec)
     }
 
     async fn start(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError> {

@@ -18,7 +18,7 @@ async fn memory_runs_out_and_early_attempts_fail_as_told() {
     let ended = world.run(world.acting("typo", &[("FAKE_EXIT_CODE", "three")])).await;
     assert_eq!(
         ended.exit,
-        Exit::StartFailed { reason: "`FAKE_EXIT_CODE` is `three`, which is not a suitable number".into() }
+        Exit::cannot_start("`FAKE_EXIT_CODE` is `three`, which is not a suitable number")
     );
 }
 

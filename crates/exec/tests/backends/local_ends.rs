@@ -80,14 +80,14 @@ async fn every_way_not_to_start_has_its_reason() {
     ];
     for (n, (step, expected)) in cases.into_iter().enumerate() {
         let ended = world.run(world.steps(&format!("t{n}"), vec![step])).await;
-        let Exit::StartFailed { reason } = &ended.exit else { panic!("{expected}: {ended:?}") };
+        let Exit::StartFailed { reason, .. } = &ended.exit else { panic!("{expected}: {ended:?}") };
         assert!(reason.contains(expected), "{expected}: {reason}");
     }
     let mut spec = world.script("unwritable", "true");
     spec.dir = world.root.join("plain/attempt");
     let handle = world.start(spec).await;
     let ended = world.ended(&handle).await;
-    let Exit::StartFailed { reason } = &ended.exit else { panic!("{ended:?}") };
+    let Exit::StartFailed { reason, .. } = &ended.exit else { panic!("{ended:?}") };
     assert!(reason.contains("cannot write to the attempt's directory"), "{reason}");
     assert_eq!(world.backend.attach(&handle).await, Observation::Ended(ended));
 }

@@ -79,7 +79,7 @@ async fn what_cannot_start_ends_and_says_why(mut world: World) {
     spec.workdir = world.root.join("gone");
     let handle = world.start(spec).await;
     let ended = world.ended(&handle).await;
-    let Exit::StartFailed { reason } = &ended.exit else { panic!("{ended:?}") };
+    let Exit::StartFailed { reason, .. } = &ended.exit else { panic!("{ended:?}") };
     assert!(reason.contains("gone"), "{reason}");
     assert_eq!((ended.started_at, ended.failed_step.as_deref()), (None, Some("main")));
     assert_eq!(world.backend.attach(&handle).await, Observation::Ended(ended));

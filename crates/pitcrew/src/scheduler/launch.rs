@@ -79,7 +79,7 @@ impl Core {
             Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
             Ok(Ready::Letter(letter)) => self.post(run, slot, attempt, letter),
             Err(reason) => {
-                let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
+                let ended = Ended::bare(Exit::start_failed(reason), clock::now());
                 self.ended(run, slot, attempt, ended);
             }
         }
@@ -101,7 +101,7 @@ impl Core {
             if let Some(gathering) = gathering
                 && let Err(reason) = gathering.finish(&mut spec).await
             {
-                let ended = Ended::bare(Exit::StartFailed { reason }, clock::now());
+                let ended = Ended::bare(Exit::start_failed(reason), clock::now());
                 if let Some(me) = me.upgrade() {
                     let observation = Observation::Ended(ended);
                     let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
@@ -116,7 +116,7 @@ impl Core {
                     backend.attach(&handle).await
                 }
                 Err(error @ BackendError::Io { .. }) => {
-                    let exit = Exit::StartFailed { reason: error.to_string() };
+                    let exit = Exit::start_failed(error.to_string());
                     Observation::Ended(Ended::bare(exit, clock::now()))
                 }
             };

@@ -100,7 +100,7 @@ impl Core {
         let now = clock::now();
         if let Some(name) = letter.to.iter().find(|name| !self.parts.notify.channels.contains_key(*name)) {
             let reason = format!("no channel `{name}` is configured: add it under `channels` in `pitcrew.yaml`");
-            return self.ended(run, slot, attempt, Ended::bare(Exit::StartFailed { reason }, now));
+            return self.ended(run, slot, attempt, Ended::bare(Exit::cannot_start(reason), now));
         }
         let record = &active.run.record;
         let id = active.run.attempt_id(slot, attempt);

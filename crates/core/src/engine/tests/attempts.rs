@@ -101,6 +101,25 @@ fn a_skip_exit_code_skips_without_a_retry() {
 }
 
 #[test]
+fn what_no_other_attempt_can_help_fails_for_good() {
+    let mut w = World::of("workflow : fail_fast\n a : retries=3\n b");
+    w.end("a", ended(Exit::start_failed("the disk is full")));
+    assert_eq!(w.state("a"), "up_for_retry");
+    w.wait(3600);
+    w.end("a", ended(Exit::cannot_start("the key of `h` changed")));
+    assert_eq!((w.state("a"), w.cancelled().as_str()), ("failed", "b.1"));
+}
+
+#[test]
+fn the_exit_code_for_wrong_input_ends_the_retries_of_an_action_and_of_nothing_else() {
+    let mut w = World::of("a : action retries=3\n b : retries=3");
+    for task in ["a", "b"] {
+        w.end(task, ended(Exit::Code { code: crate::state::EX_CONFIG }));
+    }
+    assert_eq!(w.states(), "a failed, b up_for_retry");
+}
+
+#[test]
 fn a_missing_output_makes_a_failure_of_exit_code_0() {
     let mut w = World::of("a");
     w.end("a", Report { error: Some("the output `x` is missing".to_owned()), ..ok() });

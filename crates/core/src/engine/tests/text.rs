@@ -1,7 +1,7 @@
 //! Workflows of tests, as text. A line is a task: `name <- needs : options`; or `group name : options`, which stands
 //! before its tasks `name.task`; or `workflow : options`.
 //!
-//! Options: the name of a trigger rule, a word (`noop`, `when`, `setup`, `finally`, `past`, `fails_run`, `foreach`,
+//! Options: the name of a trigger rule, a word (`noop`, `action`, `when`, `setup`, `finally`, `past`, `fails_run`, `foreach`,
 //! `fail_fast`), or `key=value` (see [`set`]). Times are seconds.
 
 use jiff::SignedDuration;
@@ -89,6 +89,7 @@ fn set(task: &mut Task, script: &mut Script, workflow: &Workflow, key: &str, val
     let number = || value.parse().unwrap();
     match key {
         "noop" => task.work = Work::Noop,
+        "action" => task.work = Work::Action { uses: "test".to_owned(), with: serde_json::Value::Null },
         "when" => task.when = Some("{{ a condition }}".to_owned()),
         // The names that it follows.
         "branch" => {

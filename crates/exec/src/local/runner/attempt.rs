@@ -76,7 +76,7 @@ pub async fn run(
     let begun = clock::instant();
     let mut ended = match attempt.prepare() {
         Ok(meter) => attempt.run_steps(meter).await,
-        Err(reason) => Ended::bare(Exit::StartFailed { reason }, clock::now()),
+        Err(reason) => Ended::bare(Exit::start_failed(reason), clock::now()),
     };
     attempt.bury().await;
     if ended.started_at.is_some() {
@@ -167,7 +167,7 @@ impl Attempt<'_> {
             }
             match self.run_step(index, step).await {
                 StepEnd::NotStarted { reason } => {
-                    ended.exit = Exit::StartFailed { reason };
+                    ended.exit = Exit::start_failed(reason);
                     ended.failed_step = Some(step.name.clone());
                     break;
                 }

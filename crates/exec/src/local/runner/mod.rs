@@ -169,7 +169,7 @@ impl Runner {
     /// Accepts an attempt, once. It begins before this returns, or its end says why it could not. What is already over
     /// is told again.
     fn start(self: &Rc<Self>, spec: Box<AttemptSpec>, base_env: Rc<BTreeMap<String, String>>) {
-        let handle = Handle { id: spec.id.clone(), dir: spec.dir.clone() };
+        let handle = Handle::of(&spec);
         match self.observe(&handle) {
             Observation::Running { .. } => return,
             Observation::Ended(ended) => return self.tell_end(handle.id, ended),
@@ -188,7 +188,7 @@ impl Runner {
                 Err(error) => {
                     let dir = handle.dir.display();
                     let reason = format!("cannot write to the attempt's directory `{dir}`: {error}");
-                    Ended::bare(Exit::StartFailed { reason }, clock::now())
+                    Ended::bare(Exit::start_failed(reason), clock::now())
                 }
             };
             runner.finish(&live, handle, ended).await;

@@ -45,7 +45,7 @@ pub async fn every_field_survives(store: &Store) {
         Exit::OutOfMemory,
         Exit::TimedOut,
         Exit::Cancelled,
-        Exit::StartFailed { reason: "no `python`\n".to_owned() },
+        Exit::start_failed("no `python`\n"),
         Exit::Lost { reason: "gone".to_owned() },
     ];
     let stops = [Stop::TimedOut, Stop::Cancelled, Stop::Cleared, Stop::MarkedSuccess, Stop::MarkedFailed];

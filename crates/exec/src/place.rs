@@ -1,0 +1,133 @@
+//! Where an attempt runs, if not on this machine.
+//!
+//! Invariant: no secret is in it. Keys are references, looked up anew at each connect; so a place can stand in a
+//! handle, in the store and in a message. It is frozen into the handle when the attempt's row is written: an edited
+//! connection sends no later question to another machine.
+
+use serde::{Deserialize, Serialize};
+
+/// The port of SSH.
+pub const SSH_PORT: u16 = 22;
+/// Seconds that a connect, sign-in included, may take.
+pub const SSH_TIMEOUT: u32 = 30;
+
+/// Where an attempt runs, by the kind of backend.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    Ssh(SshPlace),
+}
+
+/// A user on a host that is reached over SSH.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SshPlace {
+    /// A name or an address; for IPv6 without brackets.
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// The stored connection that it came from: for messages, and to look its secrets up again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<String>,
+    /// A reference to the private key: `aws-sm:…`, an ARN, `env:…`, `file:…` or `store:…`. `None`: the connection's
+    /// own, else the agent's and those of `~/.ssh/config`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// A reference to what the key is encrypted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase: Option<String>,
+    /// Hosts on the way, the first one to connect to first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub jump: Vec<Hop>,
+    /// Where steps start on the host, absolute. `None`: a directory of the run, made by the backend.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workdir: Option<String>,
+    #[serde(default)]
+    pub host_keys: HostKeys,
+    /// For one connect, sign-in included.
+    pub timeout_s: u32,
+}
+
+impl SshPlace {
+    /// A place with the defaults, to be filled in.
+    pub fn new(host: impl Into<String>, user: impl Into<String>) -> Self {
+        SshPlace {
+            host: host.into(),
+            port: SSH_PORT,
+            user: user.into(),
+            connection: None,
+            key: None,
+            passphrase: None,
+            jump: Vec::new(),
+            workdir: None,
+            host_keys: HostKeys::default(),
+            timeout_s: SSH_TIMEOUT,
+        }
+    }
+}
+
+/// As people write it: `ubuntu@10.0.1.9:22`.
+impl std::fmt::Display for SshPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        at_port(f, &self.user, &self.host, self.port)
+    }
+}
+
+/// A host on the way to another.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Hop {
+    pub host: String,
+    pub port: u16,
+    pub user: String,
+    /// As [`SshPlace::key`]; `None`: the keys of the place itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+impl std::fmt::Display for Hop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        at_port(f, &self.user, &self.host, self.port)
+    }
+}
+
+fn at_port(f: &mut std::fmt::Formatter<'_>, user: &str, host: &str, port: u16) -> std::fmt::Result {
+    if host.contains(':') { write!(f, "{user}@[{host}]:{port}") } else { write!(f, "{user}@{host}:{port}") }
+}
+
+/// Which key a host may show.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HostKeys {
+    /// The one that is known; of an unknown host the first one, which is recorded.
+    #[default]
+    AcceptNew,
+    /// Only the one that is known.
+    Strict,
+    /// Only the one with this fingerprint: `SHA256:` and 43 letters of base64.
+    Pinned(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_reads_back_and_says_little_when_it_is_plain() {
+        let plain = Place::Ssh(SshPlace::new("gpu-1", "ubuntu"));
+        let text = serde_json::to_string(&plain).unwrap();
+        assert_eq!(
+            text,
+            r#"{"ssh":{"host":"gpu-1","port":22,"user":"ubuntu","host_keys":"accept_new","timeout_s":30}}"#
+        );
+        assert_eq!(serde_json::from_str::<Place>(&text).unwrap(), plain);
+        let hop = Hop { host: "b".into(), port: 2222, user: "me".into(), key: Some("env:K".into()) };
+        let full = SshPlace {
+            host: "::1".into(),
+            jump: vec![hop],
+            host_keys: HostKeys::Pinned("SHA256:x".into()),
+            ..SshPlace::new("x", "u")
+        };
+        assert_eq!(full.to_string(), "u@[::1]:22");
+        let text = serde_json::to_string(&full).unwrap();
+        assert_eq!(serde_json::from_str::<SshPlace>(&text).unwrap(), full);
+    }
+}
