@@ -325,6 +325,8 @@ pub enum BackendKind {
 }
 
 impl BackendKind {
+    pub const ALL: [BackendKind; 3] = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
+
     pub fn name(self) -> &'static str {
         match self {
             BackendKind::Local => "local",

@@ -83,6 +83,9 @@ fn document() -> String {
          Written by a test from `State::next` in `crates/core/src/state.rs`, the only place that decides which change is\n\
          legal. `UPDATE=1 cargo test -p pitcrew-core --test states_document` writes it anew.\n\n\
          ```mermaid\n{}```\n\n\
+         A failed attempt is tried again as often as the task's `retries` say, but not when that cannot help: a template that\n\
+         cannot be rendered, a place that cannot be known, an action whose input is wrong (its process ends with 78, `EX_CONFIG`). A\n\
+         lost attempt is tried again without drawing on the retries, up to a limit.\n\n\
          What people do stands apart, because it is allowed nearly everywhere. What is queued or running is ended first;\n\
          its state changes when its end is reported. `remove` and `clear` also happen when a mapping finds other items, and\n\
          `clear` when something upstream is cleared before a ready instance was started.\n\n{}",

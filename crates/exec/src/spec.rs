@@ -32,7 +32,8 @@ pub struct AttemptSpec {
     /// Added to the clean base environment; a step's own wins.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Where steps start, absolute; must exist.
+    /// Where steps start, absolute; must exist. With a `place` it is a directory there: relative to that of the place,
+    /// or absolute.
     pub workdir: PathBuf,
     #[serde(default)]
     pub limits: Limits,
@@ -93,6 +94,10 @@ pub struct StepSpec {
     /// The next step runs although this one failed. A step that could not be started ends the attempt all the same.
     #[serde(default)]
     pub continue_on_error: bool,
+    /// What the step can read once from its file descriptor 9, up to 4 KiB, and that is in no argument, environment or
+    /// file. Only of an attempt that runs on another machine.
+    #[serde(default)]
+    pub secret: Option<String>,
     /// Keep what it writes to stdout, up to [`MAX_OUTPUT`]; the last such step's text is [`crate::Ended::stdout`].
     #[serde(default)]
     pub capture_stdout: bool,
@@ -108,6 +113,7 @@ impl StepSpec {
             workdir: None,
             timeout: None,
             continue_on_error: false,
+            secret: None,
             capture_stdout: false,
         }
     }

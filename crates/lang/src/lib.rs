@@ -9,6 +9,7 @@ mod decode;
 pub mod diagnostic;
 pub mod graph;
 pub mod params;
+pub mod place;
 pub mod quantity;
 mod resolve;
 pub mod schema;
@@ -16,7 +17,7 @@ mod schema_check;
 pub mod template;
 pub mod yaml;
 
-use pitcrew_core::ir::Workflow;
+use pitcrew_core::ir::{BackendKind, Workflow};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +33,8 @@ pub struct Options<'a> {
     pub actions: &'a [ActionInfo],
     /// The channels that `notify` may name; others are warned of. `None`: not known here.
     pub channels: Option<&'a [String]>,
+    /// The backends that a task may run on. `None`: all that the language knows.
+    pub backends: Option<&'a [BackendKind]>,
 }
 
 /// A built-in action, as the language sees it.
@@ -40,6 +43,8 @@ pub struct ActionInfo {
     pub name: String,
     /// A JSON Schema for `with`.
     pub with_schema: Value,
+    /// It can run on another machine; the others run on the server's, whatever `defaults` say.
+    pub on_hosts: bool,
 }
 
 /// A workflow that is right, with where it came from.

@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 11] = [
+        let mappings: [(&str, &[&str]); 12] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -27,6 +27,7 @@ mod tests {
             ("/$defs/teardown", keys::TEARDOWN),
             ("/$defs/notify", keys::NOTIFY),
             ("/$defs/resources", keys::RESOURCES),
+            ("/$defs/ssh", keys::SSH),
             ("/$defs/param", keys::PARAM),
         ];
         for (pointer, keys) in mappings {
@@ -60,7 +61,7 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 7] = [
+        let nested: [(&[&str], &str); 8] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
@@ -68,6 +69,7 @@ mod tests {
             (keys::TEARDOWN, "tasks: {a: {teardown: {@: {}}}}"),
             (keys::NOTIFY, "notify: [{@: [[]]}]\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
+            (keys::SSH, "tasks: {a: {backend: {ssh: {@: [[]]}}}}"),
         ];
         for (keys, yaml) in nested {
             for key in keys {

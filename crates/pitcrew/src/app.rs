@@ -10,6 +10,7 @@ use pitcrew_lang::ParamError;
 use pitcrew_store::{AuditEntry, CreateRun, NewRun, Store, StoreError, WorkflowRow};
 use serde_json::{Map, Value, json};
 
+use crate::backends::Backends;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::metrics::Metrics;
@@ -25,8 +26,7 @@ pub struct App {
     pub catalog: Arc<Catalog>,
     pub data: DataDir,
     pub vault: Vault,
-    pub local: Arc<dyn Backend>,
-    pub fake: Arc<dyn Backend>,
+    pub backends: Backends,
     pub metrics: Metrics,
     /// Channels, and rules for all workflows.
     pub notify: Arc<crate::notify::config::Config>,
@@ -82,10 +82,9 @@ impl App {
     }
 
     /// The backend that has an attempt, and the handle to find it there.
-    pub fn backend_of(&self, attempt: &AttemptRecord) -> Result<(&Arc<dyn Backend>, Handle), anyhow::Error> {
-        let backend = if attempt.backend == self.fake.name() { &self.fake } else { &self.local };
+    pub fn backend_of(&self, attempt: &AttemptRecord) -> Result<(Arc<dyn Backend>, Handle), anyhow::Error> {
         let handle = serde_json::from_value(attempt.handle.clone())?;
-        Ok((backend, handle))
+        Ok((self.backends.named(&attempt.backend), handle))
     }
 
     /// Records of an attempt's log from a byte offset; also long after the attempt is over.

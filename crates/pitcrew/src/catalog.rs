@@ -12,7 +12,7 @@ use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_lang::{Compiled, Diagnostic, Options, render_all};
 use pitcrew_store::Store;
 
-use crate::actions;
+use crate::{actions, backends};
 
 /// Ends the version of a workflow whose tasks all run on the `fake` backend, whatever its source says.
 pub const ON_FAKE: &str = "+fake";
@@ -82,5 +82,5 @@ pub fn compile(source: &str, file: &str) -> Result<Vec<Compiled>, Vec<Diagnostic
 
 /// As [`compile`], with warnings of channels that are not among these.
 pub fn compile_for(source: &str, file: &str, channels: Option<&[String]>) -> Result<Vec<Compiled>, Vec<Diagnostic>> {
-    pitcrew_lang::parse(source, file, &Options { actions: actions::infos(), channels })
+    pitcrew_lang::parse(source, file, &Options { actions: actions::infos(), channels, backends: Some(backends::KINDS) })
 }

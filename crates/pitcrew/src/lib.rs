@@ -4,6 +4,7 @@
 
 mod actions;
 mod app;
+mod backends;
 mod backfill;
 mod catalog;
 mod cli;
@@ -13,6 +14,8 @@ mod connection;
 mod demo;
 mod digest;
 mod folder;
+mod given;
+mod known;
 mod lookup;
 mod metrics;
 mod notify;

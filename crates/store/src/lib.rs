@@ -14,6 +14,7 @@
 mod api;
 mod error;
 mod figures;
+mod given;
 mod mem;
 mod normalise;
 mod owner;
@@ -23,6 +24,7 @@ mod url;
 mod watch;
 
 pub use error::{Result, StoreError};
+pub use given::Given;
 pub use owner::Owner;
 pub use types::*;
 pub use url::StoreUrl;
@@ -37,6 +39,7 @@ pub struct Store {
     kind: Kind,
     url: Arc<StoreUrl>,
     observer: Option<Observer>,
+    given: Arc<Given>,
 }
 
 /// Is told the method, how long it took, and whether it succeeded.

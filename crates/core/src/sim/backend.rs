@@ -102,8 +102,8 @@ impl Backend {
             80..85 => Exit::Code { code: 99 },
             85..88 => Exit::OutOfMemory,
             88..91 => Exit::Signal { signal: 11 },
-            91..93 => Exit::start_failed("no interpreter"),
-            93 => Exit::cannot_start("no such template"),
+            91 => Exit::cannot_start("its templates are wrong"),
+            92..94 => Exit::start_failed("no interpreter"),
             _ => Exit::Lost { reason: "its machine went away".to_owned() },
         };
         let attempt = Attempt {

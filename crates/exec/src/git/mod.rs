@@ -4,6 +4,7 @@
 //! another commit, changed files, the remains of a killed git. Callers wait for each other by a lock on the
 //! directory itself. Nothing asks for a password, and a secret is only ever in the environment of `git`.
 
+mod remote;
 mod run;
 mod url;
 
@@ -14,8 +15,11 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
+pub use remote::remote_step;
 use run::Git;
 use url::{Location, locate};
+
+use crate::clock;
 pub use url::{percent_decoded, without_credentials};
 
 /// What to check out, and where.
@@ -33,6 +37,9 @@ pub struct GitRequest {
     pub submodules: bool,
     /// Fetch large files with `git lfs` too; else their pointers stay.
     pub lfs: bool,
+    /// Remove ignored files as well as others that are not of the commit. `None`: on this machine yes, on a host no, as
+    /// its directory may hold data.
+    pub clean: Option<bool>,
 }
 
 /// A user name and a token or password for the repository's host.
@@ -49,7 +56,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// What was checked out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkout {
     pub commit: String,
     /// The shortest form of `commit` that is unique in the repository.
@@ -65,6 +72,12 @@ pub struct Checkout {
     pub committed: String,
     /// Another commit, or none, was there before.
     pub changed: bool,
+    /// Asking the repository and fetching from it.
+    pub fetch_seconds: f64,
+    /// By which the clone grew.
+    pub fetch_bytes: u64,
+    /// Where it is, absolute.
+    pub directory: PathBuf,
 }
 
 /// Why a commit is not checked out.
@@ -84,6 +97,16 @@ pub enum GitError {
     /// `what` is a whole clause.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
+}
+
+impl GitError {
+    /// Another try with the same request would fail as well.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            GitError::NoGit | GitError::NoLfs | GitError::Request(_) | GitError::UnknownRevision { .. } => true,
+            GitError::Failed { .. } | GitError::Io { .. } => false,
+        }
+    }
 }
 
 /// Brings `request.into` to the commit. `progress` gets lines for people.
@@ -128,12 +151,15 @@ fn attempt(
     remove_stale_locks(&git.dir.join(".git"));
     git.run("setting the remote", &["config", "--replace-all", "remote.origin.url", &location.url])?;
     let before = git.try_run(&["rev-parse", "--verify", "--quiet", "HEAD^{commit}"])?;
+    let (had, began) = (size(git)?, clock::instant());
     let target = find(git, request, location)?;
     let commit = fetch(git, request, location, &target, progress)?;
+    let (took, has) = (began.elapsed(), size(git)?);
 
     git.run("checking out", &["checkout", "--quiet", "--force", "--detach", &commit, "--"])?;
     git.run("checking out", &["reset", "--quiet", "--hard", &commit, "--"])?;
-    git.run("removing other files", &["clean", "--quiet", "-ffdx"])?;
+    let clean = if request.clean == Some(false) { "-ffd" } else { "-ffdx" };
+    git.run("removing other files", &["clean", "--quiet", clean])?;
     if request.submodules && git.dir.join(".gitmodules").exists() {
         update_submodules(git, request, progress)?;
     }
@@ -161,7 +187,20 @@ fn attempt(
         branch: target.branch(),
         default_branch: target.default_branch(),
         changed: before.as_deref() != Some(&commit),
+        fetch_seconds: took.as_secs_f64(),
+        fetch_bytes: has.saturating_sub(had),
+        directory: git.dir.clone(),
     })
+}
+
+/// Bytes of a clone.
+fn size(git: &Git) -> Result<u64, GitError> {
+    let told = git.try_run(&["count-objects", "-v"])?.unwrap_or_default();
+    let kib = told.lines().filter_map(|line| {
+        let (name, number) = line.split_once(": ")?;
+        matches!(name, "size" | "size-pack").then(|| number.parse::<u64>().ok())?
+    });
+    Ok(kib.sum::<u64>() * 1024)
 }
 
 /// What the revision turned out to be.
@@ -286,7 +325,8 @@ fn update_submodules(git: &Git, request: &GitRequest, progress: &mut dyn FnMut(&
     let mut update = vec!["submodule", "--quiet", "update", "--init", "--recursive", "--force"];
     update.extend(depth.as_deref());
     git.run("fetching submodules", &update)?;
-    let clean = ["submodule", "--quiet", "foreach", "--recursive", "git clean --quiet -ffdx"];
+    let clean = if request.clean == Some(false) { "-ffd" } else { "-ffdx" };
+    let clean = ["submodule", "--quiet", "foreach", "--recursive", &format!("git clean --quiet {clean}")];
     git.run("removing other files", &clean).map(drop)
 }
 
@@ -359,8 +399,9 @@ fn remove_stale_locks(git_dir: &Path) {
 
 /// Words of git about a repository that is damaged, not about a request that cannot be met.
 fn is_broken(tail: &str) -> bool {
-    const SIGNS: [&str; 12] = [
+    const SIGNS: [&str; 13] = [
         "not a git repository",
+        "not in a git directory",
         "bad object",
         "loose object",
         "is corrupt",

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_core::SignedDuration;
-use pitcrew_core::ir::{BackendKind, Resources};
+use pitcrew_core::ir::Resources;
 use pitcrew_core::retry::RetryPolicy;
 use pitcrew_core::trigger_rule::TriggerRule;
 use serde_json::Value;
@@ -150,29 +150,6 @@ impl Decoder<'_, '_> {
             self.r.error_maybe(node.at, format!("unknown trigger rule `{text}`"), hint);
         }
         rule
-    }
-
-    pub fn backend(&mut self, node: &Node) -> Option<BackendKind> {
-        const KINDS: [BackendKind; 2] = [BackendKind::Local, BackendKind::Fake];
-        let name = match (node.as_scalar(), node.as_map()) {
-            (Some(scalar), _) => scalar.text.to_string(),
-            (None, Some([entry, ..])) => entry.key.text.to_string(),
-            _ => {
-                self.mismatch(node, "`backend`", "the name of a backend");
-                return None;
-            }
-        };
-        let kind = KINDS.into_iter().find(|kind| kind.name() == name).filter(|_| node.as_scalar().is_some());
-        if kind.is_none() {
-            let message = match &*name {
-                "ssh" | "docker" | "kubernetes" | "ecs" | "worker" => {
-                    format!("the backend `{name}` is not supported yet")
-                }
-                _ => format!("unknown backend `{name}`"),
-            };
-            self.r.error_hint(node.at, message, "the backends are `local` and `fake`");
-        }
-        kind
     }
 
     /// An interpreter with its options, as one text or a list.

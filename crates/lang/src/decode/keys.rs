@@ -84,6 +84,10 @@ pub const TEARDOWN: &[&str] = &["of", "fails_run"];
 
 pub const NOTIFY: &[&str] = &["on", "to", "after", "subject", "message"];
 
+/// Under `backend: {ssh: …}`.
+pub const SSH: &[&str] =
+    &["connection", "host", "user", "port", "key", "passphrase", "jump", "workdir", "host_keys", "timeout"];
+
 pub const RESOURCES: &[&str] = &["gpu", "cpu", "memory"];
 
 /// Words of JSON Schema that a param may use.

@@ -4,6 +4,7 @@
 //! that match; every other key is refused. A problem is reported and the reading goes on with the next key: one
 //! pass finds them all. Templates are set aside as [`Site`]s and checked once all names are known.
 
+mod backend;
 mod fields;
 mod foreach;
 pub(crate) mod keys;
@@ -99,7 +100,7 @@ pub(crate) struct Defaults {
     pub trigger_rule: TriggerRule,
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
-    pub backend: pitcrew_core::ir::BackendKind,
+    pub backend: backend::Backend,
     pub shell: Vec<String>,
 }
 
@@ -147,7 +148,7 @@ pub(crate) fn document(root: &Node, options: &Options<'_>, r: &mut Reporter<'_>)
             trigger_rule: empty.trigger_rule,
             env: BTreeMap::new(),
             resources: Resources::default(),
-            backend: empty.backend,
+            backend: backend::Backend::default(),
             shell: Vec::new(),
         },
         workflow: Workflow::new(id.unwrap_or_else(unnamed)),
@@ -267,7 +268,9 @@ impl Decoder<'_, '_> {
                 "resources" => {
                     self.defaults.resources = self.resources(node, Owner::Workflow, Role::Shared, Resources::default())
                 }
-                "backend" => self.defaults.backend = self.backend(node).unwrap_or(self.defaults.backend),
+                "backend" => {
+                    self.defaults.backend = self.backend(node, Owner::Workflow, Role::Shared).unwrap_or_default();
+                }
                 "shell" => self.defaults.shell = self.shell(node).unwrap_or_default(),
                 _ => self.unknown(&entry.key, keys::DEFAULTS, "`defaults`"),
             }

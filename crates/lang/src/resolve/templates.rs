@@ -123,8 +123,9 @@ impl Check<'_, '_, '_> {
                 self.complain(reference, "`outputs` has no meaning here".into(), Some(hint.into()));
             }
             "conn" => {
-                let hint = "for now, put the value into a variable and use `var.name`";
-                self.complain(reference, "`conn` is not supported yet".into(), Some(hint.into()));
+                if let Some(field) = reference.path.get(2) {
+                    self.member(reference, Some(field), roots::CONN, "field of a connection");
+                }
             }
             _ if roots::ROOTS.contains(&root) => {}
             _ => {

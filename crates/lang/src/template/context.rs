@@ -76,6 +76,15 @@ impl<'r> Rendering<'r> {
             {
                 return format!("{why}: there is no variable `{name}`");
             }
+            if let [root, id, rest @ ..] = &reference.path[..]
+                && root == "conn"
+            {
+                return match (self.evaluator.variables().connection(id), rest) {
+                    (None, _) => format!("{why}: there is no connection `{id}`"),
+                    (Some(Ok(_)), [field, ..]) => format!("{why}: the connection `{id}` has no `{field}`"),
+                    _ => why,
+                };
+            }
             let Some((ix, length)) = find_task(workflow, self.slot.task, &reference.path[1..]) else { continue };
             let [field, output, ..] = &reference.path[1 + length..] else { continue };
             let upstream = self.run.upstream(self.slot, ix);
@@ -139,6 +148,7 @@ impl<'r> Rendering<'r> {
             "attempt" | "try_number" => Value::from(self.run.get(self.slot).map_or(0, |i| i.attempt)),
             "item" => self.run.get(self.slot).and_then(|i| i.item.as_ref()).map_or(Value::UNDEFINED, values::from_json),
             "outputs" => self.run.get(self.slot).map_or(Value::UNDEFINED, |i| output_map(&i.outputs)),
+            "conn" => Value::from_object(Connections(self.evaluator.variables())),
             "var" => Value::from_object(VariableValues { source: self.evaluator.variables(), form: Form::AsIs }),
             "task" => {
                 let task = self.run.workflow.task(self.slot.task);
@@ -279,6 +289,32 @@ impl Tree {
             Some(value) => value,
             None => Value::from_pairs(self.children.into_iter().map(|(name, tree)| (name, tree.value()))),
         }
+    }
+}
+
+/// `conn`: each connection by its id.
+struct Connections(Arc<dyn Variables>);
+
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("connections")
+    }
+}
+
+impl Object for Connections {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.get_value_by_str(key.as_str()?)
+    }
+
+    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        Some(match self.0.connection(key)? {
+            Ok(fields) => values::from_json(&fields),
+            Err(why) => Value::from(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why)),
+        })
     }
 }
 

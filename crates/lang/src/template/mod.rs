@@ -21,10 +21,17 @@ pub use evaluate::Evaluator;
 
 use serde_json::Value;
 
-/// The variables of the server, looked up when a template asks for one.
+/// The variables and connections of the server, looked up when a template asks for one.
 pub trait Variables: Send + Sync {
     /// The value of a variable; `None` if there is none of that name.
     fn get(&self, name: &str) -> Option<Value>;
+
+    /// The fields of a connection as an object, without those that are not set. What is secret stands there as a
+    /// reference to it. `None` if there is none of that name; the error says why it cannot be read.
+    fn connection(&self, id: &str) -> Option<Result<Value, String>> {
+        let _ = id;
+        None
+    }
 }
 
 impl<F: Fn(&str) -> Option<Value> + Send + Sync> Variables for F {

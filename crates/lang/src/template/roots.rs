@@ -4,6 +4,7 @@
 pub const ROOTS: &[&str] = &[
     "attempt",
     "conf",
+    "conn",
     "dag_run",
     "data_interval_end",
     "data_interval_start",
@@ -40,6 +41,10 @@ pub const RUN: &[&str] = &[
 /// What `dag_run.…` knows: Airflow's names for the same.
 pub const DAG_RUN: &[&str] =
     &["conf", "run_id", "dag_id", "run_type", "logical_date", "data_interval_start", "data_interval_end", "start_date"];
+
+/// What `conn.name.…` knows: Airflow's names.
+pub const CONN: &[&str] =
+    &["conn_id", "conn_type", "description", "extra", "host", "login", "password", "port", "schema"];
 
 /// What `task.…` knows of the task itself.
 pub const TASK: &[&str] = &["id", "group", "description"];

@@ -128,3 +128,58 @@ pub fn read(text: &str, file: &str) -> Result<Option<Node>, Vec<crate::Diagnosti
     }
     Ok(documents.pop().map(|document| document.root))
 }
+
+/// Reads one mapping of names to single values, each as it was written: `10.0` stays `10.0`. The error begins with
+/// `file:line:column`, where there is a place.
+pub fn texts(text: &str, file: &str) -> Result<Vec<(String, String)>, String> {
+    let told = |at: Place, message: String| format!("{file}:{}:{}: {message}", at.line, at.column);
+    let first = |found: Vec<crate::Diagnostic>| {
+        let problem = found.into_iter().next();
+        problem.map_or_else(String::new, |p| format!("{file}:{}:{}: {}", p.line, p.column, p.message))
+    };
+    let Some(root) = read(text, file).map_err(first)? else {
+        return Err(format!("{file}: it is empty; it must be a mapping of names to values, such as `app: 1.4`"));
+    };
+    let entries = root.as_map().ok_or_else(|| {
+        told(root.at, format!("it must be a mapping of names to single values, found {}", root.describe()))
+    })?;
+    let mut texts = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let name = &entry.key.text;
+        match entry.value.as_scalar() {
+            Some(scalar) => texts.push((name.to_string(), scalar.text.to_string())),
+            None => {
+                let found = entry.value.describe();
+                return Err(told(entry.value.at, format!("`{name}` must be a single value, found {found}")));
+            }
+        }
+    }
+    Ok(texts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_values_stay_as_they_were_written_and_nothing_else_is_taken() {
+        let source = "# versions\na: 10.0\nb: 1_0\nc: \"x: y\"\nd: yes\n'e f': 2026-01-02\n";
+        let pairs = [("a", "10.0"), ("b", "1_0"), ("c", "x: y"), ("d", "yes"), ("e f", "2026-01-02")];
+        assert_eq!(texts(source, "v.yaml").unwrap(), pairs.map(|(k, v)| (k.to_owned(), v.to_owned())));
+        for (source, told) in [
+            ("", "v.yaml: it is empty"),
+            ("# only\n", "v.yaml: it is empty"),
+            ("- a\n", "v.yaml:1:1: it must be a mapping of names to single values, found a list"),
+            ("1.0\n", "v.yaml:1:1: it must be a mapping of names to single values, found the number `1.0`"),
+            ("a: 1\nb: {c: 2}\n", "v.yaml:2:4: `b` must be a single value, found a mapping"),
+            ("a:\nb: 1\n", "`a` must be a single value, found nothing"),
+            ("a: 1\na: 2\n", "v.yaml:2:1: "),
+            ("a: 1\n---\nb: 2\n", "v.yaml:3:1: expected one YAML document, found several"),
+            ("a: [1\n", "v.yaml:"),
+            ("a: \"x\n", "v.yaml:"),
+        ] {
+            let error = texts(source, "v.yaml").unwrap_err();
+            assert!(error.contains(told), "{source:?}: {error}");
+        }
+    }
+}

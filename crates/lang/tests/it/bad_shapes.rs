@@ -305,21 +305,6 @@ tasks:
 }
 
 #[test]
-fn a_backend_of_later() {
-    assert_snapshot!(refuse(r#"
-workflow: w
-tasks:
-  a: {run: x, backend: {ssh: {connection: c}}}
-"#), @r#"
-    w.yaml:3:24: error: the backend `ssh` is not supported yet
-      |
-    3 |   a: {run: x, backend: {ssh: {connection: c}}}
-      |                        ^
-    hint: the backends are `local` and `fake`
-    "#);
-}
-
-#[test]
 fn outputs_that_are_wrong() {
     assert_snapshot!(refuse(r#"
 workflow: w

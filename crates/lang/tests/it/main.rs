@@ -1,5 +1,6 @@
 //! The language from the outside: what it refuses and in which words, what it compiles to, and how it renders.
 
+mod backends;
 mod bad_names;
 mod bad_shapes;
 mod bad_templates;

@@ -132,7 +132,7 @@ notify:
 fn a_channel_that_is_not_configured_is_warned_of() {
     let source = "workflow: w\ntasks: {a: {run: x}}\nnotify:\n  - {on: [failure], to: [slack-alert, mail]}\n";
     let channels = ["slack-alerts".to_owned(), "mail".to_owned()];
-    let compiled = parse(source, "w.yaml", &Options { actions: &[], channels: Some(&channels) }).unwrap();
+    let compiled = parse(source, "w.yaml", &Options { channels: Some(&channels), ..Options::default() }).unwrap();
     assert_snapshot!(render_all(&compiled[0].warnings, false), @r"
     w.yaml:4:26: warning: no channel `slack-alert` is configured: nobody will be told
       |

@@ -1,8 +1,9 @@
-//! `git.checkout`: brings a directory of the run to exactly one commit, and says which.
+//! `git.checkout`: brings a directory to exactly one commit, and says which; a directory of the run, or one on a host.
 
 use std::process::ExitCode;
 
 use pitcrew_exec::git::{self, Credentials, GitRequest};
+use pitcrew_lang::place::remote_path;
 use serde_json::{Value, json};
 
 use super::{Action, Call, Job, Plan, object, read, write_outputs};
@@ -20,10 +21,11 @@ impl Action for GitCheckout {
             json!({
                 "url": { "type": "string", "description": "https, http, ssh or git address, or a local path." },
                 "revision": { "type": "string", "description": "Branch, tag, commit or `refs/…`. Default: the repository's own." },
-                "into": { "type": "string", "description": "The directory, relative to the workspace root. An older clone there is updated." },
+                "into": { "type": "string", "description": "The directory, relative to the workspace root, or on a host to where its tasks start; there it may be absolute. An older clone there is updated." },
                 "depth": { "type": "integer", "minimum": 1, "description": "Fetch only that many commits." },
                 "submodules": { "type": "boolean" },
                 "lfs": { "type": "boolean" },
+                "clean": { "type": "boolean", "description": "Remove ignored files too. Default: here yes; on a host no, as the directory may hold data." },
                 "username": { "type": "string" },
                 "password": { "type": "string", "description": "A password or token. It never reaches a disk, a log or a process list." }
             }),
@@ -35,7 +37,8 @@ impl Action for GitCheckout {
         let mut secret = Value::Null;
         if let Some(map) = with.as_object_mut() {
             let (username, password) = (map.remove("username"), map.remove("password"));
-            if let Some(password) = password {
+            // An empty one in a form means none.
+            if let Some(password) = password.filter(|password| password != "") {
                 let username = username.unwrap_or_else(|| "git".into());
                 secret = json!({ "username": username, "password": password });
             }
@@ -44,19 +47,38 @@ impl Action for GitCheckout {
                 map.remove("revision");
             }
         }
+        if call.place.is_some() {
+            return remote(&with, &secret);
+        }
         Ok(Plan::Process { with, facts: Value::Null, secret, inherit: "" })
+    }
+
+    fn on_hosts(&self) -> bool {
+        true
     }
 
     fn execute(&self, job: Job) -> anyhow::Result<ExitCode> {
         let request: GitRequest = read(&job.with)?;
-        let text = |name: &str| job.secret[name].as_str().map(str::to_owned);
-        let credentials = match (text("username"), text("password")) {
-            (Some(username), Some(password)) => Some(Credentials { username, password }),
-            _ => None,
-        };
-        let done = git::checkout(&request, credentials.as_ref(), &mut |line| println!("{line}"))?;
+        let done = git::checkout(&request, credentials(&job.secret).as_ref(), &mut |line| println!("{line}"))?;
         println!("{} {} ({})", done.short, done.message, done.author);
         write_outputs(&serde_json::to_value(&done)?)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn credentials(secret: &Value) -> Option<Credentials> {
+    let text = |name: &str| secret[name].as_str().map(str::to_owned);
+    Some(Credentials { username: text("username")?, password: text("password")? })
+}
+
+fn remote(with: &Value, secret: &Value) -> Result<Plan, String> {
+    let mut request: GitRequest = serde_json::from_value(with.clone()).map_err(|error| format!("`with`: {error}"))?;
+    let into = request.into.to_string_lossy().into_owned();
+    if into.starts_with('/') {
+        request.into = remote_path(&into).map_err(|why| format!("`into`: {why}"))?.into();
+    } else if into.starts_with('~') || into.split('/').any(|part| part == "..") {
+        return Err(format!("`into`: `{into}` must be absolute, or below the directory where the task starts"));
+    }
+    let step = git::remote_step("git.checkout", &request, credentials(secret).as_ref()).map_err(|e| e.to_string())?;
+    Ok(Plan::Remote(vec![step]))
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Action, Call, Job, Plan, block_on, object, read, write_outputs};
+use super::{Action, WrongInput, Call, Job, Plan, block_on, object, read, write_outputs};
 
 pub struct Http;
 
@@ -104,7 +104,8 @@ impl Action for Http {
 
 async fn send(client: &reqwest::Client, with: &With, headers: &BTreeMap<String, Value>) -> Result<Value, Failed> {
     let lasting = |error: anyhow::Error| Failed { error, passing: false };
-    let method = with.method.parse().context("`method` is not an HTTP method").map_err(lasting)?;
+    let wrong = |why: String| lasting(WrongInput(why).into());
+    let method = with.method.parse().map_err(|_| wrong(format!("`{}` is no HTTP method", with.method)))?;
     let mut request = client.request(method, &with.url);
     for (name, value) in headers {
         request = request.header(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
@@ -114,7 +115,9 @@ async fn send(client: &reqwest::Client, with: &With, headers: &BTreeMap<String, 
     } else if let Some(body) = &with.body {
         request = request.body(body.clone());
     }
-    let answer = request.send().await.map_err(|error| Failed {
+    // Address and headers are read here; what is wrong with them stays wrong.
+    let request = request.build().map_err(|error| wrong(format!("{:#}", anyhow::Error::new(error.without_url()))))?;
+    let answer = client.execute(request).await.map_err(|error| Failed {
         passing: error.is_connect() || error.is_timeout(),
         // The address may hold a token; the user's own log shows what the user wrote, not more.
         error: anyhow::Error::new(error.without_url()).context(format!("{} {} failed", with.method, host(&with.url))),

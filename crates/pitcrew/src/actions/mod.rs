@@ -13,6 +13,7 @@ pub mod notify;
 mod pytest;
 mod report;
 mod variables_set;
+mod yaml_read;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,7 +24,9 @@ use async_trait::async_trait;
 use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Run, Slot};
-use pitcrew_exec::{Command, StepSpec};
+use pitcrew_core::state::EX_CONFIG;
+use pitcrew_exec::git::GitError;
+use pitcrew_exec::{Command, Ended, Place, StepSpec};
 use pitcrew_lang::ActionInfo;
 use pitcrew_store::Store;
 use serde::de::DeserializeOwned;
@@ -46,6 +49,11 @@ pub trait Action: Send + Sync {
         Ok(Plan::process(call.with.clone()))
     }
 
+    /// Whether it can run on another machine, as [`Plan::Remote`].
+    fn on_hosts(&self) -> bool {
+        false
+    }
+
     /// Whether [`Action::gather`] is to be called.
     fn gathers(&self) -> bool {
         false
@@ -56,6 +64,11 @@ pub trait Action: Send + Sync {
     async fn gather(&self, facts: Value, sources: &Sources) -> Value {
         let _ = sources;
         facts
+    }
+
+    /// What a success of [`Plan::Remote`] comes to: may change its outputs, or make a failure of it. `with` is rendered.
+    fn conclude(&self, with: &Value, ended: &mut Ended) {
+        let _ = (with, ended);
     }
 
     /// The body of [`Plan::Process`], in a process of its own that starts in the root of the run's workspaces.
@@ -75,6 +88,8 @@ pub struct Call<'a> {
     pub usage: &'a dyn Fn(Slot) -> Value,
     /// The page of the run; empty without a server.
     pub run_url: &'a str,
+    /// Where it is to run, if not here.
+    pub place: Option<&'a Place>,
 }
 
 /// Where [`Action::gather`] reads.
@@ -101,6 +116,8 @@ pub enum Plan {
         /// Variables of the server's environment whose names begin so are passed on; empty: none.
         inherit: &'static str,
     },
+    /// By these steps, on the host that [`Call::place`] names; [`Action::conclude`] is called with their success.
+    Remote(Vec<StepSpec>),
     /// By the scheduler, in the transaction that ends the attempt.
     SetVariables(Vec<(String, String)>),
     /// By the scheduler too: the message goes into the outbox.
@@ -148,7 +165,7 @@ pub fn record_name(task: &str, map_index: i32) -> String {
     if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
-const ALL: [&dyn Action; 9] = [
+const ALL: [&dyn Action; 10] = [
     &artifact_publish::ArtifactPublish,
     &git_checkout::GitCheckout,
     &http::Http,
@@ -158,6 +175,7 @@ const ALL: [&dyn Action; 9] = [
     &pytest::Pytest,
     &report::Report,
     &variables_set::VariablesSet,
+    &yaml_read::YamlRead,
 ];
 
 /// Carries secrets of an action to its process.
@@ -171,7 +189,12 @@ pub fn find(name: &str) -> Option<&'static dyn Action> {
 /// All actions, as the language sees them.
 pub fn infos() -> &'static [ActionInfo] {
     static INFOS: LazyLock<Vec<ActionInfo>> = LazyLock::new(|| {
-        ALL.iter().map(|a| ActionInfo { name: a.name().to_owned(), with_schema: a.schema() }).collect()
+        let info = |action: &&dyn Action| ActionInfo {
+            name: action.name().to_owned(),
+            with_schema: action.schema(),
+            on_hosts: action.on_hosts(),
+        };
+        ALL.iter().map(info).collect()
     });
     &INFOS
 }
@@ -213,14 +236,22 @@ pub fn internal(name: &str, input: &Path) -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            let is_git = error.downcast_ref::<GitError>().is_some_and(GitError::is_lasting);
+            if is_git || error.is::<WrongInput>() { ExitCode::from(EX_CONFIG as u8) } else { ExitCode::FAILURE }
         }
     }
 }
 
+/// What an action was given is wrong, and another try with the same would fail as well: its process ends with
+/// [`EX_CONFIG`], and the task is not retried. Holds a sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct WrongInput(String);
+
 /// Reads `with` into the action's own type. The schema was checked before; this says where they disagree.
 fn read<T: DeserializeOwned>(with: &Value) -> anyhow::Result<T> {
-    serde_json::from_value(with.clone()).context("`with` is not as this action wants it")
+    let read = serde_json::from_value(with.clone());
+    Ok(read.map_err(|error| WrongInput(format!("`with` is not as this action wants it: {error}")))?)
 }
 
 /// Hands outputs on to the engine: one line of JSON in the file that the backend reads.

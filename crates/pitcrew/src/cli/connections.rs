@@ -126,7 +126,7 @@ pub async fn command(args: ConnectionsArgs, target: Target) -> anyhow::Result<Ex
         }
         ConnectionsCommand::Import { file, overwrite } => import(&target, &file, overwrite).await?,
         ConnectionsCommand::Export { file } => {
-            let all = target.connections().await?;
+            let all = target.own_connections().await?;
             let document: Map<String, Value> = all.into_iter().map(|c| (c.id.clone(), c.to_json())).collect();
             if !target.knows_secrets() && !document.is_empty() {
                 ui.warn("a server does not give secrets away: passwords are missing in this export");

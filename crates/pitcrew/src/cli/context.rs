@@ -16,6 +16,7 @@ use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::Settings;
 use crate::lookup;
+use crate::given;
 use crate::paths::DataDir;
 use crate::vault::Vault;
 
@@ -37,6 +38,7 @@ impl Context {
         let store = Store::open(&url)
             .await
             .map_err(|error| anyhow::Error::new(error).context(format!("cannot open the database `{url}`")))?;
+        let store = store.with_given(given::read(given::environment(), &vault).map_err(refused)?);
         Ok(Context { ui, settings, data, vault, store, catalog: Arc::default() })
     }
 

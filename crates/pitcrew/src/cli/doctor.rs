@@ -207,7 +207,8 @@ async fn database(settings: &Settings) -> Finding {
 
 /// Limits and devices.
 async fn machine(context: &Context) -> Vec<Finding> {
-    let Ok((local, ..)) = session::backends(context) else { return Vec::new() };
+    let Ok((backends, _)) = session::backends(context) else { return Vec::new() };
+    let local = backends.of(pitcrew_core::ir::BackendKind::Local);
     let capabilities = local.capabilities().await;
     let mut findings = Vec::new();
     let limits = match (capabilities.memory_limit, capabilities.cpu_limit) {

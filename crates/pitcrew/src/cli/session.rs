@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use pitcrew_core::RunKey;
-use pitcrew_core::ir::Workflow;
-use pitcrew_exec::Backend;
+use pitcrew_core::ir::{BackendKind, Workflow};
+use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_store::Owner;
@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
+use crate::backends::Backends;
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
 use crate::traces::{Target, Tracer};
@@ -21,9 +22,8 @@ use crate::traces::{Target, Tracer};
 /// Backends and an owner; not yet working on anything.
 pub struct Prepared {
     pub owner: Arc<Owner>,
-    local: Arc<dyn Backend>,
-    fake: Arc<dyn Backend>,
-    events: mpsc::UnboundedReceiver<pitcrew_exec::BackendEvent>,
+    backends: Backends,
+    events: mpsc::UnboundedReceiver<BackendEvent>,
 }
 
 /// Works on runs until it is dropped or shut down.
@@ -36,9 +36,9 @@ pub struct Session {
 impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
-        let (local, fake, events) = backends(context)?;
+        let (backends, events) = backends(context)?;
         let owner = Arc::new(context.store.register_owner().await?);
-        Ok(Prepared { owner, local, fake, events })
+        Ok(Prepared { owner, backends, events })
     }
 
     /// Works on one run, in the foreground.
@@ -56,7 +56,7 @@ impl Prepared {
     }
 
     async fn gpus(&self) -> Vec<String> {
-        self.local.capabilities().await.gpus.into_iter().map(|gpu| gpu.uuid).collect()
+        self.backends.of(BackendKind::Local).capabilities().await.gpus.into_iter().map(|gpu| gpu.uuid).collect()
     }
 
     fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
@@ -74,8 +74,9 @@ impl Prepared {
             owner: self.owner.clone(),
             data: context.data.clone(),
             catalog: context.catalog.clone(),
-            local: self.local.clone(),
-            fake: self.fake.clone(),
+            vault: context.vault.clone(),
+            backends: self.backends.clone(),
+            ssh: context.settings.ssh(),
             events: self.events,
             parallelism: context.settings.parallelism(),
             gpus,
@@ -92,8 +93,7 @@ impl Prepared {
             catalog: context.catalog.clone(),
             data: context.data.clone(),
             vault: context.vault.clone(),
-            local: self.local,
-            fake: self.fake,
+            backends: self.backends,
             metrics,
             notify: context.settings.notify.clone(),
             schedules: Arc::default(),
@@ -116,14 +116,14 @@ impl Session {
     }
 }
 
-type Backends = (Arc<dyn Backend>, Arc<dyn Backend>, mpsc::UnboundedReceiver<pitcrew_exec::BackendEvent>);
-
 /// The backends of a data directory. They start nothing by themselves.
-pub fn backends(context: &Context) -> anyhow::Result<Backends> {
+pub fn backends(context: &Context) -> anyhow::Result<(Backends, mpsc::UnboundedReceiver<BackendEvent>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let dir = context.data.runner();
     let local = LocalConfig::new(&dir)
         .and_then(|config| LocalBackend::new(config, sender.clone()))
         .with_context(|| format!("cannot use `{}`", dir.display()))?;
-    Ok((Arc::new(local), Arc::new(FakeBackend::new(sender)), events))
+    let local: Arc<dyn Backend> = Arc::new(local);
+    let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
+    Ok((Backends::new([(BackendKind::Local, local), (BackendKind::Fake, fake)]), events))
 }

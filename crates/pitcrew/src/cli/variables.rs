@@ -99,7 +99,7 @@ pub async fn command(args: VariablesArgs, target: Target) -> anyhow::Result<Exit
                 };
                 (v.key, value)
             };
-            let document: Map<String, Value> = target.variables().await?.into_iter().map(entry).collect();
+            let document: Map<String, Value> = target.own_variables().await?.into_iter().map(entry).collect();
             load::export(ui, &document, file.as_deref(), "variable")?;
         }
     }

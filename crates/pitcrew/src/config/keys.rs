@@ -24,6 +24,12 @@ pub enum Kind {
     Percent,
     /// A span of time such as `90s`, `30m` or `1h 30m`.
     Span,
+    /// From 1 second to 1 hour.
+    Timeout,
+    /// The number of a port.
+    Port,
+    /// A region of AWS, such as `eu-central-1`.
+    Region,
     /// `http://…` or `https://…`.
     Url,
     /// Scheme and host of a server.
@@ -101,6 +107,14 @@ keys! {
         "live tasks at most";
     RETENTION = Days, "retention_days", "PITCREW_RETENTION_DAYS",
         "how long finished runs are kept; 0: for ever";
+    SSH_USER = Text, "ssh_user", "PITCREW_SSH_USER",
+        "who signs in on hosts, where neither workflow nor connection says";
+    SSH_PORT = Port, "ssh_port", "PITCREW_SSH_PORT",
+        "the port of hosts";
+    SSH_TIMEOUT = Timeout, "ssh_timeout", "PITCREW_SSH_TIMEOUT",
+        "how long a connect to a host may take, sign-in included";
+    AWS_REGION = Region, "aws_region", "PITCREW_AWS_REGION",
+        "the region of AWS, where nothing else names one";
     SERVER = Url, "server", "PITCREW_SERVER",
         "the server that commands ask, instead of a data directory here";
     TOKEN_FILE = Path, "token_file", "PITCREW_TOKEN_FILE",
@@ -171,6 +185,20 @@ impl Kind {
             Kind::Span => match text.parse::<jiff::SignedDuration>() {
                 Ok(span) if span.is_positive() => Ok(()),
                 _ => wrong("a span of time such as `90s`, `30m` or `1h 30m`"),
+            },
+            Kind::Timeout => match pitcrew_lang::parse_duration(text) {
+                Ok(span) if (1..=3_600).contains(&span.as_secs()) => Ok(()),
+                _ => wrong("a span of time from 1 second to 1 hour, such as `30s`"),
+            },
+            Kind::Port => match text.parse::<u16>() {
+                Ok(1..) => Ok(()),
+                _ => wrong("a port from 1 to 65535"),
+            },
+            Kind::Region => match text.split('-').count() >= 3
+                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            {
+                true => Ok(()),
+                false => wrong("a region of AWS such as `eu-central-1`"),
             },
             Kind::Url => match text.parse::<reqwest::Url>() {
                 Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() => Ok(()),

@@ -58,6 +58,21 @@ impl Setting {
     }
 }
 
+/// How hosts are reached unless something else is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshDefaults {
+    pub user: String,
+    pub port: u16,
+    /// For one connect, sign-in included.
+    pub timeout_s: u32,
+}
+
+impl Default for SshDefaults {
+    fn default() -> Self {
+        SshDefaults { user: "ubuntu".to_owned(), port: pitcrew_exec::place::SSH_PORT, timeout_s: pitcrew_exec::place::SSH_TIMEOUT }
+    }
+}
+
 /// What the service figures should reach.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Targets {
@@ -313,6 +328,17 @@ impl Settings {
         self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
     }
 
+    /// For hosts of which neither workflow nor connection says more.
+    pub fn ssh(&self) -> SshDefaults {
+        let plain = SshDefaults::default();
+        let timeout = pitcrew_lang::parse_duration(self.text(keys::SSH_TIMEOUT)).ok();
+        SshDefaults {
+            user: self.text(keys::SSH_USER).to_owned(),
+            port: self.text(keys::SSH_PORT).parse().unwrap_or(plain.port),
+            timeout_s: timeout.and_then(|span| span.as_secs().try_into().ok()).unwrap_or(plain.timeout_s),
+        }
+    }
+
     /// What the service figures are held against.
     pub fn targets(&self) -> Targets {
         let percent = |key| self.text(key).parse().unwrap_or(0.0) / 100.0;
@@ -366,6 +392,10 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::OIDC_ROLE_CLAIM => "groups".to_owned(),
         keys::METRICS_OPEN => "false".to_owned(),
         keys::RETENTION => "90".to_owned(),
+        keys::SSH_USER => "ubuntu".to_owned(),
+        keys::SSH_PORT => "22".to_owned(),
+        keys::SSH_TIMEOUT => "30s".to_owned(),
+        keys::AWS_REGION => "us-east-1".to_owned(),
         keys::TARGET_GPU_USE => "70".to_owned(),
         keys::TARGET_SUCCESS => "95".to_owned(),
         keys::TARGET_DURATION => "30m".to_owned(),

@@ -9,7 +9,7 @@ mod process;
 mod scrape;
 pub mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use pitcrew_core::state::Exit;
 use pitcrew_exec::Usage;
 use pitcrew_store::Settled;
 use prometheus::{CounterVec, HistogramVec, Registry};
+use serde_json::Value;
 
 pub use http::measure;
 pub use scrape::{Figures, PoolFigures, exposition};
@@ -46,6 +47,8 @@ struct Families {
     task_wait: HistogramVec,
     task_duration: HistogramVec,
     action_duration: HistogramVec,
+    git_seconds: HistogramVec,
+    git_bytes: CounterVec,
     attempts: CounterVec,
     attempt_start: HistogramVec,
     gpu_held: CounterVec,
@@ -98,6 +101,8 @@ impl Default for Metrics {
             task_wait: table::TASK_WAIT.histogram(&registry),
             task_duration: table::TASK_DURATION.histogram(&registry),
             action_duration: table::ACTION_DURATION.histogram(&registry),
+            git_seconds: table::GIT_SECONDS.histogram(&registry),
+            git_bytes: table::GIT_BYTES.counter(&registry),
             attempts: table::ATTEMPTS.counter(&registry),
             attempt_start: table::ATTEMPT_START.histogram(&registry),
             gpu_held: table::GPU_HELD.counter(&registry),
@@ -167,6 +172,18 @@ impl Metrics {
             let busy: f64 = usage.gpus.iter().map(|gpu| gpu.mean_utilization_percent.clamp(0.0, 100.0) / 100.0).sum();
             self.0.gpu_held.with_label_values(&[workflow]).inc_by(seconds * attempt.gpus.len() as f64);
             self.0.gpu_busy.with_label_values(&[workflow]).inc_by(seconds * busy);
+        }
+    }
+
+    /// What the outputs of an action say of its work.
+    pub fn action_succeeded(&self, action: &str, outputs: &BTreeMap<String, Value>) {
+        if action != "git.checkout" {
+            return;
+        }
+        let number = |name: &str| outputs.get(name).and_then(Value::as_f64).filter(|n| n.is_finite() && *n >= 0.0);
+        if let (Some(seconds), Some(bytes)) = (number("fetch_seconds"), number("fetch_bytes")) {
+            self.0.git_seconds.with_label_values(&[] as &[&str]).observe(seconds);
+            self.0.git_bytes.with_label_values(&[] as &[&str]).inc_by(bytes);
         }
     }
 

@@ -60,7 +60,11 @@ table! {
     TASK_DURATION = LONG, "pitcrew_task_duration_seconds", ["workflow"],
         "Attempts, from the start of their first step to their end.";
     ACTION_DURATION = LONG, "pitcrew_action_duration_seconds", ["action"],
-        "Attempts of built-in actions; `git.checkout` is the time of git clones.";
+        "Attempts of built-in actions, with their start; for `git.checkout` see also `pitcrew_git_fetch_seconds`.";
+    GIT_SECONDS = LONG, "pitcrew_git_fetch_seconds", [],
+        "Asking a repository and fetching from it, by `git.checkout`.";
+    GIT_BYTES = Counter, "pitcrew_git_fetch_bytes_total", [],
+        "Bytes by which clones grew, by `git.checkout`.";
     ATTEMPTS = Counter, "pitcrew_attempts_total", ["backend", "outcome"],
         "Attempts that ended: `success`, `failed`, `oom`, `timed_out`, `cancelled`, `start_failed` or `lost`.";
     ATTEMPT_START = SHORT, "pitcrew_attempt_start_seconds", ["backend"],

@@ -106,7 +106,7 @@ impl Core {
                 && !active.attempts.contains_key(&slot)
             {
                 // Its row is written together with the instance's; this is for a store that was repaired by hand.
-                let row = launch_row(&self.parts, active, slot, attempt);
+                let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt);
                 active.put_attempt(slot, row);
                 self.unwritten.insert(key);
             }

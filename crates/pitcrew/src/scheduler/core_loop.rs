@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use pitcrew_core::admission::{Admission, Holder};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
+use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_lang::Evaluator;
@@ -23,9 +24,9 @@ use super::active::Active;
 use super::launch::Observed;
 use super::notices::Outcomes;
 use super::perform::After;
-use super::settings::Variables;
-use super::{Ask, Changed, Claim, Parts, Step};
+use super::{Ask, Changed, Claim, Parts, Step, place};
 use crate::clock;
+use crate::known::Known;
 
 /// Messages taken in one turn, so that a flood still gets committed.
 const TURN: usize = 4096;
@@ -40,8 +41,8 @@ pub(super) struct Core {
     pub changes: broadcast::Sender<Changed>,
     pub runs: BTreeMap<RunKey, Active>,
     pub admission: Admission,
-    /// The variables of the server, for templates.
-    pub variables: Variables,
+    /// The variables and connections of the server, for templates.
+    pub known: Known,
     pub evaluator: Arc<Evaluator>,
     /// Events of the engine that other events led to.
     pub events: VecDeque<(RunKey, Event)>,
@@ -86,11 +87,10 @@ pub(super) async fn run(
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
     let admission = Admission::new(parts.parallelism, parts.gpus.iter().cloned());
-    let variables = Variables::default();
+    let known = Known::new(parts.store.clone(), parts.vault.clone());
     let evaluator = {
-        let (variables, base) = (variables.clone(), parts.base_url.clone());
-        let look_up = move |name: &str| variables.get(name).map(Value::String);
-        Evaluator::new(Arc::new(look_up)).with_run_url(move |run| run_url(&base, run.key))
+        let base = parts.base_url.clone();
+        Evaluator::new(Arc::new(known.clone())).with_run_url(move |run| run_url(&base, run.key))
     };
     let mut core = Core {
         parts,
@@ -98,7 +98,7 @@ pub(super) async fn run(
         changes,
         runs: BTreeMap::new(),
         admission,
-        variables,
+        known,
         evaluator: Arc::new(evaluator),
         events: VecDeque::new(),
         unwritten: BTreeSet::new(),
@@ -242,7 +242,7 @@ impl Core {
             }
         }
         for Launch { slot, attempt } in fx.launch {
-            let row = launch_row(&self.parts, active, slot, attempt);
+            let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt);
             active.put_attempt(slot, row);
             self.after.push(After::Launch { run: key, slot, attempt });
         }
@@ -408,13 +408,29 @@ impl Core {
 }
 
 /// The row of an attempt that is about to be launched: what finds it again is written before anything starts.
-pub(super) fn launch_row(parts: &Parts, active: &Active, slot: Slot, number: u32) -> AttemptRecord {
+///
+/// Where the attempt runs is decided here, so that whoever looks for it later asks the same host. If that cannot be
+/// said, the row's message says why, and its launch fails.
+pub(super) fn launch_row(
+    parts: &Parts,
+    evaluator: &Evaluator,
+    known: &Known,
+    active: &Active,
+    slot: Slot,
+    number: u32,
+) -> AttemptRecord {
     let id = active.run.attempt_id(slot, number);
-    let backend = match active.run.workflow.task(slot.task).backend {
-        pitcrew_core::ir::BackendKind::Local => &parts.local,
-        pitcrew_core::ir::BackendKind::Fake => &parts.fake,
-    };
-    let bare = pitcrew_exec::AttemptSpec::new(id.clone(), parts.data.attempt(&id), parts.data.workspace(id.run));
+    let task = active.run.workflow.task(slot.task);
+    let backend = parts.backends.of(task.backend);
+    let mut bare = pitcrew_exec::AttemptSpec::new(id.clone(), parts.data.attempt(&id), parts.data.workspace(id.run));
+    let mut message = String::new();
+    if task.backend == BackendKind::Ssh {
+        let template = task.place.as_ref().unwrap_or(&Value::Null);
+        match place::of(template, &evaluator.rendering(&active.run, slot), known, &parts.ssh) {
+            Ok(place) => bare.place = Some(place),
+            Err(why) => message = why,
+        }
+    }
     let handle = backend.prepare(&bare);
     let gpus = active.granted.get(&slot).map(|(_, gpus)| gpus.clone()).unwrap_or_default();
     let instance = active.run.instance(slot);
@@ -428,7 +444,7 @@ pub(super) fn launch_row(parts: &Parts, active: &Active, slot: Slot, number: u32
         start: None,
         end: None,
         exit: None,
-        message: String::new(),
+        message,
         gpus,
         usage: Value::Null,
     }
@@ -467,6 +483,6 @@ impl Later for tokio::time::Instant {
 impl Core {
     /// The backend of that name in an attempt's row.
     pub fn backend(&self, name: &str) -> Arc<dyn pitcrew_exec::Backend> {
-        if name == self.parts.fake.name() { self.parts.fake.clone() } else { self.parts.local.clone() }
+        self.parts.backends.named(name)
     }
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
-use pitcrew_core::ir::{OutputSource, Step, Task, Work};
+use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
 use pitcrew_core::state::{Exit, RunState};
 use pitcrew_exec::{
-    AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, StepSpec,
+    AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, StepSpec,
 };
 use pitcrew_lang::{Evaluator, Rendering};
 use pitcrew_store::VariableSet;
@@ -37,6 +38,9 @@ pub(super) struct Observed {
 
 /// How long to wait before asking a backend again that could not be reached.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// Variables of an attempt's environment that name directories of this machine.
+const HERE: [&str; 2] = ["PITCREW_WORKSPACE", "PITCREW_ARTIFACTS"];
 
 /// What an attempt comes to.
 enum Ready {
@@ -73,15 +77,12 @@ impl Core {
         let row = active.attempts.get(&slot).filter(|row| row.number == attempt);
         let (true, Some(row)) = (current, row) else { return };
         let backend = self.backend(&row.backend);
-        match prepare(&self.parts, &self.evaluator, active, slot, attempt) {
+        match ready(&self.parts, &self.evaluator, active, slot, row) {
             Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec, None),
             Ok(Ready::Gathering(spec, rest)) => self.start(run, slot, attempt, backend, spec, Some(rest)),
             Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
             Ok(Ready::Letter(letter)) => self.post(run, slot, attempt, letter),
-            Err(reason) => {
-                let ended = Ended::bare(Exit::start_failed(reason), clock::now());
-                self.ended(run, slot, attempt, ended);
-            }
+            Err(exit) => self.ended(run, slot, attempt, Ended::bare(exit, clock::now())),
         }
     }
 
@@ -101,7 +102,7 @@ impl Core {
             if let Some(gathering) = gathering
                 && let Err(reason) = gathering.finish(&mut spec).await
             {
-                let ended = Ended::bare(Exit::start_failed(reason), clock::now());
+                let ended = Ended::bare(Exit::cannot_start(reason), clock::now());
                 if let Some(me) = me.upgrade() {
                     let observation = Observation::Ended(ended);
                     let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
@@ -127,8 +128,12 @@ impl Core {
     }
 
     fn set_variables(&mut self, run: RunKey, slot: Slot, attempt: u32, set: Vec<(String, String)>) {
-        let Some(active) = self.runs.get_mut(&run) else { return };
         let now = clock::now();
+        if let Some(given) = set.iter().find_map(|(key, _)| self.parts.store.given().variable(key)) {
+            let reason = format!("the variable `{}` cannot be set: it is {}, which wins", given.key, given.description);
+            return self.ended(run, slot, attempt, Ended::bare(Exit::cannot_start(reason), now));
+        }
+        let Some(active) = self.runs.get_mut(&run) else { return };
         let who = format!("task {}", active.run.attempt_id(slot, attempt));
         let names: Vec<&String> = set.iter().map(|(name, _)| name).collect();
         let mut audit = pitcrew_store::AuditEntry::new(now, who, "variable.set");
@@ -140,7 +145,7 @@ impl Core {
         let outputs = BTreeMap::from([("keys".to_owned(), serde_json::json!(names))]);
         active.unwritten.audit.push(audit);
         for (key, value) in set {
-            self.variables.set(key.clone(), value.clone());
+            self.known.set(key.clone(), value.clone());
             active.unwritten.variables.push(VariableSet { key, value, description: None });
         }
         let mut ended = Ended::bare(Exit::Code { code: 0 }, now);
@@ -212,7 +217,7 @@ impl Core {
         self.apply(run, Event::Started { slot, attempt, at });
     }
 
-    pub(super) fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, ended: Ended) {
+    pub(super) fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, mut ended: Ended) {
         let Some(active) = self.runs.get_mut(&run) else { return };
         let Some(instance) = active.run.get(slot) else { return };
         if instance.attempt != attempt || !instance.state.is_live() {
@@ -221,7 +226,17 @@ impl Core {
         }
         let usage = ended.usage.clone();
         let report: Report = {
-            let render = |text: &str| self.evaluator.rendering(&active.run, slot).text(text);
+            let rendering = self.evaluator.rendering(&active.run, slot);
+            if let Work::Action { uses, with } = &active.run.workflow.task(slot.task).work
+                && ended.exit.is_success()
+            {
+                let is_remote = active.attempts.get(&slot).is_some_and(|row| row.backend == BackendKind::Ssh.name());
+                if let Some(action) = actions::find(uses).filter(|_| is_remote) {
+                    action.conclude(&rendering.value(with).unwrap_or_default(), &mut ended);
+                }
+                self.parts.metrics.action_succeeded(uses, &ended.outputs);
+            }
+            let render = |text: &str| rendering.text(text);
             let root = self.parts.data.workspace(run);
             outputs::report(active.run.workflow.task(slot.task), ended, &root, &render)
         };
@@ -252,17 +267,47 @@ impl Core {
     }
 }
 
-/// Renders what an attempt is to run.
-fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, attempt: u32) -> Result<Ready, String> {
+/// What an attempt is to run, or how it ends without having begun. What it is made of is the same for the next attempt,
+/// so only the machine can make a difference.
+fn ready(
+    parts: &Parts,
+    evaluator: &Evaluator,
+    active: &Active,
+    slot: Slot,
+    row: &AttemptRecord,
+) -> Result<Ready, Exit> {
     debug_assert_eq!(active.run.record.state, RunState::Running);
+    let task = active.run.workflow.task(slot.task);
+    let place = match task.backend {
+        BackendKind::Local | BackendKind::Fake => None,
+        BackendKind::Ssh => {
+            let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
+            Some(handle.and_then(|handle| handle.place).ok_or_else(|| Exit::cannot_start(row.message.clone()))?)
+        }
+    };
+    if place.is_none() {
+        make_workspace(parts, active).map_err(Exit::start_failed)?;
+    }
+    prepare(parts, evaluator, active, slot, row.number, place).map_err(Exit::cannot_start)
+}
+
+/// Renders what an attempt is to run.
+fn prepare(
+    parts: &Parts,
+    evaluator: &Evaluator,
+    active: &Active,
+    slot: Slot,
+    attempt: u32,
+    place: Option<Place>,
+) -> Result<Ready, String> {
     let run = &active.run;
     let task = run.workflow.task(slot.task);
     let id = run.attempt_id(slot, attempt);
     let root = parts.data.workspace(id.run);
-    make_workspace(parts, active)?;
     let rendering = evaluator.rendering(run, slot);
     let mut spec = AttemptSpec::new(id.clone(), parts.data.attempt(&id), root.clone());
     spec.env = environment(parts, active, slot, attempt, &rendering)?;
+    spec.place = place;
     spec.grace = task.grace;
     let demand = evaluator.demand(run, slot)?;
     spec.limits = Limits { cpu_milli: demand.cpu_milli, memory_bytes: demand.memory_bytes };
@@ -272,6 +317,11 @@ fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, at
     spec.sample_usage = !gpus.is_empty();
     if let Some(workdir) = &task.workdir {
         spec.workdir = root.join(rendering.text(workdir)?);
+    }
+    if spec.place.is_some() {
+        // Paths of this machine mean nothing there.
+        spec.workdir = task.workdir.as_ref().map_or(Ok(String::new()), |dir| rendering.text(dir))?.into();
+        spec.env.retain(|name, _| !HERE.contains(&name.as_str()));
     }
     match &task.work {
         Work::Noop => return Err("a task without work was launched".to_owned()),
@@ -287,10 +337,15 @@ fn prepare(parts: &Parts, evaluator: &Evaluator, active: &Active, slot: Slot, at
             let with = rendering.value(with)?;
             let usage = |slot| active.usage(slot).clone();
             let run_url = run_url(&parts.base_url, id.run);
-            let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url };
+            let place = spec.place.as_ref();
+            let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url, place };
             match action.plan(&call)? {
                 Plan::SetVariables(set) => return Ok(Ready::Variables(set)),
                 Plan::Notify(letter) => return Ok(Ready::Letter(letter)),
+                Plan::Remote(steps) => spec.steps = steps,
+                Plan::Process { .. } if spec.place.is_some() => {
+                    return Err(format!("the action `{uses}` cannot run on another machine"));
+                }
                 Plan::Process { with, facts, secret, inherit } => {
                     let job = Job {
                         with,

@@ -16,6 +16,7 @@ mod notices;
 mod outputs;
 mod past;
 mod perform;
+mod place;
 mod queue;
 mod rendered;
 pub mod schedules;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
-use pitcrew_exec::{Backend, BackendEvent};
+use pitcrew_exec::BackendEvent;
 use pitcrew_store::{ClaimFilter, Owner, Store};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -34,10 +35,13 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 pub use queue::{Queue, Waiting};
 pub use rendered::Rendered;
 
+use crate::backends::Backends;
 use crate::catalog::Catalog;
+use crate::config::SshDefaults;
 use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
 use crate::traces::Tracer;
+use crate::vault::Vault;
 
 /// What the scheduler works with.
 pub struct Parts {
@@ -45,8 +49,10 @@ pub struct Parts {
     pub owner: Arc<Owner>,
     pub data: DataDir,
     pub catalog: Arc<Catalog>,
-    pub local: Arc<dyn Backend>,
-    pub fake: Arc<dyn Backend>,
+    pub vault: Vault,
+    pub backends: Backends,
+    /// For hosts of which a workflow says less.
+    pub ssh: SshDefaults,
     /// What the backends tell; its senders were given to them.
     pub events: mpsc::UnboundedReceiver<BackendEvent>,
     /// Live instances at most, over all runs.

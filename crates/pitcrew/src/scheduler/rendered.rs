@@ -5,6 +5,7 @@
 
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::Work;
+use serde_json::Value;
 
 use super::core_loop::Core;
 use super::{AskError, Pick};
@@ -27,7 +28,7 @@ impl Core {
         let run = &self.runs[&run].run;
         let rendering = self.evaluator.rendering(run, *slot);
         let task = run.workflow.task(slot.task);
-        let secrets = self.variables.values_of(is_sensitive);
+        let secrets = self.known.values_of(is_sensitive);
         let mask = |text: String| secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), HIDDEN));
         let mut texts = Vec::new();
         let mut add = |place: String, text: Result<String, String>| {
@@ -36,6 +37,12 @@ impl Core {
         for (name, value) in run.workflow.env.iter().chain(&task.env) {
             let text = if is_sensitive(name) { Ok(HIDDEN.to_owned()) } else { rendering.text(value) };
             add(format!("env.{name}"), text);
+        }
+        if let Some(Value::Object(place)) = &task.place {
+            for (key, value) in place {
+                let text = rendering.value(value).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                add(format!("backend.ssh.{key}"), text);
+            }
         }
         if let Some(workdir) = &task.workdir {
             add("workdir".to_owned(), rendering.text(workdir));

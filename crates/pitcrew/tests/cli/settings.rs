@@ -39,6 +39,40 @@ fn a_workflow_reads_variables_that_were_set() {
 }
 
 #[test]
+fn the_environment_gives_variables_and_connections_and_wins() {
+    let place = Place::new();
+    place.run("variables set city Seoul").ends(0);
+    place.run("variables set bucket s3://stored").ends(0);
+    place.file(
+        "w.yaml",
+        "workflow: w\ntasks:\n  a:\n    env: {P: '{{ conn.db.port | default(5432) }}'}\n    run: 'echo {{ var.city }} {{ var.BUCKET }} {{ conn.db.host }} $P {{ conn.db.password }} {{ conn.db.extra.mode }}'\n  b: {uses: variables.set, with: {values: {city: x}}, retries: 3}\n",
+    );
+    let given = |arguments: &str| {
+        let mut command = place.command(arguments);
+        command.env("PITCREW_VAR_CITY", "Busan").env("PITCREW_VAR_BUCKET", "s3://given");
+        command.env("PITCREW_CONN_DB", "postgres://u:hunter2@db.example/main?mode=ro");
+        place.ran(arguments, command.output().unwrap())
+    };
+    let ran = given("run w.yaml --output json").ends(1);
+    assert_eq!(place.run("logs latest a").ends(0).stdout, "Busan s3://given db.example 5432 conn:db ro\n");
+    let told = "the variable `city` cannot be set: it is given by `PITCREW_VAR_CITY`, which wins";
+    assert!(ran.stdout.contains(told), "{ran}");
+
+    let list = given("variables list --output json").ends(0).json();
+    let bucket = json!({"key": "bucket", "value": "s3://given", "description": "given by `PITCREW_VAR_BUCKET`"});
+    assert_eq!(list.as_array().unwrap()[0], bucket);
+    assert_eq!(given("variables export").ends(0).json(), json!({}));
+    let refused = given("variables delete city").ends(2);
+    assert!(refused.stderr.contains("given by `PITCREW_VAR_CITY` in the environment of the server"), "{refused}");
+    assert!(given("connections list").ends(0).stdout.contains("given by `PITCREW_CONN_DB`"));
+    assert_eq!(place.run("variables get city").ends(0).stdout, "Seoul\n");
+
+    let mut wrong = place.command("variables list");
+    let wrong = place.ran("variables list", wrong.env("PITCREW_CONN_DB", "hunter2").output().unwrap()).ends(2);
+    assert!(wrong.stderr.contains("`PITCREW_CONN_DB`: is no URI") && !wrong.stderr.contains("hunter2"), "{wrong}");
+}
+
+#[test]
 fn config_show_tells_where_each_value_comes_from() {
     let place = Place::new();
     let defaults = place.run("config show --output json").ends(0).json();

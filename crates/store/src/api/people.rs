@@ -75,15 +75,25 @@ impl Store {
     }
 
     pub async fn connection(&self, id: &str) -> Result<Option<Connection>> {
-        ask!(self, connection(id))
+        match self.given.connections().get(id) {
+            Some(given) => Ok(Some(given)),
+            None => ask!(self, connection(id)),
+        }
     }
 
     /// By id in order; with `contains` only those that have it in their id, whatever its case.
     pub async fn connections(&self, contains: Option<&str>, paging: Paging) -> Result<Page<Connection>> {
-        ask!(self, connections(contains, paging))
+        let given = self.given.connections();
+        if given.is_empty() {
+            return ask!(self, connections(contains, paging));
+        }
+        let stored = ask!(self, connections(contains, Paging::ALL))?;
+        let part = contains.unwrap_or_default().to_lowercase();
+        Ok(given.page(stored.rows, |id| id.to_lowercase().contains(&part), paging))
     }
 
     pub async fn put_connection(&self, mut connection: Connection, mut audit: AuditEntry) -> Result<()> {
+        self.given.connections().refuse(&connection.id)?;
         normalise::connection(&mut connection)?;
         normalise::audit(&mut audit);
         ask!(self, put_connection(connection, audit))
@@ -91,6 +101,7 @@ impl Store {
 
     /// Says whether it was there, and only then writes the audit entry.
     pub async fn delete_connection(&self, id: &str, mut audit: AuditEntry) -> Result<bool> {
+        self.given.connections().refuse(id)?;
         normalise::audit(&mut audit);
         ask!(self, delete_connection(id, audit))
     }

@@ -128,6 +128,9 @@ impl Attempt<'_> {
         if self.spec.steps.is_empty() {
             return Err("it has no steps".to_owned());
         }
+        if let Some(step) = self.spec.steps.iter().find(|step| step.secret.is_some()) {
+            return Err(format!("the step `{}` takes a secret as only hosts can hand it over", step.name));
+        }
         if !self.spec.limits.is_empty() {
             self.make_cgroup()?;
         }

@@ -77,12 +77,15 @@ pub async fn command(args: RunArgs, ui: Ui, settings: Settings) -> anyhow::Resul
             compiled.hash.push_str(catalog::ON_FAKE);
             compiled.workflow.tasks.iter_mut().for_each(|task| task.backend = BackendKind::Fake);
         }
-        Some(BackendArg::Local) if compiled.workflow.tasks.iter().any(|task| task.backend != BackendKind::Local) => {
-            return Err(invalid(
-                "the file asks for the `fake` backend\nhint: leave `--backend` out, or change the file",
-            ));
+        Some(BackendArg::Local) => {
+            if let Some(task) = compiled.workflow.tasks.iter().find(|task| task.backend != BackendKind::Local) {
+                let name = task.backend.name();
+                return Err(invalid(format!(
+                    "the file asks for the `{name}` backend\nhint: leave `--backend` out, or change the file"
+                )));
+            }
         }
-        Some(BackendArg::Local) | None => {}
+        None => {}
     }
     let conf = params(&compiled.workflow, args.params_file.as_deref(), &args.param)?;
     let run_id = args.run_id.as_deref().map(RunId::new).transpose().map_err(error::refused)?;

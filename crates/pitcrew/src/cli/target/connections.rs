@@ -24,6 +24,15 @@ impl Target {
         }
     }
 
+    /// Without those that the environment gives, which are not the store's to hand on.
+    pub async fn own_connections(&self) -> anyhow::Result<Vec<Connection>> {
+        let mut all = self.connections().await?;
+        if let Target::Here(context) = self {
+            all.retain(|connection| context.store.given().connection(&connection.id).is_none());
+        }
+        Ok(all)
+    }
+
     pub async fn connection(&self, id: &str) -> anyhow::Result<Option<Connection>> {
         match self {
             Target::Here(context) => match context.store.connection(id).await? {

@@ -6,6 +6,7 @@ use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::{Backend, Handle, LogChunk};
 
 use super::{Remote, Target};
+use crate::backends::Backends;
 use crate::cli::context::Context;
 use crate::cli::session;
 
@@ -14,7 +15,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Finds and reads logs.
 pub enum Logs<'t> {
-    Here { context: &'t Context, local: Arc<dyn Backend>, fake: Arc<dyn Backend> },
+    Here { context: &'t Context, backends: Backends },
     There(&'t Remote),
 }
 
@@ -28,8 +29,8 @@ impl Target {
     pub fn logs(&self) -> anyhow::Result<Logs<'_>> {
         match self {
             Target::Here(context) => {
-                let (local, fake, _events) = session::backends(context)?;
-                Ok(Logs::Here { context, local, fake })
+                let (backends, _events) = session::backends(context)?;
+                Ok(Logs::Here { context, backends })
             }
             Target::There(remote) => Ok(Logs::There(remote)),
         }
@@ -46,13 +47,13 @@ impl Logs<'_> {
         number: u32,
     ) -> anyhow::Result<Option<LogSource>> {
         match self {
-            Logs::Here { context, local, fake } => {
+            Logs::Here { context, backends } => {
                 let attempts = context.store.attempts(run, task, map_index).await?;
                 let Some(attempt) = attempts.into_iter().find(|attempt| attempt.number == number) else {
                     return Ok(None);
                 };
-                let backend = if attempt.backend == fake.name() { fake } else { local };
-                Ok(Some(LogSource::Here(backend.clone(), serde_json::from_value(attempt.handle)?)))
+                let backend = backends.named(&attempt.backend);
+                Ok(Some(LogSource::Here(backend, serde_json::from_value(attempt.handle)?)))
             }
             Logs::There(_) => Ok(Some(LogSource::There { run, task: task.clone(), map_index, number })),
         }

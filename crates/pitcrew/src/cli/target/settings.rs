@@ -54,6 +54,15 @@ impl Target {
         }
     }
 
+    /// Without those that the environment gives, which are not the store's to hand on.
+    pub async fn own_variables(&self) -> anyhow::Result<Vec<Variable>> {
+        let mut all = self.variables().await?;
+        if let Target::Here(context) = self {
+            all.retain(|variable| context.store.given().variable(&variable.key).is_none());
+        }
+        Ok(all)
+    }
+
     pub async fn variable(&self, key: &str) -> anyhow::Result<Option<Variable>> {
         match self {
             Target::Here(context) => Ok(context.store.variable(key).await?),
@@ -90,7 +99,7 @@ impl Target {
             Target::Here(context) => {
                 let mut audit = context.audit("variable.delete");
                 audit.detail = json!({ "key": key });
-                Ok(context.store.delete_variable(key, audit).await?)
+                context.store.delete_variable(key, audit).await.map_err(refused)
             }
             Target::There(remote) => remote.delete(&with(VARIABLES, key)).await,
         }

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
 use pitcrew_exec::fake::FakeBackend;
@@ -24,8 +25,9 @@ use tokio::sync::mpsc;
 
 use super::outbox::{Desk, Outbox};
 use crate::app::{App, Trigger};
+use crate::backends::Backends;
 use crate::catalog::{self, Catalog};
-use crate::config::{Overrides, Settings};
+use crate::config::{Overrides, Settings, SshDefaults};
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Pick, Scheduler};
@@ -134,13 +136,17 @@ impl Rig {
         let (sender, events) = mpsc::unbounded_channel();
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
         let (catalog, metrics) = (Arc::new(Catalog::default()), Metrics::default());
+        let kinds = [BackendKind::Local, BackendKind::Fake];
+        let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
+        let vault = Vault::new(&data, &|_| None).unwrap();
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
             data: data.clone(),
             catalog: catalog.clone(),
-            local: backend.clone(),
-            fake: backend.clone(),
+            vault: vault.clone(),
+            backends: backends.clone(),
+            ssh: SshDefaults::default(),
             events,
             parallelism: 64,
             gpus: Vec::new(),
@@ -154,11 +160,10 @@ impl Rig {
             store: store.clone(),
             scheduler,
             catalog,
-            vault: Vault::new(&data, &|_| None).unwrap(),
+            vault,
             data,
             metrics,
-            local: backend.clone(),
-            fake: backend,
+            backends,
             notify: settings.notify,
             schedules: Arc::default(),
         };

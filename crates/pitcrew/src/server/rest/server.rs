@@ -2,7 +2,6 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use pitcrew_core::ir::BackendKind;
 use serde_json::{Value, json};
 
 use crate::server::Site;
@@ -64,7 +63,7 @@ pub async fn jobs(query: Query) -> ApiResult<Json<Value>> {
 pub async fn providers(query: Query) -> ApiResult<Json<Value>> {
     let paging = query.paging()?;
     let actions = actions::infos().iter().map(|info| (info.name.clone(), "an action"));
-    let backends = [BackendKind::Local, BackendKind::Fake].map(|kind| (kind.name().to_owned(), "a backend"));
+    let backends = crate::backends::KINDS.iter().map(|kind| (kind.name().to_owned(), "a backend"));
     let all: Vec<Value> = actions
         .chain(backends)
         .map(|(name, what)| {

@@ -20,6 +20,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures::StreamExt as _;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
 use pitcrew_exec::fake::FakeBackend;
@@ -33,8 +34,9 @@ use super::auth::manage::{self, NewUser};
 use super::auth::{Auth, Role, Use, User};
 use super::{AuthConfig, BaseUrl, LINK, Site, router};
 use crate::app::{App, Trigger};
+use crate::backends::Backends;
 use crate::catalog::{self, Catalog};
-use crate::config::{Overrides, Settings};
+use crate::config::{Overrides, Settings, SshDefaults};
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Scheduler};
@@ -85,13 +87,17 @@ impl Rig {
         let catalog = Arc::new(Catalog::default());
         let (sender, events) = mpsc::unbounded_channel();
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
+        let kinds = [BackendKind::Local, BackendKind::Fake];
+        let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
+        let vault = Vault::new(&data, &|_| None).unwrap();
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
             data: data.clone(),
             catalog: catalog.clone(),
-            local: backend.clone(),
-            fake: backend.clone(),
+            vault: vault.clone(),
+            backends: backends.clone(),
+            ssh: SshDefaults::default(),
             events,
             parallelism: 8,
             gpus: vec!["gpu-0".to_owned()],
@@ -101,7 +107,6 @@ impl Rig {
             metrics: metrics.clone(),
             tracer: None,
         });
-        let vault = Vault::new(&data, &|_| None).unwrap();
         let app = App {
             store,
             scheduler,
@@ -109,8 +114,7 @@ impl Rig {
             data,
             vault,
             metrics,
-            local: backend.clone(),
-            fake: backend,
+            backends,
             notify: Arc::default(),
             schedules: Arc::default(),
         };

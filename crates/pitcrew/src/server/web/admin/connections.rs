@@ -44,7 +44,8 @@ const TYPES: [&str; 12] = [
 struct ConnectionsPage {
     shell: Shell,
     search: String,
-    rows: Vec<Stored>,
+    /// With whether the environment of the server gives it, where alone it can be changed.
+    rows: Vec<(Stored, bool)>,
     pager: Pager,
 }
 
@@ -55,7 +56,11 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, qu
     let page = site.app.store.connections(wanted, rows_of(at, PAGE)).await?;
     let pager = Pager::new(LIST, &[("q", &search)], at, PAGE, page.total);
     let shell = Shell::new(&site, &user, "Connections").section("connections");
-    Ok(html(ConnectionsPage { shell, search, rows: page.rows, pager }))
+    let given = |row: Stored| {
+        let given = site.app.store.given().connection(&row.id).is_some();
+        (row, given)
+    };
+    Ok(html(ConnectionsPage { shell, search, rows: page.rows.into_iter().map(given).collect(), pager }))
 }
 
 /// The fields, with what is stored; secrets stay where they are.
@@ -249,7 +254,10 @@ pub async fn export_all(State(site): State<Site>, Extension(user): Extension<Use
 
 async fn document(site: &Site, with_secrets: bool) -> ApiResult {
     let mut document = Map::new();
-    for mut row in site.app.store.connections(None, Paging::ALL).await?.rows {
+    let given = site.app.store.given();
+    // What the environment gives is not this server's to hand on.
+    let all = site.app.store.connections(None, Paging::ALL).await?.rows;
+    for mut row in all.into_iter().filter(|row| given.connection(&row.id).is_none()) {
         if !with_secrets {
             (row.password, row.extra) = (None, None);
         }

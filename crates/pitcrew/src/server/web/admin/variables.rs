@@ -32,6 +32,8 @@ struct Row {
     /// Its beginning; `None`: a secret.
     value: Option<String>,
     description: String,
+    /// By the environment of the server, where alone it can be changed.
+    given: bool,
 }
 
 #[derive(Template)]
@@ -60,6 +62,7 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, qu
         (rows, total)
     };
     let row = |variable: Variable| Row {
+        given: site.app.store.given().variable(&variable.key).is_some(),
         value: (!is_sensitive(&variable.key)).then(|| short(&variable.value)),
         key: variable.key,
         description: variable.description,
@@ -247,7 +250,9 @@ async fn document(site: &Site, with_secrets: bool) -> ApiResult {
         };
         (v.key, value)
     };
-    let kept = all.into_iter().filter(|variable| with_secrets || !is_sensitive(&variable.key));
+    // What the environment gives is not this server's to hand on.
+    let own = all.into_iter().filter(|variable| site.app.store.given().variable(&variable.key).is_none());
+    let kept = own.filter(|variable| with_secrets || !is_sensitive(&variable.key));
     Ok(download("variables.json", &Value::Object(kept.map(entry).collect::<Map<_, _>>())))
 }
 

@@ -1,0 +1,138 @@
+//! Where a task runs: the name of a backend, or a mapping that says where it finds its host.
+
+use pitcrew_core::ir::{BackendKind, Resources, Task, Work};
+use serde_json::{Map, Value};
+
+use super::{Decoder, Owner, Role, keys};
+use crate::diagnostic::Place;
+use crate::place::SshTarget;
+use crate::yaml::{Entry, Node};
+
+/// Where a task's own `backend` stands, and what it says if that is right.
+pub(crate) type Own = Option<(Place, Option<Backend>)>;
+
+/// A backend, with what stands under its name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Backend {
+    pub kind: BackendKind,
+    /// Texts may be templates.
+    pub place: Option<Value>,
+}
+
+impl Default for Backend {
+    fn default() -> Self {
+        Backend { kind: BackendKind::Local, place: None }
+    }
+}
+
+const HOW_SSH: &str = "write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`";
+
+impl Decoder<'_, '_> {
+    pub fn backend(&mut self, node: &Node, owner: Owner, role: Role) -> Option<Backend> {
+        let (name, below) = match (node.as_scalar(), node.as_map()) {
+            (Some(scalar), _) => (scalar.text.to_string(), None),
+            (None, Some([entry])) => (entry.key.text.to_string(), Some(entry)),
+            (None, Some([_, second, ..])) => {
+                self.r.error(second.key.at, "a task has one backend");
+                return None;
+            }
+            _ => {
+                self.mismatch(node, "`backend`", "the name of a backend");
+                return None;
+            }
+        };
+        let known = self.options.backends.unwrap_or(&BackendKind::ALL);
+        let Some(kind) = known.iter().copied().find(|kind| kind.name() == name) else {
+            let message = match &*name {
+                "ssh" | "docker" | "kubernetes" | "ecs" | "worker" => {
+                    format!("the backend `{name}` is not supported yet")
+                }
+                _ => format!("unknown backend `{name}`"),
+            };
+            let names = crate::diagnostic::listing(known.iter().map(|kind| kind.name()), "and");
+            self.r.error_hint(node.at, message, format!("the backends are {names}"));
+            return None;
+        };
+        match (kind, below) {
+            (BackendKind::Ssh, Some(entry)) => {
+                let place = self.ssh(entry, owner, role)?;
+                Some(Backend { kind, place: Some(Value::Object(place)) })
+            }
+            (BackendKind::Ssh, None) => {
+                self.r.error_hint(node.at, "the backend `ssh` does not know its host", HOW_SSH);
+                None
+            }
+            (BackendKind::Local | BackendKind::Fake, None) => Some(Backend { kind, place: None }),
+            (BackendKind::Local | BackendKind::Fake, Some(entry)) => {
+                let hint = format!("write `backend: {name}`");
+                self.r.error_hint(entry.value.at, format!("the backend `{name}` takes no settings"), hint);
+                None
+            }
+        }
+    }
+
+    /// Gives a task its own backend, or the one of `defaults` where it can run there.
+    pub fn put(&mut self, task: &mut Task, own: Own, resources: Option<Place>) {
+        let (at, backend) = match own {
+            Some((at, Some(backend))) => (Some(at), backend),
+            Some((_, None)) => return,
+            None => (None, self.defaults.backend.clone()),
+        };
+        if backend.kind == BackendKind::Ssh {
+            if let Work::Action { uses, .. } = &task.work {
+                let on_hosts = self.options.actions.iter().any(|action| action.name == *uses && action.on_hosts);
+                match at {
+                    _ if on_hosts => {}
+                    Some(at) => {
+                        let hint = "leave `backend` out, or write `backend: local`";
+                        return self.r.error_hint(at, format!("the action `{uses}` cannot run on another machine"), hint);
+                    }
+                    None => return,
+                }
+            }
+            match resources {
+                Some(at) => {
+                    let hint = "to limit what runs on a host, give it a `pool`";
+                    self.r.error_hint(at, "`resources` are those of the server's machine, not of a host", hint);
+                }
+                // Those of `defaults` are for tasks that run here.
+                None => task.resources = Resources::default(),
+            }
+        }
+        task.backend = backend.kind;
+        task.place = backend.place;
+    }
+
+    /// What is no template is checked here, by what reads it when it is used; templates are checked when rendered.
+    fn ssh(&mut self, entry: &Entry, owner: Owner, role: Role) -> Option<Map<String, Value>> {
+        let Some(entries) = entry.value.as_map() else {
+            let found = entry.value.describe();
+            self.r.error_hint(entry.value.at, format!("`ssh` must be a mapping, found {found}"), HOW_SSH);
+            return None;
+        };
+        let mut place = Map::new();
+        let mut fixed = SshTarget::default();
+        for entry in entries {
+            let (key, node) = (&*entry.key.text, &entry.value);
+            if !keys::SSH.contains(&key) {
+                self.unknown(&entry.key, keys::SSH, "`ssh`");
+                continue;
+            }
+            let sites = self.sites.len();
+            self.sites_in(owner, role, node);
+            let Some(value) = self.json(node) else { continue };
+            if self.sites.len() == sites
+                && let Err(message) = fixed.set(key, &value)
+            {
+                self.r.error(node.at, message);
+            }
+            place.insert(key.to_owned(), value);
+        }
+        let given = |key: &str| place.get(key).is_some_and(|value| !value.is_null());
+        if !given("connection") && !given("host") {
+            self.r.error_hint(entry.key.at, "the backend `ssh` does not know its host", HOW_SSH);
+            return None;
+        }
+        Some(place)
+    }
+}

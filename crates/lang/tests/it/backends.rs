@@ -1,0 +1,59 @@
+//! Where tasks run: what `backend` may say, and what a default of it applies to.
+
+use insta::assert_snapshot;
+use pitcrew_core::ir::BackendKind;
+use pitcrew_lang::{Options, parse, render_all};
+
+use crate::support::{accept, refuse};
+
+#[test]
+fn a_default_backend_is_for_what_can_run_there() {
+    let compiled = accept(
+        r#"
+workflow: w
+params: {server: {type: string}}
+defaults: {backend: {ssh: {host: "{{ params.server }}", port: 2222}}, resources: {cpu: 2}}
+tasks:
+  there: {run: x}
+  also: {uses: git.checkout, with: {url: u}}
+  here: {uses: variables.set, with: {values: {}}}
+  own: {run: x, backend: local}
+"#,
+    );
+    let place = serde_json::json!({ "host": "{{ params.server }}", "port": 2222 });
+    let of = |name: &str| {
+        let task = compiled.workflow.task(compiled.workflow.find(name).unwrap());
+        (task.backend, task.place.clone(), task.resources.cpu.is_some())
+    };
+    assert_eq!(of("there"), (BackendKind::Ssh, Some(place.clone()), false));
+    assert_eq!(of("also"), (BackendKind::Ssh, Some(place), false));
+    assert_eq!(of("here"), (BackendKind::Local, None, true));
+    assert_eq!(of("own"), (BackendKind::Local, None, true));
+}
+
+#[test]
+fn a_backend_that_the_caller_does_not_have() {
+    let source = "workflow: w\ntasks: {a: {run: x, backend: {ssh: {connection: c}}}}\n";
+    let options = Options { backends: Some(&[BackendKind::Local, BackendKind::Fake]), ..Options::default() };
+    let found = parse(source, "w.yaml", &options).map_err(|found| render_all(&found, false)).unwrap_err();
+    assert!(found.contains("the backend `ssh` is not supported yet"), "{found}");
+    assert!(found.contains("the backends are `local` and `fake`"), "{found}");
+}
+
+#[test]
+fn backends_that_are_wrong() {
+    assert_snapshot!(refuse(r#"
+workflow: w
+defaults: {backend: ssh}
+tasks:
+  a: {run: x, backend: docker}
+  b: {run: x, backend: {local: {}}}
+  c: {run: x, backend: {ssh: {user: ubuntu}}}
+  d: {run: x, backend: {ssh: gpu-1}}
+  e: {run: x, backend: {ssh: {host: "gpu-1:22", port: 0, hots: x, workdir: "~/a"}}}
+  f: {run: x, backend: {ssh: {host: "{{ paramz.h }}", key: "{{ tasks.a.outputs.key }}"}}}
+  g: {uses: variables.set, with: {values: {}}, backend: {ssh: {host: h}}}
+  h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
+"#), @"");
+}
+

@@ -1,0 +1,89 @@
+//! The backends of this process, by name.
+//!
+//! An attempt belongs to the backend that its row names. A name that is not known here, such as of a newer version, is
+//! [`Absent`]: it cannot be reached, which says nothing about the attempt.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pitcrew_core::SignedDuration;
+use pitcrew_core::ir::BackendKind;
+use pitcrew_exec::{AttemptSpec, Backend, BackendError, Capabilities, Handle, LogChunk, Observation};
+
+/// The kinds that a workflow may name.
+pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake];
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct Backends(Arc<BTreeMap<BackendKind, Arc<dyn Backend>>>);
+
+impl Backends {
+    pub fn new(all: impl IntoIterator<Item = (BackendKind, Arc<dyn Backend>)>) -> Self {
+        Backends(Arc::new(all.into_iter().collect()))
+    }
+
+    /// The backend for tasks of that kind.
+    pub fn of(&self, kind: BackendKind) -> Arc<dyn Backend> {
+        self.0.get(&kind).cloned().unwrap_or_else(|| Arc::new(Absent(kind.name().to_owned())))
+    }
+
+    /// The backend that goes by that name in the rows of attempts.
+    pub fn named(&self, name: &str) -> Arc<dyn Backend> {
+        let found = self.0.values().find(|backend| backend.name() == name);
+        found.cloned().unwrap_or_else(|| Arc::new(Absent(name.to_owned())))
+    }
+}
+
+/// A backend that this process does not have.
+struct Absent(String);
+
+impl Absent {
+    fn reason(&self) -> String {
+        format!("this pitcrew has no backend `{}`", self.0)
+    }
+
+    fn error(&self) -> BackendError {
+        let source = std::io::Error::new(std::io::ErrorKind::Unsupported, self.reason());
+        BackendError::Io { what: "cannot find the attempt".to_owned(), source }
+    }
+}
+
+#[async_trait]
+impl Backend for Absent {
+    fn name(&self) -> &'static str {
+        "absent"
+    }
+
+    fn prepare(&self, spec: &AttemptSpec) -> Handle {
+        Handle::of(spec)
+    }
+
+    async fn start(&self, _: &Handle, _: AttemptSpec) -> Result<(), BackendError> {
+        Err(self.error())
+    }
+
+    async fn attach(&self, _: &Handle) -> Observation {
+        Observation::Unreachable { reason: self.reason() }
+    }
+
+    async fn poll(&self, handles: &[Handle]) -> Vec<Observation> {
+        handles.iter().map(|_| Observation::Unreachable { reason: self.reason() }).collect()
+    }
+
+    async fn logs(&self, _: &Handle, _: u64, _: usize) -> Result<LogChunk, BackendError> {
+        Err(self.error())
+    }
+
+    async fn cancel(&self, _: &Handle, _: SignedDuration) -> Result<(), BackendError> {
+        Err(self.error())
+    }
+
+    async fn cleanup(&self, _: &Handle) -> Result<(), BackendError> {
+        Ok(())
+    }
+
+    async fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
