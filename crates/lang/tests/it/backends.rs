@@ -54,6 +54,70 @@ tasks:
   f: {run: x, backend: {ssh: {host: "{{ paramz.h }}", key: "{{ tasks.a.outputs.key }}"}}}
   g: {uses: variables.set, with: {values: {}}, backend: {ssh: {host: h}}}
   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
-"#), @"");
+"#), @r#"
+    w.yaml:2:21: error: the backend `ssh` does not know its host
+      |
+    2 | defaults: {backend: ssh}
+      |                     ^^^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+
+    w.yaml:4:24: error: the backend `docker` is not supported yet
+      |
+    4 |   a: {run: x, backend: docker}
+      |                        ^^^^^^
+    hint: the backends are `local`, `fake` and `ssh`
+
+    w.yaml:5:32: error: the backend `local` takes no settings
+      |
+    5 |   b: {run: x, backend: {local: {}}}
+      |                                ^
+    hint: write `backend: local`
+
+    w.yaml:6:25: error: the backend `ssh` does not know its host
+      |
+    6 |   c: {run: x, backend: {ssh: {user: ubuntu}}}
+      |                         ^^^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+
+    w.yaml:7:30: error: `ssh` must be a mapping, found the text `gpu-1`
+      |
+    7 |   d: {run: x, backend: {ssh: gpu-1}}
+      |                              ^^^^^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+
+    w.yaml:8:37: error: `host` is a name or an address alone, found `gpu-1:22`; write `port: 22`
+      |
+    8 |   e: {run: x, backend: {ssh: {host: "gpu-1:22", port: 0, hots: x, workdir: "~/a"}}}
+      |                                     ^^^^^^^^^^
+
+    w.yaml:8:55: error: `port` must be a whole number from 1 to 65535, found `0`
+      |
+    8 |   e: {run: x, backend: {ssh: {host: "gpu-1:22", port: 0, hots: x, workdir: "~/a"}}}
+      |                                                       ^
+
+    w.yaml:8:58: error: unknown key `hots` in `ssh`
+      |
+    8 |   e: {run: x, backend: {ssh: {host: "gpu-1:22", port: 0, hots: x, workdir: "~/a"}}}
+      |                                                          ^^^^
+    hint: did you mean `host`?
+
+    w.yaml:9:41: error: unknown name `paramz` in a template
+      |
+    9 |   f: {run: x, backend: {ssh: {host: "{{ paramz.h }}", key: "{{ tasks.a.outputs.key }}"}}}
+      |                                         ^^^^^^^^
+    hint: did you mean `params`?
+
+    w.yaml:10:57: error: the action `variables.set` cannot run on another machine
+       |
+    10 |   g: {uses: variables.set, with: {values: {}}, backend: {ssh: {host: h}}}
+       |                                                         ^
+    hint: leave `backend` out, or write `backend: local`
+
+    w.yaml:11:42: error: `resources` are those of the server's machine, not of a host
+       |
+    11 |   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
+       |                                          ^^^^^^^^^
+    hint: to limit what runs on a host, give it a `pool`
+    "#);
 }
 

@@ -17,8 +17,8 @@ tasks:
       echo {{ params.revison }}
       echo {{ tasks.fecth.outputs.digest }} {{ tasks.fetch.output.digest }} {{ tasks.fetch.digest }}
       echo {{ revision }} {{ fetch }} {{ run.idd }} {{ nonsense }}
-      echo {{ tasks.noop.outputs.x }} {{ conn.db }} {{ outputs.x }}
-"#), @r#"
+      echo {{ tasks.noop.outputs.x }} {{ conn.db.hots }} {{ outputs.x }}
+"#), @r"
     w.yaml:8:15: error: unknown param `revison`
       |
     8 |       echo {{ params.revison }}
@@ -69,22 +69,22 @@ tasks:
 
     w.yaml:11:15: error: unknown output `x` of the task `noop`
        |
-    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db }} {{ outputs.x }}
+    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db.hots }} {{ outputs.x }}
        |               ^^^^^^^^^^^^^^^^^^^^
     hint: it does nothing, so it has no outputs
 
-    w.yaml:11:42: error: `conn` is not supported yet
+    w.yaml:11:42: error: unknown field of a connection `hots`
        |
-    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db }} {{ outputs.x }}
-       |                                          ^^^^^^^
-    hint: for now, put the value into a variable and use `var.name`
+    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db.hots }} {{ outputs.x }}
+       |                                          ^^^^^^^^^^^^
+    hint: did you mean `host`?
 
-    w.yaml:11:56: error: `outputs` has no meaning here
+    w.yaml:11:61: error: `outputs` has no meaning here
        |
-    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db }} {{ outputs.x }}
-       |                                                        ^^^^^^^^^
+    11 |       echo {{ tasks.noop.outputs.x }} {{ conn.db.hots }} {{ outputs.x }}
+       |                                                             ^^^^^^^^^
     hint: write `tasks.name.outputs.…`; `outputs` alone is a task's own, in its `branch`
-    "#);
+    ");
 }
 
 #[test]
