@@ -26,5 +26,5 @@ pub use backend::{
 };
 pub use capabilities::Capabilities;
 pub use log::{LogChunk, LogRecord, LogStream};
-pub use place::{HostKeys, Hop, Place, SshPlace};
+pub use place::{Hop, HostKeys, Place, SshPlace};
 pub use spec::{AttemptSpec, Command, Limits, StepSpec};

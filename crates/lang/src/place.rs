@@ -236,7 +236,11 @@ fn jump(value: &Value) -> Result<JumpTarget, String> {
                     "user" => hop.user = Some(word(key, value)?),
                     "port" => hop.port = Some(port(value)?),
                     "key" => hop.key = Some(reference(key, value)?),
-                    other => return Err(format!("`jump`: `{other}` is not known; a hop has `host`, `user`, `port` and `key`")),
+                    other => {
+                        return Err(format!(
+                            "`jump`: `{other}` is not known; a hop has `host`, `user`, `port` and `key`"
+                        ));
+                    }
                 }
             }
             if hop.host.is_empty() {
@@ -276,8 +280,11 @@ mod tests {
             port,
             key: key.map(Into::into),
         };
-        let hops =
-            [hop("bastion", Some("me"), None, None), hop("::1", None, Some(23), None), hop("b2", None, Some(24), Some("env:K"))];
+        let hops = [
+            hop("bastion", Some("me"), None, None),
+            hop("::1", None, Some(23), None),
+            hop("b2", None, Some(24), Some("env:K")),
+        ];
         assert_eq!(read.jump, hops);
     }
 
@@ -285,17 +292,22 @@ mod tests {
     fn what_cannot_be_is_said_and_secrets_are_not_repeated() {
         let wrong = |value| of(value).unwrap_err();
         assert_eq!(wrong(json!({"user": "u"})), "neither `connection` nor `host` says where");
-        assert_eq!(wrong(json!({"host": "h:22"})), "`host` is a name or an address alone, found `h:22`; write `port: 22`");
+        assert_eq!(
+            wrong(json!({"host": "h:22"})),
+            "`host` is a name or an address alone, found `h:22`; write `port: 22`"
+        );
         assert_eq!(wrong(json!({"host": "-oProxyCommand=x"})), "`host` cannot begin with `-`: `-oProxyCommand=x`");
         assert_eq!(wrong(json!({"host": "a/b"})), "`host` must be the name or the address of a host, found `a/b`");
         assert_eq!(wrong(json!({"host": ""})), "`host` is empty");
         assert_eq!(wrong(json!({"host": "h", "user": "a b"})), "`user` cannot hold blanks: \"a b\"");
+        assert_eq!(wrong(json!({"host": "h", "port": 0})), "`port` must be a whole number from 1 to 65535, found `0`");
         assert_eq!(
-            wrong(json!({"host": "h", "port": 0})),
-            "`port` must be a whole number from 1 to 65535, found `0`"
+            wrong(json!({"host": "h", "timeout": "2h"})),
+            "`timeout` must be from 1 second to 1 hour, found the text `2h`"
         );
-        assert_eq!(wrong(json!({"host": "h", "timeout": "2h"})), "`timeout` must be from 1 second to 1 hour, found the text `2h`");
-        assert!(wrong(json!({"host": "h", "host_keys": "no"})).starts_with("`host_keys` must be `accept-new`, `strict`"));
+        assert!(
+            wrong(json!({"host": "h", "host_keys": "no"})).starts_with("`host_keys` must be `accept-new`, `strict`")
+        );
         assert!(wrong(json!({"host": "h", "jump": [{"user": "u"}]})).ends_with("a hop without `host`"));
         let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nhunter2";
         let told = wrong(json!({"host": "h", "key": key}));

@@ -83,7 +83,10 @@ mod tests {
 
         for (text, why) in [("hunter2", "is no URI"), ("{\"conn_type\": hunter2}", "is not JSON (line 1, column 15)")] {
             let told = format!("{:#}", env(&[("PITCREW_CONN_X", text)]).unwrap_err());
-            assert!(told.starts_with("`PITCREW_CONN_X`: ") && told.contains(why) && !told.contains("hunter2"), "{told}");
+            assert!(
+                told.starts_with("`PITCREW_CONN_X`: ") && told.contains(why) && !told.contains("hunter2"),
+                "{told}"
+            );
         }
     }
 }

@@ -11,11 +11,7 @@ const SCRIPT: &str = include_str!("remote.sh");
 
 /// The step, with the outputs of [`super::Checkout`]. `request.into` is a directory of the host, relative to where the
 /// step starts or absolute. The error says what in the request can be done nowhere.
-pub fn remote_step(
-    name: &str,
-    request: &GitRequest,
-    credentials: Option<&Credentials>,
-) -> Result<StepSpec, GitError> {
+pub fn remote_step(name: &str, request: &GitRequest, credentials: Option<&Credentials>) -> Result<StepSpec, GitError> {
     let location = locate(&request.url)?;
     if location.local && !location.url.starts_with("file:") && !request.url.starts_with('/') {
         let text = "is a path relative to nothing on a host; write it in full";
@@ -26,10 +22,8 @@ pub fn remote_step(
     if into.is_empty() || into.chars().any(char::is_control) {
         return Err(GitError::Request(format!("{into:?} cannot be the name of a directory")));
     }
-    let mut step = StepSpec::new(
-        name,
-        Command::Script { text: SCRIPT.to_owned(), interpreter: vec!["/bin/sh".to_owned()] },
-    );
+    let mut step =
+        StepSpec::new(name, Command::Script { text: SCRIPT.to_owned(), interpreter: vec!["/bin/sh".to_owned()] });
     let credentials = credentials.or(location.credentials.as_ref());
     if let (Some(_), Some(Credentials { username, password })) = (&location.origin, credentials) {
         if [username, password].iter().any(|text| text.contains(['\n', '\r', '\0'])) {
@@ -97,7 +91,8 @@ mod tests {
     impl World {
         fn new() -> World {
             let world = World { dir: tempfile::tempdir().unwrap() };
-            world.sh("git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\"'");
+            world
+                .sh("git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\"'");
             world.sh("cd src && echo 1 >a && git add a && git commit -qm 'the \"first\" \\ one'");
             world.sh("cd src && git checkout -qb dev && echo 2 >a && git commit -qam second && git checkout -q main");
             world
@@ -164,7 +159,10 @@ mod tests {
             let (_, _, outputs) = world.check_out(shell, &short);
             assert_eq!((&outputs["commit"], &outputs["branch"]), (&commit("main").into(), &serde_json::Value::Null));
 
-            for broken in ["rm -f .git/HEAD && : >.git/HEAD", "find .git/objects -type f -exec chmod u+w {} + && find .git/objects -type f -exec truncate -s 1 {} +"] {
+            for broken in [
+                "rm -f .git/HEAD && : >.git/HEAD",
+                "find .git/objects -type f -exec chmod u+w {} + && find .git/objects -type f -exec truncate -s 1 {} +",
+            ] {
                 world.sh(&format!("cd {app} && {broken}"));
                 let (code, said, outputs) = world.check_out(shell, "dev");
                 assert_eq!((code, &outputs["commit"]), (Some(0), &commit("dev").into()), "{broken}: {said}");
@@ -174,7 +172,10 @@ mod tests {
             for revision in ["nope", "de"] {
                 let (code, said, _) = world.check_out(shell, revision);
                 assert_eq!(code, Some(78), "{said}");
-                assert!(said.contains(&format!("has no branch, tag or commit `{revision}`; there is: `dev`")), "{said}");
+                assert!(
+                    said.contains(&format!("has no branch, tag or commit `{revision}`; there is: `dev`")),
+                    "{said}"
+                );
             }
             world.sh(&format!("rm -rf {app}/.git"));
             let (code, said, _) = world.check_out(shell, "dev");

@@ -16,10 +16,7 @@ async fn memory_runs_out_and_early_attempts_fail_as_told() {
         assert_eq!(world.run(spec).await.exit, Exit::Code { code });
     }
     let ended = world.run(world.acting("typo", &[("FAKE_EXIT_CODE", "three")])).await;
-    assert_eq!(
-        ended.exit,
-        Exit::cannot_start("`FAKE_EXIT_CODE` is `three`, which is not a suitable number")
-    );
+    assert_eq!(ended.exit, Exit::cannot_start("`FAKE_EXIT_CODE` is `three`, which is not a suitable number"));
 }
 
 #[tokio::test]

@@ -85,7 +85,11 @@ impl Decoder<'_, '_> {
                     _ if on_hosts => {}
                     Some(at) => {
                         let hint = "leave `backend` out, or write `backend: local`";
-                        return self.r.error_hint(at, format!("the action `{uses}` cannot run on another machine"), hint);
+                        return self.r.error_hint(
+                            at,
+                            format!("the action `{uses}` cannot run on another machine"),
+                            hint,
+                        );
                     }
                     None => return,
                 }

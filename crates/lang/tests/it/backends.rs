@@ -120,4 +120,3 @@ tasks:
     hint: to limit what runs on a host, give it a `pool`
     "#);
 }
-

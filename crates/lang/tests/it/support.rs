@@ -4,7 +4,8 @@ use pitcrew_lang::{ActionInfo, Compiled, Options, parse, render_all};
 use serde_json::json;
 
 pub fn actions() -> Vec<ActionInfo> {
-    let action = |name: &str, with_schema| ActionInfo { name: name.into(), with_schema, on_hosts: name == "git.checkout" };
+    let action =
+        |name: &str, with_schema| ActionInfo { name: name.into(), with_schema, on_hosts: name == "git.checkout" };
     vec![
         action(
             "git.checkout",
@@ -30,7 +31,8 @@ pub fn actions() -> Vec<ActionInfo> {
 
 pub fn compile(source: &str) -> Result<Vec<Compiled>, String> {
     let actions = actions();
-    parse(source, "w.yaml", &Options { actions: &actions, ..Options::default() }).map_err(|found| render_all(&found, false))
+    parse(source, "w.yaml", &Options { actions: &actions, ..Options::default() })
+        .map_err(|found| render_all(&found, false))
 }
 
 /// The rendered problems of a source that must not compile.

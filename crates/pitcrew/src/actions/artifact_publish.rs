@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::pytest::OneOrMany;
-use super::{Action, WrongInput, Call, Job, Plan, block_on, object, read, write_outputs};
+use super::{Action, Call, Job, Plan, WrongInput, block_on, object, read, write_outputs};
 use crate::clock;
 
 pub struct ArtifactPublish;
@@ -53,7 +53,8 @@ impl Action for ArtifactPublish {
         println!("kept {} files with the run", kept.len());
         let mut outputs = json!({ "kept": kept });
         if let Some(to) = to.filter(|to| !to.is_empty()) {
-            let target: Target = to.parse().map_err(|error| WrongInput(format!("cannot publish to `{to}`: {error}")))?;
+            let target: Target =
+                to.parse().map_err(|error| WrongInput(format!("cannot publish to `{to}`: {error}")))?;
             let published = publish_to(&root, &files, absolute(target, &root), &mut |line| println!("{line}"))?;
             outputs["published"] = json!(published);
         }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Action, WrongInput, Call, Job, Plan, block_on, object, read, write_outputs};
+use super::{Action, Call, Job, Plan, WrongInput, block_on, object, read, write_outputs};
 
 pub struct Http;
 

@@ -30,7 +30,9 @@ impl Action for VariablesSet {
         let set = values.iter().map(|(name, value)| {
             let name = format!("{prefix}{name}");
             if name.is_empty() || name.len() > 250 || name.chars().any(char::is_control) {
-                return Err(format!("{name:?} is not a name for a variable: use 1 to 250 bytes, and no control characters"));
+                return Err(format!(
+                    "{name:?} is not a name for a variable: use 1 to 250 bytes, and no control characters"
+                ));
             }
             Ok((name, value.as_str().map_or_else(|| value.to_string(), str::to_owned)))
         });

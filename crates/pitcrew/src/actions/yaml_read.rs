@@ -102,7 +102,8 @@ fn absent(path: &Path) -> String {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return format!("there is no file `{shown}`, nor a directory `{}`", dir.display());
     };
-    let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    let mut names: Vec<String> =
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     names.sort();
     names.truncate(10);
     let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
@@ -140,7 +141,10 @@ mod tests {
     fn a_file_of_a_host_becomes_values_or_a_failure_that_lasts() {
         let ended = concluded(&[(FILE, "a: 10.0\nb: two\n")]);
         assert!(ended.exit.is_success());
-        assert_eq!(serde_json::to_value(ended.outputs).unwrap(), json!({"count": 2, "values": {"a": "10.0", "b": "two"}}));
+        assert_eq!(
+            serde_json::to_value(ended.outputs).unwrap(),
+            json!({"count": 2, "values": {"a": "10.0", "b": "two"}})
+        );
         for (outputs, told) in [
             (&[(FILE, "- a\n")][..], "error: www/version.yaml:1:1: it must be a mapping"),
             (&[(FILE, "a: {b: c}\n")], "error: www/version.yaml:1:4: `a` must be a single value"),

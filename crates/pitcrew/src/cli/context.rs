@@ -15,8 +15,8 @@ use super::ui::Ui;
 use crate::catalog::Catalog;
 use crate::clock;
 use crate::config::Settings;
-use crate::lookup;
 use crate::given;
+use crate::lookup;
 use crate::paths::DataDir;
 use crate::vault::Vault;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
-use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
+use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::Owner;
 use tokio::sync::mpsc;
 

@@ -69,7 +69,11 @@ pub struct SshDefaults {
 
 impl Default for SshDefaults {
     fn default() -> Self {
-        SshDefaults { user: "ubuntu".to_owned(), port: pitcrew_exec::place::SSH_PORT, timeout_s: pitcrew_exec::place::SSH_TIMEOUT }
+        SshDefaults {
+            user: "ubuntu".to_owned(),
+            port: pitcrew_exec::place::SSH_PORT,
+            timeout_s: pitcrew_exec::place::SSH_TIMEOUT,
+        }
     }
 }
 

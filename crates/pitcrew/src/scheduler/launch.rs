@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::RunKey;
-use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
 use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
 use pitcrew_core::state::{Exit, RunState};
 use pitcrew_exec::{

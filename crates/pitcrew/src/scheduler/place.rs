@@ -5,7 +5,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use pitcrew_exec::{HostKeys, Hop, Place, SshPlace};
+use pitcrew_exec::{Hop, HostKeys, Place, SshPlace};
 use pitcrew_lang::Rendering;
 use pitcrew_lang::place::{JumpTarget, SshTarget, read};
 use serde_json::{Map, Value};
@@ -46,7 +46,8 @@ fn ssh(target: SshTarget, connection: Option<&Connection>, defaults: &SshDefault
         None => Stored::default(),
         Some(connection) => Stored::of(connection)?,
     };
-    let host = target.host.or(stored.host).ok_or("`backend.ssh`: the connection has no host, and no `host` is given")?;
+    let host =
+        target.host.or(stored.host).ok_or("`backend.ssh`: the connection has no host, and no `host` is given")?;
     let user = target.user.or(stored.user).unwrap_or_else(|| defaults.user.clone());
     let host_keys = match target.host_keys.as_deref() {
         Some("accept-new") => HostKeys::AcceptNew,
@@ -91,7 +92,8 @@ impl Stored {
         if !matches!(connection.conn_type.as_str(), "ssh" | "sftp" | "generic") {
             return Err(format!("the connection `{id}` is of the type `{}`, not `ssh`", connection.conn_type));
         }
-        let extra: Value = connection.extra.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
+        let extra: Value =
+            connection.extra.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         // What the connection says is checked as what a workflow says.
         let mut fields = Map::new();
         let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
@@ -104,7 +106,8 @@ impl Stored {
         let target = read(&fields).map_err(|wrong| format!("the connection `{id}`: {wrong}"))?;
         let host_keys = match &extra["host_key"] {
             Value::String(key) => Some(HostKeys::Pinned(
-                fingerprint(key).ok_or_else(|| format!("the connection `{id}`: `host_key` is no public key of a host"))?,
+                fingerprint(key)
+                    .ok_or_else(|| format!("the connection `{id}`: `host_key` is no public key of a host"))?,
             )),
             _ => None,
         };
@@ -167,7 +170,9 @@ mod tests {
         let pin = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU";
         assert_eq!(place.host_keys, HostKeys::Pinned(pin.into()));
         assert_eq!(place.jump[0].to_string(), "lab@bastion:22");
-        let place = of(json!({ "connection": "gpu", "host": "h", "user": "u", "port": 1, "host_keys": "strict", "timeout": 5 }));
+        let place = of(
+            json!({ "connection": "gpu", "host": "h", "user": "u", "port": 1, "host_keys": "strict", "timeout": 5 }),
+        );
         assert_eq!((place.to_string().as_str(), place.timeout_s, place.host_keys), ("u@h:1", 5, HostKeys::Strict));
     }
 

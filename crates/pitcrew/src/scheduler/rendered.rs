@@ -40,7 +40,8 @@ impl Core {
         }
         if let Some(Value::Object(place)) = &task.place {
             for (key, value) in place {
-                let text = rendering.value(value).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+                let text =
+                    rendering.value(value).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
                 add(format!("backend.ssh.{key}"), text);
             }
         }
