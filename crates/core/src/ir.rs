@@ -63,6 +63,8 @@ pub struct Workflow {
     pub env: BTreeMap<String, Template>,
     /// Who is told of what becomes of a run.
     pub notify: Vec<NotifyRule>,
+    /// Events of other services that start runs.
+    pub on: Vec<SqsSource>,
     pub tasks: Vec<Task>,
     pub groups: Vec<Group>,
     /// Derived by [`Workflow::link`]: who needs task *i*.
@@ -74,6 +76,19 @@ pub struct Workflow {
     /// Derived by [`Workflow::link`]: name to index.
     #[serde(skip)]
     pub by_name: BTreeMap<TaskId, TaskIx>,
+}
+
+/// A queue of Amazon SQS whose messages start runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SqsSource {
+    /// Its name or its URL.
+    pub queue: String,
+    /// `None`: that of the URL, else the server's own.
+    pub region: Option<String>,
+    /// A pattern that an event must fit, as Amazon EventBridge has them.
+    pub filter: Option<Value>,
+    /// What the run is given, with templates over the event; `None`: the event's `detail`.
+    pub conf: Option<serde_json::Map<String, Value>>,
 }
 
 /// Which events of a run are told to which channels.
@@ -365,6 +380,7 @@ impl Workflow {
             workspaces: Vec::new(),
             env: BTreeMap::new(),
             notify: Vec::new(),
+            on: Vec::new(),
             tasks: Vec::new(),
             groups: Vec::new(),
             downstream: Vec::new(),

@@ -4,6 +4,7 @@
 //! in `pitcrew-core` draws the conclusions.
 
 mod attempt_dir;
+pub mod aws;
 pub mod backend;
 pub mod capabilities;
 mod clock;
@@ -18,6 +19,7 @@ mod program;
 pub mod publish;
 pub mod python;
 pub mod report;
+pub mod secrets;
 pub mod spec;
 mod whole;
 

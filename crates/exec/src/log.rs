@@ -11,6 +11,8 @@
 //! Unix microseconds; the stream (`o` stdout, `e` stderr, `s` Pitcrew's own words) and the step's number from 0; then a
 //! space, or `+` when the line goes on in the next record of the same stream; then the text as it was written.
 //!
+//! What must not be shown is masked before it is written, see [`Masker`].
+//!
 //! Invariant: a record is at most [`MAX_RECORD`] bytes with its line break, and the writer adds whole records only. So
 //! any byte offset can be followed by a search for a line break and reading goes on there, also while the file grows.
 
@@ -23,8 +25,10 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+mod mask;
 mod writer;
 
+pub use mask::{MASK, Masker};
 pub use writer::LogWriter;
 pub(crate) use writer::character_boundary;
 

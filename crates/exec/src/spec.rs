@@ -1,7 +1,7 @@
 //! What a backend is asked to run: one attempt, fully rendered.
 //!
 //! A spec is complete: whoever executes it needs no store, no template and no other file. It may hold secrets (in the
-//! environment and in scripts), so its `Debug` form shows none of both, and no backend writes the environment to a disk.
+//! environment, in scripts and in the masks), so its `Debug` form shows none of both, and no backend writes the environment to a disk.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +49,9 @@ pub struct AttemptSpec {
     /// Bytes of log that are kept; what comes later is dropped, and the log says so.
     #[serde(default = "default_log_limit")]
     pub log_limit: u64,
+    /// Values that neither the log nor the outputs may show, see [`crate::log::Masker`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masks: Vec<String>,
 }
 
 fn default_grace() -> SignedDuration {
@@ -74,6 +77,7 @@ impl AttemptSpec {
             sample_usage: false,
             grace: default_grace(),
             log_limit: DEFAULT_LOG_LIMIT,
+            masks: Vec::new(),
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod decode;
 pub mod diagnostic;
+pub mod event;
 pub mod graph;
 pub mod params;
 pub mod place;

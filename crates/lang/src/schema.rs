@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 12] = [
+        let mappings: [(&str, &[&str]); 14] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -26,6 +26,8 @@ mod tests {
             ("/$defs/output", keys::OUTPUT),
             ("/$defs/teardown", keys::TEARDOWN),
             ("/$defs/notify", keys::NOTIFY),
+            ("/$defs/on", keys::ON),
+            ("/$defs/sqs", keys::SQS),
             ("/$defs/resources", keys::RESOURCES),
             ("/$defs/ssh", keys::SSH),
             ("/$defs/param", keys::PARAM),
@@ -61,13 +63,15 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 8] = [
+        let nested: [(&[&str], &str); 10] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
             (keys::OUTPUT, "tasks: {a: {outputs: {o: {@: []}}}}"),
             (keys::TEARDOWN, "tasks: {a: {teardown: {@: {}}}}"),
             (keys::NOTIFY, "notify: [{@: [[]]}]\ntasks: {a: {}}"),
+            (keys::ON, "on: {@: [[]]}\ntasks: {a: {}}"),
+            (keys::SQS, "on: {sqs: {@: [[]]}}\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
             (keys::SSH, "tasks: {a: {backend: {ssh: {@: [[]]}}}}"),
         ];

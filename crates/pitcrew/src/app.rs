@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord, RunType};
 use pitcrew_core::{RunId, WorkflowId};
+use pitcrew_exec::aws::Aws;
 use pitcrew_exec::{Backend, Handle, LogChunk};
 use pitcrew_lang::ParamError;
 use pitcrew_store::{AuditEntry, CreateRun, NewRun, Store, StoreError, WorkflowRow};
@@ -26,6 +27,7 @@ pub struct App {
     pub catalog: Arc<Catalog>,
     pub data: DataDir,
     pub vault: Vault,
+    pub aws: Aws,
     pub backends: Backends,
     pub metrics: Metrics,
     /// Channels, and rules for all workflows.
@@ -41,6 +43,8 @@ pub struct Trigger {
     pub run_id: Option<RunId>,
     pub logical_date: Option<Timestamp>,
     pub run_after: Option<Timestamp>,
+    /// By hand, unless something else is said.
+    pub run_type: Option<RunType>,
     pub note: String,
     /// Who asks, as shown.
     pub by: String,
@@ -113,7 +117,7 @@ pub fn new_run(
     Ok(NewRun {
         workflow: workflow.id.clone(),
         run_id,
-        run_type: RunType::Manual,
+        run_type: trigger.run_type.unwrap_or(RunType::Manual),
         version: version.to_owned(),
         params,
         conf: trigger.conf,

@@ -5,6 +5,7 @@
 mod across;
 mod outbox;
 mod people;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -6,11 +6,13 @@ mod across;
 mod backfills;
 mod notices;
 mod people;
+mod secrets;
 
 pub use across::*;
 pub use backfills::*;
 pub use notices::*;
 pub use people::*;
+pub use secrets::*;
 
 use std::collections::BTreeMap;
 

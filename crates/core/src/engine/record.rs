@@ -18,6 +18,8 @@ pub enum RunType {
     Manual,
     Scheduled,
     Backfill,
+    /// Another service told of something.
+    Event,
 }
 
 impl RunType {
@@ -26,11 +28,12 @@ impl RunType {
             RunType::Manual => "manual",
             RunType::Scheduled => "scheduled",
             RunType::Backfill => "backfill",
+            RunType::Event => "event",
         }
     }
 
     pub fn from_name(name: &str) -> Option<Self> {
-        [RunType::Manual, RunType::Scheduled, RunType::Backfill].into_iter().find(|t| t.name() == name)
+        [RunType::Manual, RunType::Scheduled, RunType::Backfill, RunType::Event].into_iter().find(|t| t.name() == name)
     }
 }
 

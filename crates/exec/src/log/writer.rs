@@ -1,16 +1,18 @@
 //! Writes the log of an attempt, and never stands in the way of the attempt.
 //!
-//! Invariant: the file holds whole records only. A write that fails is undone, what it held is dropped, and the log
+//! Invariant: the file holds whole records only, and no secret that the writer was told of. A write that fails is undone, what it held is dropped, and the log
 //! says so as soon as it can be written again; the process that talks is never held up and never told.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{LogStream, MAX_TEXT};
+use super::{LogStream, MAX_TEXT, Masker};
 
 /// Bytes of buffer that stay allocated between writes; there may be thousands of writers.
 const KEPT: usize = 4 << 10;
@@ -25,18 +27,56 @@ pub struct LogWriter {
     full: bool,
     /// Bytes that could not be written since the last success.
     dropped: u64,
+    masker: Option<Arc<Masker>>,
+    /// By stream and step: the end of half a line that may be the beginning of a secret.
+    held: BTreeMap<(LogStream, u32), Vec<u8>>,
 }
 
 impl LogWriter {
     /// Makes a new file; fails if there is one already.
     pub fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o640).open(path)?;
-        Ok(LogWriter { file, buffer: Vec::new(), length: 0, limit, full: false, dropped: 0 })
+        Ok(LogWriter {
+            file,
+            buffer: Vec::new(),
+            length: 0,
+            limit,
+            full: false,
+            dropped: 0,
+            masker: None,
+            held: BTreeMap::new(),
+        })
+    }
+
+    /// Masks from now on. The end of half a line is held back while it may be the beginning of a secret.
+    pub fn mask(&mut self, masker: Option<Arc<Masker>>) {
+        self.masker = masker;
+    }
+
+    /// Some text was taken and is not written yet, because it may be the beginning of a secret.
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
     }
 
     /// Adds one line or part of a line. Text beyond [`MAX_TEXT`] is split; it must not contain a line break.
     pub fn record(&mut self, at: Timestamp, stream: LogStream, step: u32, text: &[u8], continues: bool) {
         debug_assert!(!text.contains(&b'\n'));
+        let Some(masker) = self.masker.clone() else { return self.add(at, stream, step, text, continues) };
+        let mut all = self.held.remove(&(stream, step)).unwrap_or_default();
+        all.extend_from_slice(text);
+        if !continues {
+            return self.add(at, stream, step, &masker.bytes(&all), false);
+        }
+        let settled = masker.settled(&all);
+        if settled > 0 {
+            self.add(at, stream, step, &masker.bytes(&all[..settled]), true);
+        }
+        if settled < all.len() {
+            self.held.insert((stream, step), all.split_off(settled));
+        }
+    }
+
+    fn add(&mut self, at: Timestamp, stream: LogStream, step: u32, text: &[u8], continues: bool) {
         let mut rest = text;
         while rest.len() > MAX_TEXT {
             let (part, after) = rest.split_at(character_boundary(rest, MAX_TEXT));
@@ -160,6 +200,25 @@ mod tests {
         let records = read(&path, 0, 1 << 20, true).unwrap().records;
         assert_eq!(records.iter().map(|r| r.continues).collect::<Vec<_>>(), [true, true, false]);
         assert_eq!(records.into_iter().map(|r| r.text).collect::<String>(), text);
+    }
+
+    /// A secret in two halves, of which the first is shown after a while as half a line is.
+    #[test]
+    fn a_secret_is_masked_however_late_its_end_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut log = LogWriter::create(&path, 1 << 20).unwrap();
+        log.mask(Masker::new(["hunter2-hunter2"]).map(Arc::new));
+        log.record(at(), LogStream::Stdout, 0, b"login hunter2-", true);
+        assert!(log.is_holding());
+        log.record(at(), LogStream::Stderr, 0, b"hunter2-hunter3", false);
+        log.record(at(), LogStream::Stdout, 0, b"hunter", true);
+        log.record(at(), LogStream::Stdout, 0, b"2 ok hun", true);
+        log.record(at(), LogStream::Stdout, 0, b"", false);
+        log.flush();
+        let texts: Vec<_> = read(&path, 0, 1 << 20, true).unwrap().records.into_iter().map(|r| r.text).collect();
+        assert_eq!(texts, ["login ", "hunter2-hunter3", "*** ok ", "hun"]);
+        assert!(!log.is_holding());
     }
 
     /// `/dev/full` refuses every write, as a full disk does.

@@ -4,7 +4,6 @@
 //! whole or not at all; the manifest is written last, so that who finds it finds everything that it names.
 
 mod directory;
-#[cfg(feature = "s3")]
 mod s3;
 mod select;
 mod target;
@@ -66,17 +65,13 @@ pub async fn publish(
     let files = select::select(root, patterns)?;
     let store = match target {
         Target::Directory(dir) => Store::Directory(directory::Directory::open(dir)?),
-        #[cfg(feature = "s3")]
         Target::S3(bucket) => Store::S3(s3::Bucket::open(bucket, env)?),
-        #[cfg(not(feature = "s3"))]
-        Target::S3(_) => return Err(PublishError::Request("this build of Pitcrew has no S3 support".into())),
     };
     let mut published = Vec::with_capacity(files.len());
     for file in &files {
         let content_type = content_type(&file.name);
         let done = match &store {
             Store::Directory(directory) => directory.put_file(file, content_type)?,
-            #[cfg(feature = "s3")]
             Store::S3(bucket) => bucket.put_file(file, content_type).await?,
         };
         progress(&format!("{} ({} bytes)", done.url, done.bytes));
@@ -86,7 +81,6 @@ pub async fn publish(
     let text = format!("{manifest:#}\n");
     match &store {
         Store::Directory(directory) => directory.put_text(MANIFEST, &text)?,
-        #[cfg(feature = "s3")]
         Store::S3(bucket) => bucket.put_text(MANIFEST, &text).await?,
     }
     Ok(published)
@@ -94,12 +88,11 @@ pub async fn publish(
 
 enum Store {
     Directory(directory::Directory),
-    #[cfg(feature = "s3")]
     S3(s3::Bucket),
 }
 
 /// By the name's ending; what a browser should show, it can.
-fn content_type(name: &str) -> &'static str {
+pub fn content_type(name: &str) -> &'static str {
     match name.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase()).as_deref() {
         Some("html" | "htm") => "text/html; charset=utf-8",
         Some("pdf") => "application/pdf",

@@ -17,7 +17,12 @@ pub const WORKFLOW: &[&str] = &[
     "tasks",
     "finally",
     "notify",
+    "on",
 ];
+
+pub const ON: &[&str] = &["sqs"];
+
+pub const SQS: &[&str] = &["queue", "region", "filter", "conf"];
 
 pub const SCHEDULE: &[&str] = &["cron", "interval", "timezone", "catchup", "start", "end"];
 

@@ -9,6 +9,7 @@ mod fields;
 mod foreach;
 pub(crate) mod keys;
 mod notify;
+mod on;
 mod params;
 mod schedule;
 mod task;
@@ -208,6 +209,7 @@ impl Decoder<'_, '_> {
                 }
                 "finally" => self.all_tasks(node, None, true),
                 "notify" => self.workflow.notify = self.notify(node),
+                "on" => self.workflow.on = self.on(node),
                 // A place for anchors that other keys use, as in compose files.
                 key if key.starts_with("x-") => {}
                 _ => self.unknown(&entry.key, keys::WORKFLOW, "a workflow"),
@@ -215,6 +217,9 @@ impl Decoder<'_, '_> {
         }
         if let Some(schedule) = root.get("schedule").filter(|_| self.workflow.schedule.is_some()) {
             self.check_scheduled_params(schedule);
+        }
+        if let Some(on) = root.get("on") {
+            self.check_event_params(on);
         }
         let has_normal = self.workflow.tasks.iter().any(|t| t.kind != pitcrew_core::ir::Kind::Finally);
         if !has_tasks {

@@ -20,13 +20,20 @@ pub struct Rendering<'r> {
     pub(super) evaluator: &'r Evaluator,
     pub(super) run: &'r Run,
     pub(super) slot: Slot,
+    secrets: Option<SecretForm>,
     /// Values that were made already.
     made: RefCell<BTreeMap<&'static str, Value>>,
 }
 
 impl<'r> Rendering<'r> {
     pub(super) fn new(evaluator: &'r Evaluator, run: &'r Run, slot: Slot) -> Self {
-        Rendering { evaluator, run, slot, made: RefCell::default() }
+        Rendering { evaluator, run, slot, secrets: None, made: RefCell::default() }
+    }
+
+    /// Allows `secret('…')`, and says what stands for the secret of that name; without, it is an error.
+    pub fn with_secrets(mut self, form: impl Fn(&str) -> Result<String, String> + Send + Sync + 'static) -> Self {
+        self.secrets = Some(SecretForm(Arc::new(form)));
+        self
     }
 
     /// Renders a text. What is no template comes back as it is.
@@ -125,6 +132,9 @@ impl<'r> Rendering<'r> {
         let tasks: Vec<&Reference> = analysis.references.iter().filter(|r| r.path[0] == "tasks").collect();
         if !tasks.is_empty() {
             roots.insert("tasks", self.tasks(&tasks));
+        }
+        if let Some(form) = &self.secrets {
+            roots.insert(SECRETS, Value::from_object(form.clone()));
         }
         Value::from_pairs(roots)
     }
@@ -315,6 +325,25 @@ impl Object for Connections {
             Ok(fields) => values::from_json(&fields),
             Err(why) => Value::from(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, why)),
         })
+    }
+}
+
+/// The name under which templates have what stands for secrets; no template can write it.
+pub(super) const SECRETS: &str = "__secrets";
+
+/// See [`Rendering::with_secrets`].
+#[derive(Clone)]
+pub(super) struct SecretForm(pub Arc<dyn Fn(&str) -> Result<String, String> + Send + Sync>);
+
+impl std::fmt::Debug for SecretForm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("secrets")
+    }
+}
+
+impl Object for SecretForm {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Plain
     }
 }
 

@@ -74,7 +74,7 @@ impl Evaluator {
     }
 
     /// The value of a template that is one expression, or else the text it becomes.
-    pub(super) fn value(&self, text: &str, context: impl FnOnce(&Analysis) -> Value) -> Result<Json, String> {
+    pub(crate) fn value(&self, text: &str, context: impl FnOnce(&Analysis) -> Value) -> Result<Json, String> {
         let analysis = self.analysis(text)?;
         let Some(expression) = &analysis.whole else { return self.fill(text, context).map(Json::String) };
         let source = format!("{{% set {RESULT} = ({expression}) %}}");

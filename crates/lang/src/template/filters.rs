@@ -1,7 +1,8 @@
 //! The filters beyond Jinja's own, and the names of all: an unknown one is found before a run.
 
-use minijinja::{Environment, Error, ErrorKind, Value};
+use minijinja::{Environment, Error, ErrorKind, State, Value};
 
+use super::context::{SECRETS, SecretForm};
 use super::{date, values};
 
 /// Every filter that a template may use.
@@ -105,7 +106,7 @@ pub const TESTS: &[&str] = &[
 ];
 
 /// Every function.
-pub const FUNCTIONS: &[&str] = &["dict", "range"];
+pub const FUNCTIONS: &[&str] = &["dict", "range", "secret"];
 
 pub fn install(env: &mut Environment<'static>) {
     for name in ["safe", "escape", "e"] {
@@ -124,6 +125,7 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_filter("fromyaml", |text: &str| {
         crate::yaml::to_json(text).map(|json| values::from_json(&json)).map_err(wrong)
     });
+    env.add_function("secret", secret);
     env.add_filter("sh", shell_quote);
     env.add_filter("shellquote", shell_quote);
     env.add_filter("basename", |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or("").to_owned());
@@ -136,6 +138,15 @@ pub fn install(env: &mut Environment<'static>) {
     env.add_filter("ds_nodash", |value: &Value| date::format(value, date::DS_NODASH).map_err(wrong));
     env.add_filter("ts", |value: &Value| date::format(value, date::TS).map_err(wrong));
     env.add_filter("ts_nodash", |value: &Value| date::format(value, date::TS_NODASH).map_err(wrong));
+}
+
+/// What stands for a secret, where one may stand: see [`super::context::Rendering::with_secrets`].
+fn secret(state: &State, name: &str) -> Result<String, Error> {
+    let form = state.lookup(SECRETS);
+    match form.as_ref().and_then(|form| form.downcast_object_ref::<SecretForm>()) {
+        Some(form) => (form.0)(name).map_err(wrong),
+        None => Err(wrong("`secret(…)` can stand in `env` and in `with` only: elsewhere its value would be stored")),
+    }
 }
 
 fn wrong(message: impl Into<String>) -> Error {

@@ -18,6 +18,7 @@ mod values;
 pub(crate) use analysis::{Analysis, Reference, analyse};
 pub use context::Rendering;
 pub use evaluate::Evaluator;
+pub(crate) use values::from_json;
 
 use serde_json::Value;
 

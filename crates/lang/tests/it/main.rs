@@ -11,6 +11,7 @@ mod drawings;
 mod fuzz;
 mod graphs;
 mod notify;
+mod on;
 mod params;
 mod rendering;
 mod support;

@@ -5,6 +5,7 @@
 //! script, and it lives on when the server does not.
 
 mod artifact_publish;
+mod aws;
 mod git_checkout;
 mod http;
 mod notebook;
@@ -15,6 +16,7 @@ mod report;
 mod variables_set;
 mod yaml_read;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -165,21 +167,29 @@ pub fn record_name(task: &str, map_index: i32) -> String {
     if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
-const ALL: [&dyn Action; 10] = [
+const ALL: [&dyn Action; 16] = [
     &artifact_publish::ArtifactPublish,
     &git_checkout::GitCheckout,
     &http::Http,
+    &aws::LambdaInvoke,
     &notebook::Notebook,
     &notebook_convert::NotebookConvert,
     &notify::Notify,
     &pytest::Pytest,
     &report::Report,
+    &aws::S3Get,
+    &aws::S3Put,
+    &aws::SageMakerTrain,
+    &aws::SfnStart,
+    &aws::SnsPublish,
     &variables_set::VariablesSet,
     &yaml_read::YamlRead,
 ];
 
-/// Carries secrets of an action to its process.
-const SECRET: &str = "PITCREW_ACTION_SECRET";
+/// Carries what an action calls secret to its process.
+pub const SECRET: &str = "PITCREW_ACTION_SECRET";
+/// Carries the values of secrets that the input of an action names, by the marks that stand for them there.
+pub const SECRETS: &str = "PITCREW_ACTION_SECRETS";
 
 /// The action of that name.
 pub fn find(name: &str) -> Option<&'static dyn Action> {
@@ -220,6 +230,38 @@ pub fn step(name: &str, job: &Job, secret: &Value, inherit: &str) -> anyhow::Res
     Ok(step)
 }
 
+/// The file of a step, or the words of its command.
+pub fn text(step: &StepSpec) -> &[String] {
+    match &step.command {
+        Command::Script { text, .. } => std::slice::from_ref(text),
+        Command::Argv(words) => words,
+    }
+}
+
+/// The input of a step that is an action.
+pub fn input(step: &StepSpec) -> Option<&str> {
+    match &step.command {
+        Command::Script { text, interpreter } if interpreter.get(1..3)? == ["internal", "action"] => Some(text),
+        _ => None,
+    }
+}
+
+/// Puts the values of secrets in place of their marks.
+fn fill(value: &mut Value, secrets: &BTreeMap<String, String>) {
+    match value {
+        Value::String(text) => {
+            for (mark, secret) in secrets {
+                if text.contains(mark) {
+                    *text = text.replace(mark, secret);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, secrets)),
+        Value::Object(map) => map.values_mut().for_each(|item| fill(item, secrets)),
+        _ => {}
+    }
+}
+
 /// The entry of `pitcrew internal action NAME INPUT`.
 pub fn internal(name: &str, input: &Path) -> ExitCode {
     let run = || -> anyhow::Result<ExitCode> {
@@ -228,6 +270,10 @@ pub fn internal(name: &str, input: &Path) -> ExitCode {
         let mut job: Job = serde_json::from_str(&text).context("the input of the action is damaged")?;
         if let Ok(secret) = std::env::var(SECRET) {
             job.secret = serde_json::from_str(&secret).context("the secret input of the action is damaged")?;
+        }
+        if let Ok(secrets) = std::env::var(SECRETS) {
+            let secrets = serde_json::from_str(&secrets).context("the secret input of the action is damaged")?;
+            [&mut job.with, &mut job.facts, &mut job.secret].into_iter().for_each(|value| fill(value, &secrets));
         }
         std::fs::create_dir_all(&job.scratch)?;
         action.execute(job)

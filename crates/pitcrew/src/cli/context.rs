@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::ir::Workflow;
+use pitcrew_exec::aws::Aws;
+use pitcrew_exec::secrets::Secrets;
 use pitcrew_lang::diagnostic::closest;
 use pitcrew_store::{AuditEntry, Store, WorkflowRow};
 use rustix::fs::Access;
@@ -18,6 +20,7 @@ use crate::config::Settings;
 use crate::given;
 use crate::lookup;
 use crate::paths::DataDir;
+use crate::secrets;
 use crate::vault::Vault;
 
 /// An opened store, without a scheduler.
@@ -27,6 +30,8 @@ pub struct Context {
     pub data: DataDir,
     pub vault: Vault,
     pub store: Store,
+    pub aws: Aws,
+    pub secrets: Secrets,
     pub catalog: Arc<Catalog>,
 }
 
@@ -39,7 +44,9 @@ impl Context {
             .await
             .map_err(|error| anyhow::Error::new(error).context(format!("cannot open the database `{url}`")))?;
         let store = store.with_given(given::read(given::environment(), &vault).map_err(refused)?);
-        Ok(Context { ui, settings, data, vault, store, catalog: Arc::default() })
+        let aws = secrets::aws(settings.aws_region())?;
+        let secrets = secrets::open(&store, &vault, &aws)?;
+        Ok(Context { ui, settings, data, vault, store, aws, secrets, catalog: Arc::default() })
     }
 
     pub fn now(&self) -> Timestamp {

@@ -23,6 +23,7 @@ mod report;
 mod retention;
 mod run;
 mod runs;
+mod secrets;
 mod server;
 mod session;
 mod target;
@@ -160,6 +161,7 @@ enum Command {
     Backfill(backfills::BackfillsArgs),
     Variables(variables::VariablesArgs),
     Connections(connections::ConnectionsArgs),
+    Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
@@ -255,6 +257,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Doctor(_)
             | Command::Users(_)
             | Command::Tokens(_)
+            | Command::Secrets(_)
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
@@ -273,6 +276,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
         Command::Variables(args) => variables::command(args, Target::open(ui, settings).await?).await,
         Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,
+        Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,

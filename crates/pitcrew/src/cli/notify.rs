@@ -87,7 +87,7 @@ async fn test(context: &Context, name: &str) -> anyhow::Result<()> {
         return Err(invalid(format!("there is no channel `{name}`\nhint: {hint}")));
     };
     let vault = Vault::new(&context.data, &|name| std::env::var(name).ok())?;
-    let sender = Sender::new(context.store.clone(), vault)?;
+    let sender = Sender::new(context.store.clone(), vault, context.aws.clone())?;
     let secrets = sender.secrets.known(config).await;
     let base_url = context.server_url().await.unwrap_or_default();
     let now = context.now();

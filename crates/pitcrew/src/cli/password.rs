@@ -1,21 +1,44 @@
-//! Reads a password without showing it: from a terminal, typed twice; else the first line of stdin. Never an argument,
+//! Reads a password or another secret without showing it: from a terminal, typed twice; else from stdin. Never an argument,
 //! because every user of a machine can read those.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 use anyhow::Context as _;
+use pitcrew_exec::secrets::Secret;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::error::invalid;
 use super::ui::Ui;
 
-/// A new password for `user`.
+/// A new password for `user`: the first line of what is not typed.
 pub fn read(user: &str, ui: &Ui) -> anyhow::Result<String> {
     let stdin = std::io::stdin();
     if !stdin.is_terminal() {
         return line(&mut stdin.lock());
     }
-    let first = typed(&format!("new password of `{user}`: "), ui)?;
+    twice(&format!("new password of `{user}`: "), ui)
+}
+
+/// The value of a secret: all of what is not typed, but for its last line break; at most `most` bytes.
+pub fn secret(name: &str, ui: &Ui, most: usize) -> anyhow::Result<Secret> {
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        return Ok(Secret::new(twice(&format!("value of `{name}`: "), ui)?));
+    }
+    let mut bytes = Vec::new();
+    let read = stdin.lock().take(most as u64 + 2).read_to_end(&mut bytes);
+    read.map_err(|error| invalid(format!("cannot read the secret: {error}")))?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    if bytes.is_empty() || bytes.len() > most {
+        return Err(invalid(format!("a secret has 1 to {most} bytes\nhint: write it to stdin: `… < file`")));
+    }
+    Ok(Secret::new(bytes))
+}
+
+fn twice(prompt: &str, ui: &Ui) -> anyhow::Result<String> {
+    let first = typed(prompt, ui)?;
     let second = typed("once more: ", ui)?;
     if first != second {
         return Err(invalid("the two are not the same: nothing was changed"));

@@ -18,6 +18,7 @@ use super::session::{Prepared, Session};
 use super::ui::Ui;
 use crate::backfill;
 use crate::config::Settings;
+use crate::events;
 use crate::folder;
 use crate::notify::outbox::Outbox;
 use crate::notify::weekly;
@@ -102,7 +103,8 @@ impl Serving {
             tokio::spawn(schedules::run(app.clone(), owner.clone())),
             tokio::spawn(backfill::serve::run(app.clone(), owner.clone())),
             tokio::spawn(outbox.run(owner.clone())),
-            tokio::spawn(weekly::run(app.clone(), owner, base_url)),
+            tokio::spawn(weekly::run(app.clone(), owner.clone(), base_url)),
+            tokio::spawn(events::run(app.clone(), owner)),
         ];
         if let Some(folder) = workflows {
             let app = app.clone();

@@ -332,6 +332,11 @@ impl Settings {
         self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
     }
 
+    /// Where nothing else names one.
+    pub fn aws_region(&self) -> &str {
+        self.text(keys::AWS_REGION)
+    }
+
     /// For hosts of which neither workflow nor connection says more.
     pub fn ssh(&self) -> SshDefaults {
         let plain = SshDefaults::default();

@@ -38,6 +38,7 @@ struct Families {
     workflows: Names,
     pools: Names,
     channels: Names,
+    queues: Names,
     runs_started: CounterVec,
     runs_finished: CounterVec,
     run_duration: HistogramVec,
@@ -55,6 +56,7 @@ struct Families {
     gpu_busy: CounterVec,
     variables_set: CounterVec,
     notifications: CounterVec,
+    events: CounterVec,
     store_seconds: HistogramVec,
     store_errors: CounterVec,
     http_requests: CounterVec,
@@ -92,6 +94,7 @@ impl Default for Metrics {
             workflows: Names::default(),
             pools: Names::default(),
             channels: Names::default(),
+            queues: Names::default(),
             runs_started: table::RUNS_STARTED.counter(&registry),
             runs_finished: table::RUNS_FINISHED.counter(&registry),
             run_duration: table::RUN_DURATION.histogram(&registry),
@@ -109,6 +112,7 @@ impl Default for Metrics {
             gpu_busy: table::GPU_BUSY.counter(&registry),
             variables_set: table::VARIABLES_SET.counter(&registry),
             notifications: table::NOTIFICATIONS.counter(&registry),
+            events: table::EVENTS.counter(&registry),
             store_seconds: table::STORE_SECONDS.histogram(&registry),
             store_errors: table::STORE_ERRORS.counter(&registry),
             http_requests: table::HTTP_REQUESTS.counter(&registry),
@@ -205,6 +209,11 @@ impl Metrics {
             Settled::Failed { .. } => "failed",
         };
         self.0.notifications.with_label_values(&[self.0.channels.label(channel), result]).inc();
+    }
+
+    /// What an event from a queue came to.
+    pub fn event(&self, queue: &str, result: &'static str) {
+        self.0.events.with_label_values(&[self.0.queues.label(queue), result]).inc();
     }
 
     /// What became of spans for the collector: `sent` or `dropped`.

@@ -93,6 +93,8 @@ table! {
         "Variables that were set, by a `task` or a `user` of this server.";
     NOTIFICATIONS = Counter, "pitcrew_notifications_total", ["channel", "result"],
         "Tries to send a notice to a channel: `sent`, `merged` into a message that was sent, `retried` later, or `failed` for good.";
+    EVENTS = Counter, "pitcrew_events_total", ["queue", "result"],
+        "Events from queues, for each workflow that waits there: a `run`, `other` than its filter wants, `refused`, `later` once more; and `error` where a queue cannot be read.";
     BROKEN_FILES = Gauge, "pitcrew_broken_files", [],
         "Workflow files that do not compile.";
     LEADER = Gauge, "pitcrew_leader", [],

@@ -82,7 +82,7 @@ impl Desk {
 impl Outbox {
     /// The outbox of this server, whose pages are at `base_url`.
     pub fn new(app: &App, base_url: String) -> anyhow::Result<Outbox> {
-        let sender = Sender::new(app.store.clone(), app.vault.clone())?;
+        let sender = Sender::new(app.store.clone(), app.vault.clone(), app.aws.clone())?;
         let (store, config, metrics) = (app.store.clone(), app.notify.clone(), app.metrics.clone());
         Ok(Outbox { store, config, sender, metrics, base_url, now: Arc::new(clock::now) })
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pitcrew_exec::aws::Aws;
 use pitcrew_store::Store;
 
 use super::config::{Channel, Kind};
@@ -19,6 +20,7 @@ use super::{mail, slack, sns, webhook};
 pub struct Sender {
     pub clients: Clients,
     pub secrets: Lookup,
+    pub aws: Aws,
 }
 
 /// Why a channel did not take a message. Never holds a secret.
@@ -50,8 +52,8 @@ impl fmt::Display for Failed {
 }
 
 impl Sender {
-    pub fn new(store: Store, vault: Vault) -> anyhow::Result<Sender> {
-        Ok(Sender { clients: Clients::new()?, secrets: Lookup { store, vault } })
+    pub fn new(store: Store, vault: Vault, aws: Aws) -> anyhow::Result<Sender> {
+        Ok(Sender { clients: Clients::new()?, secrets: Lookup { store, vault }, aws })
     }
 
     /// Returns when the channel has taken the message, within the channel's timeout.
@@ -60,7 +62,7 @@ impl Sender {
             match &channel.kind {
                 Kind::Slack(slack) => slack::send(self, channel, slack, message, now).await,
                 Kind::Mail(mail) => mail::send(self, channel, mail, message).await,
-                Kind::Sns(sns) => sns::send(self, channel, sns, message, now).await,
+                Kind::Sns(sns) => sns::send(self, sns, message).await,
                 Kind::Webhook(webhook) => webhook::send(self, channel, webhook, message, now).await,
             }
         };

@@ -1,10 +1,8 @@
 //! Texts made fit to leave the server: without colours and control characters, bounded, and with secrets masked.
 
-/// Shorter values are no secrets worth the harm: masking `1` would make any text unreadable.
-const SHORTEST_SECRET: usize = 6;
+use std::sync::Arc;
 
-/// Shown in place of a secret.
-const MASK: &str = "***";
+use pitcrew_exec::log::Masker;
 
 /// The text without escape sequences and without control characters but line breaks and tabs.
 pub fn plain(text: &str) -> String {
@@ -74,35 +72,18 @@ pub fn escape(text: &str) -> String {
 
 /// Values that must not be shown.
 #[derive(Clone, Default)]
-pub struct Secrets(Vec<String>);
+pub struct Secrets(Option<Arc<Masker>>);
 
 impl Secrets {
-    /// Longer ones first, so that a secret inside another leaves nothing of it. Every line of a long one counts too.
     pub fn new(values: impl IntoIterator<Item = String>) -> Self {
-        let mut all: Vec<String> = Vec::new();
-        for value in values {
-            let lines = value.lines().map(str::trim).filter(|line| line.len() >= 16).map(str::to_owned);
-            all.extend(lines.chain([value.trim().to_owned()]));
-        }
-        all.retain(|value| value.len() >= SHORTEST_SECRET);
-        all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
-        all.dedup();
-        Secrets(all)
-    }
-
-    pub fn mask(&self, text: &str) -> String {
-        self.0.iter().fold(text.to_owned(), |text, secret| {
-            if text.contains(secret.as_str()) { text.replace(secret.as_str(), MASK) } else { text }
-        })
+        let values: Vec<String> = values.into_iter().collect();
+        Secrets(Masker::new(values.iter().map(String::as_str)).map(Arc::new))
     }
 
     /// Masks every text inside a value.
     pub fn mask_value(&self, value: &mut serde_json::Value) {
-        match value {
-            serde_json::Value::String(text) => *text = self.mask(text),
-            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.mask_value(item)),
-            serde_json::Value::Object(map) => map.values_mut().for_each(|item| self.mask_value(item)),
-            _ => {}
+        if let Some(masker) = &self.0 {
+            masker.value(value);
         }
     }
 }
@@ -131,9 +112,8 @@ mod tests {
             "1".into(),
             "-----BEGIN KEY-----\nabcdefghijklmnopq\n".into(),
         ]);
-        assert_eq!(secrets.mask("a hunter2-long b hunter2 c 1 abcdefghijklmnopq"), "a *** b *** c 1 ***");
-        let mut value = serde_json::json!({"a": ["x hunter2"], "n": 1});
+        let mut value = serde_json::json!({"a": ["a hunter2-long b hunter2 c 1 abcdefghijklmnopq"], "n": 1});
         secrets.mask_value(&mut value);
-        assert_eq!(value, serde_json::json!({"a": ["x ***"], "n": 1}));
+        assert_eq!(value, serde_json::json!({"a": ["a *** b *** c 1 ***"], "n": 1}));
     }
 }

@@ -12,6 +12,7 @@ use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
 use pitcrew_core::state::{Exit, RunState};
+use pitcrew_exec::aws;
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, StepSpec,
 };
@@ -22,11 +23,13 @@ use serde_json::Value;
 use super::active::Active;
 use super::core_loop::{Core, run_url};
 use super::perform::After;
+use super::secrets::{Marks, mask_known};
 use super::{Ask, Parts, outputs};
 use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
 use crate::metrics::SetBy;
+use crate::sensitive::is_sensitive;
 
 /// What a backend said about an attempt when it was asked.
 pub(super) struct Observed {
@@ -44,9 +47,9 @@ const HERE: [&str; 2] = ["PITCREW_WORKSPACE", "PITCREW_ARTIFACTS"];
 
 /// What an attempt comes to.
 enum Ready {
-    Spec(AttemptSpec),
+    Spec(AttemptSpec, Marks),
     /// Its last step waits for facts that are read first.
-    Gathering(AttemptSpec, Box<Gathering>),
+    Gathering(AttemptSpec, Marks, Box<Gathering>),
     /// Done by the scheduler itself, in the commit that ends the attempt.
     Variables(Vec<(String, String)>),
     /// As well.
@@ -78,8 +81,8 @@ impl Core {
         let (true, Some(row)) = (current, row) else { return };
         let backend = self.backend(&row.backend);
         match ready(&self.parts, &self.evaluator, active, slot, row) {
-            Ok(Ready::Spec(spec)) => self.start(run, slot, attempt, backend, spec, None),
-            Ok(Ready::Gathering(spec, rest)) => self.start(run, slot, attempt, backend, spec, Some(rest)),
+            Ok(Ready::Spec(spec, marks)) => self.start(run, slot, attempt, backend, spec, marks, None),
+            Ok(Ready::Gathering(spec, marks, rest)) => self.start(run, slot, attempt, backend, spec, marks, Some(rest)),
             Ok(Ready::Variables(set)) => self.set_variables(run, slot, attempt, set),
             Ok(Ready::Letter(letter)) => self.post(run, slot, attempt, letter),
             Err(exit) => self.ended(run, slot, attempt, Ended::bare(exit, clock::now())),
@@ -93,16 +96,28 @@ impl Core {
         attempt: u32,
         backend: Arc<dyn Backend>,
         mut spec: AttemptSpec,
+        marks: Marks,
         gathering: Option<Box<Gathering>>,
     ) {
         let handle = backend.prepare(&spec);
         let me = self.me.clone();
+        let secrets = self.parts.secrets.clone();
+        let known = self.known.values_of(is_sensitive);
         tokio::spawn(async move {
             // A cancel in the meantime is remembered by the backend: the start then does nothing.
-            if let Some(gathering) = gathering
-                && let Err(reason) = gathering.finish(&mut spec).await
-            {
-                let ended = Ended::bare(Exit::cannot_start(reason), clock::now());
+            let finished = async {
+                if let Some(gathering) = gathering {
+                    gathering.finish(&mut spec).await.map_err(Exit::cannot_start)?;
+                }
+                marks.resolve(&mut spec, &secrets).await.map_err(|error| match error.lasting() {
+                    true => Exit::cannot_start(error.to_string()),
+                    false => Exit::start_failed(error.to_string()),
+                })?;
+                mask_known(&mut spec, &known);
+                Ok(())
+            };
+            if let Err(exit) = finished.await {
+                let ended = Ended::bare(exit, clock::now());
                 if let Some(me) = me.upgrade() {
                     let observation = Observation::Ended(ended);
                     let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
@@ -305,8 +320,11 @@ fn prepare(
     let id = run.attempt_id(slot, attempt);
     let root = parts.data.workspace(id.run);
     let rendering = evaluator.rendering(run, slot);
+    let marks = Marks::new().map_err(|error| error.to_string())?;
+    let form = marks.clone();
+    let naming = evaluator.rendering(run, slot).with_secrets(move |name| form.mark(name));
     let mut spec = AttemptSpec::new(id.clone(), parts.data.attempt(&id), root.clone());
-    spec.env = environment(parts, active, slot, attempt, &rendering)?;
+    spec.env = environment(parts, active, slot, attempt, &naming)?;
     spec.place = place;
     spec.grace = task.grace;
     let demand = evaluator.demand(run, slot)?;
@@ -329,17 +347,21 @@ fn prepare(
             let keep = task.outputs.iter().any(|output| output.from == OutputSource::Stdout);
             let last = steps.len().saturating_sub(1);
             for (number, step) in steps.iter().enumerate() {
-                spec.steps.push(script(step, keep && number == last, &rendering)?);
+                spec.steps.push(script(step, keep && number == last, &rendering, &naming)?);
             }
         }
         Work::Action { uses, with } => {
             let action = actions::find(uses).ok_or_else(|| format!("there is no action `{uses}`"))?;
-            let with = rendering.value(with)?;
+            let with = naming.value(with)?;
             let usage = |slot| active.usage(slot).clone();
             let run_url = run_url(&parts.base_url, id.run);
             let place = spec.place.as_ref();
             let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url, place };
-            match action.plan(&call)? {
+            let plan = action.plan(&call)?;
+            if marks.are_in(&with) && matches!(plan, Plan::SetVariables(_) | Plan::Notify(_)) {
+                return Err(format!("`{uses}` would store the secret that `with` names"));
+            }
+            match plan {
                 Plan::SetVariables(set) => return Ok(Ready::Variables(set)),
                 Plan::Notify(letter) => return Ok(Ready::Letter(letter)),
                 Plan::Remote(steps) => spec.steps = steps,
@@ -347,6 +369,9 @@ fn prepare(
                     return Err(format!("the action `{uses}` cannot run on another machine"));
                 }
                 Plan::Process { with, facts, secret, inherit } => {
+                    if !inherit.is_empty() && !parts.aws_region.is_empty() {
+                        spec.env.entry(aws::REGION.to_owned()).or_insert_with(|| parts.aws_region.clone());
+                    }
                     let job = Job {
                         with,
                         facts,
@@ -366,14 +391,14 @@ fn prepare(
                             base_url: parts.base_url.clone(),
                         };
                         let rest = Gathering { action, job, secret, inherit, sources };
-                        return Ok(Ready::Gathering(spec, Box::new(rest)));
+                        return Ok(Ready::Gathering(spec, marks, Box::new(rest)));
                     }
                     push_action(&mut spec, action, &job, &secret, inherit)?;
                 }
             }
         }
     }
-    Ok(Ready::Spec(spec))
+    Ok(Ready::Spec(spec, marks))
 }
 
 fn push_action(
@@ -390,11 +415,17 @@ fn push_action(
     Ok(())
 }
 
-fn script(step: &Step, keep_stdout: bool, rendering: &Rendering<'_>) -> Result<StepSpec, String> {
+/// `naming` is `rendering` where secrets may be named.
+fn script(
+    step: &Step,
+    keep_stdout: bool,
+    rendering: &Rendering<'_>,
+    naming: &Rendering<'_>,
+) -> Result<StepSpec, String> {
     let text = rendering.text(&step.run).map_err(|error| format!("`run` of step `{}`: {error}", step.name))?;
     let mut spec = StepSpec::new(&step.name, Command::Script { text, interpreter: step.shell.clone() });
     for (name, value) in &step.env {
-        spec.env.insert(name.clone(), rendering.text(value).map_err(|error| format!("`env.{name}`: {error}"))?);
+        spec.env.insert(name.clone(), naming.text(value).map_err(|error| format!("`env.{name}`: {error}"))?);
     }
     spec.workdir = match &step.workdir {
         Some(dir) => Some(rendering.text(dir)?.into()),

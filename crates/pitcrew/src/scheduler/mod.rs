@@ -20,6 +20,7 @@ mod place;
 mod queue;
 mod rendered;
 pub mod schedules;
+mod secrets;
 mod settings;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::BackendEvent;
+use pitcrew_exec::secrets::Secrets;
 use pitcrew_store::{ClaimFilter, Owner, Store};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -49,6 +51,10 @@ pub struct Parts {
     pub owner: Arc<Owner>,
     pub data: DataDir,
     pub catalog: Arc<Catalog>,
+    /// Looks up what `secret(…)` names, when an attempt starts.
+    pub secrets: Secrets,
+    /// Of AWS, for actions, where nothing else names one.
+    pub aws_region: String,
     pub vault: Vault,
     pub backends: Backends,
     /// For hosts of which a workflow says less.

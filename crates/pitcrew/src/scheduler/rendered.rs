@@ -5,6 +5,7 @@
 
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::Work;
+use pitcrew_exec::log::Masker;
 use serde_json::Value;
 
 use super::core_loop::Core;
@@ -26,10 +27,12 @@ impl Core {
         let slots = self.slots(run, pick)?;
         let Some(slot) = slots.first() else { return Ok(Vec::new()) };
         let run = &self.runs[&run].run;
-        let rendering = self.evaluator.rendering(run, *slot);
+        let shown = |name: &str| Ok(format!("secret('{name}')"));
+        let rendering = self.evaluator.rendering(run, *slot).with_secrets(shown);
         let task = run.workflow.task(slot.task);
         let secrets = self.known.values_of(is_sensitive);
-        let mask = |text: String| secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), HIDDEN));
+        let masker = Masker::new(secrets.iter().map(String::as_str));
+        let mask = |text: String| masker.as_ref().map_or(text.clone(), |masker| masker.text(&text));
         let mut texts = Vec::new();
         let mut add = |place: String, text: Result<String, String>| {
             texts.push(Rendered { place, text: text.map(&mask).map_err(&mask) });

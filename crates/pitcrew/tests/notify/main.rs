@@ -329,5 +329,9 @@ fn sns_takes_a_signed_message() {
 
     let out = world.run(&["notify", "test", "none"]);
     assert_eq!(out.status.code(), Some(2));
-    assert!(text(&out).contains("404") && !text(&out).contains("hush-hush"), "{}", text(&out));
+    assert!(
+        text(&out).contains("`sns` in us-east-1 refused `Publish`: NotFound") && !text(&out).contains("hush-hush"),
+        "{}",
+        text(&out)
+    );
 }

@@ -7,6 +7,7 @@ mod across;
 mod outbox;
 mod people;
 mod reads;
+mod secrets;
 mod settings;
 mod workflows;
 
@@ -47,6 +48,7 @@ struct State {
     users: BTreeMap<String, UserRow>,
     tokens: BTreeMap<String, TokenRow>,
     connections: BTreeMap<String, Connection>,
+    secrets: BTreeMap<String, SecretRow>,
     notices: BTreeMap<i64, Notice>,
     last_notice: i64,
     backfills: BTreeMap<i64, Backfill>,
@@ -102,6 +104,7 @@ impl Mem {
                 users: BTreeMap::new(),
                 tokens: BTreeMap::new(),
                 connections: BTreeMap::new(),
+                secrets: BTreeMap::new(),
                 notices: BTreeMap::new(),
                 last_notice: 0,
                 backfills: BTreeMap::new(),

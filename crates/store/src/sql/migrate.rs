@@ -23,7 +23,8 @@ macro_rules! migration {
     };
 }
 
-static MIGRATIONS: &[Migration] = &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts")];
+static MIGRATIONS: &[Migration] =
+    &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts"), migration!("0004_secrets")];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
 const LOCK: i64 = 0x5049_5443_5245_5700;
@@ -97,6 +98,7 @@ mod tests {
         include_str!("../../tests/data/0001_start.sql"),
         include_str!("../../tests/data/0002_across.sql"),
         include_str!("../../tests/data/0003_parts.sql"),
+        include_str!("../../tests/data/0004_secrets.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -142,6 +144,8 @@ mod tests {
         assert_eq!(sql.users(Paging::ALL).await.unwrap().total, 2);
         assert_eq!(sql.token_by_hash("abc").await.unwrap().unwrap().workflows, [etl]);
         assert_eq!(sql.connection("warehouse").await.unwrap().unwrap().port, Some(5432));
+        assert_eq!(sql.secret("gpu/ssh").await.unwrap().unwrap().revision, 2);
+        assert_eq!(running.run.run_type.name(), "event");
         let due = sql.due_notices(Timestamp::MAX, 10).await.unwrap();
         assert_eq!((due.len(), due[0].notice.run), (1, Some(RunKey(1))));
         assert!(sql.backfill(1).await.unwrap().unwrap().is_open());
@@ -187,6 +191,7 @@ mod tests {
                 "UPDATE users SET role = 'root'",
                 "UPDATE tokens SET user_name = 'nobody'",
                 "UPDATE connections SET port = 70000",
+                "UPDATE runs SET run_type = 'odd' WHERE key = 2",
                 "UPDATE notices SET state = 'lost'",
                 "UPDATE backfills SET to_date = 0",
                 "INSERT INTO backfills (workflow, from_date, to_date, reprocess, reversed, max_active_runs, conf, \

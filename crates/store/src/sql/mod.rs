@@ -16,6 +16,7 @@ mod reads;
 mod retention;
 mod rows;
 mod runs;
+mod secrets;
 mod settings;
 pub(crate) mod sqlite;
 mod workflows;

@@ -5,6 +5,7 @@ mod outbox;
 pub mod ownership;
 mod people;
 mod runs;
+mod secrets;
 mod settings;
 mod workflows;
 mod writes;
@@ -19,6 +20,7 @@ pub async fn exercise(store: &Store) {
     settings::a_setting_is_kept_and_made_once(store).await;
     people::users_sign_in_and_go_with_their_tokens(store).await;
     people::connections_are_kept_as_given(store).await;
+    secrets::a_secret_counts_its_values(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
     workflows::file_errors_come_and_go(store).await;

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,7 +22,7 @@ use super::sampler::Meter;
 use super::strays::{self, Stray};
 use crate::backend::{BackendEvent, Ended, StepEnded, Usage};
 use crate::local::cgroup::Cgroup;
-use crate::log::{self, LogWriter};
+use crate::log::{self, LogWriter, Masker};
 use crate::outputs;
 use crate::spec::{AttemptSpec, Command, MAX_OUTPUT, StepSpec};
 use crate::{attempt_dir, clock};
@@ -66,9 +67,11 @@ pub async fn run(
     runner: &Rc<Runner>,
     spec: &AttemptSpec,
     base_env: &BTreeMap<String, String>,
-    log: LogWriter,
+    mut log: LogWriter,
     stop: watch::Receiver<Option<Instant>>,
 ) -> Ended {
+    let masker = Masker::new(spec.masks.iter().map(String::as_str)).map(Arc::new);
+    log.mask(masker.clone());
     let output = attempt_dir::output(&spec.dir);
     let env = environment(spec, base_env, runner.place.token(), &output);
     let mut attempt =
@@ -85,6 +88,9 @@ pub async fn run(
         ended.outputs = outputs.values;
         ended.output_problems.extend(outputs.problems);
     }
+    if let Some(masker) = &masker {
+        mask(&mut ended, masker);
+    }
     attempt.tell_end(&ended);
     if !ended.exit.is_success() {
         ended.tail = log::tail(&attempt_dir::log(&spec.dir), 10, 4 << 10);
@@ -92,6 +98,18 @@ pub async fn run(
     ended.usage = attempt.usage;
     ended.at = clock::now();
     ended
+}
+
+/// What is kept of an attempt beside its log shows no secret either.
+fn mask(ended: &mut Ended, masker: &Masker) {
+    ended.outputs = std::mem::take(&mut ended.outputs)
+        .into_iter()
+        .map(|(name, mut value)| {
+            masker.value(&mut value);
+            (masker.text(&name), value)
+        })
+        .collect();
+    ended.output_problems.iter_mut().chain(&mut ended.stdout).for_each(|text| *text = masker.text(text));
 }
 
 /// The clean base, then what the spec adds, then what Pitcrew itself says.

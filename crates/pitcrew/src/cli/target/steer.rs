@@ -31,6 +31,7 @@ impl Target {
             Target::Here(context) => {
                 let definition = self.version(&workflow.workflow, &workflow.version).await?;
                 let trigger = Trigger {
+                    run_type: None,
                     conf: wish.conf,
                     run_id: wish.run_id,
                     logical_date: wish.logical_date,

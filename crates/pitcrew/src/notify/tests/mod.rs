@@ -139,6 +139,7 @@ impl Rig {
         let kinds = [BackendKind::Local, BackendKind::Fake];
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
         let vault = Vault::new(&data, &|_| None).unwrap();
+        let aws = crate::secrets::aws("us-east-1").unwrap();
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
@@ -147,6 +148,8 @@ impl Rig {
             vault: vault.clone(),
             backends: backends.clone(),
             ssh: SshDefaults::default(),
+            secrets: crate::secrets::open(&store, &vault, &aws).unwrap(),
+            aws_region: String::new(),
             events,
             parallelism: 64,
             gpus: Vec::new(),
@@ -160,6 +163,7 @@ impl Rig {
             store: store.clone(),
             scheduler,
             catalog,
+            aws,
             vault,
             data,
             metrics,

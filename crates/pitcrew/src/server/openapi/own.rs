@@ -16,7 +16,7 @@ Error
 Problem
   loc: [text or int], msg: text, type: text
 Run
-  key: int, workflow: text, run_id: text, run_type: manual|scheduled|backfill
+  key: int, workflow: text, run_id: text, run_type: manual|scheduled|backfill|event
   state: queued|running|success|failed|cancelled, params: object, logical_date: time?, queued_at: time, start: time?
   end: time?, triggered_by: text, stop: object?, note: text, page: text
 Explanation

@@ -88,7 +88,7 @@ TaskCollectionResponse
 DAGRunResponse
   dag_run_id: text, dag_id: text, dag_display_name: text, logical_date: time?, queued_at: time?, start_date: time?
   end_date: time?, duration: number?, data_interval_start: time?, data_interval_end: time?, run_after: time
-  last_scheduling_decision: time?, run_type: backfill|scheduled|manual, state: queued|running|success|failed
+  last_scheduling_decision: time?, run_type: backfill|scheduled|manual|asset_triggered, state: queued|running|success|failed
   triggered_by: cli|rest_api|ui|timetable|backfill, triggering_user_name: text?, conf: object, note: text?
   dag_versions: [DagVersionResponse], bundle_version: text?, partition_key: text?, partition_date: time?
 DAGRunCollectionResponse

@@ -120,7 +120,7 @@ fn states(query: &Query) -> ApiResult<Vec<RunState>> {
 
 fn run_type(query: &Query) -> ApiResult<Option<RunType>> {
     let Some(word) = query.text("run_type") else { return Ok(None) };
-    let known = RunType::from_name(word);
+    let known = if word == "asset_triggered" { Some(RunType::Event) } else { RunType::from_name(word) };
     known
         .map(Some)
         .ok_or_else(|| ApiError::invalid(&["query", "run_type"], "enum", format!("`{word}` is no type of run")))

@@ -65,6 +65,7 @@ pub async fn trigger(
 ) -> ApiResult<Json<Value>> {
     let workflow = dags::find(&site, &dag).await?.id;
     let trigger = Trigger {
+        run_type: None,
         conf: body.object("conf").unwrap_or_default(),
         run_id: body.parsed("dag_run_id", RunId::new),
         logical_date: body.time("logical_date"),

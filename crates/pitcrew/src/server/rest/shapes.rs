@@ -139,7 +139,7 @@ pub fn run(run: &RunRecord, version: Option<&DagVersion>) -> Value {
         "data_interval_end": run.data_interval.map(|(_, end)| end),
         "run_after": run.run_after,
         "last_scheduling_decision": run.end.or(run.start),
-        "run_type": run.run_type.name(),
+        "run_type": run_type(run.run_type),
         "state": run_state(run.state),
         "triggered_by": triggered_by(run),
         "triggering_user_name": text_or_null(&run.triggered_by),
@@ -160,10 +160,19 @@ pub fn run_state(state: RunState) -> &'static str {
     }
 }
 
+/// Airflow knows one kind of event: that an asset changed.
+pub fn run_type(run_type: RunType) -> &'static str {
+    match run_type {
+        RunType::Event => "asset_triggered",
+        RunType::Manual | RunType::Scheduled | RunType::Backfill => run_type.name(),
+    }
+}
+
 fn triggered_by(run: &RunRecord) -> &'static str {
     match run.run_type {
         RunType::Scheduled => "timetable",
         RunType::Backfill => "backfill",
+        RunType::Event => "asset",
         RunType::Manual if run.triggered_by == "cli" => "cli",
         RunType::Manual => "rest_api",
     }

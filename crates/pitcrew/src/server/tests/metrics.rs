@@ -40,6 +40,7 @@ async fn busy() -> Rig {
     // Only a server with a channel has the one, only one with a collector the other.
     rig.app.metrics.notice_settled("mail", &Settled::Sent { at: clock::now() });
     rig.app.metrics.spans("sent", 1);
+    rig.app.metrics.event("deliveries", "run");
     // The first scrape records itself.
     rig.get("/metrics").await;
     rig

@@ -90,6 +90,7 @@ impl Rig {
         let kinds = [BackendKind::Local, BackendKind::Fake];
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
         let vault = Vault::new(&data, &|_| None).unwrap();
+        let aws = crate::secrets::aws("us-east-1").unwrap();
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
@@ -98,6 +99,8 @@ impl Rig {
             vault: vault.clone(),
             backends: backends.clone(),
             ssh: SshDefaults::default(),
+            secrets: crate::secrets::open(&store, &vault, &aws).unwrap(),
+            aws_region: String::new(),
             events,
             parallelism: 8,
             gpus: vec!["gpu-0".to_owned()],
@@ -112,6 +115,7 @@ impl Rig {
             scheduler,
             catalog,
             data,
+            aws,
             vault,
             metrics,
             backends,

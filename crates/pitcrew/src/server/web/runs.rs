@@ -257,7 +257,7 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>, qu
     let active = WorkflowFilter { active: Some(true), ..WorkflowFilter::default() };
     let workflows = site.app.store.workflows(&active, Paging::first(SUGGESTED)).await?.rows;
     let workflows = workflows.into_iter().map(|row| row.id).collect();
-    let types = [RunType::Scheduled, RunType::Manual, RunType::Backfill];
+    let types = [RunType::Scheduled, RunType::Manual, RunType::Backfill, RunType::Event];
     let types = types.map(|t| (t.name(), wish.run_type == Some(t))).into();
     let told = told(&query)?;
     Ok(html(RunsPage { shell, wish, list, workflows, types, told }))
