@@ -21,6 +21,7 @@ pub mod python;
 pub mod report;
 pub mod secrets;
 pub mod spec;
+pub mod ssh;
 mod whole;
 
 pub use backend::{
