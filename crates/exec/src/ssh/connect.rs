@@ -140,7 +140,8 @@ pub async fn scan(place: &SshPlace, setup: &Setup) -> Result<PublicKey, DialErro
     let SshPlace { host, port, user, host_keys, .. } = place;
     let stage = Stage { place, setup, hop: 0, host, port: *port, user, policy: host_keys };
     let settings = setup.config_file()?.settings(host, Some(user), Some(*port))?;
-    let known = Known::load(host, *port, None, &HostKeys::Strict, &[], setup.pins.as_ref()).await?;
+    let name = hostkey::name_of(&settings, host, *port);
+    let known = Known::load(host, *port, name, &HostKeys::Strict, &[], setup.pins.as_ref()).await?;
     let terms = stage.terms(known, &settings);
     let stream = stage.stream(settings.host_name.as_deref().unwrap_or(host), None, terms.deadline).await?;
     match stage.greet(stream, &terms, &known_types(&[])).await {
@@ -191,9 +192,9 @@ impl Stage<'_> {
         // The way there is that of the place; only what would run a program is refused above.
         let address = settings.host_name.as_deref().unwrap_or(self.host);
         let files = self.setup.known_hosts(&settings);
-        let alias = settings.host_key_alias.as_deref();
+        let name = hostkey::name_of(&settings, self.host, self.port);
         let pins = self.setup.pins.as_ref();
-        let known = Known::load(address, self.port, alias, self.policy, &files, pins).await?;
+        let known = Known::load(address, self.port, name, self.policy, &files, pins).await?;
         let offers = Offers::gather(self.place, self.hop, &settings, self.setup).await?;
         let terms = self.terms(known, &settings);
         let mut greeted = self.host_key(address, outer.as_ref(), &terms).await?;

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use russh::keys::{Algorithm, EcdsaCurve, HashAlg, PublicKey};
 
+use super::config_file::{ConfigFile, HostSettings};
 use super::error::Fault;
 use super::known_hosts::{self, KnownKey};
 use super::pins::{HostKeyStore, Pin};
-use crate::place::HostKeys;
+use crate::place::{HostKeys, SshPlace};
 
 /// What is known of a host before it is asked.
 #[derive(Debug, Clone)]
@@ -36,20 +37,16 @@ pub enum Verdict {
 }
 
 impl Known {
-    /// Reads the files, of which those that are missing know nothing. `alias` is the name to look under, if it is not
-    /// `host`.
+    /// Reads the files, of which those that are missing know nothing. `name` is the one to look under, see
+    /// [`host_name`].
     pub async fn load(
         host: &str,
         port: u16,
-        alias: Option<&str>,
+        name: String,
         policy: &HostKeys,
         files: &[PathBuf],
         store: &dyn HostKeyStore,
     ) -> Result<Known, Fault> {
-        let name = match alias {
-            Some(alias) => alias.to_ascii_lowercase(),
-            None => known_hosts::name(host, port),
-        };
         let failed = |why: String| Fault::HostKeyStore { host: host.to_owned(), why };
         let mut keys = Vec::new();
         for file in files {
@@ -161,6 +158,19 @@ impl Known {
             (port, false) => format!("{}:{port}", self.host),
             (port, true) => format!("'[{}]:{port}'", self.host),
         }
+    }
+}
+
+/// The name of a host in records and files of known hosts: its address with the port, or what `HostKeyAlias` says.
+pub fn host_name(place: &SshPlace, file: &ConfigFile) -> Result<String, Fault> {
+    let settings = file.settings(&place.host, Some(&place.user), Some(place.port))?;
+    Ok(name_of(&settings, &place.host, place.port))
+}
+
+pub fn name_of(settings: &HostSettings, host: &str, port: u16) -> String {
+    match &settings.host_key_alias {
+        Some(alias) => alias.to_ascii_lowercase(),
+        None => known_hosts::name(settings.host_name.as_deref().unwrap_or(host), port),
     }
 }
 
