@@ -26,6 +26,8 @@ use crate::place::{HostKeys, SshPlace};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Unanswered questions after which it is not.
 const KEEP_ALIVE_TIMES: usize = 3;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Bytes of a command's output under way.
 const WINDOW: u32 = 256 << 10;
 /// Messages that wait for one channel; whoever has one takes them at once.
@@ -107,9 +109,10 @@ impl Connection {
         }
     }
 
-    /// Says goodbye, so that the host logs a clean end.
-    pub async fn close(&self) {
+    /// Says goodbye, so that the host logs a clean end, and waits a moment for it to be sent.
+    pub async fn close(mut self) {
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "").await;
+        let _ = tokio::time::timeout(GOODBYE, &mut self.handle).await;
     }
 }
 

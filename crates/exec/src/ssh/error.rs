@@ -161,10 +161,11 @@ impl LinkError {
 /// What a host said, fit for a message.
 pub(super) fn clean(said: &str) -> String {
     const MOST: usize = 200;
-    let plain: String = said.trim().chars().map(|c| if c.is_control() || c == '`' { ' ' } else { c }).collect();
+    let plain: String = said.chars().map(|c| if c.is_control() || c == '`' { ' ' } else { c }).collect();
+    let plain = plain.trim();
     match plain.char_indices().nth(MOST) {
         Some((at, _)) => format!("{}…", &plain[..at]),
-        None => plain,
+        None => plain.to_owned(),
     }
 }
 
@@ -181,7 +182,7 @@ mod tests {
             "via `me@bastion:22`: `gpu:22` refuses connections: is sshd running, is the port right?"
         );
         assert!(!error.lasting());
-        assert_eq!(clean("a\r\n\x1b[31m`b`"), "a   [31m b ");
+        assert_eq!(clean("a\r\n\x1b[31m`b`"), "a   [31m b");
         assert_eq!(clean(&"ü".repeat(500)).chars().count(), 201);
     }
 }

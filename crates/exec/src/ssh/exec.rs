@@ -20,7 +20,7 @@ use super::pool::Slot;
 /// Bytes of each stream that [`Lease::run`] keeps.
 const MOST_KEPT: usize = 4 << 20;
 /// Bytes that may wait for a reader of [`ProcessOut`].
-const MOST_WAITING: usize = 64 << 20;
+const MOST_WAITING: usize = 16 << 20;
 /// Bytes that are handed on at once.
 const CHUNK: usize = 32 << 10;
 
@@ -147,10 +147,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let (Some((mut channel, slot)), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
+        let (Some((channel, slot)), Ok(runtime)) = (self.0.take(), Handle::try_current()) else { return };
         runtime.spawn(async move {
             let _ = channel.close().await;
-            while channel.wait().await.is_some() {}
             drop(slot);
         });
     }
@@ -208,7 +207,7 @@ impl Frame {
     }
 }
 
-/// Takes what arrives on a channel until the host has closed it.
+/// Takes what arrives on a channel until the host has closed it, or nobody wants it any more.
 struct Drain {
     writer: Arc<ChannelWriteHalf<Msg>>,
     frames: mpsc::UnboundedSender<Frame>,
@@ -219,23 +218,23 @@ struct Drain {
 impl Drain {
     async fn run(self, mut reader: ChannelReadHalf) -> Result<End, LinkError> {
         let mut end = None;
-        let (mut at_end, mut is_closed, mut is_wanted) = (false, false, true);
-        let mut failed = None;
+        let (mut at_end, mut is_closed) = (false, false);
         loop {
             let message = tokio::select! {
                 message = reader.wait() => message,
-                () = self.frames.closed(), if is_wanted => {
-                    // Nobody wants it any more; the session is free when the host has closed it too.
-                    is_wanted = false;
-                    let _ = self.writer.close().await;
-                    continue;
-                }
+                () = self.frames.closed() => return self.give_up(reader, self.slot.lost("nobody waits for it")).await,
             };
             match message {
                 None => break,
-                Some(ChannelMsg::Data { data }) if is_wanted => self.hand_on(Frame::Stdout(data), &mut failed).await,
-                Some(ChannelMsg::ExtendedData { data, ext: 1 }) if is_wanted => {
-                    self.hand_on(Frame::Stderr(data), &mut failed).await;
+                Some(ChannelMsg::Data { data }) => {
+                    if !self.hand_on(Frame::Stdout(data)) {
+                        return self.overrun(reader).await;
+                    }
+                }
+                Some(ChannelMsg::ExtendedData { data, ext: 1 }) => {
+                    if !self.hand_on(Frame::Stderr(data)) {
+                        return self.overrun(reader).await;
+                    }
                 }
                 Some(ChannelMsg::ExitStatus { exit_status }) => end = Some(End::Code(exit_status)),
                 Some(ChannelMsg::ExitSignal { signal_name, .. }) => {
@@ -247,31 +246,37 @@ impl Drain {
                 }
                 Some(ChannelMsg::Eof) => at_end = true,
                 Some(ChannelMsg::Close) => is_closed = true,
-                Some(ChannelMsg::Failure) => {
-                    failed = Some(self.slot.refused());
-                    let _ = self.writer.close().await;
-                }
+                Some(ChannelMsg::Failure) => return self.give_up(reader, self.slot.refused()).await,
                 Some(_) => {}
             }
         }
-        match (failed, end) {
-            (Some(failed), _) => Err(failed),
-            (None, Some(end)) if at_end || is_closed => Ok(end),
-            (None, None) if is_closed => Ok(End::Unknown),
+        match end {
+            Some(end) if at_end || is_closed => Ok(end),
+            None if is_closed => Ok(End::Unknown),
             _ => Err(self.slot.lost("")),
         }
     }
 
-    async fn hand_on(&self, frame: Frame, failed: &mut Option<LinkError>) {
-        if failed.is_some() {
-            return;
+    /// Says whether there was room.
+    fn hand_on(&self, frame: Frame) -> bool {
+        let more = frame.len();
+        let has_room = self.waiting.fetch_add(more, Ordering::Relaxed) + more <= MOST_WAITING;
+        if has_room {
+            let _ = self.frames.send(frame);
         }
-        let waiting = self.waiting.fetch_add(frame.len(), Ordering::Relaxed) + frame.len();
-        if waiting > MOST_WAITING {
-            *failed = Some(LinkError::Overrun { host: self.slot.host().to_string(), most: MOST_WAITING });
-            let _ = self.writer.close().await;
-            return;
-        }
-        let _ = self.frames.send(frame);
+        has_room
+    }
+
+    async fn overrun(&self, reader: ChannelReadHalf) -> Result<End, LinkError> {
+        let host = self.slot.host().to_string();
+        self.give_up(reader, LinkError::Overrun { host, most: MOST_WAITING }).await
+    }
+
+    /// Closes the channel from here. What still comes is dropped: once we have closed, the library tells no more of it.
+    async fn give_up(&self, reader: ChannelReadHalf, why: LinkError) -> Result<End, LinkError> {
+        // First of all nothing waits for us any more, or the message that closes could wait for it in turn.
+        drop(reader);
+        let _ = self.writer.close().await;
+        Err(why)
     }
 }

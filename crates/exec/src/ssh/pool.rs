@@ -105,12 +105,17 @@ struct Down {
 /// A connection and what runs on it.
 struct Shared {
     connection: Connection,
+    /// Sessions at a time, unless the host takes fewer.
+    most: usize,
     load: Mutex<Load>,
 }
 
 struct Load {
     open: usize,
+    /// As far as is known; a refusal lowers it.
     most: usize,
+    /// One was opened at least once.
+    has_opened: bool,
     since: Instant,
 }
 
@@ -258,10 +263,11 @@ impl Pool {
                 is_used || Arc::strong_count(host) > 1
             });
         }
-        for shared in &closed {
-            shared.connection.close().await;
-        }
-        closed.len()
+        let count = closed.len();
+        // Nobody else has them: a session is begun under the lock that took them out.
+        let alone = closed.into_iter().filter_map(Arc::into_inner);
+        futures::future::join_all(alone.map(|shared| shared.connection.close())).await;
+        count
     }
 }
 
@@ -282,15 +288,20 @@ async fn open(slot: Slot) -> Result<Option<Lease>, DialError> {
     let patience = Duration::from_secs(slot.host.place.timeout_s.into());
     let opened = tokio::time::timeout(patience, slot.shared.connection.handle().channel_open_session()).await;
     match opened {
-        Ok(Ok(channel)) => Ok(Some(Lease::new(channel, slot))),
+        Ok(Ok(channel)) => {
+            lock(&slot.shared.load).has_opened = true;
+            Ok(Some(Lease::new(channel, slot)))
+        }
         Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
             // It takes fewer than was thought: as many as there are besides this one.
             let mut load = lock(&slot.shared.load);
             load.most = load.open.saturating_sub(1);
-            let takes_none = load.most == 0;
+            let (is_alone, has_opened) = (load.most == 0, load.has_opened);
             drop(load);
-            if takes_none {
+            if is_alone {
                 slot.drop_connection();
+            }
+            if is_alone && !has_opened {
                 return Err(Fault::NoSession { host: slot.host.place.host.clone() }.into());
             }
             Ok(None)
@@ -316,8 +327,9 @@ impl Drop for Dialing<'_> {
         match self.outcome.take() {
             Some(Ok(connection)) => {
                 state.down = None;
-                let load = Load { open: 0, most: self.pool.limits.sessions, since: clock::instant() };
-                state.connections.push(Arc::new(Shared { connection, load: Mutex::new(load) }));
+                let most = self.pool.limits.sessions;
+                let load = Mutex::new(Load { open: 0, most, has_opened: false, since: clock::instant() });
+                state.connections.push(Arc::new(Shared { connection, most, load }));
             }
             Some(Err(why)) => {
                 let times = state.down.as_ref().map_or(0, |down| down.times) + 1;
@@ -420,6 +432,10 @@ impl Drop for Slot {
         let mut load = lock(&self.shared.load);
         load.open -= 1;
         load.since = clock::instant();
+        if load.open == 0 {
+            // What was learnt may have been for a moment: the host counts a command until its last process is gone.
+            load.most = self.shared.most;
+        }
         drop(load);
         self.host.changed.notify_one();
     }

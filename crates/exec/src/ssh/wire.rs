@@ -65,7 +65,8 @@ impl Hello {
     /// The first line, if the server said anything that is not SSH.
     pub fn other_protocol(&self) -> Option<String> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_ssh = kept.split(|byte| *byte == b'\n').any(|line| line.starts_with(b"SSH-"));
+        let begins = |line: &[u8]| line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-");
+        let is_ssh = kept.split(|byte| *byte == b'\n').any(begins);
         let first = kept.split(|byte| *byte == b'\n').next().unwrap_or_default();
         (!is_ssh && !kept.is_empty()).then(|| super::error::clean(&String::from_utf8_lossy(first)))
     }

@@ -72,7 +72,7 @@ async fn what_is_no_ssh_server_is_told_by_what_it_says() {
         ("220 mail\x1b[2J`\r\n", false, "not as an SSH server (`220 mail [2J`)", true),
         ("SSH-2.0-Odd\r\n", true, "broke during the key exchange", false),
         ("SSH-2.0-Odd\r\n", false, "said nothing for 1 s", false),
-        ("SSH-1.5-Old\r\n", true, "not as an SSH server (`SSH-1.5-Old`)", true),
+        ("SSH-1.5-Old\r\n", false, "not as an SSH server (`SSH-1.5-Old`)", true),
     ] {
         let port = server(hello, closes).await;
         let (said, lasting) = world.refused(&SshPlace { timeout_s: 1, ..place(port) }).await;
