@@ -56,7 +56,10 @@ async fn measure(sessions: usize) {
         times.push(begun.elapsed());
     }
     let pooled = p50(times.into_iter());
-    println!("{COMMANDS} × over the pool, one at a time, p50:  {pooled:>8.2?}, {:.2?} beyond its own", pooled.saturating_sub(own));
+    println!(
+        "{COMMANDS} × over the pool, one at a time, p50:  {pooled:>8.2?}, {:.2?} beyond its own",
+        pooled.saturating_sub(own)
+    );
     let begun = now();
     join_all((0..COMMANDS).map(|_| run(&pool, &place))).await;
     println!("{COMMANDS} × over the pool, at once, all:        {:>8.2?}", begun.elapsed());

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::capabilities::Capabilities;
-use crate::log::LogChunk;
+use crate::log::{LogChunk, Masker};
 use crate::place::Place;
 use crate::spec::AttemptSpec;
 
@@ -69,6 +69,12 @@ pub trait Backend: Send + Sync {
     ///
     /// Without effect on an attempt that runs, never began, or was cleaned up before.
     async fn cleanup(&self, handle: &Handle) -> Result<(), BackendError>;
+
+    /// The run of these attempts is over: what they shared on another machine may go, now or when it can be reached.
+    async fn leave(&self, handles: &[Handle]) -> Result<(), BackendError> {
+        let _ = handles;
+        Ok(())
+    }
 
     /// What it can do here: limits, devices. For `doctor` and for the inventory; may take seconds.
     async fn capabilities(&self) -> Capabilities;
@@ -160,6 +166,9 @@ pub struct Ended {
     pub output_problems: Vec<String>,
     /// Of the last step with `capture_stdout`.
     pub stdout: Option<String>,
+    /// The files of [`AttemptSpec::fetch`] that are there and not too large, by their path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// The last lines that it wrote, when it failed: at most 10 lines and 4 KiB.
     pub tail: String,
     pub usage: Usage,
@@ -177,8 +186,33 @@ impl Ended {
             outputs: BTreeMap::new(),
             output_problems: Vec::new(),
             stdout: None,
+            files: BTreeMap::new(),
             tail: String::new(),
             usage: Usage::default(),
+        }
+    }
+
+    /// What is kept of an attempt beside its log shows no secret either.
+    pub(crate) fn mask(&mut self, masker: &Masker) {
+        self.outputs = std::mem::take(&mut self.outputs)
+            .into_iter()
+            .map(|(name, mut value)| {
+                masker.value(&mut value);
+                (masker.text(&name), value)
+            })
+            .collect();
+        let texts = self.output_problems.iter_mut().chain(&mut self.stdout).chain(self.files.values_mut());
+        texts.for_each(|text| *text = masker.text(text));
+    }
+
+    /// The last line of its log; none after a success.
+    pub(crate) fn notice(&self) -> Option<String> {
+        match (&self.exit, self.failed_step.as_deref()) {
+            (Exit::Code { code: 0 }, _) => None,
+            (Exit::Code { code }, Some(step)) => Some(format!("step `{step}` ended with exit code {code}")),
+            (Exit::Signal { .. }, Some(step)) => Some(format!("step `{step}` was {}", self.exit)),
+            (Exit::OutOfMemory, Some(step)) => Some(format!("step `{step}` ran out of memory")),
+            (exit, _) => Some(exit.to_string()),
         }
     }
 }

@@ -169,6 +169,11 @@ impl Outputs {
     }
 }
 
+/// Is it the name of a file beside the output file, of one output?
+pub(crate) fn is_file_name(name: &str) -> bool {
+    name.strip_prefix("output.").is_some_and(is_name)
+}
+
 fn is_name(name: &str) -> bool {
     name.len() <= MAX_NAME
         && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')

@@ -52,6 +52,10 @@ pub struct AttemptSpec {
     /// Values that neither the log nor the outputs may show, see [`crate::log::Masker`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<String>,
+    /// Files whose text the end is to bring along if it is a success, relative to the directory of the run; only of an
+    /// attempt that runs on another machine.
+    #[serde(default)]
+    pub fetch: Vec<String>,
 }
 
 fn default_grace() -> SignedDuration {
@@ -78,7 +82,21 @@ impl AttemptSpec {
             grace: default_grace(),
             log_limit: DEFAULT_LOG_LIMIT,
             masks: Vec::new(),
+            fetch: Vec::new(),
         }
+    }
+
+    /// Variables that nobody can override: the attempt's identity, and the devices that were leased to it.
+    pub(crate) fn reserved_env(&self) -> Vec<(&'static str, String)> {
+        let mut env = vec![("PITCREW_ATTEMPT", self.id.to_string())];
+        if let Some(gpus) = &self.gpus {
+            let list = gpus.join(",");
+            env.push(("NVIDIA_VISIBLE_DEVICES", if gpus.is_empty() { "void".to_owned() } else { list.clone() }));
+            env.push(("CUDA_VISIBLE_DEVICES", list));
+            // Else an index would count from the fastest device, not from the first slot.
+            env.push(("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned()));
+        }
+        env
     }
 }
 

@@ -12,7 +12,7 @@ use pitcrew_core::ir::BackendKind;
 use pitcrew_exec::{AttemptSpec, Backend, BackendError, Capabilities, Handle, LogChunk, Observation};
 
 /// The kinds that a workflow may name.
-pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake];
+pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
 
 /// Cheap to clone.
 #[derive(Clone)]

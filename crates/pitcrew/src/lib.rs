@@ -26,6 +26,7 @@ mod scheduler;
 mod secrets;
 mod sensitive;
 mod server;
+mod ssh;
 mod traces;
 mod vault;
 

@@ -14,13 +14,23 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+#[allow(dead_code, reason = "shared with the tests of connections")]
+#[path = "../../exec/tests/ssh/sshd.rs"]
+mod sshd;
+
 const RUNS: usize = 50;
+/// Over SSH a task costs some forty processes of the host, which is this machine too.
+const RUNS_ON_A_HOST: usize = 5;
 const TASKS: usize = 20;
 
 /// Twenty instances: a chain, a fan in a pool, two tasks with GPUs, a mapped task, a join.
-fn workflow(effects: &Path, pause: &str) -> String {
+fn workflow(effects: &Path, pause: &str, backend: Option<&str>) -> String {
     let effect = format!("echo $PITCREW_TASK/$PITCREW_MAP_INDEX/$PITCREW_TRY >> {}/$PITCREW_RUN_ID", effects.display());
-    let mut text = String::from("workflow: killed\nmax_active_runs: 50\ntasks:\n");
+    let mut text = String::from("workflow: killed\nmax_active_runs: 50\n");
+    if let Some(backend) = backend {
+        text.push_str(&format!("defaults:\n  backend: {backend}\n"));
+    }
+    text.push_str("tasks:\n");
     let mut task = |name: &str, more: &str| {
         text.push_str(&format!("  {name}: {{run: \"{effect}; sleep {pause}\"{more}}}\n"));
     };
@@ -32,8 +42,10 @@ fn workflow(effects: &Path, pause: &str) -> String {
         );
         task(&format!("fan{i}"), ", needs: [start], pool: few");
     }
-    task("gpu1", ", needs: [start], resources: {gpu: 1}");
-    task("gpu2", ", needs: [start], resources: {gpu: 2}");
+    // A host has no devices of ours.
+    let gpus = |n| if backend.is_some() { String::new() } else { format!(", resources: {{gpu: {n}}}") };
+    task("gpu1", &format!(", needs: [start]{}", gpus(1)));
+    task("gpu2", &format!(", needs: [start]{}", gpus(2)));
     task("each", ", needs: [start], foreach: {n: [1, 2, 3, 4, 5, 6]}");
     task("join", ", needs: [chain5, fan1, fan2, fan3, fan4, fan5, gpu1, gpu2, each]");
     text
@@ -129,8 +141,10 @@ impl Random {
     }
 }
 
-fn kill_again_and_again(store: Option<String>) {
+/// `backend` is that of all tasks, as a workflow says it.
+fn kill_again_and_again(store: Option<String>, backend: Option<&str>) {
     let kills: u32 = std::env::var("PITCREW_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(10);
+    let (kills, all) = if backend.is_some() { (kills.min(40), RUNS_ON_A_HOST) } else { (kills, RUNS) };
     let temp = tempfile::tempdir().unwrap();
     let world = World { dir: temp.path().to_owned(), store };
     let effects = world.dir.join("effects");
@@ -138,14 +152,15 @@ fn kill_again_and_again(store: Option<String>) {
         std::fs::create_dir_all(world.dir.join(dir)).unwrap();
     }
     // Long enough that the work outlasts the kills, whatever their number.
-    let seconds = (f64::from(kills) * 0.45 * 8.0 / (RUNS * TASKS) as f64).max(0.02);
-    std::fs::write(world.dir.join("workflows/killed.yaml"), workflow(&effects, &format!("{seconds:.3}"))).unwrap();
+    let seconds = (f64::from(kills) * 0.45 * 8.0 / (all * TASKS) as f64).max(0.02);
+    std::fs::write(world.dir.join("workflows/killed.yaml"), workflow(&effects, &format!("{seconds:.3}"), backend))
+        .unwrap();
     world.output(&["pools", "set", "few", "6"]);
     let mut server = world.start();
     world.wait("the workflow is there", Duration::from_secs(30), || {
         world.output(&["dags", "list", "--output", "json"]).contains("killed")
     });
-    for n in 0..RUNS {
+    for n in 0..all {
         world.output(&["dags", "trigger", "killed", "--run-id", &format!("run-{n}")]);
     }
     let seed = std::env::var("PITCREW_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(u64::from(std::process::id()));
@@ -164,7 +179,7 @@ fn kill_again_and_again(store: Option<String>) {
     world.wait("all runs are over", Duration::from_secs(300), || world.open_runs() == 0);
 
     let runs = world.runs();
-    assert_eq!(runs.len(), RUNS, "seed {seed}");
+    assert_eq!(runs.len(), all, "seed {seed}");
     for run in &runs {
         assert_eq!(run["state"], "success", "seed {seed}: {run}");
         let id = run["run_id"].as_str().unwrap();
@@ -189,12 +204,12 @@ fn kill_again_and_again(store: Option<String>) {
     assert!(world.runs().iter().any(|run| run["run_id"] == "last" && run["state"] == "success"), "seed {seed}");
     server.child.kill().unwrap();
     server.child.wait().unwrap();
-    eprintln!("{kills} kills, {RUNS} runs, {busy} looks found runs going; seed {seed}");
+    eprintln!("{kills} kills, {all} runs, {busy} looks found runs going; seed {seed}");
 }
 
 #[test]
 fn killing_the_server_on_sqlite_neither_repeats_nor_loses_anything() {
-    kill_again_and_again(None);
+    kill_again_and_again(None, None);
 }
 
 #[test]
@@ -212,6 +227,31 @@ fn killing_the_server_on_postgres_neither_repeats_nor_loses_anything() {
     let (base, query) = url.split_once('?').unwrap_or((&url, ""));
     let (server, _) = base.rsplit_once('/').expect("an address with a database");
     let query = if query.is_empty() { String::new() } else { format!("?{query}") };
-    kill_again_and_again(Some(format!("{server}/{name}{query}")));
+    kill_again_and_again(Some(format!("{server}/{name}{query}")), None);
     sql(format!("drop database {name} with (force)"));
+}
+
+/// The tasks run on a host, behind a real sshd; nothing of them is left there either.
+#[test]
+fn killing_the_server_neither_repeats_nor_loses_anything_on_a_host() {
+    let home = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let sshd = runtime.block_on(sshd::Sshd::start(&format!("SetEnv HOME={}", home.path().display())));
+    let key = home.path().join("key");
+    sshd::keygen(&key, "ed25519", "");
+    sshd.admit(&key);
+    let backend = format!(
+        "{{ssh: {{host: 127.0.0.1, port: {}, user: {}, key: \"file:{}\"}}}}",
+        sshd.port,
+        sshd::user(),
+        key.display()
+    );
+    kill_again_and_again(None, Some(&backend));
+    let left: Vec<_> = ["a", "w", "x"]
+        .iter()
+        .flat_map(|dir| std::fs::read_dir(home.path().join(".pitcrew").join(dir)).into_iter().flatten().flatten())
+        .map(|entry| entry.path())
+        .collect();
+    // The last ones go in the background, and the last server was killed too.
+    assert!(left.len() < 2 * TASKS, "{left:?}");
 }

@@ -36,16 +36,7 @@ impl LogWriter {
     /// Makes a new file; fails if there is one already.
     pub fn create(path: &Path, limit: u64) -> io::Result<Self> {
         let file = OpenOptions::new().append(true).create_new(true).mode(0o640).open(path)?;
-        Ok(LogWriter {
-            file,
-            buffer: Vec::new(),
-            length: 0,
-            limit,
-            full: false,
-            dropped: 0,
-            masker: None,
-            held: BTreeMap::new(),
-        })
+        Ok(LogWriter::over(file, limit))
     }
 
     /// Masks from now on. The end of half a line is held back while it may be the beginning of a secret.
@@ -56,6 +47,37 @@ impl LogWriter {
     /// Some text was taken and is not written yet, because it may be the beginning of a secret.
     pub fn is_holding(&self) -> bool {
         !self.held.is_empty()
+    }
+
+    fn over(file: File, limit: u64) -> Self {
+        LogWriter {
+            file,
+            buffer: Vec::new(),
+            length: 0,
+            limit,
+            full: false,
+            dropped: 0,
+            masker: None,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// Goes on with a log of which `length` bytes count; what follows them is cut off. `full` is what
+    /// [`LogWriter::is_full`] said when it had that length.
+    pub fn reopen(path: &Path, length: u64, limit: u64, full: bool) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).open(path)?;
+        file.set_len(length)?;
+        Ok(LogWriter { length, full, ..LogWriter::over(file, limit) })
+    }
+
+    /// Bytes of whole records in the file; after a flush, all.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The log reached its limit and says so.
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Adds one line or part of a line. Text beyond [`MAX_TEXT`] is split; it must not contain a line break.

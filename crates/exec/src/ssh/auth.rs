@@ -87,16 +87,10 @@ struct Agent {
 
 impl Offers {
     /// Looks the keys up and reads them, before anything is connected.
-    pub async fn gather(
-        place: &SshPlace,
-        hop: usize,
-        settings: &HostSettings,
-        setup: &Setup,
-    ) -> Result<Offers, Fault> {
+    pub async fn gather(place: &SshPlace, hop: usize, settings: &HostSettings, setup: &Setup) -> Result<Offers, Fault> {
         let named = named(place, hop, setup, false).await?;
         let refreshable = !named.is_empty();
-        let mut offers =
-            Offers { keys: named, agent: None, defaults: Vec::new(), left_out: Vec::new(), refreshable };
+        let mut offers = Offers { keys: named, agent: None, defaults: Vec::new(), left_out: Vec::new(), refreshable };
         if offers.refreshable {
             return Ok(offers);
         }

@@ -130,7 +130,8 @@ impl ConfigFile {
             let found = entry.file_name();
             let found = found.to_string_lossy();
             // As a shell has it: hidden files only when asked for.
-            (!found.starts_with('.') || name.starts_with('.')) && known_hosts::list_matches([name.as_str()].into_iter(), &found)
+            (!found.starts_with('.') || name.starts_with('.'))
+                && known_hosts::list_matches([name.as_str()].into_iter(), &found)
         };
         let mut found: Vec<PathBuf> = entries.flatten().filter(fits).map(|entry| entry.path()).collect();
         found.sort();
@@ -186,16 +187,20 @@ impl ConfigFile {
                         "yes" => Some(true),
                         // Nobody is there to be asked.
                         "ask" | "accept-new" => Some(false),
-                        _ => return Err(wrong("host keys are always checked: write `StrictHostKeyChecking accept-new`")),
+                        _ => {
+                            return Err(wrong("host keys are always checked: write `StrictHostKeyChecking accept-new`"));
+                        }
                     }
                 }
                 "connecttimeout" if found.connect_timeout_s.is_none() => found.connect_timeout_s = value.parse().ok(),
                 "serveraliveinterval" if found.keep_alive_s.is_none() => found.keep_alive_s = value.parse().ok(),
-                "serveralivecountmax" if found.keep_alive_times.is_none() => found.keep_alive_times = value.parse().ok(),
+                "serveralivecountmax" if found.keep_alive_times.is_none() => {
+                    found.keep_alive_times = value.parse().ok()
+                }
                 _ => {}
             }
         }
-        if let Some(line) = jump.filter(|line| !line.values.first().is_some_and(|value| value == "none")) {
+        if let Some(line) = jump.filter(|line| line.values.first().is_none_or(|value| value != "none")) {
             if line.keyword == "proxycommand" {
                 return Err(Fault::Config(format!(
                     "`{}`: `ProxyCommand` runs a program, which pitcrew does not do: use `ProxyJump`",

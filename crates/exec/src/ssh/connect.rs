@@ -239,12 +239,7 @@ impl Stage<'_> {
     }
 
     /// Connects, up to the host key. A pinned fingerprint tells no type, so each type that the host has is asked for.
-    async fn host_key(
-        &self,
-        address: &str,
-        outer: Option<&Connection>,
-        terms: &Terms,
-    ) -> Result<Greeted, Fault> {
+    async fn host_key(&self, address: &str, outer: Option<&Connection>, terms: &Terms) -> Result<Greeted, Fault> {
         let mut seen_types: Vec<Algorithm> = Vec::new();
         let mut first: Option<Fault> = None;
         loop {

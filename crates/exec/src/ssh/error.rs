@@ -23,7 +23,9 @@ pub enum Fault {
     SilentPort { at: String, seconds: u32 },
     #[error("cannot reach `{at}`: {why}")]
     NoRoute { at: String, why: String },
-    #[error("`{at}` took the connection and then said nothing for {seconds} s{doing}: is that sshd, and is it overloaded?")]
+    #[error(
+        "`{at}` took the connection and then said nothing for {seconds} s{doing}: is that sshd, and is it overloaded?"
+    )]
     Mute { at: String, seconds: u32, doing: &'static str },
     #[error("`{at}` answers, but not as an SSH server (`{said}`): check the port")]
     NotSsh { at: String, said: String },
@@ -53,7 +55,9 @@ pub enum Fault {
     HostKeyNotPinned { host: String, expected: String, got: String },
     #[error("the host key of `{host}` cannot be checked: {why}")]
     HostKeyStore { host: String, why: String },
-    #[error("`{host}` accepts none of the keys offered for `{user}` ({offered}): add its public half to `~{user}/.ssh/authorized_keys` there")]
+    #[error(
+        "`{host}` accepts none of the keys offered for `{user}` ({offered}): add its public half to `~{user}/.ssh/authorized_keys` there"
+    )]
     KeyRefused { host: String, user: String, offered: String },
     #[error("`{host}` accepts a key for `{user}` and wants also {wants}: pitcrew signs in with a key only")]
     WantsMore { host: String, user: String, wants: String },
@@ -67,7 +71,9 @@ pub enum Fault {
     Key { words: String, lasting: bool },
     #[error("{0}")]
     Config(String),
-    #[error("`{jump}` opens no way to `{at}` ({why}): can it reach that host, and does it allow forwarding (`AllowTcpForwarding`)?")]
+    #[error(
+        "`{jump}` opens no way to `{at}` ({why}): can it reach that host, and does it allow forwarding (`AllowTcpForwarding`)?"
+    )]
     Forward { jump: String, at: String, why: String },
 }
 

@@ -125,10 +125,9 @@ impl Known {
         let known = Known { pins: vec![by], keys: Vec::new(), policy: HostKeys::AcceptNew, ..self.clone() };
         match known.judge(key) {
             Verdict::Refused(fault) => fault,
-            Verdict::Known | Verdict::New => Fault::HostKeyStore {
-                host: self.host.clone(),
-                why: "its record changed meanwhile; try again".into(),
-            },
+            Verdict::Known | Verdict::New => {
+                Fault::HostKeyStore { host: self.host.clone(), why: "its record changed meanwhile; try again".into() }
+            }
         }
     }
 

@@ -109,13 +109,14 @@ fn no_key(text: &str) -> Option<String> {
         return Some("is empty".into());
     }
     if first.starts_with('{') {
-        return Some(
-            "holds JSON without a field `private_key`: name the field, or store the key itself".into(),
-        );
+        return Some("holds JSON without a field `private_key`: name the field, or store the key itself".into());
     }
     if ["ssh-", "ecdsa-sha2-", "sk-"].iter().any(|kind| first.starts_with(kind)) {
         let kind = first.split(' ').next().filter(|kind| kind.len() < 60).unwrap_or("ssh-");
-        return Some(format!("holds no private key: it begins with `{}` (that is the public half)", super::error::clean(kind)));
+        return Some(format!(
+            "holds no private key: it begins with `{}` (that is the public half)",
+            super::error::clean(kind)
+        ));
     }
     if first.starts_with("---- BEGIN SSH2 PUBLIC KEY") || first.starts_with("-----BEGIN PUBLIC KEY") {
         return Some("holds no private key: that is the public half".into());

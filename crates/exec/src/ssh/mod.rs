@@ -14,6 +14,7 @@ mod key;
 mod known_hosts;
 mod pins;
 mod pool;
+pub mod remote;
 mod target;
 mod wire;
 

@@ -63,7 +63,10 @@ pub enum Standing {
         sessions: (usize, usize),
     },
     /// It is not asked before `until`.
-    Down { until: Instant, why: DialError },
+    Down {
+        until: Instant,
+        why: DialError,
+    },
 }
 
 /// All connections of this process. Cheap to clone; clones are the same pool.

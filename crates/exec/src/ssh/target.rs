@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::config_file::{ConfigFile, HostSettings};
 use super::error::{Fault, clean};
 use super::hostkey;
-use crate::place::{HostKeys, Hop, SSH_PORT, SSH_TIMEOUT, SshPlace};
+use crate::place::{Hop, HostKeys, SSH_PORT, SSH_TIMEOUT, SshPlace};
 
 /// Jumps of jumps.
 const MOST_HOPS: usize = 8;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
@@ -9,10 +10,17 @@ use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig, base_environment};
+use pitcrew_exec::place::{Place, SshPlace};
+use pitcrew_exec::ssh::remote::{Hosts, Seal, SshBackend, SshConfig};
+use pitcrew_exec::ssh::{Limits, Pool};
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendEvent, Command, Ended, Handle, LogRecord, LogStream, Observation, StepSpec,
 };
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::shell_host::{Shell, ShellHost};
+use crate::ssh_world;
+use crate::sshd::Sshd;
 
 /// Nothing in these tests takes this long unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -21,6 +29,10 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Kind {
     Local,
     Fake,
+    /// A host that is a shell of this machine.
+    Ssh,
+    /// A real sshd.
+    Sshd,
 }
 
 pub struct World {
@@ -29,6 +41,9 @@ pub struct World {
     pub backend: Box<dyn Backend>,
     pub events: UnboundedReceiver<BackendEvent>,
     pub config: LocalConfig,
+    /// What the `ssh` backend reaches.
+    pub host: Arc<ShellHost>,
+    real: Option<Real>,
     _dir: tempfile::TempDir,
 }
 
@@ -50,8 +65,18 @@ impl World {
             runner: vec![env!("CARGO_BIN_EXE_exec-test-runner").into()],
             base_env: base_environment(),
         };
-        let (backend, events) = make(kind, &config);
-        World { kind, root, backend, events, config, _dir: dir }
+        let host = ShellHost::new(&root.join("home"), &config.base_env["PATH"]);
+        let real = (kind == Kind::Sshd).then(|| Real::start(&host.home));
+        let (backend, events) = make(kind, &root, &config, &host, real.as_ref());
+        World { kind, root, backend, events, config, host, real, _dir: dir }
+    }
+
+    /// A world whose attempts run under this shell on a host with these programs only.
+    pub fn ssh(shell: &Shell) -> World {
+        let mut world = World::new(Kind::Ssh);
+        world.host = ShellHost::new(&world.root.join("home"), &shell.install(&world.root.join("programs")));
+        world.restart();
+        world
     }
 
     pub fn local() -> World {
@@ -60,7 +85,7 @@ impl World {
 
     /// As after the death of the server: everything in memory is gone.
     pub fn restart(&mut self) {
-        let (backend, events) = make(self.kind, &self.config);
+        let (backend, events) = make(self.kind, &self.root, &self.config, &self.host, self.real.as_ref());
         self.backend = backend;
         self.events = events;
     }
@@ -81,6 +106,10 @@ impl World {
         let id = AttemptId { run: RunKey(1), task: TaskId::new(name).unwrap(), map_index: UNMAPPED, number: 1 };
         let mut spec = AttemptSpec::new(id, self.root.join("attempts").join(name), &self.root);
         spec.steps = steps;
+        spec.place = match &self.real {
+            Some(real) => Some(Place::Ssh(ssh_world::place(real.sshd.port))),
+            None => (self.kind == Kind::Ssh).then(|| Place::Ssh(SshPlace::new("there", "me"))),
+        };
         spec
     }
 
@@ -147,9 +176,18 @@ impl World {
         std::fs::read_to_string(self.root.join("runner/runner.pid")).unwrap().parse().unwrap()
     }
 
-    /// Makes the attempt's keeper disappear.
+    /// Makes the keeper of all attempts disappear.
     pub fn kill_runner(&self) {
         signal(self.runner_pid(), rustix::process::Signal::KILL);
+    }
+
+    /// Makes what keeps this attempt disappear.
+    pub fn kill_keeper(&self, handle: &Handle) {
+        match self.kind {
+            Kind::Local => self.kill_runner(),
+            Kind::Ssh | Kind::Sshd => signal(self.host.keeper(handle), rustix::process::Signal::KILL),
+            Kind::Fake => {}
+        }
     }
 }
 
@@ -162,11 +200,55 @@ impl Drop for World {
     }
 }
 
-fn make(kind: Kind, config: &LocalConfig) -> (Box<dyn Backend>, UnboundedReceiver<BackendEvent>) {
+/// Seals as nobody should.
+pub struct Backwards;
+
+impl Seal for Backwards {
+    fn seal(&self, text: &str) -> std::io::Result<String> {
+        Ok(text.chars().rev().collect())
+    }
+
+    fn open(&self, sealed: &str) -> std::io::Result<String> {
+        self.seal(sealed)
+    }
+}
+
+/// An sshd, and who may sign in there.
+struct Real {
+    sshd: Sshd,
+    world: ssh_world::World,
+}
+
+impl Real {
+    /// Its sessions have this home directory.
+    fn start(home: &Path) -> Real {
+        let settings = format!("SetEnv HOME={}", home.display());
+        let start = Sshd::start(&settings);
+        let sshd = tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(start));
+        let world = ssh_world::World::admitted(&sshd);
+        Real { sshd, world }
+    }
+}
+
+fn make(
+    kind: Kind,
+    root: &Path,
+    config: &LocalConfig,
+    host: &Arc<ShellHost>,
+    real: Option<&Real>,
+) -> (Box<dyn Backend>, UnboundedReceiver<BackendEvent>) {
     let (sender, events) = unbounded_channel();
     let backend: Box<dyn Backend> = match kind {
         Kind::Local => Box::new(LocalBackend::new(config.clone(), sender).unwrap()),
         Kind::Fake => Box::new(FakeBackend::new(sender)),
+        Kind::Ssh | Kind::Sshd => {
+            let config = SshConfig { instance: "test".into(), state_dir: root.join("ssh"), seal: Arc::new(Backwards) };
+            let hosts: Arc<dyn Hosts> = match real {
+                Some(real) => Arc::new(Pool::new(real.world.setup.clone(), Limits::default())),
+                None => Arc::clone(host) as _,
+            };
+            Box::new(SshBackend::new(config, hosts, sender))
+        }
     };
     (backend, events)
 }

@@ -20,6 +20,18 @@ macro_rules! for_every_backend {
                 super::$name(super::World::new(super::Kind::Fake)).await;
             })*
         }
+        mod ssh {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::World::new(super::Kind::Ssh)).await;
+            })*
+        }
+        mod sshd {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::World::new(super::Kind::Sshd)).await;
+            })*
+        }
     };
 }
 
@@ -193,13 +205,11 @@ async fn cleanup_keeps_the_log_and_the_end(mut world: World) {
 
 async fn a_lost_attempt_is_neither_failed_nor_running(mut world: World) {
     let spec = match world.kind {
-        Kind::Local => world.acting("a", &[("FAKE_SLEEP_MS", "600000")]),
+        Kind::Local | Kind::Ssh | Kind::Sshd => world.acting("a", &[("FAKE_SLEEP_MS", "600000")]),
         Kind::Fake => world.acting("a", &[("FAKE_LOST", "1"), ("FAKE_SLEEP_MS", "10")]),
     };
     let handle = world.start(spec.clone()).await;
-    if world.kind == Kind::Local {
-        world.kill_runner();
-    }
+    world.kill_keeper(&handle);
     assert!(matches!(world.over(&handle).await, BackendEvent::Lost { .. }));
     assert!(matches!(world.backend.attach(&handle).await, Observation::Lost { .. }));
     world.restart();

@@ -35,7 +35,10 @@ async fn server(hello: &'static str, closes: bool) -> u16 {
 async fn a_host_that_is_not_there_is_told_by_what_is_wrong() {
     let world = keyed();
     let (said, lasting) = world.refused(&SshPlace { host: "no-such-host.invalid".into(), ..place(22) }).await;
-    assert!(said.starts_with("cannot find `no-such-host.invalid`: ") && said.ends_with("check the name of the host"), "{said}");
+    assert!(
+        said.starts_with("cannot find `no-such-host.invalid`: ") && said.ends_with("check the name of the host"),
+        "{said}"
+    );
     assert!(!lasting);
 
     let port = free_port();

@@ -78,10 +78,8 @@ async fn known_hosts_may_be_hashed_and_revoked_and_strict_takes_no_other() {
 async fn a_pinned_key_is_found_whatever_its_type() {
     let sshd = Sshd::with_host_keys(&["ed25519", "rsa"], "").await;
     let world = World::admitted(&sshd);
-    let pinned = |fingerprint: &str| SshPlace {
-        host_keys: HostKeys::Pinned(fingerprint.to_owned()),
-        ..place(sshd.port)
-    };
+    let pinned =
+        |fingerprint: &str| SshPlace { host_keys: HostKeys::Pinned(fingerprint.to_owned()), ..place(sshd.port) };
     for kind in ["ed25519", "rsa"] {
         let listed = std::process::Command::new("ssh-keygen")
             .arg("-lf")

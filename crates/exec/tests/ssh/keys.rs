@@ -11,12 +11,9 @@ use crate::world::{Agent, World, place};
 async fn every_kind_of_key_signs_in_however_its_text_was_kept() {
     let sshd = Sshd::start("").await;
     let world = World::new();
-    for (name, kind, passphrase) in [
-        ("a", "ed25519", ""),
-        ("b", "ecdsa", ""),
-        ("c", "rsa", ""),
-        ("d", "ed25519", "a pass phrase"),
-    ] {
+    for (name, kind, passphrase) in
+        [("a", "ed25519", ""), ("b", "ecdsa", ""), ("c", "rsa", ""), ("d", "ed25519", "a pass phrase")]
+    {
         let key = world.key(name, kind, passphrase);
         sshd.admit(&key);
         world.offer_text(&std::fs::read_to_string(&key).unwrap(), Some(passphrase));
@@ -51,7 +48,11 @@ async fn a_key_that_is_none_is_told_before_anything_is_connected() {
     for (text, passphrase, words) in [
         (text.as_str(), None, "secret `test` is an encrypted key: give its `passphrase`"),
         (text.as_str(), Some("wrong"), "secret `test` is an encrypted key, and the passphrase does not fit"),
-        ("ssh-ed25519 AAAA", None, "secret `test` holds no private key: it begins with `ssh-ed25519` (that is the public half)"),
+        (
+            "ssh-ed25519 AAAA",
+            None,
+            "secret `test` holds no private key: it begins with `ssh-ed25519` (that is the public half)",
+        ),
         (&text[..100], None, "secret `test` is cut off: it has no line `-----END … PRIVATE KEY-----`"),
     ] {
         world.offer_text(text, passphrase);

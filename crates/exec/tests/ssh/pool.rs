@@ -133,10 +133,8 @@ async fn whoever_goes_away_while_it_connects_takes_nothing_with_him() {
     for task in tasks.into_iter().skip(1).step_by(2) {
         task.await.unwrap();
     }
-    until("every session is given back", || {
-        matches!(pool.standing(&place), Standing::Up { sessions: (0, _), .. })
-    })
-    .await;
+    until("every session is given back", || matches!(pool.standing(&place), Standing::Up { sessions: (0, _), .. }))
+        .await;
 }
 
 #[tokio::test]

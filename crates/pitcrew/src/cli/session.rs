@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::backends::Backends;
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
+use crate::ssh;
 use crate::traces::{Target, Tracer};
 
 /// Backends and an owner; not yet working on anything.
@@ -127,6 +128,8 @@ pub fn backends(context: &Context) -> anyhow::Result<(Backends, mpsc::UnboundedR
         .and_then(|config| LocalBackend::new(config, sender.clone()))
         .with_context(|| format!("cannot use `{}`", dir.display()))?;
     let local: Arc<dyn Backend> = Arc::new(local);
-    let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
-    Ok((Backends::new([(BackendKind::Local, local), (BackendKind::Fake, fake)]), events))
+    let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
+    let pool = ssh::pool(&context.data, &context.secrets);
+    let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, &pool, &context.vault, sender)?);
+    Ok((Backends::new([(BackendKind::Local, local), (BackendKind::Fake, fake), (BackendKind::Ssh, ssh)]), events))
 }

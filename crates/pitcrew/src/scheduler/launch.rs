@@ -242,18 +242,18 @@ impl Core {
         let usage = ended.usage.clone();
         let report: Report = {
             let rendering = self.evaluator.rendering(&active.run, slot);
+            let is_remote = active.attempts.get(&slot).is_some_and(|row| row.backend == BackendKind::Ssh.name());
             if let Work::Action { uses, with } = &active.run.workflow.task(slot.task).work
                 && ended.exit.is_success()
             {
-                let is_remote = active.attempts.get(&slot).is_some_and(|row| row.backend == BackendKind::Ssh.name());
                 if let Some(action) = actions::find(uses).filter(|_| is_remote) {
                     action.conclude(&rendering.value(with).unwrap_or_default(), &mut ended);
                 }
                 self.parts.metrics.action_succeeded(uses, &ended.outputs);
             }
             let render = |text: &str| rendering.text(text);
-            let root = self.parts.data.workspace(run);
-            outputs::report(active.run.workflow.task(slot.task), ended, &root, &render)
+            let root = Some(self.parts.data.workspace(run)).filter(|_| !is_remote);
+            outputs::report(active.run.workflow.task(slot.task), ended, root.as_deref(), &render)
         };
         let (started_at, at) = (report.started_at, report.at);
         self.apply(run, Event::Ended { slot, attempt, report });
@@ -340,6 +340,13 @@ fn prepare(
         // Paths of this machine mean nothing there.
         spec.workdir = task.workdir.as_ref().map_or(Ok(String::new()), |dir| rendering.text(dir))?.into();
         spec.env.retain(|name, _| !HERE.contains(&name.as_str()));
+    }
+    if spec.place.is_some() {
+        let files = task.outputs.iter().filter_map(|output| match &output.from {
+            OutputSource::File(path) => Some(path),
+            OutputSource::Named | OutputSource::Stdout => None,
+        });
+        spec.fetch = files.map(|path| rendering.text(path)).collect::<Result<_, _>>()?;
     }
     match &task.work {
         Work::Noop => return Err("a task without work was launched".to_owned()),

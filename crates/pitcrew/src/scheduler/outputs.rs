@@ -11,19 +11,24 @@ use serde_json::Value;
 /// The most bytes of one output.
 const MAX: u64 = 1 << 20;
 
-/// What the engine is told about an attempt that ended. `root` is where files named by outputs lie; `render` renders
+/// What the engine is told about an attempt that ended. `root` is where files named by outputs lie, if
+/// they lie here; `render` renders
 /// their names.
 pub(super) fn report(
     task: &Task,
     ended: Ended,
-    root: &Path,
+    root: Option<&Path>,
     render: &dyn Fn(&str) -> Result<String, String>,
 ) -> Report {
     let mut outputs: BTreeMap<String, Value> = ended.outputs;
     let mut problems = ended.output_problems;
+    let files = match root {
+        Some(root) => Files::Here(root),
+        None => Files::Brought(&ended.files),
+    };
     if ended.exit.is_success() {
         for decl in &task.outputs {
-            match declared(decl, &mut outputs, ended.stdout.as_deref(), root, render) {
+            match declared(decl, &mut outputs, ended.stdout.as_deref(), files, render) {
                 Ok(Some(value)) => drop(outputs.insert(decl.name.clone(), value)),
                 Ok(None) if decl.required => problems.push(format!("the output `{}` is missing", decl.name)),
                 Ok(None) => {}
@@ -59,11 +64,19 @@ fn message(exit: &pitcrew_core::state::Exit, step: Option<&str>, tail: &str) -> 
     if tail.is_empty() { what } else { format!("{}\n{what}", tail.trim_end()) }
 }
 
+/// Where the files of an attempt are.
+#[derive(Clone, Copy)]
+enum Files<'a> {
+    Here(&'a Path),
+    /// With its end.
+    Brought(&'a BTreeMap<String, String>),
+}
+
 fn declared(
     decl: &OutputDecl,
     named: &mut BTreeMap<String, Value>,
     stdout: Option<&str>,
-    root: &Path,
+    files: Files<'_>,
     render: &dyn Fn(&str) -> Result<String, String>,
 ) -> Result<Option<Value>, String> {
     let text = match &decl.from {
@@ -77,7 +90,12 @@ fn declared(
             None => return Ok(None),
         },
         OutputSource::File(path) => {
-            let path = root.join(render(path)?);
+            let path = render(path)?;
+            let root = match files {
+                Files::Here(root) => root,
+                Files::Brought(files) => return files.get(&path).map(|text| parse(decl.parse, text)).transpose(),
+            };
+            let path = root.join(path);
             match std::fs::metadata(&path) {
                 Ok(meta) if meta.len() > MAX => {
                     return Err(format!("`{}` has more than {MAX} bytes; make it an artifact", path.display()));

@@ -1,6 +1,8 @@
 //! What is done after a commit. Everything here may be done again after a crash, and is then done once all the same:
 //! a start is idempotent by attempt, and so is a cancel.
 
+use std::collections::BTreeMap;
+
 use jiff::SignedDuration;
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::Slot;
@@ -84,11 +86,32 @@ impl Core {
                     // It changed again while its end was being written.
                     self.after.push(After::Finished(key));
                 } else {
+                    self.leave(key);
                     self.check_past_of(key);
                     self.forget(key);
                     self.release(key);
                 }
             }
+        }
+    }
+
+    /// Other machines may forget the run.
+    fn leave(&self, key: RunKey) {
+        let Some(active) = self.runs.get(&key) else { return };
+        let mut left: BTreeMap<&str, Vec<Handle>> = BTreeMap::new();
+        for row in active.attempts.values() {
+            let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
+            if let Some(handle) = handle.filter(|handle| handle.place.is_some()) {
+                left.entry(&row.backend).or_default().push(handle);
+            }
+        }
+        for (backend, handles) in left {
+            let backend = self.backend(backend);
+            tokio::spawn(async move {
+                if let Err(error) = backend.leave(&handles).await {
+                    tracing::warn!(%error, "cannot remove the directories of run {key} on its hosts");
+                }
+            });
         }
     }
 

@@ -89,7 +89,7 @@ pub async fn run(
         ended.output_problems.extend(outputs.problems);
     }
     if let Some(masker) = &masker {
-        mask(&mut ended, masker);
+        ended.mask(masker);
     }
     attempt.tell_end(&ended);
     if !ended.exit.is_success() {
@@ -98,18 +98,6 @@ pub async fn run(
     ended.usage = attempt.usage;
     ended.at = clock::now();
     ended
-}
-
-/// What is kept of an attempt beside its log shows no secret either.
-fn mask(ended: &mut Ended, masker: &Masker) {
-    ended.outputs = std::mem::take(&mut ended.outputs)
-        .into_iter()
-        .map(|(name, mut value)| {
-            masker.value(&mut value);
-            (masker.text(&name), value)
-        })
-        .collect();
-    ended.output_problems.iter_mut().chain(&mut ended.stdout).for_each(|text| *text = masker.text(text));
 }
 
 /// The clean base, then what the spec adds, then what Pitcrew itself says.
@@ -128,16 +116,9 @@ fn environment(
 /// Variables that nobody can override: the attempt's identity, and the devices that were leased to it.
 fn reserve(env: &mut BTreeMap<String, String>, spec: &AttemptSpec, token: &str, output: &Path) {
     let mut set = |name: &str, value: String| drop(env.insert(name.to_owned(), value));
-    set("PITCREW_ATTEMPT", spec.id.to_string());
     set("PITCREW_OUTPUT", output.display().to_string());
     set("PITCREW_RUNNER", token.to_owned());
-    if let Some(gpus) = &spec.gpus {
-        let list = gpus.join(",");
-        set("NVIDIA_VISIBLE_DEVICES", if gpus.is_empty() { "void".to_owned() } else { list.clone() });
-        set("CUDA_VISIBLE_DEVICES", list);
-        // Else an index would count from the fastest device, not from the first slot.
-        set("CUDA_DEVICE_ORDER", "PCI_BUS_ID".to_owned());
-    }
+    spec.reserved_env().into_iter().for_each(|(name, value)| set(name, value));
 }
 
 impl Attempt<'_> {
@@ -322,14 +303,7 @@ impl Attempt<'_> {
         for problem in &ended.output_problems {
             self.log.say(at, index, problem);
         }
-        let notice = match (&ended.exit, step) {
-            (Exit::Code { code: 0 }, _) => None,
-            (Exit::Code { code }, Some(step)) => Some(format!("step `{step}` ended with exit code {code}")),
-            (Exit::Signal { .. }, Some(step)) => Some(format!("step `{step}` was {}", ended.exit)),
-            (Exit::OutOfMemory, Some(step)) => Some(format!("step `{step}` ran out of memory")),
-            (exit, _) => Some(exit.to_string()),
-        };
-        if let Some(notice) = notice {
+        if let Some(notice) = ended.notice() {
             self.log.say(at, index, &notice);
         }
         self.log.flush();
