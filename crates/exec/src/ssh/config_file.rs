@@ -188,7 +188,9 @@ impl ConfigFile {
                         // Nobody is there to be asked.
                         "ask" | "accept-new" => Some(false),
                         _ => {
-                            return Err(wrong("host keys are always checked: write `StrictHostKeyChecking accept-new`"));
+                            return Err(wrong(
+                                "host keys are always checked: write `StrictHostKeyChecking accept-new`",
+                            ));
                         }
                     }
                 }
