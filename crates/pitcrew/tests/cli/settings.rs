@@ -56,7 +56,7 @@ fn the_environment_gives_variables_and_connections_and_wins() {
     let ran = given("run w.yaml --output json").ends(1);
     assert_eq!(place.run("logs latest a").ends(0).stdout, "Busan s3://given db.example 5432 conn:db ro\n");
     let told = "the variable `city` cannot be set: it is given by `PITCREW_VAR_CITY`, which wins";
-    assert!(ran.stdout.contains(told), "{ran}");
+    assert!(ran.stderr.contains(told) && ran.json()["tasks"][1]["attempts"] == 1, "{ran}");
 
     let list = given("variables list --output json").ends(0).json();
     let bucket = json!({"key": "bucket", "value": "s3://given", "description": "given by `PITCREW_VAR_BUCKET`"});
