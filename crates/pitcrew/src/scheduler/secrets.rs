@@ -83,6 +83,7 @@ impl Marks {
             let secret = step.env.get(SECRET).is_some_and(|text| text.contains(&self.prefix));
             let own = step.env.iter_mut().filter(|(name, _)| *name != SECRET);
             own.for_each(|(_, text)| fill(text));
+            step.secret.iter_mut().for_each(fill);
             if input || secret {
                 let values = serde_json::to_string(&values).unwrap_or_default();
                 step.env.insert(SECRETS.to_owned(), values);
@@ -104,6 +105,9 @@ pub(super) fn mask_known(spec: &mut AttemptSpec, known: &[String]) {
             masks.insert(text.clone());
         }
     }
+    // A name that everybody may know, then the token.
+    let handed = spec.steps.iter().filter_map(|step| step.secret.as_ref());
+    masks.extend(handed.flat_map(|secret| secret.lines().skip(1)).map(str::to_owned));
     let texts = || {
         let steps = spec.steps.iter().flat_map(|step| step.env.values().chain(actions::text(step)));
         spec.env.values().chain(steps)
@@ -165,6 +169,7 @@ mod tests {
         assert!(marks.mark("hunter2").unwrap_err().contains("no name of a secret"));
         let mut step = StepSpec::new("s", Command::shell(format!("echo {b}")));
         step.env = [("TOKEN".to_owned(), format!("x {b}")), ("FORGED".to_owned(), "secret-0000-0;".to_owned())].into();
+        step.secret = Some(format!("me\n{a}\n"));
         let mut spec = spec(vec![step]);
         spec.env = [("KEY".to_owned(), a.clone())].into();
         let secrets = Secrets::new(vec![Arc::new(Fixed)], Duration::from_secs(1));
@@ -172,6 +177,7 @@ mod tests {
         let step = &spec.steps[0];
         assert_eq!((spec.env["KEY"].as_str(), step.env["TOKEN"].as_str()), ("s3cret\"value", "x s3cret\"value"));
         assert_eq!(step.env["FORGED"], "secret-0000-0;");
+        assert_eq!(step.secret.as_deref(), Some("me\ns3cret\"value\n"));
         assert!(step.command == Command::shell(format!("echo {b}")), "a script lies on a disk");
         assert_eq!(spec.masks, ["s3cret\"value", "s3cret\"value"]);
     }
