@@ -70,7 +70,8 @@ async fn every_shell_does_the_same() {
         assert_eq!(ended.outputs.get("answer"), Some(&json!("42")), "{name}");
         assert_eq!(ended.stdout.as_deref(), Some("kept\n"), "{name}");
         assert_ne!(std::fs::read_to_string(world.root.join("mask")).unwrap().trim(), "0077", "{name}");
-        assert!(ended.usage.wall_seconds > 0.0 && ended.usage.wall_seconds < 20.0, "{name}: {ended:?}");
+        // The clock of busybox has whole seconds.
+        assert!((0.0..20.0).contains(&ended.usage.wall_seconds), "{name}: {ended:?}");
         // Nothing of it holds on.
         until(async || world.host.attempts().len() == 1).await;
         world.backend.cleanup(&handle).await.unwrap();
