@@ -36,9 +36,10 @@ impl Sshd {
     /// Starts it, also again after [`Sshd::down`], on the same port.
     pub async fn up(&mut self) {
         let dir = self.dir.path();
+        // With a level, bash does not read the files of whoever runs the tests, which may take it seconds.
         let mut config = format!(
             "Port {}\nListenAddress 127.0.0.1\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nUseDNS no\nMaxStartups 500\n",
+             SetEnv SHLVL=1\nPasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nUseDNS no\nMaxStartups 500\n",
             self.port,
             dir.join("authorized_keys").display()
         );
