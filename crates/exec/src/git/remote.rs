@@ -92,7 +92,7 @@ mod tests {
         fn new() -> World {
             let world = World { dir: tempfile::tempdir().unwrap() };
             world
-                .sh("git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\"'");
+                .sh("git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\" B'");
             world.sh("cd src && echo 1 >a && git add a && git commit -qm 'the \"first\" \\ one'");
             world.sh("cd src && git checkout -qb dev && echo 2 >a && git commit -qam second && git checkout -q main");
             world
@@ -140,7 +140,7 @@ mod tests {
             let (code, said, outputs) = world.check_out(shell, "");
             assert_eq!(code, Some(0), "{shell:?}: {said}");
             assert_eq!(outputs["commit"], commit("main"));
-            assert_eq!(outputs["author"], "A \"q\" <a@b>");
+            assert_eq!(outputs["author"], "A \"q\" B <a@b>");
             assert_eq!((&outputs["message"], &outputs["branch"]), (&"the \"first\" \\ one".into(), &"main".into()));
             assert!(outputs["fetch_bytes"].as_u64().unwrap() > 0 && outputs["changed"] == true, "{outputs}");
 

@@ -39,7 +39,7 @@ impl Action for GitCheckout {
             let (username, password) = (map.remove("username"), map.remove("password"));
             // An empty one in a form means none.
             if let Some(password) = password.filter(|password| password != "") {
-                let username = username.unwrap_or_else(|| "git".into());
+                let username = username.unwrap_or_else(|| "x-access-token".into());
                 secret = json!({ "username": username, "password": password });
             }
             // An empty revision in a form means the default one.

@@ -217,7 +217,8 @@ async fn hello(output: &mut (impl AsyncBufReadExt + Unpin), mark: &str, place: &
 /// The end of what somebody said, for a message.
 pub fn said(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
-    let text: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let text = text.trim_end();
     let from = text.char_indices().rev().take(200).last().map_or(0, |(at, _)| at);
     text[from..].to_owned()
 }
