@@ -2,6 +2,8 @@
 //!
 //! Invariant: a key is looked up when a connection is made, and kept by nobody but the connection.
 
+mod test;
+
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::str::FromStr as _;
@@ -17,14 +19,21 @@ use pitcrew_exec::{EventSender, SshPlace};
 use crate::paths::DataDir;
 use crate::vault::Vault;
 
+pub use test::{Tested, test};
+
 /// Fields of a secret that is a JSON object, as others write them.
 const KEY_FIELDS: [&str; 3] = ["private_key", "privateKey", "ssh_private_key"];
 const PASSPHRASE_FIELDS: [&str; 2] = ["private_key_passphrase", "passphrase"];
 
 /// The connections of this process. Nothing is connected yet.
 pub fn pool(data: &DataDir, secrets: &Secrets) -> Pool {
+    Pool::new(setup(data, secrets), Limits::default())
+}
+
+/// What connecting needs, for this process.
+pub fn setup(data: &DataDir, secrets: &Secrets) -> Setup {
     let pins = PinFile::new(data.root().join("ssh/known_hosts"));
-    Pool::new(Setup::of_process(Arc::new(Keys(secrets.clone())), Arc::new(pins)), Limits::default())
+    Setup::of_process(Arc::new(Keys(secrets.clone())), Arc::new(pins))
 }
 
 /// The backend, over these connections.

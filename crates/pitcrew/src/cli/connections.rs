@@ -40,6 +40,12 @@ enum ConnectionsCommand {
     },
     /// Make a connection
     Add(AddArgs),
+    /// Sign in to the host of a connection of the type `ssh`, and say who answers
+    Test {
+        id: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Delete a connection
     Delete { id: String },
     /// Set connections from a JSON or YAML file, as `export` writes it
@@ -117,6 +123,7 @@ pub async fn command(args: ConnectionsArgs, target: Target) -> anyhow::Result<Ex
             target.changed().await;
             ui.say(format!("set the connection `{id}`"));
         }
+        ConnectionsCommand::Test { id, output } => return test(&target, &id, output).await,
         ConnectionsCommand::Delete { id } => {
             if !target.delete_connection(&id).await? {
                 find(&target, &id).await?;
@@ -147,6 +154,30 @@ async fn find(target: &Target, id: &str) -> anyhow::Result<Connection> {
         None => String::new(),
     };
     Err(invalid(format!("there is no connection `{id}`{hint}")))
+}
+
+async fn test(target: &Target, id: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let connection = find(target, id).await?;
+    let tested = target.test_connection(connection).await?;
+    let ui = target.ui();
+    if output.is_json() {
+        ui.json(&tested)?;
+    } else if tested.status {
+        ui.say(&tested.message);
+        let new = if tested.host_is_new { " (new: it is recorded)" } else { "" };
+        let lines = [
+            ("time", tested.connect_seconds.map(|seconds| format!("{seconds:.3} s"))),
+            ("host key", tested.host_key.map(|key| format!("{key}{new}"))),
+            ("signed in with", tested.key),
+            ("server", tested.software),
+        ];
+        for (what, text) in lines {
+            ui.line(format!("{what}: {}", format::one_line(&text.unwrap_or_default())))?;
+        }
+    } else {
+        anyhow::bail!("the connection `{id}` does not work: {}", tested.message);
+    }
+    Ok(if tested.status { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn show(target: &Target, connections: Vec<Connection>, output: Output) -> anyhow::Result<()> {

@@ -26,6 +26,7 @@ mod runs;
 mod secrets;
 mod server;
 mod session;
+mod ssh;
 mod target;
 mod tasks;
 mod tokens;
@@ -163,6 +164,7 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
+    Ssh(ssh::SshArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
     Notify(notify::NotifyArgs),
@@ -257,6 +259,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Doctor(_)
             | Command::Users(_)
             | Command::Tokens(_)
+            | Command::Ssh(_)
             | Command::Secrets(_)
     );
     if is_for_here && settings.server_is_typed() {
@@ -278,6 +281,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
+        Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
         Command::Notify(args) => notify::command(args, Target::open(ui, settings).await?).await,

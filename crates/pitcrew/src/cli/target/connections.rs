@@ -6,6 +6,7 @@ use super::Target;
 use super::settings::{refused, with};
 use crate::cli::context::Context;
 use crate::connection::Connection;
+use crate::ssh::{self, Tested};
 
 const CONNECTIONS: [&str; 3] = ["api", "v2", "connections"];
 
@@ -70,6 +71,20 @@ impl Target {
         match self {
             Target::Here(context) => delete_connection(context, id).await,
             Target::There(remote) => remote.delete(&with(CONNECTIONS, id)).await,
+        }
+    }
+
+    /// Signs in to where it leads, from here or from the server.
+    pub async fn test_connection(&self, connection: Connection) -> anyhow::Result<Tested> {
+        match self {
+            Target::Here(context) => {
+                let setup = ssh::setup(&context.data, &context.secrets);
+                ssh::test(&setup, &connection, &context.settings.ssh().user).await.map_err(crate::cli::error::refused)
+            }
+            Target::There(remote) => {
+                let path = ["api", "pitcrew", "v1", "connections", connection.id.as_str(), "test"];
+                remote.post(&path, json!({})).await
+            }
         }
     }
 

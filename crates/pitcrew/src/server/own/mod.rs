@@ -3,6 +3,7 @@
 //! Runs are named by their key, the number that orders them; it is unique on a server.
 
 pub mod artifacts;
+mod connections;
 mod digest;
 mod events;
 mod notices;
@@ -61,6 +62,8 @@ pub fn routes() -> Routes {
         )
         .post("/api/pitcrew/v1/notices/{id}/retry", Role(auth::Role::Op), notices::retry)
         .doc(doc("Notice", "Lets a notice that waits or was given up be tried at once").answer(200, "object"))
+        .post("/api/pitcrew/v1/connections/{connection_id}/test", Role(auth::Role::Op), connections::test)
+        .doc(doc("Connection", "Signs in to where a connection leads, and says who answers").answer(200, "object"))
         .get("/api/pitcrew/v1/find/run", Role(Viewer), records::find_run)
         .doc(
             doc("Record", "Finds the run that a person means: by number, id, `latest` or workflow")
