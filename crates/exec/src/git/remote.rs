@@ -91,8 +91,9 @@ mod tests {
     impl World {
         fn new() -> World {
             let world = World { dir: tempfile::tempdir().unwrap() };
-            world
-                .sh("git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\" B'");
+            world.sh(
+                "git init -q -b main src && cd src && git config user.email a@b && git config user.name 'A \"q\" B'",
+            );
             world.sh("cd src && echo 1 >a && git add a && git commit -qm 'the \"first\" \\ one'");
             world.sh("cd src && git checkout -qb dev && echo 2 >a && git commit -qam second && git checkout -q main");
             world

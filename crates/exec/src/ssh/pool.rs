@@ -18,6 +18,10 @@ use super::exec::Lease;
 use crate::clock;
 use crate::place::SshPlace;
 
+/// How long a host may still count a session that is over, and how often it is asked meanwhile.
+const LINGER: Duration = Duration::from_secs(2);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How much of a host is used.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -119,6 +123,8 @@ struct Load {
     most: usize,
     /// One was opened at least once.
     has_opened: bool,
+    /// When one was given back that had been open.
+    freed: Option<Instant>,
     since: Instant,
 }
 
@@ -212,7 +218,7 @@ impl Pool {
             let mut load = lock(&shared.load);
             if load.open < load.most {
                 load.open += 1;
-                return Step::Use(Slot { shared: shared.clone(), host: host.clone() });
+                return Step::Use(Slot { shared: shared.clone(), host: host.clone(), is_open: false });
             }
         }
         if state.is_dialing || state.connections.len() >= self.0.limits.connections {
@@ -287,31 +293,38 @@ fn key(place: &SshPlace) -> SshPlace {
 }
 
 /// Opens the session; `None`: this connection does not do, another one may.
-async fn open(slot: Slot) -> Result<Option<Lease>, DialError> {
+async fn open(mut slot: Slot) -> Result<Option<Lease>, DialError> {
     let patience = Duration::from_secs(slot.host.place.timeout_s.into());
-    let opened = tokio::time::timeout(patience, slot.shared.connection.handle().channel_open_session()).await;
-    match opened {
-        Ok(Ok(channel)) => {
-            lock(&slot.shared.load).has_opened = true;
-            Ok(Some(Lease::new(channel, slot)))
-        }
-        Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
-            // It takes fewer than was thought: as many as there are besides this one.
-            let mut load = lock(&slot.shared.load);
-            load.most = load.open.saturating_sub(1);
-            let (is_alone, has_opened) = (load.most == 0, load.has_opened);
-            drop(load);
-            if is_alone {
+    loop {
+        let opened = tokio::time::timeout(patience, slot.shared.connection.handle().channel_open_session()).await;
+        match opened {
+            Ok(Ok(channel)) => {
+                lock(&slot.shared.load).has_opened = true;
+                slot.is_open = true;
+                return Ok(Some(Lease::new(channel, slot)));
+            }
+            // The host counts a command until its last process is gone, which can be after we heard of its end.
+            Ok(Err(russh::Error::ChannelOpenFailure(_))) if slot.was_freed_lately() => {
+                tokio::time::sleep(ASK_AGAIN).await;
+            }
+            Ok(Err(russh::Error::ChannelOpenFailure(_))) => {
+                // It takes fewer than was thought: as many as there are besides this one.
+                let mut load = lock(&slot.shared.load);
+                load.most = load.open.saturating_sub(1);
+                let (is_alone, has_opened) = (load.most == 0, load.has_opened);
+                drop(load);
+                if is_alone {
+                    slot.drop_connection();
+                }
+                if is_alone && !has_opened {
+                    return Err(Fault::NoSession { host: slot.host.place.host.clone() }.into());
+                }
+                return Ok(None);
+            }
+            Ok(Err(_)) | Err(_) => {
                 slot.drop_connection();
+                return Ok(None);
             }
-            if is_alone && !has_opened {
-                return Err(Fault::NoSession { host: slot.host.place.host.clone() }.into());
-            }
-            Ok(None)
-        }
-        Ok(Err(_)) | Err(_) => {
-            slot.drop_connection();
-            Ok(None)
         }
     }
 }
@@ -331,7 +344,7 @@ impl Drop for Dialing<'_> {
             Some(Ok(connection)) => {
                 state.down = None;
                 let most = self.pool.limits.sessions;
-                let load = Mutex::new(Load { open: 0, most, has_opened: false, since: clock::instant() });
+                let load = Mutex::new(Load { open: 0, most, has_opened: false, freed: None, since: clock::instant() });
                 state.connections.push(Arc::new(Shared { connection, most, load }));
             }
             Some(Err(why)) => {
@@ -398,6 +411,8 @@ async fn sweep(pool: Weak<Inner>) {
 pub struct Slot {
     shared: Arc<Shared>,
     host: Arc<Host>,
+    /// The host opened it.
+    is_open: bool,
 }
 
 impl Slot {
@@ -424,6 +439,12 @@ impl Slot {
         LinkError::Refused { host: self.host.place.host.clone(), user: self.host.place.user.clone() }
     }
 
+    /// A session of this connection ended so short a time ago that the host may not have noticed.
+    fn was_freed_lately(&self) -> bool {
+        let freed = lock(&self.shared.load).freed;
+        freed.is_some_and(|freed| clock::instant().saturating_duration_since(freed) < LINGER)
+    }
+
     /// Nobody gets it any more; it ends with the last command on it.
     fn drop_connection(&self) {
         lock(&self.host.state).connections.retain(|shared| !Arc::ptr_eq(shared, &self.shared));
@@ -435,6 +456,9 @@ impl Drop for Slot {
         let mut load = lock(&self.shared.load);
         load.open -= 1;
         load.since = clock::instant();
+        if self.is_open {
+            load.freed = Some(load.since);
+        }
         if load.open == 0 {
             // What was learnt may have been for a moment: the host counts a command until its last process is gone.
             load.most = self.shared.most;

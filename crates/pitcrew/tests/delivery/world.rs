@@ -159,7 +159,8 @@ impl Delivery {
 
     pub fn output(&self, run: &str, task: &str, name: &str) -> String {
         let run = run.replace('+', "%2B");
-        let path = format!("/api/v2/dags/gpu-server-cicd/dagRuns/{run}/taskInstances/{task}/xcomEntries/{name}?map_index=0");
+        let path =
+            format!("/api/v2/dags/gpu-server-cicd/dagRuns/{run}/taskInstances/{task}/xcomEntries/{name}?map_index=0");
         self.get(&path)["value"].as_str().unwrap_or_default().to_owned()
     }
 
