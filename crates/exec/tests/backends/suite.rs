@@ -61,6 +61,10 @@ async fn a_success_tells_its_start_its_end_its_outputs_and_its_log(mut world: Wo
     assert!(ended.started_at.is_some_and(|at| at <= ended.at));
     assert_eq!(world.lines(&handle, LogStream::Stdout).await, ["one", "two"]);
     assert_eq!(world.backend.attach(&handle).await, Observation::Ended(ended));
+    // So has one that says nothing.
+    let silent = world.acting("silent", &[("FAKE_OUTPUT_answer", "{\"n\": 43}")]);
+    let outputs = world.run(silent).await.outputs;
+    assert_eq!(serde_json::to_value(&outputs).unwrap(), json!({"answer": {"n": 43}}));
 }
 
 async fn failures_are_told_apart(mut world: World) {

@@ -119,10 +119,13 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
     let span = "--dag-id nightly --from-date 2026-01-01 --to-date 2026-01-03";
     let planned = there.run(&format!("backfill create {span} --dry-run --output json")).ends(0).json();
     assert_eq!((planned.as_array().unwrap().len(), &planned[0]["logical_date"]), (3, &json!("2026-01-01T02:00:00Z")));
+    // Its runs do not begin, so it is not over before it is cancelled.
+    there.run("dags pause nightly").ends(0);
     there.run(&format!("backfill create {span}")).ends(0);
     there.run("backfill pause 1").ends(0);
     assert_eq!(place.run("backfill list --output json").ends(0).json()[0]["state"], "paused");
     there.run("backfill cancel 1").ends(0);
+    there.run("dags unpause nightly").ends(0);
     let planned = there.run("tasks clear nightly -t ^b$ -f").ends(2);
     assert_eq!((planned.stdout.trim(), planned.stderr.contains("--yes")), ("bad  b", true));
     there.run("tasks clear nightly -t ^b$ -f --yes").ends(0);

@@ -171,7 +171,9 @@ impl Delivery {
             story.push_str(&format!("{} {} {}\n", instance["task_id"], instance["map_index"], instance["state"]));
         }
         let key = self.pitcrew.json(&["runs", "show", run, "--output", "json"]);
-        story + &serde_json::to_string_pretty(&key).unwrap() + &text(&self.pitcrew.run(&["logs", run]))
+        story += &serde_json::to_string_pretty(&key).unwrap();
+        // What the server found wrong after a task's end is in no log.
+        story + &text(&self.pitcrew.run(&["runs", "show", run])) + &text(&self.pitcrew.run(&["logs", run]))
     }
 
     pub fn runs(&self) -> u64 {

@@ -233,11 +233,7 @@ impl Follow {
     async fn finish(&self, mirror: Option<&mut Mirror>, fetched: Fetched, events: &EventSender) -> bool {
         let mut ended = match mirror {
             Some(mirror) => mirror.end(&self.sent, fetched, clock::now()),
-            None => {
-                let mut ended = fetched.ended;
-                self.masker.iter().for_each(|masker| ended.mask(masker));
-                ended
-            }
+            None => fetched.whole(&self.handle.dir, self.masker.as_ref()),
         };
         ended.at = ended.started_at.map_or(ended.at, |begun| ended.at.max(begun));
         if let Err(error) = record(&self.handle, &ended) {

@@ -102,16 +102,7 @@ impl Mirror {
 
     /// Makes the end out of what the host told, with its last words in the log.
     pub fn end(&mut self, sent: &Sent, fetched: Fetched, now: Timestamp) -> Ended {
-        let mut ended = fetched.ended;
-        if ended.started_at.is_some() {
-            let outputs = outputs::collect(&attempt_dir::output(&self.dir));
-            ended.outputs = outputs.values;
-            ended.output_problems.extend(outputs.problems);
-        }
-        ended.output_problems.extend(fetched.problems);
-        if let Some(masker) = &self.masker {
-            ended.mask(masker);
-        }
+        let mut ended = fetched.whole(&self.dir, self.masker.as_ref());
         let about = sent.steps.iter().position(|step| Some(step) == ended.failed_step.as_ref());
         let about = u32::try_from(about.unwrap_or(sent.steps.len().saturating_sub(1))).unwrap_or(u32::MAX);
         for text in ended.output_problems.clone().into_iter().chain(ended.notice()) {
@@ -136,6 +127,21 @@ impl Fetched {
     /// An attempt that left nothing.
     pub fn bare(exit: Exit, now: Timestamp) -> Fetched {
         Fetched { ended: Ended::bare(exit, now), problems: Vec::new() }
+    }
+
+    /// The whole end, with the outputs that lie in `dir`, masked; an attempt that wrote no log has outputs too.
+    pub fn whole(self, dir: &Path, masker: Option<&Arc<Masker>>) -> Ended {
+        let mut ended = self.ended;
+        if ended.started_at.is_some() {
+            let outputs = outputs::collect(&attempt_dir::output(dir));
+            ended.outputs = outputs.values;
+            ended.output_problems.extend(outputs.problems);
+        }
+        ended.output_problems.extend(self.problems);
+        if let Some(masker) = masker {
+            ended.mask(masker);
+        }
+        ended
     }
 
     /// Reads `exit` and `steps` of the host.
