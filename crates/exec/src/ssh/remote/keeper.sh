@@ -7,8 +7,13 @@
 # that is wanted from the root.
 # Environments exist in these functions only, and are exported in the subshell that becomes the step.
 cancelled='' late='' hit=''
+# A signal that comes just before a `wait` does not end it, so there is a second one a moment later.
+nudge() {
+    { sleep 0.3 || sleep 1; kill -USR2 $$; } >/dev/null 2>&1 &
+}
 # Before the claim: as soon as that is there, somebody may ask.
-trap 'cancelled=1 hit=1' TERM
+trap 'cancelled=1 hit=1; nudge' TERM
+trap 'hit=1' USR2
 trap 'late=1 hit=1' USR1
 trap '' HUP INT
 plan=$(cat <&3 && printf x) || exit 1
@@ -213,7 +218,7 @@ while [ "$number" -lt "$count" ]; do
         writer=$!
     fi
     (
-        trap - TERM USR1 HUP INT
+        trap - TERM USR1 USR2 HUP INT
         [ -z "$secret" ] || exec 9<k
         umask "$mask"
         unset PITCREW_KEEPER
