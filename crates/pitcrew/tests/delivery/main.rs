@@ -47,6 +47,28 @@ async fn the_seven_steps_on_one_server_by_the_command_line() {
 }
 
 #[tokio::test]
+async fn a_connection_is_tried_from_here_and_by_the_server_and_its_host_is_remembered() {
+    let world = Delivery::new(&["127.0.0.1"]).await;
+    let conf = world.conf("127.0.0.1");
+    let (port, extra) = (conf["ssh_port"].to_string(), json!({ "key": conf["secrets_arn"] }).to_string());
+    let host = ["--conn-type", "ssh", "--conn-host", "127.0.0.1", "--conn-port", &port];
+    let rest = ["--conn-login", &world.user, "--conn-extra", &extra];
+    world.pitcrew.ok(&[&["connections", "add", "gpu"][..], &host, &rest].concat());
+
+    let works = |tested: &Value| (tested["status"] == true, tested["user"] == *world.user);
+    let tested = world.pitcrew.json(&["connections", "test", "gpu", "--output", "json"]);
+    assert_eq!(works(&tested), (true, true), "{tested}");
+    let (status, again) = world.post("/api/pitcrew/v1/connections/gpu/test", &json!({}));
+    assert_eq!((status, works(&again)), (200, (true, true)), "{again}");
+    assert_eq!((&tested["host_is_new"], &again["host_is_new"]), (&json!(true), &json!(false)));
+
+    let hosts = world.pitcrew.json(&["ssh", "hosts", "list", "--output", "json"]);
+    assert_eq!((&hosts[0]["key"], hosts.as_array().unwrap().len()), (&tested["host_key"], 1));
+    world.pitcrew.ok(&["ssh", "hosts", "forget", &format!("127.0.0.1:{port}")]);
+    assert_eq!(world.pitcrew.json(&["ssh", "hosts", "list", "--output", "json"]), json!([]));
+}
+
+#[tokio::test]
 async fn one_server_that_is_down_leaves_the_others_going() {
     let mut world = Delivery::new(&["127.0.0.1", "127.0.0.2", "127.0.0.3"]).await;
     world.commit("www/version.yaml", "a: 1\n");

@@ -387,7 +387,7 @@ const LOOKS: &[&str] = &[
     "PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/dry_run",
     "PATCH /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}/taskInstances/{task_id}/{map_index}/dry_run",
     "POST /api/v2/backfills/dry_run",
-    // What it tries is in the tests of the command line, with a host.
+    // Tried with a host in `tests/delivery`.
     "POST /api/pitcrew/v1/connections/{connection_id}/test",
 ];
 
