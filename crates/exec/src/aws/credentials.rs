@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, AwsCredential, AwsCredentialProvider};
 use object_store::{CredentialProvider, RetryConfig};
 use tokio::sync::Mutex;
 
@@ -24,11 +24,10 @@ const NONE: &str = "no AWS credentials were found: set `AWS_ACCESS_KEY_ID` and `
                     `AWS_PROFILE`, or give this machine a role";
 
 /// What the library's own providers read.
-const OF_THE_LIBRARY: [&str; 8] = [
+const OF_THE_LIBRARY: [&str; 7] = [
     "AWS_WEB_IDENTITY_TOKEN_FILE",
     "AWS_ROLE_ARN",
     "AWS_ROLE_SESSION_NAME",
-    "AWS_ENDPOINT_URL_STS",
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
     "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
@@ -200,6 +199,8 @@ fn library(aws: &Aws, region: &str) -> Result<AwsCredentialProvider, AwsError> {
             builder = builder.with_config(key, value);
         }
     }
+    // Of any part of AWS, and where the environment says; the library insists on HTTPS for a token.
+    builder = builder.with_config(AmazonS3ConfigKey::StsEndpoint, aws.endpoint(Service::Sts, region)?);
     let client = builder.build().map_err(|error| AwsError::local(format!("{NONE} ({error})")))?;
     Ok(client.credentials().clone())
 }

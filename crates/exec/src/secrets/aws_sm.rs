@@ -98,7 +98,10 @@ fn told(error: &AwsError, operation: &str, reference: &SecretRef, region: &str) 
         return new(SecretErrorKind::Denied, words);
     }
     if error.is_throttled() {
-        return new(SecretErrorKind::Throttled, format!("AWS gives the secret `{reference}` not so often: {error}"));
+        return new(
+            SecretErrorKind::Throttled,
+            format!("AWS is asked for secrets too often, now for `{reference}`: {error}"),
+        );
     }
     match code {
         "ResourceNotFoundException" if reference.stage.is_some() || error.message.contains("staging label") => {

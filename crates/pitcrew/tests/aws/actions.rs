@@ -1,7 +1,5 @@
 //! Actions at AWS, run as tasks, against moto and, where it has nothing, a small server of our own.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{World, text};
 use crate::moto::Moto;
+use crate::service::{Answer, serve};
 
 /// Runs one task of an action; its outputs, or what was said when it failed.
 fn act(world: &World, uses: &str, with: &Value) -> Result<Value, String> {
@@ -160,52 +159,13 @@ fn files_go_to_s3_and_come_back_in_parts() {
     }
 }
 
-/// A small server that speaks just enough HTTP: what it answers is up to `answer`, by the target and the path.
-fn server(answer: impl Fn(&str, &str, &str) -> (u16, String) + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let answer = Arc::new(answer);
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            let answer = answer.clone();
-            std::thread::spawn(move || {
-                let mut reader = BufReader::new(stream.try_clone().unwrap());
-                let (mut line, mut target, mut length) = (String::new(), String::new(), 0);
-                let _ = reader.read_line(&mut line);
-                let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-                loop {
-                    let mut head = String::new();
-                    if reader.read_line(&mut head).unwrap_or(0) == 0 || head.trim().is_empty() {
-                        break;
-                    }
-                    let (name, value) = head.split_once(':').unwrap_or_default();
-                    match name.to_ascii_lowercase().as_str() {
-                        "x-amz-target" => target = value.trim().to_owned(),
-                        "content-length" => length = value.trim().parse().unwrap(),
-                        _ => {}
-                    }
-                }
-                let mut body = vec![0; length];
-                let _ = reader.read_exact(&mut body);
-                let (status, text) = answer(&target, &path, &String::from_utf8_lossy(&body));
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 {status} X\r\nETag: \"e\"\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
-                    text.len()
-                );
-            });
-        }
-    });
-    format!("http://{address}")
-}
-
 #[test]
 fn a_training_job_that_nobody_wants_any_more_is_stopped() {
     let mut world = World::new();
     let calls: Arc<Mutex<Vec<String>>> = Arc::default();
     let seen = calls.clone();
-    let endpoint = server(move |target, _, _| {
-        let mut seen = seen.lock().unwrap();
+    let endpoint = serve(move |asked| {
+        let (target, mut seen) = (asked.target.as_str(), seen.lock().unwrap());
         seen.push(target.to_owned());
         let stopped = seen.iter().any(|call| call == "SageMaker.StopTrainingJob");
         match target {
@@ -237,28 +197,35 @@ fn a_function_that_fails_fails_the_task_and_an_upload_goes_on_where_it_broke() {
     let sent = Arc::new(AtomicUsize::new(0));
     let broken = Arc::new(AtomicUsize::new(0));
     let (count, breaks) = (sent.clone(), broken.clone());
-    let endpoint = server(move |_, path, _| {
+    let endpoint = serve(move |asked| {
+        let path = asked.path.as_str();
+        if path.contains("/functions/broken/") {
+            let body =
+                json!({"errorType": "KeyError", "errorMessage": "'gpu'", "stackTrace": ["  File \"f.py\", line 3"]});
+            return Answer(200, "X-Amz-Function-Error: Unhandled\r\n", body.to_string());
+        }
         if path.contains("/functions/") {
-            return (403, "{\"message\":\"User: arn:aws:iam::1:user/x is not authorized to perform: lambda:InvokeFunction\",\"__type\":\"AccessDeniedException\"}".into());
+            return Answer(403, "", "{\"message\":\"User: arn:aws:iam::1:user/x is not authorized to perform: lambda:InvokeFunction\",\"__type\":\"AccessDeniedException\"}".into());
         }
         if path.contains("?uploads=") {
-            return (200, "<R><UploadId>u-1</UploadId></R>".into());
+            return Answer(200, "", "<R><UploadId>u-1</UploadId></R>".into());
         }
         if path.contains("partNumber=") {
             count.fetch_add(1, Ordering::SeqCst);
             // The second part does not get through, in the first attempt.
             if path.contains("partNumber=2&") && breaks.fetch_add(1, Ordering::SeqCst) < 1 {
-                return (403, "<Error><Code>AccessDenied</Code><Message>not now</Message></Error>".into());
+                return Answer(403, "", "<Error><Code>AccessDenied</Code><Message>not now</Message></Error>".into());
             }
-            return (200, String::new());
+            return Answer(200, "", String::new());
         }
         if path.contains("uploadId=u-1") && !path.contains("partNumber") {
             // Asked which parts there are, and to put them together.
             let part = |n: u64, size: u64| {
                 format!("<Part><PartNumber>{n}</PartNumber><ETag>\"e\"</ETag><Size>{size}</Size></Part>")
             };
-            return (
+            return Answer(
                 200,
+                "",
                 format!(
                     "<R><ETag>\"whole-3\"</ETag><IsTruncated>false</IsTruncated>{}{}</R>",
                     part(1, 8 << 20),
@@ -266,7 +233,7 @@ fn a_function_that_fails_fails_the_task_and_an_upload_goes_on_where_it_broke() {
                 ),
             );
         }
-        (404, String::new())
+        Answer(404, "", String::new())
     });
     world.env.extend([
         ("AWS_ENDPOINT_URL", endpoint),
@@ -289,4 +256,8 @@ fn a_function_that_fails_fails_the_task_and_an_upload_goes_on_where_it_broke() {
 
     let denied = act(&world, "lambda.invoke", &json!({"function": "f"})).unwrap_err();
     assert!(denied.contains("AccessDeniedException") && denied.contains("allow `lambda:InvokeFunction`"), "{denied}");
+
+    let broke = act(&world, "lambda.invoke", &json!({"function": "broken"})).unwrap_err();
+    assert!(broke.contains("the function `broken` failed (Unhandled): KeyError: 'gpu'"), "{broke}");
+    assert!(broke.contains("line 3") && broke.contains("\"exit_code\":1"), "{broke}");
 }

@@ -5,4 +5,6 @@ mod canary;
 mod events;
 mod harness;
 mod moto;
+mod roles;
 mod secrets;
+mod service;
