@@ -120,6 +120,10 @@ pub struct StepSpec {
     /// file. Only of an attempt that runs on another machine.
     #[serde(default)]
     pub secret: Option<String>,
+    /// A key with which the step may sign in elsewhere, by an SSH agent at `agent.sock` beside its `PITCREW_OUTPUT`: the
+    /// key itself never gets there. Only of an attempt that runs on another machine, and of one step.
+    #[serde(default)]
+    pub key: Option<LentKey>,
     /// Keep what it writes to stdout, up to [`MAX_OUTPUT`]; the last such step's text is [`crate::Ended::stdout`].
     #[serde(default)]
     pub capture_stdout: bool,
@@ -136,9 +140,19 @@ impl StepSpec {
             timeout: None,
             continue_on_error: false,
             secret: None,
+            key: None,
             capture_stdout: false,
         }
     }
+}
+
+/// A private key, as text.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct LentKey {
+    /// The key, or a JSON object with it in the field `private_key`.
+    pub key: String,
+    /// What it is encrypted with.
+    pub passphrase: Option<String>,
 }
 
 /// What a step executes.

@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use pitcrew_exec::git::{Checkout, Credentials, GitError, GitRequest, checkout};
+use pitcrew_exec::git::{Access, Checkout, Credentials, GitError, GitRequest, checkout};
 use tempfile::TempDir;
 
 struct World {
@@ -57,7 +57,7 @@ impl World {
     }
 
     fn checkout(&self, revision: &str) -> Result<Checkout, GitError> {
-        checkout(&self.request(revision), None, &mut |_| {})
+        checkout(&self.request(revision), &Access::default(), &mut |_| {})
     }
 
     fn files(&self) -> Vec<String> {
@@ -145,7 +145,7 @@ fn a_shallow_clone_holds_what_was_asked_for_and_grows_when_more_is() {
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     };
     let shallow = GitRequest { depth: Some(1), ..world.request("main") };
-    checkout(&shallow, None, &mut |_| {}).unwrap();
+    checkout(&shallow, &Access::default(), &mut |_| {}).unwrap();
     assert_eq!(count(), "1");
     world.checkout("main").unwrap();
     assert_eq!(count(), "2");
@@ -161,16 +161,16 @@ fn submodules_are_checked_out_when_asked_for() {
     let with = GitRequest { submodules: true, ..outer.request("main") };
     outer.checkout("main").unwrap();
     assert!(!outer.clone_dir().join("sub/a.txt").exists());
-    checkout(&with, None, &mut |_| {}).unwrap();
+    checkout(&with, &Access::default(), &mut |_| {}).unwrap();
     fs::write(outer.clone_dir().join("sub/a.txt"), "changed").unwrap();
-    checkout(&with, None, &mut |_| {}).unwrap();
+    checkout(&with, &Access::default(), &mut |_| {}).unwrap();
     assert_eq!(fs::read_to_string(outer.clone_dir().join("sub/a.txt")).unwrap(), "two");
 }
 
 #[test]
 fn what_cannot_be_checked_out_is_refused_in_words() {
     let world = World::new();
-    let said = |request: GitRequest| checkout(&request, None, &mut |_| {}).unwrap_err().to_string();
+    let said = |request: GitRequest| checkout(&request, &Access::default(), &mut |_| {}).unwrap_err().to_string();
     assert!(
         said(world.request("featur/x")).contains("has no branch, tag or commit `featur/x`; near names: `feature/x`")
     );
@@ -211,7 +211,8 @@ fn a_token_goes_to_its_host_and_nowhere_else() {
     let into = dir.path().join("clone");
     let request = GitRequest { url: format!("http://{address}/x.git"), into: into.clone(), ..GitRequest::default() };
     let credentials = Credentials { username: "me".into(), password: "hush".into() };
-    let error = checkout(&request, Some(&credentials), &mut |_| {}).unwrap_err().to_string();
+    let access = Access { credentials: Some(credentials), ..Access::default() };
+    let error = checkout(&request, &access, &mut |_| {}).unwrap_err().to_string();
     let headers = seen.join().unwrap();
     assert!(headers.iter().any(|line| line == "Authorization: Basic bWU6aHVzaA=="), "{headers:?}");
     assert!(error.contains("does not exist or wants a token"), "{error}");

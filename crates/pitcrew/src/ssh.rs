@@ -13,17 +13,15 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use pitcrew_exec::secrets::{Secret, SecretError, SecretErrorKind, SecretRef, Secrets};
 use pitcrew_exec::ssh::remote::{Seal, SshBackend, SshConfig};
-use pitcrew_exec::ssh::{KeyError, KeySource, Limits, PinFile, Pool, PrivateKeyText, Setup};
+use pitcrew_exec::ssh::{
+    KEY_FIELDS, KeyError, KeySource, Limits, PASSPHRASE_FIELDS, PinFile, Pool, PrivateKeyText, Setup,
+};
 use pitcrew_exec::{EventSender, SshPlace};
 
 use crate::paths::DataDir;
 use crate::vault::Vault;
 
 pub use test::{Tested, test};
-
-/// Fields of a secret that is a JSON object, as others write them.
-const KEY_FIELDS: [&str; 3] = ["private_key", "privateKey", "ssh_private_key"];
-const PASSPHRASE_FIELDS: [&str; 2] = ["private_key_passphrase", "passphrase"];
 
 /// The connections of this process. Nothing is connected yet.
 pub fn pool(data: &DataDir, secrets: &Secrets) -> Pool {

@@ -2,10 +2,12 @@
 //!
 //! Invariant: after a success the directory holds exactly that commit and nothing else, whatever was in it before:
 //! another commit, changed files, the remains of a killed git. Callers wait for each other by a lock on the
-//! directory itself. Nothing asks for a password, and a secret is only ever in the environment of `git`.
+//! directory itself. Nothing asks for a password, a token is only ever in the environment of `git`, and a key nowhere
+//! but in an agent.
 
 mod remote;
 mod run;
+mod ssh;
 mod url;
 
 use std::fs;
@@ -40,6 +42,9 @@ pub struct GitRequest {
     /// Remove ignored files as well as others that are not of the commit. `None`: on this machine yes, on a host no, as
     /// its directory may hold data.
     pub clean: Option<bool>,
+    /// Lines as in the file of `ssh`: the keys of the git host, and the only ones that it may show. Empty: those that the
+    /// user's own file has; with a key, the first one of a new host is recorded there.
+    pub known_hosts: String,
 }
 
 /// A user name and a token or password for the repository's host.
@@ -53,6 +58,14 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Credentials(…)")
     }
+}
+
+/// What opens a private repository, to whoever checks out on this machine.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub credentials: Option<Credentials>,
+    /// The directory of [`agent::Listening`](crate::ssh::agent::Listening), with a key for SSH.
+    pub agent: Option<PathBuf>,
 }
 
 /// What was checked out.
@@ -93,7 +106,7 @@ pub enum GitError {
     #[error("`{url}` has no branch, tag or commit `{revision}`{near}")]
     UnknownRevision { url: String, revision: String, near: String },
     #[error("{what} failed{hint}\n{tail}")]
-    Failed { what: String, hint: String, tail: String },
+    Failed { what: String, hint: String, tail: String, lasting: bool },
     /// `what` is a whole clause.
     #[error("{what}: {source}")]
     Io { what: String, source: io::Error },
@@ -104,17 +117,14 @@ impl GitError {
     pub fn is_lasting(&self) -> bool {
         match self {
             GitError::NoGit | GitError::NoLfs | GitError::Request(_) | GitError::UnknownRevision { .. } => true,
-            GitError::Failed { .. } | GitError::Io { .. } => false,
+            GitError::Failed { lasting, .. } => *lasting,
+            GitError::Io { .. } => false,
         }
     }
 }
 
 /// Brings `request.into` to the commit. `progress` gets lines for people.
-pub fn checkout(
-    request: &GitRequest,
-    credentials: Option<&Credentials>,
-    progress: &mut dyn FnMut(&str),
-) -> Result<Checkout, GitError> {
+pub fn checkout(request: &GitRequest, access: &Access, progress: &mut dyn FnMut(&str)) -> Result<Checkout, GitError> {
     let location = locate(&request.url)?;
     check_revision(&request.revision)?;
     let into = std::path::absolute(&request.into).map_err(io_error("cannot find the working directory"))?;
@@ -124,7 +134,11 @@ pub fn checkout(
     let lock = fs::File::open(&into).map_err(cannot("open"))?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| cannot("lock")(e.into()))?;
 
-    let git = Git::new(&into, &location, credentials.or(location.credentials.as_ref()));
+    let credentials = access.credentials.as_ref().or(location.credentials.as_ref());
+    let mut git = Git::new(&into, &location, credentials);
+    if let Some(command) = ssh::command(request, access.agent.is_some())? {
+        git.ssh = Some((command, ssh::Place::new(request, access.agent.as_deref())?));
+    }
     match attempt(&git, request, &location, progress) {
         Err(GitError::Failed { tail, .. }) if is_broken(&tail) => {
             progress("the clone is broken; starting over");
@@ -172,7 +186,7 @@ fn attempt(
     let head = git.run("reading the commit", &["rev-parse", "HEAD"])?;
     if head != commit {
         let tail = format!("the commit is {head}, but {commit} was asked for");
-        return Err(GitError::Failed { what: "checking out".into(), hint: String::new(), tail });
+        return Err(GitError::Failed { what: "checking out".into(), hint: String::new(), tail, lasting: false });
     }
     let format = "--format=%H%x00%h%x00%an <%ae>%x00%s%x00%cI";
     let facts = git.run("reading the commit", &["log", "-1", "--no-show-signature", format])?;

@@ -1,17 +1,22 @@
 //! A checkout on another machine: the step that does there what [`super::checkout`] does here.
 //!
 //! Invariant: nothing of a request becomes part of the script's text, and a token is in no argument, environment or file
-//! of the host: the step reads it once from a pipe.
+//! of the host: the step reads it once from a pipe. A key never gets there: the step asks an agent.
 
 use super::url::locate;
-use super::{Credentials, GitError, GitRequest, check_revision};
-use crate::spec::{Command, StepSpec};
+use super::{Credentials, GitError, GitRequest, check_revision, ssh};
+use crate::spec::{Command, LentKey, StepSpec};
 
 const SCRIPT: &str = include_str!("remote.sh");
 
 /// The step, with the outputs of [`super::Checkout`]. `request.into` is a directory of the host, relative to where the
 /// step starts or absolute. The error says what in the request can be done nowhere.
-pub fn remote_step(name: &str, request: &GitRequest, credentials: Option<&Credentials>) -> Result<StepSpec, GitError> {
+pub fn remote_step(
+    name: &str,
+    request: &GitRequest,
+    credentials: Option<&Credentials>,
+    key: Option<LentKey>,
+) -> Result<StepSpec, GitError> {
     let location = locate(&request.url)?;
     if location.local && !location.url.starts_with("file:") && !request.url.starts_with('/') {
         let text = "is a path relative to nothing on a host; write it in full";
@@ -31,6 +36,9 @@ pub fn remote_step(name: &str, request: &GitRequest, credentials: Option<&Creden
         }
         step.secret = Some(format!("{username}\n{password}\n"));
     }
+    // A key opens nothing but what is reached by SSH.
+    step.key = key.filter(|_| location.origin.is_none() && !location.local);
+    let ssh = ssh::command(request, step.key.is_some())?;
     let flag = |set: bool| if set { "1" } else { "" }.to_owned();
     let values = [
         ("URL", location.url),
@@ -42,6 +50,9 @@ pub fn remote_step(name: &str, request: &GitRequest, credentials: Option<&Creden
         ("CLEAN", if request.clean == Some(true) { "x" } else { "" }.to_owned()),
         ("SUBMODULES", flag(request.submodules)),
         ("LFS", flag(request.lfs)),
+        ("KEY", flag(step.key.is_some())),
+        ("SSH", ssh.unwrap_or_default()),
+        ("KNOWN_HOSTS", request.known_hosts.trim().to_owned()),
     ];
     step.env = values.map(|(name, value)| (format!("PITCREW_GIT_{name}"), value)).into();
     Ok(step)
@@ -67,7 +78,7 @@ mod tests {
             (request("https://h/r", "", "a\nb"), "cannot be the name of a directory"),
             (request("https://u:a%0Ab@h/r", "", "app"), "has line breaks"),
         ] {
-            let error = remote_step("g", &request, None).unwrap_err();
+            let error = remote_step("g", &request, None, None).unwrap_err();
             assert!(error.is_lasting() && error.to_string().contains(told), "{error}");
         }
     }
@@ -75,11 +86,11 @@ mod tests {
     #[test]
     fn a_token_is_in_no_environment_and_bound_to_its_origin() {
         let credentials = Credentials { username: "me".into(), password: "hunter2".into() };
-        let step = remote_step("g", &request("https://h:8443/r.git", "", "app"), Some(&credentials)).unwrap();
+        let step = remote_step("g", &request("https://h:8443/r.git", "", "app"), Some(&credentials), None).unwrap();
         assert_eq!(step.secret.as_deref(), Some("me\nhunter2\n"));
         assert_eq!(step.env["PITCREW_GIT_ORIGIN"], "https://h:8443/");
         assert!(step.env.values().all(|value| !value.contains("hunter2")));
-        let other = remote_step("g", &request("git@h:r.git", "", "app"), Some(&credentials)).unwrap();
+        let other = remote_step("g", &request("git@h:r.git", "", "app"), Some(&credentials), None).unwrap();
         assert_eq!((other.secret, other.env["PITCREW_GIT_ORIGIN"].as_str()), (None, ""), "ssh takes no token");
     }
 
@@ -108,7 +119,7 @@ mod tests {
         /// Runs the step in the shell; how it ended, what it said, and its outputs.
         fn check_out(&self, shell: &[&str], revision: &str) -> (Option<i32>, String, serde_json::Value) {
             let url = self.dir.path().join("src").display().to_string();
-            let step = remote_step("g", &request(&url, revision, "it's \"there\"/app"), None).unwrap();
+            let step = remote_step("g", &request(&url, revision, "it's \"there\"/app"), None, None).unwrap();
             let Command::Script { text, .. } = step.command else { panic!("no script") };
             std::fs::write(self.dir.path().join("step"), text).unwrap();
             let outputs = self.dir.path().join("outputs");

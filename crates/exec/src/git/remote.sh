@@ -1,6 +1,7 @@
 # Brings a directory of this host to exactly one commit; `git.checkout` on another machine. In the environment, each with
 # PITCREW_GIT_ before it: URL (without a secret), REVISION, INTO, DEPTH, ORIGIN (what a token is for), LOCAL (a path here is
-# allowed), CLEAN (ignored files go too), SUBMODULES, LFS. On fd 9, if there is a token: the user's name and the token, a line
+# allowed), CLEAN (ignored files go too), SUBMODULES, LFS, SSH (what stands for `ssh`), KNOWN_HOSTS, KEY (an agent has one:
+# its socket is beside PITCREW_OUTPUT, and leads to whoever started this). On fd 9, if there is a token: the user's name and the token, a line
 # each. Ends with 78 where another try would fail as well.
 set -u
 LC_ALL=C
@@ -36,6 +37,36 @@ unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_OBJECT_DIRECTORY GIT_COMMON_DIR G
 export GIT_TERMINAL_PROMPT=0 GIT_LFS_SKIP_SMUDGE=1 GIT_ALLOW_PROTOCOL=https:http:ssh:git
 [ -z "$PITCREW_GIT_LOCAL" ] || GIT_ALLOW_PROTOCOL=$GIT_ALLOW_PROTOCOL:file
 export GIT_SSH_COMMAND="${GIT_SSH_COMMAND:-ssh} -oBatchMode=yes"
+if [ -n "$PITCREW_GIT_SSH" ]; then
+    for program in ssh ssh-add; do
+        command -v "$program" >/dev/null ||
+            fail 78 "this host has no \`$program\`; install it (Debian and Ubuntu: \`apt install openssh-client\`)"
+    done
+    export PITCREW_GIT_SSH_DIR="${PITCREW_OUTPUT%/*}" GIT_SSH_VARIANT=ssh GIT_SSH_COMMAND="$PITCREW_GIT_SSH"
+    known=$PITCREW_GIT_SSH_DIR/known
+    if [ -n "$PITCREW_GIT_KNOWN_HOSTS" ]; then
+        why=$(printf '%s\n' "$PITCREW_GIT_KNOWN_HOSTS" 2>&1 >"$known") || fail 1 "cannot write \`$known\`: $why"
+    else
+        # A new host is recorded there; where that cannot be, it is new each time.
+        [ -d "$HOME/.ssh" ] || mkdir -m 700 -- "$HOME/.ssh" 2>/dev/null
+        ln -sf -- "$HOME/.ssh/known_hosts" "$known"
+    fi
+fi
+# What the agent calls its key: another name for each connection to it, and nothing while there is none.
+look_at_agent() {
+    agent=$(cd "$PITCREW_GIT_SSH_DIR" && SSH_AUTH_SOCK=agent.sock ssh-add -l 2>/dev/null) || agent=''
+}
+# The key is lent over a connection that can break; it comes back.
+wait_for_agent() {
+    tries=0
+    while look_at_agent && [ -z "$agent" ]; do
+        [ "$tries" -gt 0 ] || echo 'waiting for the connection to Pitcrew, which has the key for the git host'
+        [ "$tries" -lt 150 ] ||
+            fail 1 'the connection to Pitcrew, which has the key for the git host, is broken for 5 minutes'
+        tries=$((tries + 1))
+        sleep 2
+    done
+}
 
 case $PITCREW_GIT_INTO in /*) dir=$PITCREW_GIT_INTO ;; *) dir=$PWD/$PITCREW_GIT_INTO ;; esac
 why=$(mkdir -p -- "$dir" 2>&1) || fail 78 "cannot make the directory \`$dir\`: ${why##*: }"
@@ -69,8 +100,16 @@ hint() {
     case $1 in
     *'could not read Username'* | *'Authentication failed'* | *'terminal prompts disabled'* | *'error: 401'* | *'error: 403'*)
         echo ': the repository does not exist or wants a token; give one to the task' ;;
-    *'Permission denied (publickey'*) echo ': the git host accepts none of the SSH keys of this host' ;;
-    *'Host key verification failed'*) echo ': the SSH key of the git host is not known on this host; add it to its `~/.ssh/known_hosts`' ;;
+    *'Permission denied (publickey'*)
+        if [ -n "$PITCREW_GIT_KEY" ]; then
+            echo ': the git host does not accept the key that was given; add its public half there'
+        else
+            echo ': the git host accepts none of the SSH keys of this host; give the task a `key`'
+        fi
+        ;;
+    *'REMOTE HOST IDENTIFICATION HAS CHANGED'*) echo ': the SSH host key of the git host is not the known one; somebody may be in between, or it was replaced: ask who runs it, then correct `known_hosts`' ;;
+    *'Host key verification failed'*) echo ': the SSH host key of the git host is not known; add it to `known_hosts` of the task, or to `~/.ssh/known_hosts` of this host' ;;
+    *'Repository not found'*) echo ': the repository does not exist, or the key may not read it' ;;
     *'Could not resolve host'* | *'Connection refused'* | *'timed out'* | *'Could not connect'* | *unreachable*)
         echo ': the git host cannot be reached from this host' ;;
     *'dubious ownership'*) echo ': the directory belongs to another user of this host' ;;
@@ -89,11 +128,21 @@ is_broken() {
 # and was not made anew yet: then it is told to the caller.
 renewed=''
 must() {
-    what=$1
+    what=$1 again=5
     shift
-    said=$("$@" 2>&1) && return
+    while :; do
+        [ "$1$PITCREW_GIT_KEY" != ask_git1 ] || wait_for_agent
+        said=$("$@" 2>&1) && return
+        [ "$1$PITCREW_GIT_KEY" = ask_git1 ] && [ "$again" -gt 0 ] || break
+        before=$agent again=$((again - 1))
+        look_at_agent
+        [ "$agent" != "$before" ] || break
+        echo 'the connection to Pitcrew, which has the key for the git host, broke meanwhile; trying again'
+    done
     [ -z "$renewed" ] && is_broken && return 1
-    fail 1 "$what failed$(hint "$said")
+    code=1
+    case $said in *'Permission denied (publickey'* | *'Host key verification failed'*) code=78 ;; esac
+    fail "$code" "$what failed$(hint "$said")
 $(printf '%s\n' "$said" | grep -v '^[[:space:]]*$' | tail -n 8)"
 }
 newline='

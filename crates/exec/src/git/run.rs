@@ -6,12 +6,17 @@ use std::process::{Command, Output, Stdio};
 use base64::Engine;
 
 use super::url::Location;
-use super::{Credentials, GitError, io_error, without_credentials};
+use super::{Credentials, GitError, io_error, ssh, without_credentials};
+
+/// What an action gets and its programs need not have.
+const SECRETS: [&str; 2] = ["PITCREW_ACTION_SECRET", "PITCREW_ACTION_SECRETS"];
 
 pub(super) struct Git {
     pub dir: PathBuf,
     settings: Vec<(String, String)>,
     transports: &'static str,
+    /// What stands for `ssh`, and where it runs.
+    pub ssh: Option<(String, ssh::Place)>,
 }
 
 impl Git {
@@ -37,7 +42,7 @@ impl Git {
         }
         // A remote repository's submodules must not reach into this machine.
         let transports = if location.local { "https:http:ssh:git:file" } else { "https:http:ssh:git" };
-        Git { dir: dir.to_owned(), settings, transports }
+        Git { dir: dir.to_owned(), settings, transports, ssh: None }
     }
 
     /// Stdout, without the line break at its end.
@@ -49,7 +54,8 @@ impl Git {
         let said = text(&output.stderr);
         let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(8)..].join("\n");
-        Err(GitError::Failed { what: what.into(), hint: hint(&tail).into(), tail: without_credentials(&tail).into() })
+        let (hint, lasting) = hint(&said, self.ssh.is_some());
+        Err(GitError::Failed { what: what.into(), hint: hint.into(), tail: without_credentials(&tail).into(), lasting })
     }
 
     /// [`Git::run`], where a failure is an answer too.
@@ -72,9 +78,19 @@ impl Git {
         {
             command.env_remove(name);
         }
-        let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".into());
+        for name in SECRETS {
+            command.env_remove(name);
+        }
+        match &self.ssh {
+            Some((ssh, place)) => {
+                command.env("GIT_SSH_COMMAND", ssh).env("GIT_SSH_VARIANT", "ssh").env(ssh::DIR, place.dir());
+            }
+            None => {
+                let ssh = std::env::var("GIT_SSH_COMMAND").unwrap_or_else(|_| "ssh".into());
+                command.env("GIT_SSH_COMMAND", format!("{ssh} -oBatchMode=yes"));
+            }
+        }
         command
-            .env("GIT_SSH_COMMAND", format!("{ssh} -oBatchMode=yes"))
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", self.transports)
             .env("GIT_LFS_SKIP_SMUDGE", "1")
@@ -96,9 +112,9 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim_end_matches('\n').to_owned()
 }
 
-/// What to do about a failure that git tells in its own words.
-fn hint(tail: &str) -> &'static str {
-    const HINTS: [(&[&str], &str); 5] = [
+/// What to do about a failure that git tells in its own words, and whether another try would fail as well.
+fn hint(tail: &str, has_ssh: bool) -> (&'static str, bool) {
+    const HINTS: [(&[&str], &str, bool); 7] = [
         (
             &[
                 "could not read Username",
@@ -108,14 +124,31 @@ fn hint(tail: &str) -> &'static str {
                 "error: 403",
             ],
             ": the repository does not exist or wants a token; give one to the task",
+            false,
         ),
-        (&["Permission denied (publickey"], ": the host accepts none of the SSH keys of this machine"),
-        (&["Host key verification failed"], ": the host's SSH key is not known here; add it to `known_hosts`"),
+        (&["REMOTE HOST IDENTIFICATION HAS CHANGED"], CHANGED, true),
+        (&["Host key verification failed"], ": the host's SSH key is not known; add it to `known_hosts`", true),
+        (&["Repository not found"], ": the repository does not exist, or the key may not read it", false),
         (
             &["Could not resolve host", "Connection refused", "timed out", "Could not connect", "unreachable"],
             ": the host cannot be reached",
+            false,
         ),
-        (&["No space left on device"], ": the disk is full"),
+        (&["No space left on device"], ": the disk is full", false),
+        (
+            &["ssh: not found", "cannot run ssh"],
+            ": there is no `ssh` here; install it (Debian and Ubuntu: `apt install openssh-client`)",
+            true,
+        ),
     ];
-    HINTS.iter().find(|(signs, _)| signs.iter().any(|sign| tail.contains(sign))).map_or("", |(_, hint)| hint)
+    if tail.contains("Permission denied (publickey") {
+        return match has_ssh {
+            true => (": the git host does not accept the key that was given; add its public half there", true),
+            false => (": the host accepts none of the SSH keys of this machine; give the task a `key`", true),
+        };
+    }
+    let found = HINTS.iter().find(|(signs, ..)| signs.iter().any(|sign| tail.contains(sign)));
+    found.map_or(("", false), |(_, hint, lasting)| (hint, *lasting))
 }
+
+const CHANGED: &str = ": the SSH host key of the git host is not the known one; somebody may be in between, or it was replaced: ask who runs it, then correct `known_hosts`";

@@ -1,7 +1,7 @@
 //! One connection: through the jump hosts to the host, its key checked at each, signed in at each.
 //!
 //! Invariants: every step has an end in time, so a host that says nothing costs [`SshPlace::timeout_s`] per hop and no
-//! more; what is given up is closed at once; a host opens no channel to us.
+//! more; what is given up is closed at once; a host opens no channel to us but to sockets that we asked it for.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::auth::{KeySource, Login, Offers};
 use super::config_file::{ConfigFile, HostSettings};
 use super::error::{DialError, Fault, clean};
+use super::forward::Sockets;
 use super::hostkey::{self, Known, Verdict};
 use super::pins::{HostKeyStore, Pin};
 use super::wire::{Cut, Hello, Stream, Wire};
@@ -71,6 +72,7 @@ impl Setup {
 pub struct Connection {
     handle: Handle<Client>,
     seen: Arc<Seen>,
+    sockets: Sockets,
     pub facts: Facts,
     _cut: Cut,
     /// The jump host that it goes through.
@@ -95,6 +97,10 @@ pub struct Facts {
 impl Connection {
     pub(super) fn handle(&self) -> &Handle<Client> {
         &self.handle
+    }
+
+    pub(super) fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     pub fn is_closed(&self) -> bool {
@@ -183,6 +189,7 @@ struct Terms {
 struct Greeted {
     handle: Handle<Client>,
     seen: Arc<Seen>,
+    sockets: Sockets,
     cut: Cut,
     hello: Hello,
     key: PublicKey,
@@ -222,8 +229,8 @@ impl Stage<'_> {
             key,
             took: Duration::ZERO,
         };
-        let Greeted { handle, seen, cut, .. } = greeted;
-        Ok(Connection { handle, seen, facts, _cut: cut, _outer: outer.map(Box::new) })
+        let Greeted { handle, seen, sockets, cut, .. } = greeted;
+        Ok(Connection { handle, seen, sockets, facts, _cut: cut, _outer: outer.map(Box::new) })
     }
 
     fn terms(&self, known: Known, settings: &HostSettings) -> Terms {
@@ -313,7 +320,8 @@ impl Stage<'_> {
         wanted: &impl Fn(&Algorithm) -> bool,
     ) -> Result<Greeted, (Fault, Arc<Seen>)> {
         let seen = Arc::new(Seen::default());
-        let client = Client { known: terms.known.clone(), seen: seen.clone() };
+        let sockets = Sockets::default();
+        let client = Client { known: terms.known.clone(), seen: seen.clone(), sockets: sockets.clone() };
         let types: Vec<Algorithm> = terms.known.algorithms().into_iter().filter(wanted).collect();
         let (wire, cut, hello) = Wire::new(stream);
         let config = Arc::new(config(types, terms));
@@ -322,7 +330,7 @@ impl Stage<'_> {
             Ok(Ok(handle)) => {
                 let kept = (seen.key(), seen.verdict());
                 if let (Some(key), Some(verdict)) = kept {
-                    return Ok(Greeted { handle, seen, cut, hello, key, is_new: verdict == Verdict::New });
+                    return Ok(Greeted { handle, seen, sockets, cut, hello, key, is_new: verdict == Verdict::New });
                 }
                 Fault::Broke {
                     host: self.host.to_owned(),
@@ -461,6 +469,7 @@ impl Seen {
 pub struct Client {
     known: Arc<Known>,
     seen: Arc<Seen>,
+    sockets: Sockets,
 }
 
 /// Channels that the host opens: a reply that is dropped is a refusal.
@@ -509,11 +518,12 @@ impl client::Handler for Client {
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
-        _: Channel<Msg>,
-        _: &str,
-        _: ChannelOpenHandle,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
         _: &mut Session,
     ) -> Result<(), Self::Error> {
+        self.sockets.open(path, channel, reply).await;
         Ok(())
     }
 

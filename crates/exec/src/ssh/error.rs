@@ -149,6 +149,9 @@ pub enum LinkError {
     /// It was not started: the host does not run commands for this user.
     #[error("`{host}` runs no commands for `{user}`: see `ForceCommand` and `restrict` in its settings of sshd")]
     Refused { host: String, user: String },
+    /// The host makes no socket that leads here.
+    #[error("`{host}` forbids that a key is lent to it: {why}; allow it, or use a token")]
+    NoForward { host: String, why: String },
     /// Nobody took what it wrote.
     #[error("a command on `{host}` was ended: it wrote more than {most} bytes that nobody read")]
     Overrun { host: String, most: usize },
@@ -159,7 +162,7 @@ impl LinkError {
         match self {
             LinkError::Dial(error) => error.lasting(),
             LinkError::Lost { .. } => false,
-            LinkError::Refused { .. } | LinkError::Overrun { .. } => true,
+            LinkError::Refused { .. } | LinkError::NoForward { .. } | LinkError::Overrun { .. } => true,
         }
     }
 }

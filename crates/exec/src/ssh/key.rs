@@ -9,6 +9,11 @@ use russh::keys::{self, Algorithm, PrivateKey};
 use zeroize::Zeroizing;
 
 use super::error::Fault;
+use crate::secrets::Secret;
+
+/// Fields of a secret that is a JSON object, as others write them.
+pub const KEY_FIELDS: [&str; 3] = ["private_key", "privateKey", "ssh_private_key"];
+pub const PASSPHRASE_FIELDS: [&str; 2] = ["private_key_passphrase", "passphrase"];
 
 /// A private key before it is read.
 #[derive(Clone)]
@@ -33,6 +38,15 @@ impl PrivateKeyText {
     /// at the end.
     pub fn new(text: &str, origin: impl Into<String>) -> Self {
         PrivateKeyText { text: normal(text), passphrase: None, origin: origin.into() }
+    }
+
+    /// Takes the value of a secret: the key itself, or a JSON object that has it, and may have its passphrase.
+    pub fn of_secret(value: &str, passphrase: Option<&str>, origin: impl Into<String>) -> Self {
+        let secret = Secret::new(value);
+        let (key, own) = (secret.field(&KEY_FIELDS), secret.field(&PASSPHRASE_FIELDS));
+        let passphrase = passphrase.filter(|text| !text.is_empty());
+        let key = key.as_ref().and_then(Secret::expose_text).unwrap_or(value);
+        Self::new(key, origin).with_passphrase(passphrase.or(own.as_ref().and_then(Secret::expose_text)))
     }
 
     /// With what it is encrypted with.

@@ -119,6 +119,8 @@ struct Shared {
 
 struct Load {
     open: usize,
+    /// Holds on the connection itself.
+    held: usize,
     /// As far as is known; a refusal lowers it.
     most: usize,
     /// One was opened at least once.
@@ -161,6 +163,31 @@ impl Pool {
                     Ok(Err(why)) => return Err(why),
                     Ok(Ok(None)) | Err(_) => continue,
                 },
+                Step::Dial => self.dial(host.clone(), place.timeout_s),
+                Step::Wait => {}
+                Step::Down(why) => return Err(why),
+            }
+            changed.await;
+        }
+    }
+
+    /// A connection to the place, kept for something beside the sessions on it, which count no less for that.
+    pub(super) async fn hold(&self, place: &SshPlace) -> Result<Hold, DialError> {
+        let host = self.host(place);
+        loop {
+            let changed = host.changed.notified();
+            let held = {
+                let state = lock(&host.state);
+                let up = state.connections.iter().find(|shared| !shared.connection.is_closed());
+                up.inspect(|shared| lock(&shared.load).held += 1).cloned()
+            };
+            if let Some(shared) = held {
+                // Whoever waits for a session may have been called instead of us.
+                host.changed.notify_one();
+                return Ok(Hold { shared });
+            }
+            match self.step(&host) {
+                Step::Use(slot) => drop(slot),
                 Step::Dial => self.dial(host.clone(), place.timeout_s),
                 Step::Wait => {}
                 Step::Down(why) => return Err(why),
@@ -260,7 +287,7 @@ impl Pool {
                 let mut state = lock(&host.state);
                 state.connections.retain(|shared| {
                     let load = lock(&shared.load);
-                    let is_idle = load.open == 0 && now.saturating_duration_since(load.since) >= idle;
+                    let is_idle = load.open == 0 && load.held == 0 && now.saturating_duration_since(load.since) >= idle;
                     if is_idle {
                         closed.push(shared.clone());
                     }
@@ -344,7 +371,14 @@ impl Drop for Dialing<'_> {
             Some(Ok(connection)) => {
                 state.down = None;
                 let most = self.pool.limits.sessions;
-                let load = Mutex::new(Load { open: 0, most, has_opened: false, freed: None, since: clock::instant() });
+                let load = Mutex::new(Load {
+                    open: 0,
+                    held: 0,
+                    most,
+                    has_opened: false,
+                    freed: None,
+                    since: clock::instant(),
+                });
                 state.connections.push(Arc::new(Shared { connection, most, load }));
             }
             Some(Err(why)) => {
@@ -404,6 +438,25 @@ async fn sweep(pool: Weak<Inner>) {
         let Some(inner) = pool.upgrade() else { return };
         let idle = inner.limits.idle;
         Pool(inner).close_idle(idle).await;
+    }
+}
+
+/// A connection that stays while this lives.
+pub(super) struct Hold {
+    shared: Arc<Shared>,
+}
+
+impl Hold {
+    pub fn connection(&self) -> &Connection {
+        &self.shared.connection
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut load = lock(&self.shared.load);
+        load.held -= 1;
+        load.since = clock::instant();
     }
 }
 

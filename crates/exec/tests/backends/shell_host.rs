@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use pitcrew_exec::Handle;
 use pitcrew_exec::place::SshPlace;
+use pitcrew_exec::ssh::Forward;
+use pitcrew_exec::ssh::agent::Agent;
 use pitcrew_exec::ssh::remote::{Channel, Hosts, Ran, Unreached};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
@@ -116,6 +118,10 @@ impl Hosts for ShellHost {
 
     async fn open(&self, _: &SshPlace, command: &str) -> Result<Channel, Unreached> {
         self.reach()?.open(command)
+    }
+
+    async fn forward(&self, _: &SshPlace, _: &str, _: Arc<Agent>, _: &str) -> Result<Forward, Unreached> {
+        Err(Unreached { words: "`there` forbids that a key is lent to it".into(), lasting: true })
     }
 }
 

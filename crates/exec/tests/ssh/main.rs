@@ -1,8 +1,10 @@
 //! Connections over SSH, against real servers.
 
 mod connect;
+mod forward;
 mod host_keys;
 mod keys;
+mod lent;
 mod links;
 mod pool;
 mod proxy;

@@ -84,6 +84,10 @@ impl Marks {
             let own = step.env.iter_mut().filter(|(name, _)| *name != SECRET);
             own.for_each(|(_, text)| fill(text));
             step.secret.iter_mut().for_each(fill);
+            if let Some(lent) = &mut step.key {
+                fill(&mut lent.key);
+                lent.passphrase.iter_mut().for_each(fill);
+            }
             if input || secret {
                 let values = serde_json::to_string(&values).unwrap_or_default();
                 step.env.insert(SECRETS.to_owned(), values);
@@ -108,6 +112,8 @@ pub(super) fn mask_known(spec: &mut AttemptSpec, known: &[String]) {
     // A name that everybody may know, then the token.
     let handed = spec.steps.iter().filter_map(|step| step.secret.as_ref());
     masks.extend(handed.flat_map(|secret| secret.lines().skip(1)).map(str::to_owned));
+    let lent = spec.steps.iter().filter_map(|step| step.key.as_ref());
+    masks.extend(lent.flat_map(|lent| std::iter::once(&lent.key).chain(&lent.passphrase)).cloned());
     let texts = || {
         let steps = spec.steps.iter().flat_map(|step| step.env.values().chain(actions::text(step)));
         spec.env.values().chain(steps)

@@ -12,6 +12,7 @@ mod moto;
 mod sshd;
 
 mod git_http;
+mod keys;
 mod world;
 
 use serde_json::{Value, json};

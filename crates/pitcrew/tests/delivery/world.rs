@@ -16,13 +16,15 @@ pub struct Delivery {
     pub pitcrew: World,
     pub user: String,
     _server: Running,
-    _moto: Moto,
+    moto: Moto,
     git: GitHttp,
     sshds: Vec<(String, Sshd)>,
     port: u16,
     url: String,
     arn: String,
     key: String,
+    /// The key of [`Delivery::git_over_ssh`].
+    git_key: String,
 }
 
 impl Delivery {
@@ -84,7 +86,42 @@ impl Delivery {
         });
         let port = sshds[0].1.port;
         let user = text(&Command::new("whoami").output().unwrap()).trim().to_owned();
-        Delivery { pitcrew, user, _server: server, _moto: moto, git: served, sshds, port, url, arn, key }
+        Delivery {
+            pitcrew,
+            user,
+            _server: server,
+            moto,
+            git: served,
+            sshds,
+            port,
+            url,
+            arn,
+            key,
+            git_key: String::new(),
+        }
+    }
+
+    /// Serves the repositories by SSH too, to the key in the secret `git/key` and to no other.
+    pub async fn git_over_ssh(&mut self) -> Sshd {
+        let sshd = Sshd::start("").await;
+        let file = self.pitcrew.path("git-key");
+        keygen(&file, "ed25519", "");
+        sshd.admit(&file);
+        self.git_key = std::fs::read_to_string(&file).unwrap();
+        std::fs::remove_file(file).unwrap();
+        let input = json!({ "Name": "git/key", "SecretString": self.git_key });
+        self.moto.json("secretsmanager", "secretsmanager.CreateSecret", &input);
+        sshd
+    }
+
+    /// The repository, as it is reached by SSH.
+    pub fn ssh_url(&self, git: &Sshd) -> String {
+        format!("ssh://{}@127.0.0.1:{}{}", self.user, git.port, self.pitcrew.path("repositories/app.git").display())
+    }
+
+    /// A line of the key that [`Delivery::git_over_ssh`] made.
+    pub fn line_of_git_key(&self) -> &str {
+        self.git_key.lines().nth(2).unwrap()
     }
 
     pub fn down(&mut self, address: &str) {
@@ -213,7 +250,8 @@ impl Delivery {
     /// Neither the token nor the key is in a file: of the server's data, its log, the workspace, or the hosts' homes.
     pub fn no_secret_anywhere(&self) {
         let middle = self.key.lines().nth(2).unwrap();
-        for secret in [TOKEN, middle] {
+        let of_git = self.git_key.lines().nth(2);
+        for secret in [TOKEN, middle].into_iter().chain(of_git) {
             assert_eq!(self.pitcrew.files_with(secret), Vec::<PathBuf>::new());
         }
         assert!(!contains(&std::fs::read(self.pitcrew.path("server.log")).unwrap(), TOKEN.as_bytes()));

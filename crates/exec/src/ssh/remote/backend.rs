@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::follow::{self, Follow};
 use super::host::Hosts;
+use super::lent::Lent;
 use super::marks::{Cancel, Seal, Sent};
 use super::removals::{Kind, Removals};
 use super::script;
@@ -119,12 +120,13 @@ impl SshBackend {
             let Some(sent) = Sent::read(&dir)?.filter(|_| !over) else { return Ok(None) };
             // Rather no log than one that shows a secret.
             let masker = sent.masker(&*seal)?;
-            Ok(Some((sent, masker, Cancel::read(&dir)?)))
+            let lent = sent.agent(&*seal)?.map(Lent::new);
+            Ok(Some((sent, masker, lent, Cancel::read(&dir)?)))
         });
-        let Some((sent, masker, cancel)) = read.await.map_err(|source| io_error(handle, source))? else {
+        let Some((sent, masker, lent, cancel)) = read.await.map_err(|source| io_error(handle, source))? else {
             return Ok(None);
         };
-        let follow = watch.follow(|| Follow::new(handle.clone(), self.name_of(&handle.id), sent, masker, cancel));
+        let follow = watch.follow(|| Follow::new(handle.clone(), self.name_of(&handle.id), sent, masker, lent, cancel));
         Ok(Some((watch, follow)))
     }
 

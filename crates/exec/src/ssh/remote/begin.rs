@@ -13,8 +13,9 @@ use pitcrew_core::AttemptId;
 use pitcrew_core::state::Exit;
 
 use super::backend::{SshBackend, io_error, lock, place_of, unreachable};
-use super::follow;
+use super::follow::{self, Follow};
 use super::host::{Ran, Unreached};
+use super::lent;
 use super::marks::{Cancel, Sent};
 use super::mirror::Mirror;
 use super::script::{self, Errand};
@@ -40,11 +41,19 @@ enum Verdict {
 impl SshBackend {
     /// Starts an attempt that is not over.
     pub(super) async fn start_attempt(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError> {
-        let sent = Sent::of(&spec, &*self.config.seal).map_err(|source| io_error(handle, source))?;
+        let (agent, wrong) = match lent::of(&spec).await {
+            Ok(agent) => (agent, None),
+            Err(fault) => (None, Some(fault)),
+        };
+        let sent = Sent::of(&spec, agent.as_ref(), &*self.config.seal).map_err(|source| io_error(handle, source))?;
+        drop(agent);
         let over = |exit| self.end_here(handle, &sent, exit);
         let Some(place) = place_of(handle) else {
             return over(Exit::cannot_start("it does not say on which host it is to run")).await;
         };
+        if let Some(fault) = wrong {
+            return over(Exit::cannot_start(fault.to_string())).await;
+        }
         if spec.steps.is_empty() {
             return over(Exit::start_failed("it has no steps")).await;
         }
@@ -129,7 +138,7 @@ impl SshBackend {
         self.watch(place).removals().done(&script::workspace_of(&self.config.instance, handle.id.run));
         let Some((_, follow)) = self.follow(handle, place).await? else { return Ok(Verdict::Accepted) };
         follow.starting.store(true, Ordering::Relaxed);
-        let verdict = self.send(handle, place, &servant, errand).await;
+        let verdict = self.send(handle, place, &servant, &follow, errand).await;
         follow.starting.store(false, Ordering::Relaxed);
         verdict
     }
@@ -139,6 +148,7 @@ impl SshBackend {
         handle: &Handle,
         place: &SshPlace,
         servant: &Servant,
+        follow: &Follow,
         errand: Errand,
     ) -> Result<Verdict, BackendError> {
         match servant.make(&self.name_of(&handle.id)).await {
@@ -146,6 +156,11 @@ impl SshBackend {
             Ok(None) if self.is_cancelled(handle).await? => return Ok(Verdict::Accepted),
             Ok(None) => {}
             Ok(Some(why)) => return Ok(Verdict::Over(refused(&why, place))),
+            Err(e) => return Ok(Verdict::Unknown(e.words)),
+        }
+        match follow.keep_lent(servant, &*self.hosts, place).await {
+            Ok(()) => {}
+            Err(e) if e.lasting => return Ok(Verdict::Over(Exit::cannot_start(e.words))),
             Err(e) => return Ok(Verdict::Unknown(e.words)),
         }
         Ok(match tokio::time::timeout(ACCEPT, self.hosts.run(place, &errand.command, &errand.input)).await {

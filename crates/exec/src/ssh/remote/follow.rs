@@ -12,7 +12,8 @@ use pitcrew_core::state::Exit;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::host::Unreached;
+use super::host::{Hosts, Unreached};
+use super::lent::Lent;
 use super::marks::{self, Cancel, Sent};
 use super::mirror::{self, CHUNK, Fetched, Mirror};
 use super::servant::{Seen, Servant, State};
@@ -38,6 +39,8 @@ pub struct Follow {
     pub name: String,
     sent: Sent,
     masker: Option<Arc<Masker>>,
+    /// A key that it may use from there.
+    lent: Option<Lent>,
     since: Instant,
     times: Mutex<Times>,
     cancel: Mutex<Option<Cancel>>,
@@ -61,6 +64,7 @@ impl Follow {
         name: String,
         sent: Sent,
         masker: Option<Arc<Masker>>,
+        lent: Option<Lent>,
         cancel: Option<Cancel>,
     ) -> Follow {
         let now = clock::instant();
@@ -69,6 +73,7 @@ impl Follow {
             name,
             sent,
             masker,
+            lent,
             since: now,
             times: Mutex::new(Times { due: now, last_words: None, started: false }),
             cancel: Mutex::new(cancel),
@@ -100,6 +105,14 @@ impl Follow {
         servant.cancel(&self.name, u64::try_from(left).unwrap_or(0)).await
     }
 
+    /// Sees to it that the key that it was lent can be used there.
+    pub async fn keep_lent(&self, servant: &Servant, hosts: &dyn Hosts, place: &SshPlace) -> Result<(), Unreached> {
+        match &self.lent {
+            Some(lent) => lent.keep(&self.name, servant, hosts, place).await,
+            None => Ok(()),
+        }
+    }
+
     /// Adds a line of Pitcrew's own words to the log, if there is one.
     pub async fn say(&self, now: Timestamp, text: &str) {
         if let Some(mirror) = &mut *self.mirror.lock().await
@@ -113,6 +126,7 @@ impl Follow {
     pub async fn advance(
         &self,
         servant: &Servant,
+        hosts: &dyn Hosts,
         place: &SshPlace,
         seen: Seen,
         events: &EventSender,
@@ -134,6 +148,9 @@ impl Follow {
             State::Running(begun) => {
                 if let Some(at) = begun {
                     self.tell_started(at, events);
+                }
+                if let Err(error) = self.keep_lent(servant, hosts, place).await {
+                    tracing::debug!(attempt = %self.handle.id, "its key cannot be lent now: {error}");
                 }
                 return self.ask_to_end(servant, clock::now()).await.map(|()| false);
             }
@@ -231,6 +248,9 @@ impl Follow {
 
     /// Writes the end down and tells it. Where that fails, the next look tries again.
     async fn finish(&self, mirror: Option<&mut Mirror>, fetched: Fetched, events: &EventSender) -> bool {
+        if let Some(lent) = &self.lent {
+            lent.end().await;
+        }
         let mut ended = match mirror {
             Some(mirror) => mirror.end(&self.sent, fetched, clock::now()),
             None => fetched.whole(&self.handle.dir, self.masker.as_ref()),

@@ -4,11 +4,14 @@
 //! by stdin.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::place::SshPlace;
+use crate::ssh::Forward;
+use crate::ssh::agent::Agent;
 
 /// Runs commands on hosts, over connections that it makes and keeps.
 #[async_trait]
@@ -18,6 +21,11 @@ pub trait Hosts: Send + Sync + 'static {
 
     /// Starts a command and leaves it running; it gets the end of its stdin when the channel is dropped.
     async fn open(&self, place: &SshPlace, command: &str) -> Result<Channel, Unreached>;
+
+    /// Makes a socket on the host that leads to the agent while what is returned lives. `label` is what its key is
+    /// called there.
+    async fn forward(&self, place: &SshPlace, path: &str, agent: Arc<Agent>, label: &str)
+    -> Result<Forward, Unreached>;
 }
 
 /// A command that ended.

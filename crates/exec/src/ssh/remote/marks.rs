@@ -16,9 +16,12 @@ use jiff::Timestamp;
 use pitcrew_core::state::Exit;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 use crate::log::Masker;
 use crate::spec::AttemptSpec;
+use crate::ssh::PrivateKeyText;
+use crate::ssh::agent::Agent;
 
 /// Keeps what must not be read from a disk.
 pub trait Seal: Send + Sync + 'static {
@@ -43,12 +46,15 @@ pub struct Sent {
     /// What its log must not show, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<String>,
+    /// The key that it was lent, sealed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
 }
 
 impl Sent {
     const FILE: &str = "sent.json";
 
-    pub fn of(spec: &AttemptSpec, seal: &dyn Seal) -> io::Result<Sent> {
+    pub fn of(spec: &AttemptSpec, agent: Option<&Agent>, seal: &dyn Seal) -> io::Result<Sent> {
         let limits = [(spec.limits.memory_bytes.is_some(), "memory"), (spec.limits.cpu_milli.is_some(), "CPU")];
         let unenforced = limits.iter().filter(|(wanted, _)| *wanted);
         let masks = match spec.masks.is_empty() {
@@ -63,7 +69,15 @@ impl Sent {
                 .map(|(_, what)| format!("the limit on {what} is not enforced: the task runs on a host over SSH"))
                 .collect(),
             masks,
+            key: agent.map(|agent| seal.seal(&agent.key()?)).transpose()?,
         })
+    }
+
+    /// What answers for the key that it was lent.
+    pub fn agent(&self, seal: &dyn Seal) -> io::Result<Option<Agent>> {
+        let Some(key) = &self.key else { return Ok(None) };
+        let key = Zeroizing::new(seal.open(key)?);
+        Agent::new(&PrivateKeyText::new(&key, "a key that was lent")).map(Some).map_err(io::Error::other)
     }
 
     /// What masks its log.

@@ -14,6 +14,7 @@ mod backend;
 mod begin;
 mod follow;
 mod host;
+mod lent;
 mod marks;
 mod mirror;
 mod pooled;

@@ -1,11 +1,14 @@
 //! Remote attempts over the connections of a [`Pool`].
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::host::{Channel, Hosts, Ran, Unreached};
 use crate::place::SshPlace;
-use crate::ssh::{DialError, End, Frame, LinkError, Pool, RemoteProcess};
+use crate::ssh::agent::Agent;
+use crate::ssh::{DialError, End, Forward, Frame, LinkError, Pool, RemoteProcess};
 
 /// Bytes that are handed on at once.
 const CHUNK: usize = 32 << 10;
@@ -46,6 +49,16 @@ impl Hosts for Pool {
         });
         let (read, write) = tokio::io::split(ours);
         Ok(Channel { input: Box::new(write), output: Box::new(read) })
+    }
+
+    async fn forward(
+        &self,
+        place: &SshPlace,
+        path: &str,
+        agent: Arc<Agent>,
+        label: &str,
+    ) -> Result<Forward, Unreached> {
+        Ok(Pool::forward(self, place, path, agent, label).await?)
     }
 }
 

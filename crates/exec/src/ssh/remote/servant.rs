@@ -156,6 +156,15 @@ impl Servant {
         Ok(Some(String::from_utf8_lossy(&answer).trim().to_owned()).filter(|why| !why.is_empty()))
     }
 
+    /// Where its socket belongs; one that a broken connection left is removed.
+    pub async fn socket(&self, name: &str) -> Result<String, Unreached> {
+        let answer = self.ask(format!("socket {name}\n")).await?;
+        match String::from_utf8(answer) {
+            Ok(path) if path.starts_with('/') => Ok(path),
+            answer => Err(self.refused(&answer.map_or_else(|e| e.into_bytes(), String::into_bytes))),
+        }
+    }
+
     /// Asks it to end; `grace` in hundredths of a second.
     pub async fn cancel(&self, name: &str, grace: u64) -> Result<(), Unreached> {
         self.told(format!("cancel {name} {grace}\n")).await

@@ -124,6 +124,7 @@ while IFS= read -r line; do
         )"
         ;;
     make) answer "$(mkdir -p "$1" 2>&1)" ;;
+    socket) answer "$(rm -f "$1/agent.sock" 2>&1 && printf %s "$base/a/$1/agent.sock")" ;;
     cancel) answer "$(cancel "$@" 2>&1)" ;;
     remove) answer "$(remove "$1" 2>&1)" ;;
     leave) answer "$(rm -rf "$base/w/$1" 2>&1)" ;;

@@ -249,7 +249,7 @@ impl Shared {
         let seen = servant.states(&names).await?;
         let mut work = futures::stream::iter(batch.iter().cloned().zip(seen))
             .map(|(follow, seen)| async move {
-                let advanced = follow.advance(servant, &self.place, seen, &self.events).await;
+                let advanced = follow.advance(servant, &*self.hosts, &self.place, seen, &self.events).await;
                 (follow, advanced)
             })
             .buffer_unordered(AT_ONCE);
