@@ -1,6 +1,6 @@
 //! A small server of our own, where moto has nothing: what it answers is up to the test.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 
