@@ -86,12 +86,10 @@ async fn hold(world: &world::World, sessions: usize) {
     let place = world::place(sshd.port);
     let before = resident();
     let begun = now();
-    let mut held = Vec::new();
-    for _ in 0..sessions {
-        held.push(pool.get(&place).await.unwrap().open("cat").await.unwrap());
-    }
+    let held = join_all((0..sessions).map(async |_| pool.get(&place).await.unwrap().open("cat").await.unwrap())).await;
     let took = begun.elapsed();
     let each = resident().saturating_sub(before) / sessions.max(1) as u64;
+    assert_eq!(held.len(), sessions);
     println!("{sessions} sessions on {sessions} connections: {} KiB each, opened in {took:.2?}", each >> 10);
 }
 

@@ -45,6 +45,10 @@ pub struct SshPlace {
     pub host_keys: HostKeys,
     /// For one connect, sign-in included.
     pub timeout_s: u32,
+    /// Seconds of silence after which the host is asked whether it is there; 0: never. `None`: as `~/.ssh/config` says,
+    /// or 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_alive_s: Option<u32>,
 }
 
 impl SshPlace {
@@ -61,6 +65,7 @@ impl SshPlace {
             workdir: None,
             host_keys: HostKeys::default(),
             timeout_s: SSH_TIMEOUT,
+            keep_alive_s: None,
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct SshTarget {
     pub key: Option<String>,
     /// A reference to a secret.
     pub passphrase: Option<String>,
-    /// The first one to connect to first.
-    pub jump: Vec<JumpTarget>,
+    /// The first one to connect to first; an empty list: directly.
+    pub jump: Option<Vec<JumpTarget>>,
     /// Absolute, without `..`; or `~` and below it.
     pub workdir: Option<String>,
     /// `accept-new`, `strict` or a fingerprint (`SHA256:…`).
@@ -80,7 +80,7 @@ impl SshTarget {
             "passphrase" => self.passphrase = Some(reference(key, value)?),
             "jump" => {
                 let hops = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-                self.jump = hops.iter().map(jump).collect::<Result<_, _>>()?;
+                self.jump = Some(hops.iter().map(jump).collect::<Result<_, _>>()?);
             }
             "workdir" => {
                 self.workdir = Some(workdir(&text(key, value)?).map_err(|why| format!("`workdir`: {why}"))?);
@@ -94,7 +94,7 @@ impl SshTarget {
 }
 
 /// A directory on a host where steps start: as [`remote_path`], or in the home directory of the user.
-fn workdir(path: &str) -> Result<String, String> {
+pub fn workdir(path: &str) -> Result<String, String> {
     match path.strip_prefix('~') {
         Some("" | "/") => Ok("~".to_owned()),
         Some(below) if below.starts_with('/') => remote_path(below).map(|below| format!("~{below}")),
@@ -285,7 +285,7 @@ mod tests {
             hop("::1", None, Some(23), None),
             hop("b2", None, Some(24), Some("env:K")),
         ];
-        assert_eq!(read.jump, hops);
+        assert_eq!(read.jump.as_deref(), Some(&hops[..]));
     }
 
     #[test]

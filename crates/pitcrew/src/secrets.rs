@@ -42,6 +42,10 @@ impl Provider for StoreProvider {
         matches!(source, Source::Store(_) | Source::Conn(_))
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     async fn get(&self, reference: &SecretRef) -> Result<Fetched, SecretError> {
         let name = match &reference.source {
             Source::Store(name) => name,

@@ -2,6 +2,7 @@
 //!
 //! Invariant: a key is looked up when a connection is made, and kept by nobody but the connection.
 
+pub mod place;
 mod test;
 
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,6 +22,7 @@ use pitcrew_exec::{EventSender, SshPlace};
 use crate::paths::DataDir;
 use crate::vault::Vault;
 
+pub use place::draft;
 pub use test::{Tested, test};
 
 /// The connections of this process. Nothing is connected yet.

@@ -1,7 +1,8 @@
 //! [`Secrets`]: asks the right provider, once for all who ask at the same time, and remembers the answer for a while.
 //!
 //! Invariant: at most one request for a reference is under way, and a value is never older than its lifetime. That there
-//! is none, or that it is denied, is remembered too, but only for seconds: somebody may be mending it.
+//! is none, or that it is denied, is remembered too, but only for seconds: somebody may be mending it. What is kept on
+//! this machine ([`Provider::is_near`]) is asked for each time.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -16,8 +17,10 @@ use crate::clock;
 
 /// How long a value is used without asking again, unless configured otherwise.
 pub const LIFETIME: Duration = Duration::from_secs(300);
-/// How long a failure stands, and how soon after one fetch a refresh fetches anew.
+/// How long a failure stands.
 const SOON: Duration = Duration::from_secs(10);
+/// How soon after one fetch a refresh fetches anew.
+const ANEW: Duration = Duration::from_secs(1);
 /// More are forgotten, the oldest first.
 const MOST: usize = 1000;
 
@@ -29,6 +32,7 @@ struct Inner {
     providers: Vec<Arc<dyn Provider>>,
     lifetime: Duration,
     soon: Duration,
+    anew: Duration,
     slots: Mutex<HashMap<SecretRef, Arc<Slot>>>,
 }
 
@@ -49,11 +53,11 @@ impl Answer {
 impl Secrets {
     /// `lifetime` zero remembers nothing.
     pub fn new(providers: Vec<Arc<dyn Provider>>, lifetime: Duration) -> Secrets {
-        Secrets::timed(providers, lifetime, SOON.min(lifetime))
+        Secrets::timed(providers, lifetime, SOON.min(lifetime), ANEW.min(lifetime))
     }
 
-    fn timed(providers: Vec<Arc<dyn Provider>>, lifetime: Duration, soon: Duration) -> Secrets {
-        Secrets(Arc::new(Inner { providers, lifetime, soon, slots: Mutex::default() }))
+    fn timed(providers: Vec<Arc<dyn Provider>>, lifetime: Duration, soon: Duration, anew: Duration) -> Secrets {
+        Secrets(Arc::new(Inner { providers, lifetime, soon, anew, slots: Mutex::default() }))
     }
 
     /// The value that the reference names.
@@ -69,9 +73,9 @@ impl Secrets {
     /// The value, asked for anew because that of version `seen` was refused. Many who were refused at the same time ask
     /// once; an answer with the same version says that there is no newer one.
     pub async fn refresh(&self, reference: &SecretRef, seen: Option<&str>) -> Result<Fetched, SecretError> {
-        let soon = self.0.soon;
+        let Inner { soon, anew, .. } = *self.0;
         let is_good = |answer: &Answer| match &answer.result {
-            Ok(fetched) => seen.is_some_and(|seen| fetched.version != seen) || answer.age() < soon,
+            Ok(fetched) => seen.is_some_and(|seen| fetched.version != seen) || answer.age() < anew,
             Err(error) => error.lasting() && answer.age() < soon,
         };
         self.ask(reference, is_good).await
@@ -107,10 +111,10 @@ impl Secrets {
     async fn ask(&self, reference: &SecretRef, is_good: impl Fn(&Answer) -> bool) -> Result<Fetched, SecretError> {
         let slot = self.slot(reference);
         let mut slot = slot.lock().await;
-        if let Some(answer) = slot.as_ref().filter(|answer| is_good(answer)) {
+        let provider = self.provider(reference)?;
+        if let Some(answer) = slot.as_ref().filter(|answer| !provider.is_near() && is_good(answer)) {
             return answer.result.clone();
         }
-        let provider = self.provider(reference)?;
         let result = provider.get(reference).await.and_then(|fetched| field(reference, fetched));
         *slot = Some(Answer { at: clock::instant(), result: result.clone() });
         result
@@ -183,7 +187,7 @@ mod tests {
 
     fn world(lifetime: Duration, soon: Duration) -> (Arc<Counting>, Secrets) {
         let counting = Arc::new(Counting::default());
-        (counting.clone(), Secrets::timed(vec![counting], lifetime, soon))
+        (counting.clone(), Secrets::timed(vec![counting], lifetime, soon, soon))
     }
 
     fn named(text: &str) -> SecretRef {

@@ -22,6 +22,10 @@ impl Provider for EnvProvider {
         matches!(source, Source::Env(_))
     }
 
+    fn is_near(&self) -> bool {
+        true
+    }
+
     async fn get(&self, reference: &SecretRef) -> Result<Fetched, SecretError> {
         let Source::Env(name) = &reference.source else { return Err(cache::not_mine(reference)) };
         match std::env::var(name) {
@@ -36,6 +40,10 @@ impl Provider for EnvProvider {
 impl Provider for FileProvider {
     fn has(&self, source: &Source) -> bool {
         matches!(source, Source::File(_))
+    }
+
+    fn is_near(&self) -> bool {
+        true
     }
 
     async fn get(&self, reference: &SecretRef) -> Result<Fetched, SecretError> {

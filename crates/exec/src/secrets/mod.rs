@@ -37,6 +37,11 @@ pub trait Provider: Send + Sync {
     /// Which references are its own.
     fn has(&self, source: &Source) -> bool;
 
+    /// To ask costs next to nothing, so nothing is remembered: a change counts at once.
+    fn is_near(&self) -> bool {
+        false
+    }
+
     /// Fetches the value, the whole of it: [`Secrets`] takes the field that the reference names.
     async fn get(&self, reference: &SecretRef) -> Result<Fetched, SecretError>;
 

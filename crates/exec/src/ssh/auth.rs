@@ -15,11 +15,12 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicK
 use russh::{MethodKind, MethodSet};
 use tokio::net::UnixStream;
 
+use super::client::{Client, Seen};
 use super::config_file::HostSettings;
-use super::connect::{Client, Seen, Setup};
+use super::connect::Setup;
 use super::error::{Fault, clean};
 use super::hostkey::{fingerprint, told};
-use super::key::PrivateKeyText;
+use super::key::{Mark, PrivateKeyText};
 use crate::place::SshPlace;
 
 const MOST_OFFERS: usize = 5;
@@ -66,6 +67,8 @@ impl KeySource for NoKeys {
 /// What can be offered to a host.
 pub struct Offers {
     keys: Vec<Key>,
+    /// Those that a [`KeySource`] has.
+    mark: Mark,
     agent: Option<Agent>,
     /// Tried after the agent.
     defaults: Vec<Key>,
@@ -88,9 +91,10 @@ struct Agent {
 impl Offers {
     /// Looks the keys up and reads them, before anything is connected.
     pub async fn gather(place: &SshPlace, hop: usize, settings: &HostSettings, setup: &Setup) -> Result<Offers, Fault> {
-        let named = named(place, hop, setup, false).await?;
+        let (named, mark) = named(place, hop, setup, false).await?;
         let refreshable = !named.is_empty();
-        let mut offers = Offers { keys: named, agent: None, defaults: Vec::new(), left_out: Vec::new(), refreshable };
+        let mut offers =
+            Offers { keys: named, mark, agent: None, defaults: Vec::new(), left_out: Vec::new(), refreshable };
         if offers.refreshable {
             return Ok(offers);
         }
@@ -131,11 +135,12 @@ impl Offers {
 }
 
 /// The keys that were named for the place.
-async fn named(place: &SshPlace, hop: usize, setup: &Setup, refresh: bool) -> Result<Vec<Key>, Fault> {
+async fn named(place: &SshPlace, hop: usize, setup: &Setup, refresh: bool) -> Result<(Vec<Key>, Mark), Fault> {
     let texts = setup.keys.keys(place, hop, refresh).await?;
+    let mark = Mark::of(&texts);
     let read = move || {
         let read = |text: PrivateKeyText| Ok(Key { key: Arc::new(text.decode()?), origin: text.origin });
-        texts.into_iter().take(MOST_OFFERS).map(read).collect()
+        Ok((texts.into_iter().take(MOST_OFFERS).map(read).collect::<Result<_, Fault>>()?, mark))
     };
     // An encrypted key takes a CPU for a while.
     tokio::task::spawn_blocking(read).await.map_err(|error| Fault::Config(error.to_string()))?
@@ -213,11 +218,11 @@ enum Answer {
 }
 
 impl Login<'_> {
-    /// Offers one key after the other; says which one it was.
-    pub async fn sign_in(&self, handle: &mut Handle<Client>, mut offers: Offers) -> Result<String, Fault> {
+    /// Offers one key after the other; says which one it was, and which ones had been looked up then.
+    pub async fn sign_in(&self, handle: &mut Handle<Client>, mut offers: Offers) -> Result<(String, Mark), Fault> {
         let mut tried = Tried { left_out: std::mem::take(&mut offers.left_out), ..Tried::default() };
         if let Some(key) = self.offer_keys(handle, &offers.keys, &mut tried).await? {
-            return Ok(key);
+            return Ok((key, offers.mark));
         }
         if let Some(agent) = &mut offers.agent {
             for key in std::mem::take(&mut agent.keys) {
@@ -236,18 +241,18 @@ impl Login<'_> {
                     }
                 };
                 if self.is_in(answer, &mut tried)? {
-                    return Ok(shown);
+                    return Ok((shown, offers.mark));
                 }
             }
         }
         if let Some(key) = self.offer_keys(handle, &offers.defaults, &mut tried).await? {
-            return Ok(key);
+            return Ok((key, offers.mark));
         }
         if offers.refreshable {
             // The key may have been replaced since it was looked up.
-            let newer = named(self.place, self.hop, self.setup, true).await?;
+            let (newer, mark) = named(self.place, self.hop, self.setup, true).await?;
             if let Some(key) = self.offer_keys(handle, &newer, &mut tried).await? {
-                return Ok(key);
+                return Ok((key, mark));
             }
         }
         Err(self.refused(tried))

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::connect::Facts;
 use super::error::{LinkError, clean};
-use super::pool::Slot;
+use super::slot::Slot;
 
 /// Bytes of each stream that [`Lease::run`] keeps.
 const MOST_KEPT: usize = 4 << 20;

@@ -13,7 +13,8 @@ use russh::client::{ChannelOpenHandle, Msg};
 
 use super::agent::{Agent, Peers};
 use super::error::{Fault, LinkError, clean};
-use super::pool::{Hold, Pool};
+use super::pool::Pool;
+use super::slot::Hold;
 use crate::place::SshPlace;
 
 /// How long a host may take to make a socket.

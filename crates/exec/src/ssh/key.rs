@@ -9,7 +9,7 @@ use russh::keys::{self, Algorithm, PrivateKey};
 use zeroize::Zeroizing;
 
 use super::error::Fault;
-use crate::secrets::Secret;
+use crate::secrets::{Secret, version};
 
 /// Fields of a secret that is a JSON object, as others write them.
 pub const KEY_FIELDS: [&str; 3] = ["private_key", "privateKey", "ssh_private_key"];
@@ -27,6 +27,20 @@ pub struct PrivateKeyText {
 impl fmt::Debug for PrivateKeyText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PrivateKeyText({})", self.origin)
+    }
+}
+
+/// Tells keys that were looked up at one time from those of another. Nothing about them can be read from it, and it
+/// means nothing outside of this process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mark(Vec<String>);
+
+impl Mark {
+    pub fn of(keys: &[PrivateKeyText]) -> Mark {
+        let word = |text: &Zeroizing<String>| version(text.as_bytes());
+        let words =
+            keys.iter().flat_map(|key| [word(&key.text), key.passphrase.as_ref().map(word).unwrap_or_default()]);
+        Mark(words.collect())
     }
 }
 

@@ -6,28 +6,34 @@
 
 pub mod agent;
 mod auth;
+mod client;
 mod config_file;
 mod connect;
+mod dial;
 mod error;
 mod exec;
 mod forward;
+mod host;
 mod hostkey;
 mod key;
 mod known_hosts;
 mod pins;
 mod pool;
 pub mod remote;
+mod slot;
+mod stage;
 mod target;
 mod wire;
 
 pub use auth::{KeyError, KeySource, NoKeys};
 pub use config_file::{ConfigFile, HostSettings};
-pub use connect::{Connection, Facts, Setup, connect, scan};
+pub use connect::{Connection, Facts, Setup, connect, home, scan};
 pub use error::{DialError, Fault, LinkError};
 pub use exec::{Done, End, Frame, Lease, ProcessIn, ProcessOut, RemoteProcess};
 pub use forward::Forward;
+pub use host::Standing;
 pub use hostkey::{Known, fingerprint, host_name, told};
 pub use key::{KEY_FIELDS, PASSPHRASE_FIELDS, PrivateKeyText};
 pub use pins::{HostKeyStore, Pin, PinFile};
-pub use pool::{Limits, Pool, Standing};
-pub use target::{Draft, address, from_connection};
+pub use pool::{Figures, Limits, Observer, Pool};
+pub use target::{Defaults, Draft, DraftHop, address, from_connection};

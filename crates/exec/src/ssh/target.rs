@@ -1,8 +1,8 @@
 //! From what people write to a [`SshPlace`]: fields of a workflow, a stored connection in Airflow's shape, and
-//! `~/.ssh/config`, in this order; then the defaults.
+//! `~/.ssh/config`, in this order; then the defaults. There is no other way to a place.
 //!
 //! The name of the host stays as it was given: what `~/.ssh/config` says about its address and its keys is read at each
-//! connect.
+//! connect. So is what a connection says of its keys.
 
 use russh::keys::PublicKey;
 use serde_json::{Map, Value};
@@ -15,9 +15,25 @@ use crate::place::{Hop, HostKeys, SSH_PORT, SSH_TIMEOUT, SshPlace};
 /// Jumps of jumps.
 const MOST_HOPS: usize = 8;
 
+/// How hosts are reached unless something else is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    pub user: String,
+    pub port: u16,
+    /// For one connect, sign-in included.
+    pub timeout_s: u32,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Defaults { user: "ubuntu".to_owned(), port: SSH_PORT, timeout_s: SSH_TIMEOUT }
+    }
+}
+
 /// A place of which some fields were given.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Draft {
+    /// Empty: not given.
     pub host: String,
     pub user: Option<String>,
     pub port: Option<u16>,
@@ -25,11 +41,21 @@ pub struct Draft {
     pub connection: Option<String>,
     pub key: Option<String>,
     pub passphrase: Option<String>,
-    /// `user@host:port`, separated by commas, the first one to connect to first; `none`: directly.
-    pub jump: Option<String>,
+    /// The first one to connect to first; none of them: directly, whatever `~/.ssh/config` says.
+    pub jump: Option<Vec<DraftHop>>,
     pub workdir: Option<String>,
     pub host_keys: Option<HostKeys>,
     pub timeout_s: Option<u32>,
+    pub keep_alive_s: Option<u32>,
+}
+
+/// A host on the way of which some fields were given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DraftHop {
+    pub host: String,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub key: Option<String>,
 }
 
 impl Draft {
@@ -37,24 +63,45 @@ impl Draft {
         Draft { host: host.into(), ..Draft::default() }
     }
 
-    /// Fills in what was not given; `user` is the one if nothing names any.
-    pub fn place(self, file: &ConfigFile, user: &str) -> Result<SshPlace, Fault> {
+    /// What is given in `over` wins.
+    pub fn overlaid(self, over: Draft) -> Draft {
+        Draft {
+            host: if over.host.is_empty() { self.host } else { over.host },
+            user: over.user.or(self.user),
+            port: over.port.or(self.port),
+            connection: over.connection.or(self.connection),
+            key: over.key.or(self.key),
+            passphrase: over.passphrase.or(self.passphrase),
+            jump: over.jump.or(self.jump),
+            workdir: over.workdir.or(self.workdir),
+            host_keys: over.host_keys.or(self.host_keys),
+            timeout_s: over.timeout_s.or(self.timeout_s),
+            keep_alive_s: over.keep_alive_s.or(self.keep_alive_s),
+        }
+    }
+
+    /// Fills in what was not given.
+    pub fn place(self, file: &ConfigFile, defaults: &Defaults) -> Result<SshPlace, Fault> {
+        if let (true, Some(id)) = (self.host.is_empty(), &self.connection) {
+            return Err(Fault::Config(format!("the connection `{id}` has no host, and no other one is given")));
+        }
         check_name("host", &self.host)?;
         let said = file.settings(&self.host, self.user.as_deref(), self.port)?;
-        let user = self.user.or(said.user).unwrap_or_else(|| user.to_owned());
+        let user = self.user.or(said.user).unwrap_or_else(|| defaults.user.clone());
         check_name("user", &user)?;
-        let jump = match self.jump.or(said.proxy_jump) {
-            Some(jump) => hops(&jump, &user, file, 0)?,
-            None => Vec::new(),
+        let jump = match (self.jump, said.proxy_jump) {
+            (Some(jump), _) => hops(jump, &user, file, defaults, 0)?,
+            (None, Some(jump)) => hops(jumps(&jump)?, &user, file, defaults, 0)?,
+            (None, None) => Vec::new(),
         };
         let from_file = said.strict.filter(|strict| *strict).map(|_| HostKeys::Strict);
-        let timeout_s = self.timeout_s.or(said.connect_timeout_s.filter(|s| *s > 0)).unwrap_or(SSH_TIMEOUT);
+        let timeout_s = self.timeout_s.or(said.connect_timeout_s.filter(|s| *s > 0)).unwrap_or(defaults.timeout_s);
         if !(1..=3600).contains(&timeout_s) {
             return Err(Fault::Config(format!("a timeout of {timeout_s} s is none: write 1 to 3600")));
         }
         Ok(SshPlace {
             host: self.host,
-            port: self.port.or(said.port).unwrap_or(SSH_PORT),
+            port: self.port.or(said.port).unwrap_or(defaults.port),
             user,
             connection: self.connection,
             key: self.key,
@@ -63,29 +110,43 @@ impl Draft {
             workdir: self.workdir,
             host_keys: self.host_keys.or(from_file).unwrap_or_default(),
             timeout_s,
+            keep_alive_s: self.keep_alive_s,
         })
     }
 }
 
-/// `[user@]host[:port],…`; what a hop leaves out, the file says, else the user is that of the place.
-fn hops(text: &str, user: &str, file: &ConfigFile, depth: usize) -> Result<Vec<Hop>, Fault> {
+/// `[user@]host[:port],…`, or `none`.
+fn jumps(text: &str) -> Result<Vec<DraftHop>, Fault> {
     if text.trim() == "none" {
         return Ok(Vec::new());
     }
+    let hop = |part: &str| address(part.trim()).map(|(user, host, port)| DraftHop { host, user, port, key: None });
+    text.split(',').map(hop).collect()
+}
+
+/// What a hop leaves out, the file says, else the user is that of the place.
+fn hops(
+    given: Vec<DraftHop>,
+    user: &str,
+    file: &ConfigFile,
+    defaults: &Defaults,
+    depth: usize,
+) -> Result<Vec<Hop>, Fault> {
     let mut hops_before = Vec::new();
     let mut listed = Vec::new();
-    for (at, part) in text.split(',').enumerate() {
-        let (given_user, host, given_port) = address(part.trim())?;
-        let said: HostSettings = file.settings(&host, given_user.as_deref(), given_port)?;
+    for (at, hop) in given.into_iter().enumerate() {
+        check_name("host", &hop.host)?;
+        let said: HostSettings = file.settings(&hop.host, hop.user.as_deref(), hop.port)?;
         // The way to the first hop may have hops itself.
         if let Some(jump) = said.proxy_jump.filter(|_| at == 0) {
             if depth == MOST_HOPS {
-                return Err(Fault::Config(format!("`ProxyJump` of `{host}` leads in a circle")));
+                return Err(Fault::Config(format!("`ProxyJump` of `{}` leads in a circle", hop.host)));
             }
-            hops_before = hops(&jump, user, file, depth + 1)?;
+            hops_before = hops(jumps(&jump)?, user, file, defaults, depth + 1)?;
         }
-        let user = given_user.or(said.user).unwrap_or_else(|| user.to_owned());
-        listed.push(Hop { host, port: given_port.or(said.port).unwrap_or(SSH_PORT), user, key: None });
+        let user = hop.user.or(said.user).unwrap_or_else(|| user.to_owned());
+        check_name("user", &user)?;
+        listed.push(Hop { port: hop.port.or(said.port).unwrap_or(defaults.port), host: hop.host, user, key: hop.key });
     }
     hops_before.extend(listed);
     if hops_before.len() > MOST_HOPS {
@@ -123,7 +184,9 @@ pub fn address(text: &str) -> Result<(Option<String>, String, Option<u16>), Faul
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), Fault> {
-    let odd = |c: char| c.is_whitespace() || c.is_control() || "`'\"\\/,@".contains(c);
+    // Users of a directory service may be `DOMAIN\user` or `user@domain`.
+    let forbidden = if what == "user" { "`'\"/," } else { "`'\"\\/,@" };
+    let odd = |c: char| c.is_whitespace() || c.is_control() || forbidden.contains(c);
     if name.is_empty() {
         return Err(Fault::Config(format!("the {what} is missing")));
     }
@@ -178,11 +241,10 @@ pub fn from_connection(
         ("", Some(host)) => host,
         (host, _) => host,
     };
-    if host.is_empty() {
-        return Err(wrong("it has no host".into()));
-    }
-    // The keep-alive of a connection is fixed; only what is no number is refused.
-    seconds("keepalive_interval")?;
+    let keep_alive_s = match number("keepalive_interval") {
+        Ok(Some(0.0)) => Some(0),
+        _ => seconds("keepalive_interval")?,
+    };
     let timeout_s = match seconds("conn_timeout")? {
         Some(s) => Some(s),
         None => seconds("timeout")?,
@@ -192,12 +254,13 @@ pub fn from_connection(
         user: Some(login.trim().to_owned()).filter(|login| !login.is_empty()),
         port: port.filter(|port| *port > 0),
         connection: Some(id.to_owned()),
-        key: text("key").map(str::to_owned),
-        passphrase: text("passphrase").map(str::to_owned),
-        jump: text("jump").or(text("proxy_jump")).map(str::to_owned),
+        key: None,
+        passphrase: None,
+        jump: text("jump").or(text("proxy_jump")).map(jumps).transpose().map_err(|fault| wrong(fault.to_string()))?,
         workdir: text("workdir").map(str::to_owned),
         host_keys,
         timeout_s,
+        keep_alive_s,
     })
 }
 
@@ -232,7 +295,7 @@ mod tests {
 
     fn read(extra: &str) -> Result<SshPlace, String> {
         let draft = from_connection("gpu", "10.0.0.1", "", None, Some(extra)).map_err(|fault| fault.to_string())?;
-        draft.place(&ConfigFile::default(), "ubuntu").map_err(|fault| fault.to_string())
+        draft.place(&ConfigFile::default(), &Defaults::default()).map_err(|fault| fault.to_string())
     }
 
     #[test]
@@ -249,8 +312,12 @@ mod tests {
             };
             assert!(pinned.starts_with("SHA256:") && pinned.len() == 50, "{pinned}");
         }
-        let place = read(r#"{"conn_timeout": "7", "jump": "me@bastion:2222,[::1]:23,b", "key": "env:K"}"#).unwrap();
-        assert_eq!((place.timeout_s, place.key.as_deref()), (7, Some("env:K")));
+        let place = read(
+            r#"{"conn_timeout": "7", "keepalive_interval": 5, "jump": "me@bastion:2222,[::1]:23,b", "key": "env:K"}"#,
+        )
+        .unwrap();
+        // Its key is looked up at each connect, by its name.
+        assert_eq!((place.timeout_s, place.keep_alive_s, place.key), (7, Some(5), None));
         let hops: Vec<String> = place.jump.iter().map(Hop::to_string).collect();
         assert_eq!(hops, ["me@bastion:2222", "ubuntu@[::1]:23", "ubuntu@b:22"]);
     }
@@ -271,7 +338,8 @@ mod tests {
             let said = read(extra).unwrap_err();
             assert!(said.contains(part), "{extra}: {said}");
         }
-        let odd = |host: &str| Draft::new(host).place(&ConfigFile::default(), "u").unwrap_err().to_string();
+        let odd =
+            |host: &str| Draft::new(host).place(&ConfigFile::default(), &Defaults::default()).unwrap_err().to_string();
         assert_eq!(odd(""), "the host is missing");
         assert!(odd("<script>`x").contains("cannot be the name of a host"));
     }

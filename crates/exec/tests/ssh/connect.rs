@@ -1,6 +1,6 @@
 //! Hosts that cannot be reached, or that are no SSH servers: what is said, and how soon.
 
-use pitcrew_exec::ssh::{Fault, scan};
+use pitcrew_exec::ssh::{Defaults, Draft, Fault, scan};
 use pitcrew_exec::{Hop, SshPlace};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -141,7 +141,7 @@ async fn the_file_of_the_user_names_address_key_and_way() {
         ),
     );
     let file = world.setup.config_file().unwrap();
-    let place = pitcrew_exec::ssh::Draft::new("gpu").place(&file, "nobody").unwrap();
+    let place = Draft::new("gpu").place(&file, &Defaults::default()).unwrap();
     assert_eq!((place.port, place.user.as_str(), place.jump.len()), (inner.port, me.as_str(), 1));
     let connection = world.connect(&place).await.unwrap();
     assert!(connection.facts.key.contains(&key.display().to_string()), "{}", connection.facts.key);

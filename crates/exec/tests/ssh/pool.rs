@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pitcrew_exec::SshPlace;
-use pitcrew_exec::ssh::{Fault, Limits, Pool, Standing};
+use pitcrew_exec::ssh::{End, Fault, Figures, Frame, Limits, Pool, Standing};
 
 use crate::proxy::{Proxy, Way};
 use crate::sshd::{Sshd, until};
@@ -104,10 +104,6 @@ async fn all_who_wait_for_a_host_that_is_down_hear_of_one_connect() {
     assert!(pool.get(&place).await.is_err());
     assert_eq!(proxy.accepted(), 1);
     assert!(matches!(pool.standing(&place), Standing::Down { .. }));
-    // Somebody says that it is there again.
-    proxy.set(Way::Open);
-    pool.reset().await;
-    echo(&pool, &place, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,6 +119,68 @@ async fn a_refused_key_is_not_offered_again_and_again() {
         assert!(matches!(error.fault, Fault::KeyRefused { .. }) && error.lasting(), "{error}");
     }
     assert_eq!(proxy.accepted(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_was_replaced_counts_at_once() {
+    let sshd = Sshd::start("").await;
+    let world = World::new();
+    let (old, new) = (world.key("old", "ed25519", ""), world.key("new", "ed25519", ""));
+    world.offer(&old);
+    let pool = pool(&world, |_| {});
+    let place = place(sshd.port);
+    let error = pool.get(&place).await.err().unwrap();
+    assert!(matches!(error.fault, Fault::KeyRefused { .. }), "{error}");
+    // Nobody waits for the rest after a refusal.
+    sshd.admit(&new);
+    world.offer(&new);
+    echo(&pool, &place, 1).await;
+
+    // A connection that is busy goes on, and nobody else gets it.
+    let mut held = pool.get(&place).await.unwrap().open("cat").await.unwrap();
+    sshd.admit(&old);
+    world.offer(&old);
+    let others = async {
+        while sshd.logins() == 1 {
+            echo(&pool, &place, 2).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), others).await.expect("a connection with the new key");
+    held.input.write(b"still").await.unwrap();
+    assert!(matches!(held.output.next().await, Some(Frame::Stdout(bytes)) if bytes == "still"[..]));
+    held.input.close().await.unwrap();
+    assert_eq!(held.output.end().await.unwrap(), End::Code(0));
+    assert_eq!(sshd.logins(), 2);
+}
+
+#[tokio::test]
+async fn a_host_that_was_forgotten_is_asked_at_once() {
+    let mut sshd = Sshd::start("").await;
+    let world = World::admitted(&sshd);
+    let hour = Duration::from_secs(3600);
+    let pool = pool(&world, |limits| limits.refused = (hour, hour));
+    let place = place(sshd.port);
+    echo(&pool, &place, 1).await;
+    pool.close_idle(Duration::ZERO).await;
+    sshd.down();
+    sshd.change_host_key("ed25519");
+    sshd.up().await;
+    let changed = async || matches!(pool.get(&place).await.err().unwrap().fault, Fault::HostKeyChanged { .. });
+    assert!(changed().await && changed().await);
+    assert_eq!(world.setup.pins.remove(&format!("[127.0.0.1]:{}", sshd.port)).await.unwrap(), 1);
+    echo(&pool, &place, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_connections_are_opened_as_sessions_need() {
+    let sshd = Sshd::start("MaxSessions 1").await;
+    let world = World::admitted(&sshd);
+    let pool = pool(&world, |limits| limits.connections = 30);
+    let place = place(sshd.port);
+    let held = join_all((0..12).map(async |_| pool.get(&place).await.unwrap().open("cat").await.unwrap())).await;
+    assert_eq!(pool.figures(), Figures { connections: 12, sessions: 12 });
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

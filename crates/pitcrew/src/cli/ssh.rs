@@ -68,7 +68,7 @@ fn named(context: &Context, setup: &Setup, host: &str) -> anyhow::Result<(SshPla
     let file = setup.config_file().map_err(refused)?;
     let (user, host, port) = address(host).map_err(refused)?;
     let draft = Draft { user, port, ..Draft::new(host) };
-    let place = draft.place(&file, &context.settings.ssh().user).map_err(refused)?;
+    let place = draft.place(&file, &context.settings.ssh()).map_err(refused)?;
     let name = host_name(&place, &file).map_err(refused)?;
     Ok((place, name))
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::SignedDuration;
+use pitcrew_exec::ssh::Defaults;
 use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
 
@@ -55,25 +56,6 @@ pub struct Setting {
 impl Setting {
     pub fn is_default(&self) -> bool {
         self.origin == Origin::Default
-    }
-}
-
-/// How hosts are reached unless something else is said.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshDefaults {
-    pub user: String,
-    pub port: u16,
-    /// For one connect, sign-in included.
-    pub timeout_s: u32,
-}
-
-impl Default for SshDefaults {
-    fn default() -> Self {
-        SshDefaults {
-            user: "ubuntu".to_owned(),
-            port: pitcrew_exec::place::SSH_PORT,
-            timeout_s: pitcrew_exec::place::SSH_TIMEOUT,
-        }
     }
 }
 
@@ -338,10 +320,10 @@ impl Settings {
     }
 
     /// For hosts of which neither workflow nor connection says more.
-    pub fn ssh(&self) -> SshDefaults {
-        let plain = SshDefaults::default();
+    pub fn ssh(&self) -> Defaults {
+        let plain = Defaults::default();
         let timeout = pitcrew_lang::parse_duration(self.text(keys::SSH_TIMEOUT)).ok();
-        SshDefaults {
+        Defaults {
             user: self.text(keys::SSH_USER).to_owned(),
             port: self.text(keys::SSH_PORT).parse().unwrap_or(plain.port),
             timeout_s: timeout.and_then(|span| span.as_secs().try_into().ok()).unwrap_or(plain.timeout_s),

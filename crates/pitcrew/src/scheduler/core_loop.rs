@@ -14,6 +14,7 @@ use pitcrew_core::engine::{Effects, Event, Launch, Slot};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
+use pitcrew_exec::ssh::{ConfigFile, home};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
@@ -426,7 +427,9 @@ pub(super) fn launch_row(
     let mut message = String::new();
     if task.backend == BackendKind::Ssh {
         let template = task.place.as_ref().unwrap_or(&Value::Null);
-        match place::of(template, &evaluator.rendering(&active.run, slot), known, &parts.ssh) {
+        let rendering = evaluator.rendering(&active.run, slot);
+        let file = ConfigFile::load(&home()).map_err(|fault| fault.to_string());
+        match file.and_then(|file| place::of(template, &rendering, known, &file, &parts.ssh)) {
             Ok(place) => bare.place = Some(place),
             Err(why) => message = why,
         }

@@ -30,6 +30,7 @@ use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::BackendEvent;
 use pitcrew_exec::secrets::Secrets;
+use pitcrew_exec::ssh::Defaults;
 use pitcrew_store::{ClaimFilter, Owner, Store};
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -39,7 +40,6 @@ pub use rendered::Rendered;
 
 use crate::backends::Backends;
 use crate::catalog::Catalog;
-use crate::config::SshDefaults;
 use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
 use crate::traces::Tracer;
@@ -58,7 +58,7 @@ pub struct Parts {
     pub vault: Vault,
     pub backends: Backends,
     /// For hosts of which a workflow says less.
-    pub ssh: SshDefaults,
+    pub ssh: Defaults,
     /// What the backends tell; its senders were given to them.
     pub events: mpsc::UnboundedReceiver<BackendEvent>,
     /// Live instances at most, over all runs.

@@ -1,26 +1,25 @@
 //! From what a workflow says of a host to the place that is frozen into an attempt's handle: templates rendered, the
-//! connection looked up, defaults filled in.
+//! connection looked up. What comes of both is told by [`Draft`], as for everybody who connects.
 //!
 //! Invariant: no secret becomes part of a place; a key is a reference, or the connection's own.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use pitcrew_exec::{Hop, HostKeys, Place, SshPlace};
+use pitcrew_exec::ssh::{ConfigFile, Defaults, Draft, DraftHop};
+use pitcrew_exec::{HostKeys, Place, SshPlace};
 use pitcrew_lang::Rendering;
 use pitcrew_lang::place::{JumpTarget, SshTarget, read};
 use serde_json::{Map, Value};
-use sha2::{Digest as _, Sha256};
 
-use crate::config::SshDefaults;
 use crate::connection::Connection;
 use crate::known::Known;
+use crate::ssh;
 
 /// The place that a task's `backend: {ssh: …}` comes to now. The error is a sentence for people.
 pub(super) fn of(
     template: &Value,
     rendering: &Rendering<'_>,
     known: &Known,
-    defaults: &SshDefaults,
+    file: &ConfigFile,
+    defaults: &Defaults,
 ) -> Result<Place, String> {
     let Value::Object(template) = template else { return Err("the backend `ssh` does not know its host".to_owned()) };
     let mut fields = Map::new();
@@ -38,156 +37,165 @@ pub(super) fn of(
             Some(found?)
         }
     };
-    ssh(target, connection.as_deref(), defaults).map(Place::Ssh)
+    merged(target, connection.as_deref(), file, defaults).map(Place::Ssh)
 }
 
-fn ssh(target: SshTarget, connection: Option<&Connection>, defaults: &SshDefaults) -> Result<SshPlace, String> {
+/// The workflow wins over the connection, that over `~/.ssh/config`, and that over the defaults.
+fn merged(
+    target: SshTarget,
+    connection: Option<&Connection>,
+    file: &ConfigFile,
+    defaults: &Defaults,
+) -> Result<SshPlace, String> {
     let stored = match connection {
-        None => Stored::default(),
-        Some(connection) => Stored::of(connection)?,
+        None => Draft::default(),
+        Some(connection) => ssh::draft(connection).map_err(|error| format!("{error:#}"))?,
     };
-    let host =
-        target.host.or(stored.host).ok_or("`backend.ssh`: the connection has no host, and no `host` is given")?;
-    let user = target.user.or(stored.user).unwrap_or_else(|| defaults.user.clone());
-    let host_keys = match target.host_keys.as_deref() {
-        Some("accept-new") => HostKeys::AcceptNew,
-        Some("strict") => HostKeys::Strict,
-        Some(pin) => HostKeys::Pinned(pin.to_owned()),
-        None => stored.host_keys.unwrap_or_default(),
-    };
-    let timeout = target.timeout.map(|timeout| timeout.as_secs()).or(stored.timeout);
-    let hop = |jump: JumpTarget| Hop {
-        host: jump.host,
-        port: jump.port.unwrap_or(defaults.port),
-        user: jump.user.unwrap_or_else(|| user.clone()),
-        key: jump.key,
-    };
-    Ok(SshPlace {
-        jump: target.jump.into_iter().map(hop).collect(),
-        host,
-        port: target.port.or(stored.port).unwrap_or(defaults.port),
-        user,
+    stored.overlaid(draft(target)).place(file, defaults).map_err(|fault| format!("`backend.ssh`: {fault}"))
+}
+
+fn draft(target: SshTarget) -> Draft {
+    let hop = |JumpTarget { host, user, port, key }| DraftHop { host, user, port, key };
+    Draft {
+        host: target.host.unwrap_or_default(),
+        user: target.user,
+        port: target.port,
         connection: target.connection,
         key: target.key,
         passphrase: target.passphrase,
+        jump: target.jump.map(|jump| jump.into_iter().map(hop).collect()),
         workdir: target.workdir,
-        host_keys,
-        timeout_s: timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(defaults.timeout_s),
-    })
-}
-
-/// What a connection says of a host, in Airflow's words; its secrets are looked up when they are used.
-#[derive(Default)]
-struct Stored {
-    host: Option<String>,
-    user: Option<String>,
-    port: Option<u16>,
-    host_keys: Option<HostKeys>,
-    timeout: Option<i64>,
-}
-
-impl Stored {
-    fn of(connection: &Connection) -> Result<Stored, String> {
-        let id = &connection.id;
-        if !matches!(connection.conn_type.as_str(), "ssh" | "sftp" | "generic") {
-            return Err(format!("the connection `{id}` is of the type `{}`, not `ssh`", connection.conn_type));
-        }
-        let extra: Value =
-            connection.extra.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        // What the connection says is checked as what a workflow says.
-        let mut fields = Map::new();
-        let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        fields.insert("host".to_owned(), given(&connection.host).into());
-        fields.insert("user".to_owned(), given(&connection.login).into());
-        fields.insert("port".to_owned(), connection.port.into());
-        fields.insert("connection".to_owned(), id.as_str().into());
-        let timeout = [&extra["conn_timeout"], &extra["timeout"]].into_iter().find(|value| !value.is_null());
-        fields.insert("timeout".to_owned(), timeout.cloned().unwrap_or_default());
-        let target = read(&fields).map_err(|wrong| format!("the connection `{id}`: {wrong}"))?;
-        let host_keys = match &extra["host_key"] {
-            Value::String(key) => Some(HostKeys::Pinned(
-                fingerprint(key)
-                    .ok_or_else(|| format!("the connection `{id}`: `host_key` is no public key of a host"))?,
-            )),
-            _ => None,
-        };
-        Ok(Stored {
-            host: target.host,
-            user: target.user,
-            port: target.port,
-            host_keys,
-            timeout: target.timeout.map(|timeout| timeout.as_secs()),
-        })
+        host_keys: target.host_keys.map(|said| match said.as_str() {
+            "accept-new" => HostKeys::AcceptNew,
+            "strict" => HostKeys::Strict,
+            pin => HostKeys::Pinned(pin.to_owned()),
+        }),
+        timeout_s: target.timeout.and_then(|timeout| u32::try_from(timeout.as_secs()).ok()),
+        keep_alive_s: None,
     }
-}
-
-/// The fingerprint of a public key in base64, with or without its type in front, as in a line of `known_hosts`.
-fn fingerprint(key: &str) -> Option<String> {
-    let blob = key.split_whitespace().find_map(|word| STANDARD.decode(word).ok().filter(|blob| blob.len() >= 32))?;
-    Some(format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob))))
 }
 
 #[cfg(test)]
 mod tests {
+    use pitcrew_exec::Hop;
     use serde_json::json;
 
     use super::*;
 
-    fn defaults() -> SshDefaults {
-        SshDefaults { user: "ubuntu".into(), port: 22, timeout_s: 30 }
+    fn place(fields: Value, connection: Option<&Connection>, file: &ConfigFile) -> Result<SshPlace, String> {
+        let defaults = Defaults { user: "ubuntu".into(), port: 2022, timeout_s: 40 };
+        merged(read(fields.as_object().unwrap()).unwrap(), connection, file, &defaults)
     }
 
-    fn target(fields: Value) -> SshTarget {
-        read(fields.as_object().unwrap()).unwrap()
+    /// `~/.ssh/config` with this text.
+    fn config(text: &str) -> ConfigFile {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        std::fs::write(home.path().join(".ssh/config"), text).unwrap();
+        ConfigFile::load(home.path()).unwrap()
     }
 
-    #[test]
-    fn the_workflow_wins_over_the_connection_and_that_over_the_defaults() {
-        let bare = ssh(target(json!({ "host": "gpu-1" })), None, &defaults()).unwrap();
-        assert_eq!(bare, SshPlace::new("gpu-1", "ubuntu"));
-
-        let stored = Connection {
+    fn gpu(extra: &Value) -> Connection {
+        Connection {
             id: "gpu".into(),
             conn_type: "ssh".into(),
             host: "10.0.0.7".into(),
-            login: "lab".into(),
-            port: Some(2222),
-            extra: Some(
-                json!({
-                    "conn_timeout": 10,
-                    "private_key": "hunter2",
-                    "host_key": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl",
-                })
-                .to_string(),
-            ),
+            extra: Some(extra.to_string()),
             ..Connection::default()
-        };
-        let of = |fields| ssh(target(fields), Some(&stored), &defaults()).unwrap();
-        let place = of(json!({ "connection": "gpu", "jump": "bastion" }));
-        assert_eq!(place.to_string(), "lab@10.0.0.7:2222");
-        assert_eq!((place.timeout_s, place.key.as_deref()), (10, None));
-        // GitHub's, as it publishes it.
-        let pin = "SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU";
-        assert_eq!(place.host_keys, HostKeys::Pinned(pin.into()));
-        assert_eq!(place.jump[0].to_string(), "lab@bastion:22");
-        let place = of(
-            json!({ "connection": "gpu", "host": "h", "user": "u", "port": 1, "host_keys": "strict", "timeout": 5 }),
+        }
+    }
+
+    #[test]
+    fn each_field_is_the_workflows_else_the_connections_else_the_files_else_the_default() {
+        let nothing = ConfigFile::default();
+        let bare = place(json!({ "host": "gpu-1" }), None, &nothing).unwrap();
+        assert_eq!(bare, SshPlace { port: 2022, timeout_s: 40, ..SshPlace::new("gpu-1", "ubuntu") });
+
+        let file = config(
+            "Host 10.0.0.7\n User file\n Port 23\n ProxyJump f@hop:24\n StrictHostKeyChecking yes\n ConnectTimeout 9\nHost bastion\n User b\n Port 25\n",
         );
-        assert_eq!((place.to_string().as_str(), place.timeout_s, place.host_keys), ("u@h:1", 5, HostKeys::Strict));
+        let plain = place(json!({ "connection": "gpu" }), Some(&gpu(&json!({ "private_key": "hunter2" }))), &file);
+        let hop = |host: &str, port, user: &str| Hop { host: host.into(), port, user: user.into(), key: None };
+        let expected = SshPlace {
+            port: 23,
+            jump: vec![hop("hop", 24, "f")],
+            host_keys: HostKeys::Strict,
+            timeout_s: 9,
+            connection: Some("gpu".into()),
+            ..SshPlace::new("10.0.0.7", "file")
+        };
+        assert_eq!(plain.unwrap(), expected);
+
+        let full = gpu(&json!({
+            "jump": "bastion", "workdir": "/srv//a", "no_host_key_check": true, "conn_timeout": 10, "keepalive_interval": 5,
+        }));
+        let full = Connection { login: "lab".into(), port: Some(2222), ..full };
+        let stored = place(json!({ "connection": "gpu" }), Some(&full), &file).unwrap();
+        let expected = SshPlace {
+            port: 2222,
+            user: "lab".into(),
+            jump: vec![hop("bastion", 25, "b")],
+            workdir: Some("/srv/a".into()),
+            host_keys: HostKeys::AcceptNew,
+            timeout_s: 10,
+            keep_alive_s: Some(5),
+            ..expected
+        };
+        assert_eq!(stored, expected);
+
+        let said = json!({
+            "connection": "gpu", "host": "10.0.0.7", "user": "u", "port": 1, "key": "env:K", "passphrase": "env:P",
+            "jump": [{ "host": "h", "key": "env:J" }], "workdir": "/w", "host_keys": "strict", "timeout": 5,
+        });
+        let said = place(said, Some(&full), &file).unwrap();
+        let expected = SshPlace {
+            port: 1,
+            user: "u".into(),
+            key: Some("env:K".into()),
+            passphrase: Some("env:P".into()),
+            jump: vec![Hop { key: Some("env:J".into()), ..hop("h", 2022, "u") }],
+            workdir: Some("/w".into()),
+            host_keys: HostKeys::Strict,
+            timeout_s: 5,
+            ..expected
+        };
+        assert_eq!(said, expected);
+        // A way that others name is not gone by who says that there is none.
+        let directly = place(json!({ "connection": "gpu", "jump": [] }), Some(&full), &file).unwrap();
+        assert_eq!(directly.jump, []);
+        // GitHub's, as it publishes it.
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        let pinned = place(json!({ "connection": "gpu" }), Some(&gpu(&json!({ "host_key": key }))), &nothing).unwrap();
+        assert_eq!(pinned.host_keys, HostKeys::Pinned("SHA256:+DiY3wvvV6TuJJhbpZisF/zLDA0zPMSvHdkr4UvCOqU".into()));
+    }
+
+    #[test]
+    fn a_test_of_a_connection_and_a_task_come_to_the_same_place() {
+        let file = config("Host 10.0.0.7\n User file\n ProxyJump hop\n ConnectTimeout 9\nHost hop\n Port 24\n");
+        let defaults = Defaults::default();
+        for extra in [json!({}), json!({ "jump": "a@b:1,c", "workdir": "~/x", "key": "env:K", "timeout": 3 })] {
+            let connection = gpu(&extra);
+            let target = read(json!({ "connection": "gpu" }).as_object().unwrap()).unwrap();
+            let of_task = merged(target, Some(&connection), &file, &defaults).unwrap();
+            assert_eq!(of_task, ssh::place::place(&connection, &file, &defaults).unwrap());
+        }
     }
 
     #[test]
     fn a_connection_that_is_no_host_says_so() {
         let told = |connection: Connection| {
             let connection = Connection { id: "c".into(), ..connection };
-            ssh(target(json!({ "connection": "c" })), Some(&connection), &defaults()).unwrap_err()
+            place(json!({ "connection": "c" }), Some(&connection), &ConfigFile::default()).unwrap_err()
         };
         let kind = |kind: &str| Connection { conn_type: kind.into(), ..Connection::default() };
-        assert_eq!(told(kind("http")), "the connection `c` is of the type `http`, not `ssh`");
-        assert_eq!(told(kind("ssh")), "`backend.ssh`: the connection has no host, and no `host` is given");
+        let http = "the connection `c` is of the type `http`; only `ssh` and `sftp` lead to a host over SSH";
+        assert_eq!(told(kind("http")), http);
+        assert_eq!(told(kind("ssh")), "`backend.ssh`: the connection `c` has no host, and no other one is given");
         let wrong = Connection { host: "a b".into(), ..kind("ssh") };
-        assert_eq!(told(wrong), "the connection `c`: `host` cannot hold blanks: \"a b\"");
-        let extra = Connection { host: "h".into(), extra: Some(r#"{"host_key": "hunter2"}"#.into()), ..kind("ssh") };
-        assert_eq!(told(extra), "the connection `c`: `host_key` is no public key of a host");
+        assert_eq!(told(wrong), "`backend.ssh`: `a b` cannot be the name of a host");
+        let extra = |extra: &str| Connection { host: "h".into(), extra: Some(extra.into()), ..kind("ssh") };
+        let workdir = told(extra(r#"{"workdir": "app"}"#));
+        assert!(workdir.starts_with("the connection `c`: `workdir`: `app` is not an absolute path"), "{workdir}");
+        assert!(told(extra(r#"{"jump": "a b"}"#)).contains("`a b` cannot be the name of a host"));
     }
 }

@@ -2,22 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::{anyhow, bail};
-use pitcrew_exec::SshPlace;
-use pitcrew_exec::ssh::{ConfigFile, Limits, LinkError, Pool, Setup, from_connection};
+use anyhow::anyhow;
+use pitcrew_exec::ssh::{Defaults, Limits, LinkError, Pool, Setup};
 use serde::{Deserialize, Serialize};
 
+use super::place::place;
 use crate::connection::Connection;
-
-/// Where a stored connection leads. `user` is who signs in where nothing says who.
-pub fn place(connection: &Connection, file: &ConfigFile, user: &str) -> anyhow::Result<SshPlace> {
-    let Connection { id, conn_type, host, login, port, extra, .. } = connection;
-    if !matches!(conn_type.as_str(), "ssh" | "sftp") {
-        bail!("the connection `{id}` is of the type `{conn_type}`; only `ssh` and `sftp` lead to a host over SSH");
-    }
-    let draft = from_connection(id, host, login, *port, extra.as_deref())?;
-    Ok(draft.place(file, user)?)
-}
 
 /// What became of a test of a connection, here and in the API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -48,8 +38,8 @@ pub struct Tested {
 }
 
 /// Signs in and asks who it is, on a connection of its own.
-pub async fn test(setup: &Setup, connection: &Connection, user: &str) -> anyhow::Result<Tested> {
-    let place = place(connection, &setup.config_file()?, user)?;
+pub async fn test(setup: &Setup, connection: &Connection, defaults: &Defaults) -> anyhow::Result<Tested> {
+    let place = place(connection, &setup.config_file()?, defaults)?;
     let pool = Pool::new(setup.clone(), Limits::default());
     let failed =
         |error: LinkError| Ok(Tested { message: error.to_string(), place: place.to_string(), ..Tested::default() });

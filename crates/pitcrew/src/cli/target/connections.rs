@@ -79,7 +79,7 @@ impl Target {
         match self {
             Target::Here(context) => {
                 let setup = ssh::setup(&context.data, &context.secrets);
-                ssh::test(&setup, &connection, &context.settings.ssh().user).await.map_err(crate::cli::error::refused)
+                ssh::test(&setup, &connection, &context.settings.ssh()).await.map_err(crate::cli::error::refused)
             }
             Target::There(remote) => {
                 let path = ["api", "pitcrew", "v1", "connections", connection.id.as_str(), "test"];

@@ -27,7 +27,7 @@ use super::outbox::{Desk, Outbox};
 use crate::app::{App, Trigger};
 use crate::backends::Backends;
 use crate::catalog::{self, Catalog};
-use crate::config::{Overrides, Settings, SshDefaults};
+use crate::config::{Overrides, Settings};
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Pick, Scheduler};
@@ -147,7 +147,7 @@ impl Rig {
             catalog: catalog.clone(),
             vault: vault.clone(),
             backends: backends.clone(),
-            ssh: SshDefaults::default(),
+            ssh: pitcrew_exec::ssh::Defaults::default(),
             secrets: crate::secrets::open(&store, &vault, &aws).unwrap(),
             aws_region: String::new(),
             events,

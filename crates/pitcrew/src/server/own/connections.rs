@@ -23,7 +23,7 @@ pub async fn test(
     let row = row.ok_or_else(|| ApiError::not_found(format!("there is no connection `{id}`")))?;
     let connection = Connection::open(row, &app.vault)?;
     let setup = ssh::setup(&app.data, &secrets::open(&app.store, &app.vault, &app.aws)?);
-    let tested = ssh::test(&setup, &connection, &site.settings.ssh().user)
+    let tested = ssh::test(&setup, &connection, &site.settings.ssh())
         .await
         .map_err(|error| ApiError::bad_request(format!("{error:#}")))?;
     let mut audit = AuditEntry::new(clock::now(), user.name.clone(), "connection.test");
