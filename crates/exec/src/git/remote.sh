@@ -54,7 +54,8 @@ if [ -n "$PITCREW_GIT_SSH" ]; then
 fi
 # What the agent calls its key: another name for each connection to it, and nothing while there is none.
 look_at_agent() {
-    agent=$(cd "$PITCREW_GIT_SSH_DIR" && SSH_AUTH_SOCK=agent.sock ssh-add -l 2>/dev/null) || agent=''
+    # Where a connection went without a word, the socket is there, and nobody answers.
+    agent=$(cd "$PITCREW_GIT_SSH_DIR" && SSH_AUTH_SOCK=agent.sock timeout 10 ssh-add -l 2>/dev/null) || agent=''
 }
 # The key is lent over a connection that can break; it comes back.
 wait_for_agent() {
@@ -133,7 +134,7 @@ must() {
     while :; do
         [ "$1$PITCREW_GIT_KEY" != ask_git1 ] || wait_for_agent
         said=$("$@" 2>&1) && return
-        [ "$1$PITCREW_GIT_KEY" = ask_git1 ] && [ "$again" -gt 0 ] || break
+        if [ "$1$PITCREW_GIT_KEY" != ask_git1 ] || [ "$again" = 0 ]; then break; fi
         before=$agent again=$((again - 1))
         look_at_agent
         [ "$agent" != "$before" ] || break

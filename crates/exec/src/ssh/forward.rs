@@ -43,8 +43,10 @@ impl Sockets {
             return;
         }
         reply.accept().await;
+        // Closed when it goes, by whoever has it then.
+        let stream = channel.into_stream();
         if let Some(Socket { agent, label, peers }) = self.lock().get_mut(path) {
-            peers.add(Arc::clone(agent).serve(channel.into_stream(), Arc::clone(label)));
+            peers.add(Arc::clone(agent).serve(stream, Arc::clone(label)));
         }
     }
 }

@@ -47,8 +47,23 @@ async fn a_socket_leads_to_the_agent_until_it_is_dropped() {
     // A second one at the same place is refused, as the socket is there.
     let error = pool.forward(&place, socket, agent.clone(), "").await.err().unwrap();
     assert!(matches!(error, LinkError::NoForward { .. }) && error.lasting(), "{error}");
-    assert_eq!(listed(&path), Some(said));
+    assert_eq!(listed(&path), Some(said.clone()));
+    // Each socket leads to its own agent, on one connection.
+    let beside = world.dir.path().join("beside.sock");
+    let other = world.key("other", "ecdsa", "");
+    let other = PrivateKeyText::new(&std::fs::read_to_string(other).unwrap(), "key");
+    let other = pool.forward(&place, beside.to_str().unwrap(), Arc::new(Agent::new(&other).unwrap()), "other").await;
+    assert!(listed(&beside).unwrap().contains("other (ECDSA)") && listed(&path) == Some(said));
+    drop(other);
+    until("nobody answers beside it", || listed(&beside).is_none()).await;
+
+    // Whoever waits for an answer does not wait for ever.
+    let mut waits = tokio::net::UnixStream::connect(&path).await.unwrap();
+    waits.write_all(&[0, 0, 0, 1, 11]).await.unwrap();
+    waits.read_exact(&mut [0; 9]).await.unwrap();
     drop(forward);
+    let gone = async { while !matches!(waits.read(&mut [0; 1024]).await, Ok(0) | Err(_)) {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
     until("nobody answers there", || listed(&path).is_none()).await;
     // Nothing holds the connection any more.
     let closed = async {

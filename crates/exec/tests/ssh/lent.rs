@@ -229,6 +229,33 @@ async fn each_type_of_key_opens_a_repository_and_goes_nowhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_at_a_time_have_a_key_each() {
+    // Fewer sessions than attempts: what is lent takes none.
+    let mut delivery = Delivery::with("MaxSessions 3", "").await;
+    let keys: Vec<LentKey> = (0..10).map(|n| delivery.key(&format!("lent-{n}"), "ed25519", "")).collect();
+    let all: Vec<String> =
+        (0..10).map(|n| std::fs::read_to_string(delivery.path(&format!("lent-{n}.pub"))).unwrap()).collect();
+    std::fs::write(delivery.git.dir.path().join("authorized_keys"), all.concat()).unwrap();
+    for key in &keys {
+        let request = delivery.request();
+        delivery.begin(&request, key).await;
+    }
+    for _ in &keys {
+        let ended = delivery.end().await;
+        assert!(ended.exit.is_success(), "{ended:?}");
+        assert_eq!(ended.outputs["commit"], delivery.commit.as_str());
+    }
+    // Ten keys signed in, each of them to ask and to fetch.
+    let log = delivery.git.log();
+    let used: std::collections::BTreeSet<&str> = log
+        .lines()
+        .filter(|line| line.contains("Accepted publickey"))
+        .filter_map(|line| line.split("SHA256:").nth(1))
+        .collect();
+    assert_eq!(used.len(), 10, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_a_key_is_told_and_not_tried_again() {
     let mut delivery = Delivery::new().await;
     let wrong = delivery.key("wrong", "ed25519", "");
@@ -305,6 +332,25 @@ async fn a_link_that_is_cut_in_a_clone_costs_time_only_and_the_key_is_on_neither
     delivery.proxy.set(Way::Open);
     let ended = delivery.end().await;
     let said = delivery.said(&handle).await;
+    assert!(ended.exit.is_success(), "{ended:?} {said}");
+    assert_eq!(ended.outputs["commit"], delivery.commit.as_str());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_git_host_that_goes_in_the_middle_of_a_transfer_is_worth_another_try() {
+    let mut delivery = Delivery::new().await;
+    let key = delivery.key("lent", "ed25519", "");
+    let way = Proxy::to(delivery.git.port).await;
+    let mut request = delivery.request();
+    request.url = format!("ssh://{}@127.0.0.1:{}{}", user(), way.port, delivery.path("repo").display());
+    request.known_hosts = format!("[127.0.0.1]:{} {}", way.port, delivery.git.host_key("ed25519"));
+    // More than a sign-in and a list of branches, less than the repository.
+    way.set(Way::CutAfter(100_000));
+    let (ended, said) = delivery.check_out(&request, &key).await;
+    assert_eq!(ended.exit, Exit::Code { code: 1 }, "{said}");
+    assert!(said.contains("fetching failed"), "{said}");
+    way.set(Way::Open);
+    let (ended, said) = delivery.check_out(&request, &key).await;
     assert!(ended.exit.is_success(), "{ended:?} {said}");
     assert_eq!(ended.outputs["commit"], delivery.commit.as_str());
 }

@@ -17,8 +17,8 @@ use crate::spec::AttemptSpec;
 use crate::ssh::agent::Agent;
 use crate::ssh::{Fault, Forward, PrivateKeyText};
 
-/// How long one look at an attempt may wait for its socket.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long one look at an attempt may wait for its socket: others on the host wait as long.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Lent {
