@@ -7,6 +7,7 @@
 pub mod admission;
 pub mod engine;
 pub mod explain;
+pub mod fleet;
 pub mod id;
 pub mod ir;
 pub mod retry;

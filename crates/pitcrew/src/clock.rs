@@ -12,3 +12,9 @@ pub fn now() -> Timestamp {
 pub fn until(at: Timestamp) -> std::time::Duration {
     at.duration_since(now()).try_into().unwrap_or(std::time::Duration::ZERO)
 }
+
+/// A moment to measure from.
+#[allow(clippy::disallowed_methods, reason = "the binary has to read the clock somewhere: here")]
+pub fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -10,7 +10,7 @@ mod actions;
 mod backend;
 mod check;
 mod crash;
-mod rng;
+pub(crate) mod rng;
 mod rules;
 mod server;
 mod store;

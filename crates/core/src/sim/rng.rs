@@ -1,7 +1,7 @@
 //! A small random source (SplitMix64): the same seed gives the same numbers on every machine and release.
 
 #[derive(Debug, Clone)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
     pub fn new(seed: u64) -> Self {

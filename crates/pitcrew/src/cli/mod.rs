@@ -26,6 +26,7 @@ mod runs;
 mod secrets;
 mod server;
 mod session;
+mod simulate;
 mod ssh;
 mod target;
 mod tasks;
@@ -154,6 +155,7 @@ enum Command {
     Validate(workflow_files::ValidateArgs),
     Graph(workflow_files::GraphArgs),
     Explain(explain::ExplainArgs),
+    Simulate(simulate::SimulateArgs),
     Runs(runs::RunsArgs),
     Logs(logs::LogsArgs),
     Report(report::ReportArgs),
@@ -234,6 +236,7 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
             return workflow_files::validate(args, channels.as_deref(), ui);
         }
         Command::Graph(args) => return workflow_files::graph(args, ui),
+        Command::Simulate(args) => return simulate::command(args, ui),
         _ => {}
     }
     let settings = Settings::read(&overrides(&cli), &|name| std::env::var(name).ok()).map_err(error::config)?;
@@ -287,6 +290,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Notify(args) => notify::command(args, Target::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
+        | Command::Simulate(_)
         | Command::Config(_)
         | Command::Schema { .. }
         | Command::Completions { .. }

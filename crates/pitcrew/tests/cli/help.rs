@@ -11,6 +11,7 @@ const COMMANDS: &[&str] = &[
     "validate",
     "graph",
     "explain",
+    "simulate",
     "runs",
     "runs list",
     "runs show",

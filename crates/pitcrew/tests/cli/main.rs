@@ -11,5 +11,6 @@ mod reports;
 mod runs;
 mod serving;
 mod settings;
+mod simulate;
 mod traces;
 mod users;

@@ -1,0 +1,224 @@
+//! Nodes with what is left of them, leases, and the choice of a node.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::amount::Amount;
+use super::fragments::Workload;
+use super::node::Node;
+use super::policy::{Choice, Measure, Policy, Scale};
+use super::request::{BadRequest, Request};
+use super::room::{Device, Miss, Room};
+
+/// Requests that are not alike and whose worths are remembered; beyond, all are forgotten.
+const REMEMBERED: usize = 1024;
+
+/// Who holds something: an attempt, or a member of a gang.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LeaseId(pub String);
+
+/// What somebody holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub node: String,
+    /// Places on the node; see [`Fleet::device_ids`].
+    pub devices: Vec<Device>,
+    pub request: Request,
+}
+
+/// Why nothing was placed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    #[error(transparent)]
+    Bad(#[from] BadRequest),
+    /// No node could take it, were it empty and ready; the nearest misses are with [`Fleet::explain`].
+    #[error("no node can ever take it")]
+    Never,
+    #[error("no node has room for it now")]
+    Full,
+    #[error("`{0}` holds a lease already")]
+    Twice(LeaseId),
+}
+
+/// Two nodes of one name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there are two nodes of the name `{0}`")]
+pub struct Twice(pub String);
+
+/// All nodes and leases.
+#[derive(Debug, Clone)]
+pub struct Fleet {
+    policy: Policy,
+    workload: Workload,
+    scale: Scale,
+    pub(super) nodes: Vec<Held>,
+    by_name: HashMap<String, usize>,
+    leases: BTreeMap<LeaseId, Lease>,
+    memory: HashMap<Request, Vec<Remembered>>,
+}
+
+/// A node and what is left of it.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub node: Node,
+    pub room: Room,
+    /// Counts changes.
+    version: u64,
+    /// Since the last change, if somebody asked.
+    fragments: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Remembered {
+    version: u64,
+    worth: Worth,
+}
+
+/// Preference first, then the policy's measure; `None`: it does not fit.
+type Worth = Option<(i64, f64)>;
+
+impl Fleet {
+    /// A fleet without leases; nodes that are worth the same are taken in the order of their names.
+    pub fn new(mut nodes: Vec<Node>, policy: Policy, workload: Workload) -> Result<Fleet, Twice> {
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        if let Some(pair) = nodes.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(Twice(pair[0].name.clone()));
+        }
+        let most = |of: fn(&Node) -> f64| nodes.iter().map(of).fold(0.0, f64::max);
+        let scale = Scale { cpu: most(|node| node.cpu.to_f64()), gpus: most(|node| node.gpus.len() as f64) };
+        let by_name = nodes.iter().enumerate().map(|(at, node)| (node.name.clone(), at)).collect();
+        let nodes =
+            nodes.into_iter().map(|node| Held { room: Room::of(&node), node, version: 1, fragments: None }).collect();
+        let (leases, memory) = (BTreeMap::new(), HashMap::new());
+        Ok(Fleet { policy, workload, scale, nodes, by_name, leases, memory })
+    }
+
+    /// The lease of a node for the request, kept under this name until [`Fleet::release`].
+    pub fn place(&mut self, id: LeaseId, request: &Request) -> Result<&Lease, Refused> {
+        if self.leases.contains_key(&id) {
+            return Err(Refused::Twice(id));
+        }
+        request.check()?;
+        let Some(at) = self.best(request, |_| true) else { return Err(self.refusal(request)) };
+        Ok(self.take(id, at, request))
+    }
+
+    /// Gives back what the lease holds; `None`: there is no such lease, or no more.
+    pub fn release(&mut self, id: &LeaseId) -> Option<Lease> {
+        let lease = self.leases.remove(id)?;
+        // A node that is gone takes its leases with it.
+        if let Some(at) = self.by_name.get(&lease.node) {
+            let held = &mut self.nodes[*at];
+            held.change(&lease.request, &lease.devices, false);
+        }
+        Some(lease)
+    }
+
+    pub fn leases(&self) -> &BTreeMap<LeaseId, Lease> {
+        &self.leases
+    }
+
+    /// The nodes, in the order of their names, with what is left of each.
+    pub fn nodes(&self) -> impl Iterator<Item = (&Node, &Room)> {
+        self.nodes.iter().map(|held| (&held.node, &held.room))
+    }
+
+    /// What the tasks of a lease may see, by UUID.
+    pub fn device_ids(&self, lease: &Lease) -> Vec<String> {
+        let Some(at) = self.by_name.get(&lease.node) else { return Vec::new() };
+        let gpus = &self.nodes[*at].node.gpus;
+        lease.devices.iter().filter_map(|device| gpus.get(device.gpu)?.device_id(device.part)).collect()
+    }
+
+    /// For each node why the request does not go there now; `None`: it fits.
+    pub fn explain(&self, request: &Request) -> Vec<(&str, Option<Miss>)> {
+        let why = |held: &Held| held.room.fits(&held.node, request).err();
+        self.nodes.iter().map(|held| (held.node.name.as_str(), why(held))).collect()
+    }
+
+    /// Whether a node that is empty could take it.
+    pub fn could_ever(&self, request: &Request) -> bool {
+        self.nodes.iter().any(|held| Room::of(&held.node).fits(&held.node, request).is_ok())
+    }
+
+    /// Undivided GPUs and parts of GPUs that are held. MIG instances are not among them.
+    pub fn gpus_held(&self) -> Amount {
+        self.gpus() - self.nodes.iter().map(|held| held.room.idle_gpus()).sum()
+    }
+
+    /// All GPUs that are given whole or in parts.
+    pub fn gpus(&self) -> Amount {
+        self.nodes.iter().map(|held| Room::of(&held.node).idle_gpus()).sum()
+    }
+
+    /// Idle GPUs that the usual work cannot use; see [`Workload::fragments`].
+    pub fn fragments(&mut self) -> f64 {
+        let of = |held: &mut Held| *held.fragments.get_or_insert_with(|| self.workload.fragments(&held.room));
+        self.nodes.iter_mut().map(of).sum()
+    }
+
+    pub(super) fn refusal(&self, request: &Request) -> Refused {
+        if self.could_ever(request) { Refused::Full } else { Refused::Never }
+    }
+
+    /// Of the nodes that may be looked at, the one that is worth most.
+    pub(super) fn best(&mut self, request: &Request, may: impl Fn(usize) -> bool) -> Option<usize> {
+        if self.memory.len() >= REMEMBERED && !self.memory.contains_key(request) {
+            self.memory.clear();
+        }
+        let count = self.nodes.len();
+        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
+        let unknown = || vec![Remembered { version: 0, worth: None }; count];
+        let memory = match self.memory.get_mut(request) {
+            Some(memory) => memory,
+            None => self.memory.entry(request.clone()).or_insert_with(unknown),
+        };
+        let mut best: Option<(usize, (i64, f64))> = None;
+        for (at, (held, known)) in self.nodes.iter_mut().zip(memory).enumerate() {
+            if known.version != held.version {
+                *known = Remembered { version: held.version, worth: held.worth(measure, request) };
+            }
+            let Some(worth) = known.worth.filter(|_| may(at)) else { continue };
+            if best.is_none_or(|(_, most)| worth > most) {
+                best = Some((at, worth));
+            }
+        }
+        best.map(|(at, _)| at)
+    }
+
+    /// Takes the request's room on this node, where it fits.
+    pub(super) fn take(&mut self, id: LeaseId, at: usize, request: &Request) -> &Lease {
+        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
+        let held = &mut self.nodes[at];
+        let devices = held.choice(measure, request).map(|choice| choice.devices).unwrap_or_default();
+        held.change(request, &devices, true);
+        let lease = Lease { node: held.node.name.clone(), devices, request: request.clone() };
+        self.leases.entry(id).or_insert(lease)
+    }
+}
+
+impl Held {
+    fn change(&mut self, request: &Request, devices: &[Device], take: bool) {
+        self.room.change(request, devices, take);
+        self.version += 1;
+        self.fragments = None;
+    }
+
+    fn choice(&mut self, measure: Measure<'_>, request: &Request) -> Option<Choice> {
+        let taking = self.room.fits(&self.node, request).ok()?;
+        Some(measure.choose(&self.node, &mut self.room, request, taking))
+    }
+
+    fn worth(&mut self, measure: Measure<'_>, request: &Request) -> Worth {
+        let choice = self.choice(measure, request)?;
+        Some((request.preference(&self.node), choice.worth))
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

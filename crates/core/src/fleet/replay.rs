@@ -1,0 +1,199 @@
+//! Work of a trace played against a fleet: how much of it a policy places, and how long it waits.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use super::place::{Fleet, LeaseId, Refused};
+use super::request::Request;
+use super::{Amount, Workload};
+use crate::sim::rng::Rng;
+
+/// A job of a trace.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    pub request: Request,
+    /// Seconds since the trace began.
+    pub arrives: f64,
+    /// Seconds that it runs.
+    pub lasts: f64,
+}
+
+/// What came of arrivals without departures, one try each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filled {
+    pub placed: usize,
+    pub failed: usize,
+    /// All that was asked for, of all GPUs, in per cent.
+    pub load_percent: f64,
+    /// Of all GPUs, in per cent.
+    pub allocated_gpu_percent: f64,
+    /// Idle to no use for the usual work.
+    pub fragmented_gpu_percent: f64,
+}
+
+/// What came of arrivals and departures with a queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timed {
+    pub placed: usize,
+    /// No node can ever take them.
+    pub failed: usize,
+    pub mean_wait_s: f64,
+    pub p99_wait_s: f64,
+    /// At the moment when most was held.
+    pub most_allocated_percent: f64,
+    /// Held GPUs over the time from the first arrival to the last departure, of all GPUs.
+    pub utilisation_percent: f64,
+    pub fragmented_gpu_percent: f64,
+}
+
+/// The published protocol: jobs drawn from the trace are added until all together ask for `load` times the GPUs of the
+/// fleet, and come in an order that the seed decides. For a smaller load, those that come last in it are left out.
+pub fn inflated(jobs: &[Job], gpus: Amount, load: f64, seed: u64) -> Vec<Job> {
+    let mut draw = Rng::new(seed);
+    let mut all = jobs.to_vec();
+    let wanted = gpus.to_f64() * load;
+    let size = |job: &Job| job.request.size().0.to_f64();
+    let mut asked: f64 = all.iter().map(size).sum();
+    let has_gpus = asked > 0.0;
+    while has_gpus && asked < wanted {
+        let job = &jobs[draw.below(jobs.len())];
+        asked += size(job);
+        all.push(job.clone());
+    }
+    shuffle(&mut all, &mut draw);
+    while asked > wanted
+        && let Some(last) = all.last().map(size).filter(|last| asked - last >= wanted)
+    {
+        asked -= last;
+        all.pop();
+    }
+    all
+}
+
+/// The jobs of the trace in an order that the seed decides.
+pub fn shuffled(jobs: &[Job], seed: u64) -> Vec<Job> {
+    let mut all = jobs.to_vec();
+    shuffle(&mut all, &mut Rng::new(seed));
+    all
+}
+
+fn shuffle(jobs: &mut [Job], draw: &mut Rng) {
+    for at in (1..jobs.len()).rev() {
+        jobs.swap(at, draw.below(at + 1));
+    }
+}
+
+/// The usual work of these jobs.
+pub fn workload(jobs: &[Job]) -> Workload {
+    Workload::of(jobs.iter().map(|job| &job.request))
+}
+
+/// Places one after the other; nothing ever ends.
+pub fn fill(fleet: &mut Fleet, jobs: &[Job]) -> Filled {
+    let mut placed = 0;
+    for (at, job) in jobs.iter().enumerate() {
+        placed += usize::from(fleet.place(LeaseId(at.to_string()), &job.request).is_ok());
+    }
+    let (held, all) = (fleet.gpus_held(), fleet.gpus());
+    let percent = |part: f64| if all.is_zero() { 0.0 } else { 100.0 * part / all.to_f64() };
+    Filled {
+        placed,
+        failed: jobs.len() - placed,
+        load_percent: percent(jobs.iter().map(|job| job.request.size().0.to_f64()).sum()),
+        allocated_gpu_percent: percent(held.to_f64()),
+        fragmented_gpu_percent: percent(fleet.fragments()),
+    }
+}
+
+/// Plays arrivals and departures in virtual time. Whoever finds no room waits; when something ends, those who wait are
+/// tried in the order of their arrival, and one that does not fit lets those behind it pass.
+pub fn timed(fleet: &mut Fleet, jobs: &[Job]) -> Timed {
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_by(|a, b| jobs[*a].arrives.total_cmp(&jobs[*b].arrives).then(a.cmp(b)));
+    let mut arrivals = order.into_iter().peekable();
+    let mut ends: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
+    let mut waiting: BTreeSet<(Moment, usize)> = BTreeSet::new();
+    let mut waits = Vec::new();
+    let (mut failed, mut held_seconds, mut fragment_seconds, mut most) = (0, 0.0, 0.0, Amount::ZERO);
+    let begins = arrivals.peek().map_or(0.0, |at| jobs[*at].arrives);
+    let mut now = begins;
+    loop {
+        let next_arrival = arrivals.peek().map(|at| jobs[*at].arrives);
+        let next_end = ends.peek().map(|Reverse((moment, _))| moment.0);
+        let next = match (next_arrival, next_end) {
+            (Some(arrival), Some(end)) => arrival.min(end),
+            (Some(one), None) | (None, Some(one)) => one,
+            (None, None) => break,
+        };
+        let held = fleet.gpus_held();
+        most = most.max(held);
+        held_seconds += held.to_f64() * (next - now);
+        fragment_seconds += fleet.fragments() * (next - now);
+        now = next;
+        let mut has_room = false;
+        while let Some(Reverse((_, at))) = ends.peek().filter(|Reverse((moment, _))| moment.0 <= now) {
+            fleet.release(&LeaseId(at.to_string()));
+            ends.pop();
+            has_room = true;
+        }
+        let mut tried = match has_room {
+            true => std::mem::take(&mut waiting),
+            false => BTreeSet::new(),
+        };
+        while let Some(at) = arrivals.next_if(|at| jobs[*at].arrives <= now) {
+            tried.insert((Moment(jobs[at].arrives), at));
+        }
+        // Alike requests fail alike, until something ends.
+        let mut full: BTreeSet<&Request> = BTreeSet::new();
+        for (moment, at) in tried {
+            let job = &jobs[at];
+            let outcome = match full.contains(&job.request) {
+                true => Err(Refused::Full),
+                false => fleet.place(LeaseId(at.to_string()), &job.request).map(|_| ()),
+            };
+            match outcome {
+                Ok(()) => {
+                    waits.push(now - job.arrives);
+                    ends.push(Reverse((Moment(now + job.lasts.max(0.0)), at)));
+                }
+                Err(Refused::Full) => {
+                    full.insert(&job.request);
+                    waiting.insert((moment, at));
+                }
+                Err(_) => failed += 1,
+            }
+        }
+    }
+    let all = fleet.gpus();
+    let whole = all.to_f64() * (now - begins);
+    let percent = |part: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
+    waits.sort_by(f64::total_cmp);
+    let rank = (waits.len() as f64 * 0.99).ceil() as usize;
+    Timed {
+        placed: waits.len(),
+        failed,
+        mean_wait_s: if waits.is_empty() { 0.0 } else { waits.iter().sum::<f64>() / waits.len() as f64 },
+        p99_wait_s: waits.get(rank.saturating_sub(1)).copied().unwrap_or(0.0),
+        most_allocated_percent: if all.is_zero() { 0.0 } else { 100.0 * most.to_f64() / all.to_f64() },
+        utilisation_percent: percent(held_seconds),
+        fragmented_gpu_percent: percent(fragment_seconds),
+    }
+}
+
+/// Seconds; ordered, since no trace has a moment that is no number.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Moment(f64);
+
+impl Eq for Moment {}
+
+impl PartialOrd for Moment {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Moment {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.total_cmp(&other.0)
+    }
+}

@@ -1,0 +1,285 @@
+//! What is left of one node, and whether a request fits into it: with devices, or with the reason why not.
+//!
+//! Invariant: a device is never held beyond what it has; what was taken is given back exactly as it was taken.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::amount::Amount;
+use super::node::{Effect, Gpu, Node, Sharing, Standing};
+use super::request::{Gpus, Request};
+
+/// What is left.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Room {
+    pub cpu: Amount,
+    pub memory_mib: u64,
+    custom: BTreeMap<String, Amount>,
+    /// Of each GPU of the node, in its order.
+    pub gpus: Vec<Left>,
+}
+
+/// What is left of one GPU.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Left {
+    Share(Amount),
+    /// Which of its instances are free, in their order.
+    Instances(Vec<bool>),
+    /// It is faulty.
+    Nothing,
+}
+
+/// A device, or a part of one, of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The place of the GPU on its node.
+    pub gpu: usize,
+    pub part: Part,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    Share(Amount),
+    /// The place of the instance on its GPU.
+    Instance(usize),
+}
+
+/// Why a request does not fit a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Miss {
+    Standing(Standing),
+    Taint(String),
+    /// What its labels do not meet.
+    Labels(String),
+    Cpu {
+        asked: Amount,
+        free: Amount,
+    },
+    Memory {
+        asked: u64,
+        free: u64,
+    },
+    Custom {
+        name: String,
+        asked: Amount,
+        free: Amount,
+    },
+    /// It has no GPU of a model that will do.
+    Model(Vec<String>),
+    /// Devices or parts that would do, and how many of them are free.
+    Gpus {
+        asked: Gpus,
+        free: usize,
+        of: usize,
+    },
+    /// Its GPUs are not shared in a way that could give it.
+    Sharing(Gpus),
+}
+
+impl fmt::Display for Miss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Miss::Standing(Standing::Down(why)) => write!(f, "it is down: {why}"),
+            Miss::Standing(_) => f.write_str("it is cordoned"),
+            Miss::Taint(taint) => write!(f, "its taint `{taint}` is not tolerated"),
+            Miss::Labels(expression) => write!(f, "its labels do not meet `{expression}`"),
+            Miss::Cpu { asked, free } => write!(f, "{asked} cores are asked for and {free} are free"),
+            Miss::Memory { asked, free } => write!(f, "{asked} MiB of memory are asked for and {free} are free"),
+            Miss::Custom { name, asked, free } => write!(f, "{asked} of `{name}` are asked for and {free} are free"),
+            Miss::Model(models) => write!(f, "it has no GPU of the model {}", models.join(" or ")),
+            Miss::Gpus { asked, free: 0, of } => write!(f, "{asked} asked for; none of its {of} has as much free"),
+            Miss::Gpus { asked, free, of } => write!(f, "{asked} asked for; {free} of its {of} free"),
+            Miss::Sharing(asked @ Gpus::Mig { .. }) => write!(f, "{asked} asked for; its GPUs have none"),
+            Miss::Sharing(asked) => write!(f, "{asked} asked for; its GPUs are not shared"),
+        }
+    }
+}
+
+/// What a request would take of one GPU.
+pub enum Taking {
+    /// So many of those that are wholly free.
+    Whole(u32),
+    /// A part of any one of these: the GPU's place, and the part.
+    OneOf(Vec<(usize, Amount)>),
+    /// Exactly these.
+    These(Vec<Device>),
+}
+
+impl Room {
+    /// All of the node.
+    pub fn of(node: &Node) -> Room {
+        let left = |gpu: &Gpu| match (&gpu.fault, &gpu.sharing) {
+            (Some(_), _) => Left::Nothing,
+            (None, Sharing::Mig { instances }) => Left::Instances(vec![true; instances.len()]),
+            (None, _) => Left::Share(Amount::ONE),
+        };
+        Room {
+            cpu: node.cpu,
+            memory_mib: node.memory_mib,
+            custom: node.custom.clone(),
+            gpus: node.gpus.iter().map(left).collect(),
+        }
+    }
+
+    /// The undivided GPUs and parts of GPUs that nobody has; instances count by their number.
+    pub fn idle_gpus(&self) -> Amount {
+        self.gpus.iter().map(Left::share).sum()
+    }
+
+    /// How many GPUs are wholly free.
+    pub fn free_gpus(&self) -> usize {
+        self.gpus.iter().filter(|left| left.share() == Amount::ONE).count()
+    }
+
+    /// What the request would take of the node's GPUs; the devices of whole GPUs and of shares are still to be chosen.
+    pub fn fits(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
+        admits(node, request)?;
+        if request.cpu > self.cpu {
+            return Err(Miss::Cpu { asked: request.cpu, free: self.cpu });
+        }
+        if request.memory_mib > self.memory_mib {
+            return Err(Miss::Memory { asked: request.memory_mib, free: self.memory_mib });
+        }
+        for (name, asked) in &request.custom {
+            let free = self.custom.get(name).copied().unwrap_or_default();
+            if *asked > free {
+                return Err(Miss::Custom { name: name.clone(), asked: *asked, free });
+            }
+        }
+        self.gpus_for(node, request)
+    }
+
+    fn gpus_for(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
+        if request.gpus == Gpus::None {
+            return Ok(Taking::These(Vec::new()));
+        }
+        let does = |gpu: &Gpu| request.models.is_empty() || request.models.contains(&gpu.model);
+        let usable = || node.gpus.iter().zip(&self.gpus).enumerate().filter(|(_, (gpu, _))| does(gpu));
+        if usable().next().is_none() {
+            return Err(match node.gpus.is_empty() || request.models.is_empty() {
+                true => Miss::Gpus { asked: request.gpus.clone(), free: 0, of: node.gpus.len() },
+                false => Miss::Model(request.models.clone()),
+            });
+        }
+        let missed = |free: usize| Miss::Gpus { asked: request.gpus.clone(), free, of: usable().count() };
+        match &request.gpus {
+            Gpus::None => Ok(Taking::These(Vec::new())),
+            Gpus::Count(count) => {
+                let free = usable().filter(|(_, (_, left))| left.share() == Amount::ONE).count();
+                if free >= *count as usize { Ok(Taking::Whole(*count)) } else { Err(missed(free)) }
+            }
+            Gpus::Share(_) | Gpus::MemoryMib(_) => {
+                let parts = usable().filter_map(|(at, (gpu, left))| Some((at, part(gpu, &request.gpus)?, left)));
+                let parts: Vec<_> = parts.collect();
+                if parts.is_empty() {
+                    return Err(Miss::Sharing(request.gpus.clone()));
+                }
+                let free = parts.into_iter().filter(|(_, part, left)| left.share() >= *part);
+                let free: Vec<_> = free.map(|(at, part, _)| (at, part)).collect();
+                if free.is_empty() { Err(missed(0)) } else { Ok(Taking::OneOf(free)) }
+            }
+            Gpus::Mig { profile, count } => {
+                let (mut devices, mut known) = (Vec::new(), 0);
+                for (at, (gpu, left)) in usable() {
+                    let (Sharing::Mig { instances }, Left::Instances(free)) = (&gpu.sharing, left) else { continue };
+                    let fitting =
+                        instances.iter().zip(free).enumerate().filter(|(_, (one, _))| one.profile == *profile);
+                    for (instance, (_, is_free)) in fitting {
+                        known += 1;
+                        if *is_free && devices.len() < *count as usize {
+                            devices.push(Device { gpu: at, part: Part::Instance(instance) });
+                        }
+                    }
+                }
+                match (known, devices.len() == *count as usize) {
+                    (0, _) => Err(Miss::Sharing(request.gpus.clone())),
+                    (_, true) => Ok(Taking::These(devices)),
+                    (_, false) => Err(Miss::Gpus { asked: request.gpus.clone(), free: devices.len(), of: known }),
+                }
+            }
+        }
+    }
+
+    /// The first wholly free GPUs that will do.
+    pub fn whole(&self, node: &Node, request: &Request, count: u32) -> Vec<Device> {
+        let does = |gpu: &Gpu| request.models.is_empty() || request.models.contains(&gpu.model);
+        let free = node.gpus.iter().zip(&self.gpus).enumerate();
+        let free = free.filter(|(_, (gpu, left))| does(gpu) && left.share() == Amount::ONE);
+        free.take(count as usize).map(|(gpu, _)| Device { gpu, part: Part::Share(Amount::ONE) }).collect()
+    }
+
+    /// Takes, or gives back, what a request has with these devices.
+    pub fn change(&mut self, request: &Request, devices: &[Device], take: bool) {
+        let change = |left: &mut Amount, by: Amount| if take { *left -= by } else { *left += by };
+        change(&mut self.cpu, request.cpu);
+        match take {
+            true => self.memory_mib -= request.memory_mib,
+            false => self.memory_mib += request.memory_mib,
+        }
+        for (name, by) in &request.custom {
+            change(self.custom.entry(name.clone()).or_default(), *by);
+        }
+        for device in devices {
+            match (&mut self.gpus[device.gpu], device.part) {
+                (Left::Share(left), Part::Share(by)) => change(left, by),
+                (Left::Instances(free), Part::Instance(at)) => free[at] = !take,
+                // It became faulty, or is shared in another way, since.
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Left {
+    pub fn share(&self) -> Amount {
+        match self {
+            Left::Share(amount) => *amount,
+            Left::Instances(_) | Left::Nothing => Amount::ZERO,
+        }
+    }
+}
+
+/// The part of this GPU that the request would have; `None`: it is not given in parts.
+fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
+    match (asked, gpu.sharing.replicas()) {
+        (Gpus::Share(share), Some(replicas)) => Some(share.up_to_part(replicas)),
+        (Gpus::MemoryMib(memory), Some(replicas)) if *memory <= gpu.memory_mib => {
+            // Rounded up, so that the part has as much.
+            let share = Amount::ten_thousandths((memory * 10_000).div_ceil(gpu.memory_mib.max(1)));
+            Some(share.up_to_part(replicas))
+        }
+        (Gpus::MemoryMib(memory), None) if *memory <= gpu.memory_mib && gpu.sharing == Sharing::Whole => {
+            Some(Amount::ONE)
+        }
+        _ => None,
+    }
+}
+
+/// Whether the node takes the request at all, room or not.
+fn admits(node: &Node, request: &Request) -> Result<(), Miss> {
+    if node.standing != Standing::Ready {
+        return Err(Miss::Standing(node.standing.clone()));
+    }
+    let hard = node.taints.iter().filter(|taint| taint.effect != Effect::PreferNoSchedule);
+    for taint in hard {
+        if !request.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
+            return Err(Miss::Taint(taint.to_string()));
+        }
+    }
+    for (key, value) in &request.node_selector {
+        if node.labels.get(key) != Some(value) {
+            return Err(Miss::Labels(format!("{key} = {value}")));
+        }
+    }
+    if !request.required.is_empty() && !request.required.iter().any(|term| term.holds(&node.labels)) {
+        let terms = request
+            .required
+            .iter()
+            .map(|term| term.0.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "));
+        return Err(Miss::Labels(terms.collect::<Vec<_>>().join(", or ")));
+    }
+    Ok(())
+}

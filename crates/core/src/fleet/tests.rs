@@ -1,0 +1,229 @@
+//! Examples of placement, and what must hold whatever is placed.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn gpus(node: &str, count: usize, sharing: &Sharing) -> Vec<Gpu> {
+    let gpu = |at| Gpu { sharing: sharing.clone(), ..Gpu::new(format!("GPU-{node}-{at}"), "A100", 81_920) };
+    (0..count).map(gpu).collect()
+}
+
+fn node(name: &str, count: usize) -> Node {
+    Node::new(name, Amount::whole(64), 262_144, gpus(name, count, &Sharing::Whole))
+}
+
+fn shared(name: &str, count: usize) -> Node {
+    Node { gpus: gpus(name, count, &Sharing::TimeSlicing { replicas: 10 }), ..node(name, 0) }
+}
+
+fn ask(gpus: Gpus) -> Request {
+    Request { cpu: Amount::whole(4), memory_mib: 1024, gpus, ..Request::default() }
+}
+
+fn share(text: &str) -> Gpus {
+    Gpus::Share(text.parse().unwrap())
+}
+
+fn fleet(nodes: Vec<Node>, policy: Policy) -> Fleet {
+    let usual = [ask(Gpus::Count(1)), ask(Gpus::Count(1)), ask(share("0.5"))];
+    Fleet::new(nodes, policy, Workload::of(&usual)).unwrap()
+}
+
+fn id(name: &str) -> LeaseId {
+    LeaseId(name.to_owned())
+}
+
+fn where_to(fleet: &mut Fleet, name: &str, request: &Request) -> String {
+    fleet.place(id(name), request).map_or_else(|why| why.to_string(), |lease| lease.node.clone())
+}
+
+#[test]
+fn packing_fills_a_node_and_spreading_evens_out() {
+    let two = || vec![node("a", 4), node("b", 4)];
+    let mut pack = fleet(two(), Policy::Pack);
+    let placed: Vec<_> = (0..5).map(|n| where_to(&mut pack, &n.to_string(), &ask(Gpus::Count(1)))).collect();
+    assert_eq!(placed, ["a", "a", "a", "a", "b"]);
+    let mut spread = fleet(two(), Policy::Spread);
+    let placed: Vec<_> = (0..4).map(|n| where_to(&mut spread, &n.to_string(), &ask(Gpus::Count(1)))).collect();
+    assert_eq!(placed, ["a", "b", "a", "b"]);
+}
+
+#[test]
+fn a_lease_holds_exact_devices_until_it_is_given_back_once() {
+    let mut fleet = fleet(vec![node("a", 2)], Policy::Fgd);
+    let one = fleet.place(id("1"), &ask(Gpus::Count(1))).unwrap().clone();
+    let two = fleet.place(id("2"), &ask(Gpus::Count(1))).unwrap().clone();
+    assert_eq!((fleet.device_ids(&one), fleet.device_ids(&two)), (vec!["GPU-a-0".into()], vec!["GPU-a-1".into()]));
+    assert_eq!(fleet.place(id("3"), &ask(Gpus::Count(1))).unwrap_err(), Refused::Full);
+    assert_eq!(fleet.place(id("2"), &ask(Gpus::None)).unwrap_err(), Refused::Twice(id("2")));
+    assert!(fleet.release(&id("1")).is_some() && fleet.release(&id("1")).is_none());
+    assert_eq!(fleet.gpus_held(), Amount::ONE);
+    let again = fleet.place(id("3"), &ask(Gpus::Count(1))).unwrap().clone();
+    assert_eq!(fleet.device_ids(&again), ["GPU-a-0"]);
+}
+
+#[test]
+fn parts_of_a_gpu_share_it_and_whole_ones_are_for_one() {
+    let mut fleet = fleet(vec![shared("a", 2)], Policy::Pack);
+    for name in ["1", "2"] {
+        fleet.place(id(name), &ask(share("0.5"))).unwrap();
+    }
+    let on = |fleet: &Fleet, name: &str| fleet.leases()[&id(name)].devices[0].gpu;
+    assert_eq!((on(&fleet, "1"), on(&fleet, "2")), (0, 0));
+    fleet.place(id("whole"), &ask(Gpus::Count(1))).unwrap();
+    assert_eq!(fleet.place(id("3"), &ask(share("0.1"))).unwrap_err(), Refused::Full);
+    fleet.release(&id("1"));
+    // A quarter is three tenths of a GPU that is cut in ten; by memory, a third of 80 GiB is four.
+    fleet.place(id("quarter"), &ask(share("0.25"))).unwrap();
+    assert_eq!(fleet.gpus_held(), "1.8".parse().unwrap());
+    fleet.release(&id("quarter"));
+    fleet.place(id("memory"), &ask(Gpus::MemoryMib(27_307))).unwrap();
+    assert_eq!(fleet.gpus_held(), "1.9".parse().unwrap());
+}
+
+#[test]
+fn instances_are_leased_by_profile() {
+    let instance = |at: usize, profile: &str| MigInstance { id: format!("MIG-{at}"), profile: profile.into() };
+    let instances = vec![instance(0, "3g.40gb"), instance(1, "1g.10gb"), instance(2, "1g.10gb")];
+    let cut = Node { gpus: gpus("a", 1, &Sharing::Mig { instances }), ..node("a", 0) };
+    let mut fleet = fleet(vec![cut], Policy::Fgd);
+    let small = |count| ask(Gpus::Mig { profile: "1g.10gb".into(), count });
+    let lease = fleet.place(id("1"), &small(2)).unwrap().clone();
+    assert_eq!(fleet.device_ids(&lease), ["MIG-1", "MIG-2"]);
+    assert_eq!(fleet.place(id("2"), &small(1)).unwrap_err(), Refused::Full);
+    assert_eq!(fleet.place(id("2"), &small(3)).unwrap_err(), Refused::Never);
+    assert_eq!(fleet.place(id("2"), &ask(Gpus::Count(1))).unwrap_err(), Refused::Never);
+    fleet.release(&id("1"));
+    assert!(fleet.place(id("2"), &small(1)).is_ok());
+}
+
+#[test]
+fn labels_taints_and_models_decide_where_something_may_go() {
+    let mut big = node("big", 8);
+    big.labels = BTreeMap::from([("zone".into(), "west".into()), ("gpu-count".into(), "8".into())]);
+    big.taints = vec![Taint { key: "nvidia.com/gpu".into(), value: String::new(), effect: Effect::NoSchedule }];
+    let mut small = node("small", 1);
+    small.labels = BTreeMap::from([("zone".into(), "east".into()), ("gpu-count".into(), "1".into())]);
+    let mut fleet = fleet(vec![big, small], Policy::Pack);
+    let expression = |key: &str, operator, values: &[&str]| Expression {
+        key: key.into(),
+        operator,
+        values: values.iter().map(|value| (*value).to_owned()).collect(),
+    };
+    let tolerant = Request {
+        tolerations: vec![Toleration { key: "nvidia.com/gpu".into(), value: None, effect: None }],
+        ..ask(Gpus::Count(1))
+    };
+    let why = |fleet: &Fleet, request: &Request| {
+        let told = fleet.explain(request).into_iter();
+        told.filter_map(|(name, miss)| Some(format!("{name}: {}", miss?))).collect::<Vec<_>>()
+    };
+    assert_eq!(why(&fleet, &ask(Gpus::Count(1))), ["big: its taint `nvidia.com/gpu:NoSchedule` is not tolerated"]);
+    let more =
+        Request { required: vec![Term(vec![expression("gpu-count", Operator::Gt, &["4"])])], ..tolerant.clone() };
+    assert_eq!(why(&fleet, &more), ["small: its labels do not meet `gpu-count Gt 4`"]);
+    assert_eq!(where_to(&mut fleet, "1", &more), "big");
+    for (operator, values, named) in [
+        (Operator::In, &["east", "north"][..], "small"),
+        (Operator::NotIn, &["east"], "big"),
+        (Operator::Exists, &[], "big"),
+        (Operator::DoesNotExist, &[], "no node can ever take it"),
+    ] {
+        let request = Request { required: vec![Term(vec![expression("zone", operator, values)])], ..tolerant.clone() };
+        assert_eq!(where_to(&mut fleet, &format!("{operator:?}"), &request), named, "{operator:?}");
+    }
+    let wrong = Request { models: vec!["H100".into()], ..tolerant.clone() };
+    assert_eq!(why(&fleet, &wrong)[0], "big: it has no GPU of the model H100");
+    let preferred = |weight| Request {
+        preferred: vec![Preferred { weight, term: Term(vec![expression("zone", Operator::In, &["west"])]) }],
+        cpu: Amount::ONE,
+        ..tolerant.clone()
+    };
+    fleet.release(&id("In"));
+    assert_eq!(where_to(&mut fleet, "prefers", &preferred(10)), "big");
+    assert_eq!(fleet.place(id("heavy"), &preferred(0)).unwrap_err().to_string(), "a weight is 1 to 100, and this is 0");
+}
+
+#[test]
+fn what_makes_no_sense_or_fits_nowhere_is_said_at_once() {
+    let mut fleet = fleet(vec![node("a", 2), shared("b", 1)], Policy::Fgd);
+    let said = |fleet: &mut Fleet, gpus| fleet.place(id("x"), &ask(gpus)).unwrap_err().to_string();
+    assert_eq!(said(&mut fleet, Gpus::Count(3)), "no node can ever take it");
+    assert!(said(&mut fleet, Gpus::Share(Amount::ONE)).contains("more than 0 and less than 1"));
+    assert!(said(&mut fleet, Gpus::MemoryMib(0)).contains("none"));
+    assert_eq!(Gpus::of("1.5".parse().unwrap()).unwrap_err(), BadRequest::PartOfSeveral("1.5".parse().unwrap()));
+    assert!(Fleet::new(vec![node("a", 1), node("a", 2)], Policy::Fgd, Workload::default()).is_err());
+    let told = fleet.explain(&ask(share("0.5")));
+    assert_eq!(told[0].1.as_ref().unwrap().to_string(), "0.5 of a GPU asked for; its GPUs are not shared");
+    assert_eq!(told[1].1, None);
+}
+
+#[test]
+fn a_gang_is_placed_whole_and_near_or_not_at_all() {
+    let racked = |name: &str, rack: &str, count| Node {
+        labels: BTreeMap::from([("rack".into(), rack.into())]),
+        ..node(name, count)
+    };
+    let nodes = vec![racked("a", "1", 4), racked("b", "1", 4), racked("c", "2", 4), racked("d", "2", 8)];
+    let mut fleet = fleet(nodes, Policy::Pack);
+    let gang = |name: &str, members: usize, is_required| Gang {
+        members: (0..members).map(|at| (id(&format!("{name}-{at}")), ask(Gpus::Count(4)))).collect(),
+        topology: Some(Topology { label: "rack".into(), is_required }),
+    };
+    fleet.place_gang(&gang("two", 2, true)).unwrap();
+    let racks = |fleet: &Fleet, name: &str| -> Vec<String> {
+        let of = fleet.leases().iter().filter(|(lease, _)| lease.0.starts_with(name));
+        of.map(|(_, lease)| lease.node.clone()).collect()
+    };
+    assert_eq!(racks(&fleet, "two"), ["a", "b"], "the group with the least room that suffices");
+    assert_eq!(fleet.place_gang(&gang("four", 4, true)), Err(Refused::Full));
+    assert_eq!(fleet.gpus_held(), Amount::whole(8), "nothing of it is left");
+    fleet.release(&id("two-0"));
+    assert_eq!(fleet.place_gang(&gang("apart", 4, true)), Err(Refused::Full));
+    fleet.place_gang(&gang("apart", 4, false)).unwrap();
+    assert_eq!(racks(&fleet, "apart").len(), 4);
+    assert_eq!(fleet.place_gang(&gang("apart", 1, false)), Err(Refused::Twice(id("apart-0"))));
+}
+
+proptest! {
+    /// Whatever is placed and given back in whatever order: no device is held beyond what it has, and in the end all
+    /// is as it was.
+    #[test]
+    fn nothing_is_held_twice_or_lost(steps in prop::collection::vec((0..40_usize, 0..6_u32, 1..10_u32), 1..120), policy in 0..3_usize) {
+        let nodes = || vec![node("a", 4), shared("b", 3), shared("c", 1), node("d", 0)];
+        let mut fleet = fleet(nodes(), Policy::ALL[policy].1);
+        let fresh: Vec<Room> = fleet.nodes().map(|(_, room)| room.clone()).collect();
+        for (name, kind, size) in steps {
+            let gpus = match kind {
+                0 => Gpus::None,
+                1 => Gpus::Count(size % 4 + 1),
+                2 | 3 => Gpus::Share(Amount::milli(size * 100)),
+                4 => Gpus::MemoryMib(u64::from(size) * 8000),
+                _ => { fleet.release(&id(&name.to_string())); continue }
+            };
+            let _ = fleet.place(id(&name.to_string()), &ask(gpus));
+            let mut held: BTreeMap<(String, usize), Amount> = BTreeMap::new();
+            for lease in fleet.leases().values() {
+                for device in &lease.devices {
+                    let Part::Share(share) = device.part else { continue };
+                    *held.entry((lease.node.clone(), device.gpu)).or_default() += share;
+                }
+            }
+            prop_assert!(held.values().all(|held| *held <= Amount::ONE), "{held:?}");
+            prop_assert_eq!(held.values().copied().sum::<Amount>(), fleet.gpus_held());
+            for (node, room) in fleet.nodes() {
+                let cpu: Amount = fleet.leases().values().filter(|l| l.node == node.name).map(|l| l.request.cpu).sum();
+                prop_assert!(room.cpu >= Amount::ZERO && room.cpu + cpu == node.cpu);
+            }
+        }
+        let all: Vec<LeaseId> = fleet.leases().keys().cloned().collect();
+        for lease in all {
+            fleet.release(&lease);
+        }
+        let after: Vec<Room> = fleet.nodes().map(|(_, room)| room.clone()).collect();
+        prop_assert_eq!(after, fresh);
+    }
+}

@@ -1,0 +1,194 @@
+//! `simulate`: what placement would make of a trace on a fleet; how good a policy is, and what more nodes would bring.
+
+mod trace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use pitcrew_core::fleet::replay::{self, Job};
+use pitcrew_core::fleet::{Fleet, Node, Policy};
+use serde::Serialize;
+
+use super::{Output, Ui, error};
+use crate::clock;
+use trace::AddedNodes;
+
+/// Say how much of a trace's work a fleet takes, with the placement that servers use
+///
+/// Without --timed, pods come in an order that the seed decides, have one try each, and never end: the protocol of
+/// published comparisons. With --timed, they come and go as the trace says, and wait when there is no room.
+#[derive(Debug, clap::Args)]
+pub struct SimulateArgs {
+    /// Nodes, CSV: sn,cpu_milli,memory_mib,gpu,model
+    #[arg(long, value_name = "CSV")]
+    nodes: PathBuf,
+    /// Pods, CSV: name,cpu_milli,memory_mib,num_gpu,gpu_milli, and for more gpu_spec,creation_time,deletion_time
+    #[arg(long, value_name = "CSV")]
+    pods: PathBuf,
+    /// pack, spread or fgd
+    #[arg(long, value_name = "POLICY", default_value = "fgd")]
+    policy: Policy,
+    /// Repeat pods of the trace until they ask for so many times the GPUs of the fleet
+    #[arg(long, value_name = "LOAD", conflicts_with = "timed")]
+    load: Option<f64>,
+    /// The order of pods and which are repeated; FIRST..LAST for the mean over several
+    #[arg(long, value_name = "SEED", default_value = "42", conflicts_with = "timed", value_parser = seeds)]
+    seed: Seeds,
+    /// Play arrivals and departures in virtual time, with a queue
+    #[arg(long)]
+    timed: bool,
+    /// Nodes beside those of the file: count=2,gpus=8,model=A100,cpu=96,memory=786432
+    #[arg(long, value_name = "NODE")]
+    add_node: Vec<AddedNodes>,
+    /// Into how many parts a GPU can be divided
+    #[arg(long, value_name = "PARTS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    replicas: u32,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// From the first to the last, both included.
+#[derive(Debug, Clone, Copy)]
+struct Seeds(u64, u64);
+
+fn seeds(text: &str) -> Result<Seeds, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no whole number"));
+    let (first, last) = match text.split_once("..") {
+        Some((first, last)) => (number(first)?, number(last)?),
+        None => (number(text)?, number(text)?),
+    };
+    if first > last || last - first >= 1000 {
+        return Err("the last seed comes after the first, at most 999 later".to_owned());
+    }
+    Ok(Seeds(first, last))
+}
+
+/// What is told of arrivals alone, over all seeds.
+#[derive(Debug, Serialize)]
+struct Filled {
+    policy: String,
+    nodes: usize,
+    gpus: f64,
+    seeds: [u64; 2],
+    load: f64,
+    allocated_gpu_percent: f64,
+    fragmented_gpu_percent: f64,
+    placed: f64,
+    failed: f64,
+    placements_per_second: f64,
+}
+
+/// What is told of a trace in time.
+#[derive(Debug, Serialize)]
+struct Timed {
+    policy: String,
+    nodes: usize,
+    gpus: f64,
+    /// At the moment when most was held.
+    allocated_gpu_percent: f64,
+    fragmented_gpu_percent: f64,
+    placed: usize,
+    failed: usize,
+    mean_wait_s: f64,
+    p99_wait_s: f64,
+    utilisation_percent: f64,
+    placements_per_second: f64,
+}
+
+pub fn command(args: &SimulateArgs, ui: Ui) -> anyhow::Result<ExitCode> {
+    if args.load.is_some_and(|load| !(0.01..=100.0).contains(&load)) {
+        return Err(error::invalid("`--load` is 0.01 to 100: how many times the GPUs of the fleet are asked for"));
+    }
+    let mut nodes = trace::nodes(&args.nodes, args.replicas)?;
+    for (at, added) in args.add_node.iter().enumerate() {
+        nodes.extend(added.nodes(at, args.replicas));
+    }
+    let jobs = trace::jobs(&args.pods, args.timed)?;
+    match args.timed {
+        true => in_time(args, nodes, &jobs, ui)?,
+        false => filled(args, nodes, &jobs, ui)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn fleet(nodes: Vec<Node>, policy: Policy, jobs: &[Job]) -> anyhow::Result<Fleet> {
+    Fleet::new(nodes, policy, replay::workload(jobs)).map_err(|why| error::invalid(format!("`--nodes`: {why}")))
+}
+
+fn filled(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow::Result<()> {
+    let empty = fleet(nodes, args.policy, jobs)?;
+    let gpus = empty.gpus();
+    let Seeds(first, last) = args.seed;
+    let (mut took, mut all) = (Duration::ZERO, Vec::new());
+    for seed in first..=last {
+        let work = match args.load {
+            Some(load) => replay::inflated(jobs, gpus, load, seed),
+            None => replay::shuffled(jobs, seed),
+        };
+        let mut fleet = empty.clone();
+        let begun = clock::instant();
+        all.push(replay::fill(&mut fleet, &work));
+        took += clock::instant().saturating_duration_since(begun);
+    }
+    let mean = |of: fn(&replay::Filled) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+    let tried: usize = all.iter().map(|one| one.placed + one.failed).sum();
+    let told = Filled {
+        policy: args.policy.to_string(),
+        nodes: empty.nodes().count(),
+        gpus: gpus.to_f64(),
+        seeds: [first, last],
+        load: mean(|one| one.load_percent) / 100.0,
+        allocated_gpu_percent: mean(|one| one.allocated_gpu_percent),
+        fragmented_gpu_percent: mean(|one| one.fragmented_gpu_percent),
+        placed: mean(|one| one.placed as f64),
+        failed: mean(|one| one.failed as f64),
+        placements_per_second: tried as f64 / took.as_secs_f64().max(1e-9),
+    };
+    if args.output.is_json() {
+        ui.json(&told)?;
+        return Ok(());
+    }
+    let seeds = if first == last { format!("seed {first}") } else { format!("mean of the seeds {first} to {last}") };
+    ui.line(format!("fleet       {} nodes, {} GPUs; policy {}", told.nodes, told.gpus, told.policy))?;
+    ui.line(format!("work        {:.1} % of the GPUs asked for; {seeds}", told.load * 100.0))?;
+    ui.line(format!("allocated   {:.2} % of the GPUs", told.allocated_gpu_percent))?;
+    ui.line(format!("fragmented  {:.2} % of the GPUs are idle to no use", told.fragmented_gpu_percent))?;
+    ui.line(format!("placed      {:.0} pods, {:.0} found no room", told.placed, told.failed))?;
+    ui.line(format!("speed       {:.0} placements a second", told.placements_per_second))?;
+    Ok(())
+}
+
+fn in_time(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow::Result<()> {
+    let mut fleet = fleet(nodes, args.policy, jobs)?;
+    let begun = clock::instant();
+    let done = replay::timed(&mut fleet, jobs);
+    let took = clock::instant().saturating_duration_since(begun);
+    let told = Timed {
+        policy: args.policy.to_string(),
+        nodes: fleet.nodes().count(),
+        gpus: fleet.gpus().to_f64(),
+        allocated_gpu_percent: done.most_allocated_percent,
+        fragmented_gpu_percent: done.fragmented_gpu_percent,
+        placed: done.placed,
+        failed: done.failed,
+        mean_wait_s: done.mean_wait_s,
+        p99_wait_s: done.p99_wait_s,
+        utilisation_percent: done.utilisation_percent,
+        placements_per_second: done.placed as f64 / took.as_secs_f64().max(1e-9),
+    };
+    if args.output.is_json() {
+        ui.json(&told)?;
+        return Ok(());
+    }
+    ui.line(format!("fleet       {} nodes, {} GPUs; policy {}", told.nodes, told.gpus, told.policy))?;
+    ui.line(format!("placed      {} pods; {} fit no node", told.placed, told.failed))?;
+    ui.line(format!("waited      {:.0} s on average, {:.0} s at most of 99 %", told.mean_wait_s, told.p99_wait_s))?;
+    ui.line(format!(
+        "held        {:.2} % of the GPUs over time, at most {:.2} %",
+        told.utilisation_percent, told.allocated_gpu_percent
+    ))?;
+    ui.line(format!("fragmented  {:.2} % of the GPUs over time are idle to no use", told.fragmented_gpu_percent))?;
+    ui.line(format!("speed       {:.0} placements a second", told.placements_per_second))?;
+    Ok(())
+}

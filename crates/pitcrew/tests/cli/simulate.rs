@@ -1,0 +1,86 @@
+//! `simulate` on small traces: what it says, and what it refuses.
+
+use serde_json::Value;
+
+use crate::harness::Place;
+use crate::snapshot;
+
+const NODES: &str = "sn,cpu_milli,memory_mib,gpu,model\na,96000,393216,8,G2\nb,32000,131072,4,T4\n";
+/// Two of a whole GPU, four of half a one, one for a T4, one that needs no GPU; in time, two wait for others.
+const PODS: &str = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,creation_time,deletion_time\n\
+    p1,8000,1024,4,1000,,0,100\np2,8000,1024,8,1000,,10,60\np3,8000,1024,8,1000,,20,70\n\
+    p4,1000,1024,1,500,,30,40\np5,1000,1024,1,500,,30,40\np6,1000,1024,1,250,T4,30,40\np7,1000,1024,0,0,,30,40\n";
+
+fn place() -> Place {
+    let place = Place::new();
+    place.file("nodes.csv", NODES);
+    place.file("pods.csv", PODS);
+    place
+}
+
+#[test]
+fn a_trace_is_played_with_and_without_time() {
+    let place = place();
+    let told = |more: &str| -> Value {
+        let ran = place.run(&format!("simulate --nodes nodes.csv --pods pods.csv --output json {more}")).ends(0);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    let filled = told("--policy pack");
+    assert_eq!((&filled["nodes"], &filled["gpus"], &filled["seeds"]), (&2.into(), &12.0.into(), &[42, 42].into()));
+    assert_eq!(filled["placed"].as_f64().unwrap() + filled["failed"].as_f64().unwrap(), 7.0);
+    assert!(filled["allocated_gpu_percent"].as_f64().unwrap() <= 100.0);
+    // The same seed, the same answer; the mean of several is that of each.
+    let same = |one: &Value, key: &str| one[key].clone();
+    assert_eq!(same(&told("--policy pack"), "allocated_gpu_percent"), same(&filled, "allocated_gpu_percent"));
+    let loads: Vec<f64> = ["1", "2", "1..2"]
+        .map(|seed| told(&format!("--load 3 --seed {seed}"))["allocated_gpu_percent"].as_f64().unwrap())
+        .into();
+    assert!((loads[2] - (loads[0] + loads[1]) / 2.0).abs() < 1e-9, "{loads:?}");
+    assert!(told("--load 0.1")["failed"].as_f64() == Some(0.0));
+
+    // p1 takes the T4s, p2 the eight; p3 waits for p2, and those with parts of a GPU for p1, but for p7.
+    let timed = told("--timed --policy pack");
+    assert_eq!((&timed["placed"], &timed["failed"]), (&7.into(), &0.into()));
+    assert!(timed["mean_wait_s"].as_f64().unwrap() > 0.0 && timed["p99_wait_s"].as_f64().unwrap() >= 40.0, "{timed}");
+    let more = told("--timed --policy pack --add-node count=2,gpus=8,model=T4");
+    assert_eq!(more["mean_wait_s"], 0.0, "{more}");
+    assert_eq!(told("--timed --replicas 1")["failed"], 3, "GPUs that are not shared");
+}
+
+#[test]
+fn what_is_wrong_in_a_trace_is_told_with_its_place() {
+    let place = place();
+    for (name, text) in [
+        ("column.csv", "sn,cpu_milli,memory_mib,gpu\na,1,1,1\n"),
+        ("number.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1,1,1,A\nb,-1,1,1,A\n"),
+        ("twice.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1,1,1,A\na,1,1,1,A\n"),
+        ("none.csv", "sn,cpu_milli,memory_mib,gpu,model\n"),
+        ("ragged.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1\n"),
+        ("parts.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,2,500\n"),
+        ("untimed.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,1,500\n"),
+        ("backwards.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time\np,1,1,1,500,9,8\n"),
+    ] {
+        place.file(name, text);
+    }
+    let mut all = String::new();
+    for line in [
+        "--nodes gone.csv --pods pods.csv",
+        "--nodes column.csv --pods pods.csv",
+        "--nodes number.csv --pods pods.csv",
+        "--nodes twice.csv --pods pods.csv",
+        "--nodes none.csv --pods pods.csv",
+        "--nodes ragged.csv --pods pods.csv",
+        "--nodes nodes.csv --pods parts.csv",
+        "--nodes nodes.csv --pods untimed.csv --timed",
+        "--nodes nodes.csv --pods backwards.csv --timed",
+        "--nodes nodes.csv --pods pods.csv --policy best",
+        "--nodes nodes.csv --pods pods.csv --load 0",
+        "--nodes nodes.csv --pods pods.csv --seed 5..1",
+        "--nodes nodes.csv --pods pods.csv --add-node gpus=many",
+        "--nodes nodes.csv --pods pods.csv --add-node model=A100",
+        "--nodes nodes.csv --pods pods.csv --timed --load 2",
+    ] {
+        all.push_str(&format!("{}\n", place.run(&format!("simulate {line}")).ends(2)));
+    }
+    snapshot!("simulate-refused", all);
+}
