@@ -428,7 +428,11 @@ fn is_broken(tail: &str) -> bool {
         "unable to read sha1 file",
         "inflate:",
     ];
-    SIGNS.iter().any(|sign| tail.contains(sign))
+    // What could not be written is not damaged.
+    const UNWRITTEN: [&str; 4] =
+        ["No space left on device", "Permission denied", "Disk quota exceeded", "Read-only file system"];
+    let has = |signs: &[&str]| signs.iter().any(|sign| tail.contains(sign));
+    has(&SIGNS) && !has(&UNWRITTEN)
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(io::Error) -> GitError {

@@ -97,28 +97,43 @@ ask_git() {
     { while printf '%s\n%s\n' "$user" "$token"; do :; done 2>/dev/null; } |
         run_git -c credential.helper= -c "credential.$origin.helper=$helper" "$@" 9<&0 </dev/null
 }
-hint() {
+# Sets `hint` to what to do about a failure that git told in its own words, and `code` to what this script ends with.
+explain() {
+    hint='' code=78
     case $1 in
-    *'could not read Username'* | *'Authentication failed'* | *'terminal prompts disabled'* | *'error: 401'* | *'error: 403'*)
-        echo ': the repository does not exist or wants a token; give one to the task' ;;
-    *'Permission denied (publickey'*)
-        if [ -n "$PITCREW_GIT_KEY" ]; then
-            echo ': the git host does not accept the key that was given; add its public half there'
+    *'could not read Username'* | *'Authentication failed'* | *'terminal prompts disabled'* | *'error: 401'* | *'error: 403'* | \
+        *"repository '"*"' not found"* | *'does not appear to be a git repository'*)
+        if [ -n "$token" ]; then
+            hint=': the repository does not exist, or the token does not open it'
         else
-            echo ': the git host accepts none of the SSH keys of this host; give the task a `key`'
+            hint=': the repository does not exist or wants a token; give one to the task'
         fi
         ;;
-    *'REMOTE HOST IDENTIFICATION HAS CHANGED'*) echo ': the SSH host key of the git host is not the known one; somebody may be in between, or it was replaced: ask who runs it, then correct `known_hosts`' ;;
-    *'Host key verification failed'*) echo ': the SSH host key of the git host is not known; add it to `known_hosts` of the task, or to `~/.ssh/known_hosts` of this host' ;;
-    *'Repository not found'*) echo ': the repository does not exist, or the key may not read it' ;;
-    *'Could not resolve host'* | *'Connection refused'* | *'timed out'* | *'Could not connect'* | *unreachable*)
-        echo ': the git host cannot be reached from this host' ;;
-    *'dubious ownership'*) echo ': the directory belongs to another user of this host' ;;
-    *'No space left on device'*) echo ": the disk of this host is full ($(df -hP -- "$dir" | awk 'NR == 2 { print $6 ", " $4 " of " $2 " free" }'))" ;;
+    *'Permission denied (publickey'*)
+        if [ -n "$PITCREW_GIT_KEY" ]; then
+            hint=': the git host does not accept the key that was given; add its public half there'
+        else
+            hint=': the git host accepts none of the SSH keys of this host; give the task a `key`'
+        fi
+        ;;
+    *'REMOTE HOST IDENTIFICATION HAS CHANGED'*) hint=': the SSH host key of the git host is not the known one; somebody may be in between, or it was replaced: ask who runs it, then correct `known_hosts`' ;;
+    *'Host key verification failed'*) hint=': the SSH host key of the git host is not known; add it to `known_hosts` of the task, or to `~/.ssh/known_hosts` of this host' ;;
+    *'Repository not found'*) hint=': the repository does not exist, or the key may not read it' ;;
+    *'dubious ownership'*) hint=': the directory belongs to another user of this host' ;;
+    *'No space left on device'* | *'Disk quota exceeded'*)
+        hint=": the disk of this host is full (\`$dir\`: $(df -hP -- "$dir" | awk 'NR == 2 { print $4 " of " $2 }') free); free space there, then retry the task"
+        ;;
+    *'Could not resolve host'* | *'Connection refused'* | *'timed out'* | *'Could not connect'* | \
+        *'Failed to connect'* | *unreachable*)
+        hint=': the git host cannot be reached from this host' code=1
+        ;;
+    *) code=1 ;;
     esac
 }
 is_broken() {
     case $said in
+    # What could not be written is not damaged.
+    *'No space left on device'* | *'Permission denied'* | *'Disk quota exceeded'* | *'Read-only file system'*) return 1 ;;
     *'not a git repository'* | *'not in a git directory'* | *'bad object'* | *'loose object'* | *'is corrupt'* | *'index file smaller'* | *'bad index file'* | \
         *'bad signature 0x'* | *'unable to read tree'* | *'missing object'* | *'bad config line'* | *'unable to read sha1 file'* | \
         *'inflate:'*) return 0 ;;
@@ -135,15 +150,14 @@ must() {
         [ "$1$PITCREW_GIT_KEY" != ask_git1 ] || wait_for_agent
         said=$("$@" 2>&1) && return
         if [ "$1$PITCREW_GIT_KEY" != ask_git1 ] || [ "$again" = 0 ]; then break; fi
-        before=$agent again=$((again - 1))
+        seen=$agent again=$((again - 1))
         look_at_agent
-        [ "$agent" != "$before" ] || break
+        [ "$agent" != "$seen" ] || break
         echo 'the connection to Pitcrew, which has the key for the git host, broke meanwhile; trying again'
     done
     [ -z "$renewed" ] && is_broken && return 1
-    code=1
-    case $said in *'Permission denied (publickey'* | *'Host key verification failed'*) code=78 ;; esac
-    fail "$code" "$what failed$(hint "$said")
+    explain "$said"
+    fail "$code" "$what failed$hint
 $(printf '%s\n' "$said" | grep -v '^[[:space:]]*$' | tail -n 8)"
 }
 newline='
