@@ -105,8 +105,9 @@ impl Inner {
         all.entry((host.to_owned(), port)).or_insert_with(new).clone()
     }
 
-    /// Until the next connect, after `times` that failed.
-    fn pause(&self, why: &DialError, times: u32) -> Duration {
+    /// Until the next connect, after `times` that failed. No longer than somebody waits for one, so that each who asks sees
+    /// a host that is back.
+    fn pause(&self, why: &DialError, times: u32, timeout_s: u32) -> Duration {
         let (first, most) = self.limits.backoff;
         if why.fault.is_refused() {
             return self.limits.refused.0;
@@ -115,7 +116,8 @@ impl Inner {
             return self.limits.refused.1;
         }
         // A fifth more or less, so that many do not come back at the same time.
-        first.saturating_mul(1 << (times - 1).min(16)).min(most).mul_f64(0.8 + 0.4 * random())
+        let pause = first.saturating_mul(1 << (times - 1).min(16)).min(most).mul_f64(0.8 + 0.4 * random());
+        pause.min(Duration::from_secs(timeout_s.into()))
     }
 }
 
@@ -162,7 +164,8 @@ impl Drop for Dialing<'_> {
             Some(down) => down.times + 1,
             None => 1,
         };
-        state.down = Some(Down { until: now + self.pool.pause(&why, times), why, times, basis });
+        let pause = self.pool.pause(&why, times, self.host.place.timeout_s);
+        state.down = Some(Down { until: now + pause, why, times, basis });
         state.checked = None;
         drop(state);
         self.host.changed.notify_waiters();

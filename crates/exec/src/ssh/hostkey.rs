@@ -108,7 +108,7 @@ impl Known {
             (is_alike(&known.key), format!("{} ({})", told(&known.key), known.place), remedy)
         });
         let of_pins = self.pins.iter().map(|pin| {
-            let expected = format!("{} (pinned {} for {})", told(&pin.key), pin.at, pin.who);
+            let expected = format!("{} (pinned {:.0} for {})", told(&pin.key), pin.at, pin.who);
             (is_alike(&pin.key), expected, format!("`pitcrew ssh hosts forget {}`", self.as_argument()))
         });
         let (_, expected, remedy) = of_files.chain(of_pins).max_by_key(|(alike, ..)| *alike)?;

@@ -124,14 +124,14 @@ listen() {
 tag() {
     case $tagger in
     awk)
-        # mawk holds its input back unless it is told not to.
+        # mawk holds its input back unless it is told not to. Then it writes each piece by itself, so a line is one piece.
         case $(awk -W version 2>&1 </dev/null) in mawk*) interactive='-W interactive' ;; *) interactive='' ;; esac
         # shellcheck disable=SC2086
         exec awk $interactive -v tag="0 $1$number" -v room="$limit" -v keep="$keep" '
             { if (keep != "" && kept <= 1048576) { print > keep; fflush(keep); kept += length($0) + 1 }
               room -= length($0) + 8; if (room < 0) next
-              while (length($0) > 4000) { print tag "+" substr($0, 1, 4000); $0 = substr($0, 4001) }
-              print tag " " $0; fflush() }'
+              while (length($0) > 4000) { printf "%s", tag "+" substr($0, 1, 4000) "\n"; $0 = substr($0, 4001) }
+              printf "%s", tag " " $0 "\n"; fflush() }'
         ;;
     esac
     while IFS= read -r line || [ -n "$line" ]; do
