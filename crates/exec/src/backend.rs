@@ -70,6 +70,13 @@ pub trait Backend: Send + Sync {
     /// Without effect on an attempt that runs, never began, or was cleaned up before.
     async fn cleanup(&self, handle: &Handle) -> Result<(), BackendError>;
 
+    /// The end of the run of these attempts is about to be written: notes what [`Backend::leave`] is to remove, so that
+    /// it goes even if this process is killed before it could say so.
+    async fn leaving(&self, handles: &[Handle]) -> Result<(), BackendError> {
+        let _ = handles;
+        Ok(())
+    }
+
     /// The run of these attempts is over: what they shared on another machine may go, now or when it can be reached.
     async fn leave(&self, handles: &[Handle]) -> Result<(), BackendError> {
         let _ = handles;

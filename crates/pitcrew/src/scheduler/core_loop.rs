@@ -304,6 +304,7 @@ impl Core {
         }
         let mut commits = Vec::new();
         let mut told = Vec::new();
+        let mut left = Vec::new();
         for key in std::mem::take(&mut self.unwritten) {
             let Some(active) = self.runs.get_mut(&key) else { continue };
             let (commit, steps, finished) = active.take_commit();
@@ -312,6 +313,7 @@ impl Core {
             }
             if finished {
                 self.after.push(After::Finished(key));
+                left.extend(self.elsewhere(key));
             }
             if !commit.is_empty() {
                 commits.push(commit);
@@ -319,7 +321,15 @@ impl Core {
         }
         let after = std::mem::take(&mut self.after);
         let (store, owner) = (self.parts.store.clone(), self.parts.owner.clone());
-        let task = tokio::spawn(async move { commit_until_done(&store, &owner, commits).await });
+        let task = tokio::spawn(async move {
+            // Once its end is written, nobody looks at the run again.
+            for (backend, handles) in left {
+                if let Err(error) = backend.leaving(&handles).await {
+                    tracing::warn!(%error, "cannot note what a run leaves on its hosts");
+                }
+            }
+            commit_until_done(&store, &owner, commits).await
+        });
         self.commit = Some(InFlight { task, after, told });
     }
 

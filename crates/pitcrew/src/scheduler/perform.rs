@@ -2,11 +2,12 @@
 //! a start is idempotent by attempt, and so is a cancel.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::Slot;
-use pitcrew_exec::{Handle, Observation};
+use pitcrew_exec::{Backend, Handle, Observation};
 
 use super::Ask;
 use super::core_loop::Core;
@@ -97,22 +98,25 @@ impl Core {
 
     /// Other machines may forget the run.
     fn leave(&self, key: RunKey) {
-        let Some(active) = self.runs.get(&key) else { return };
-        let mut left: BTreeMap<&str, Vec<Handle>> = BTreeMap::new();
-        for row in active.attempts.values() {
-            let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
-            if let Some(handle) = handle.filter(|handle| handle.place.is_some()) {
-                left.entry(&row.backend).or_default().push(handle);
-            }
-        }
-        for (backend, handles) in left {
-            let backend = self.backend(backend);
+        for (backend, handles) in self.elsewhere(key) {
             tokio::spawn(async move {
                 if let Err(error) = backend.leave(&handles).await {
                     tracing::warn!(%error, "cannot remove the directories of run {key} on its hosts");
                 }
             });
         }
+    }
+
+    /// The attempts of a run that are on other machines, by backend.
+    pub fn elsewhere(&self, key: RunKey) -> Vec<(Arc<dyn Backend>, Vec<Handle>)> {
+        let mut found: BTreeMap<&str, Vec<Handle>> = BTreeMap::new();
+        for row in self.runs.get(&key).iter().flat_map(|active| active.attempts.values()) {
+            let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
+            if let Some(handle) = handle.filter(|handle| handle.place.is_some()) {
+                found.entry(&row.backend).or_default().push(handle);
+            }
+        }
+        found.into_iter().map(|(backend, handles)| (self.backend(backend), handles)).collect()
     }
 
     /// A finished run belongs to nobody, so that any process can clear it.
@@ -126,12 +130,7 @@ impl Core {
     }
 
     /// Where a live attempt is, by its row.
-    fn find(
-        &self,
-        run: RunKey,
-        slot: Slot,
-        attempt: u32,
-    ) -> Option<(std::sync::Arc<dyn pitcrew_exec::Backend>, Handle)> {
+    fn find(&self, run: RunKey, slot: Slot, attempt: u32) -> Option<(Arc<dyn Backend>, Handle)> {
         let row = self.runs.get(&run)?.attempts.get(&slot).filter(|row| row.number == attempt)?;
         let handle = serde_json::from_value(row.handle.clone()).ok()?;
         Some((self.backend(&row.backend), handle))

@@ -95,13 +95,29 @@ impl SshBackend {
 
     fn remove(&self, place: &SshPlace, kind: Kind, name: &str) -> Result<(), BackendError> {
         let watch = self.watch(place);
-        let place = SshPlace { workdir: None, ..place.clone() };
-        watch.removals().add(&place, kind, name).map_err(|source| BackendError::Io {
-            what: format!("cannot write in `{}`", self.config.state_dir.display()),
-            source,
-        })?;
+        watch.removals().add(watch.place(), kind, name).map_err(|source| self.unwritten(source))?;
         watch.tidy();
         Ok(())
+    }
+
+    /// Writes down what will be removed, by this process or by the next.
+    pub(super) fn note(&self, place: &SshPlace, kind: Kind, name: &str) -> Result<(), BackendError> {
+        let watch = self.watch(place);
+        watch.removals().note(watch.place(), kind, name).map_err(|source| self.unwritten(source))
+    }
+
+    pub(super) fn unwritten(&self, source: std::io::Error) -> BackendError {
+        BackendError::Io { what: format!("cannot write in `{}`", self.config.state_dir.display()), source }
+    }
+
+    /// The directories that the runs of these attempts have on hosts; one that was named is not ours.
+    fn workspaces(&self, handles: &[Handle]) -> Vec<(Arc<Watch>, String)> {
+        let of = |handle| {
+            let place = place_of(handle).filter(|place| place.workdir.is_none())?;
+            Some((place, script::workspace_of(&self.config.instance, handle.id.run)))
+        };
+        let all: HashSet<_> = handles.iter().filter_map(of).collect();
+        all.into_iter().map(|(place, name)| (self.watch(place), name)).collect()
     }
 
     pub(super) async fn follow(
@@ -303,15 +319,17 @@ impl Backend for SshBackend {
         clean(&handle.dir).await
     }
 
+    async fn leaving(&self, handles: &[Handle]) -> Result<(), BackendError> {
+        for (watch, name) in self.workspaces(handles) {
+            watch.removals().leaving(&name).map_err(|source| self.unwritten(source))?;
+        }
+        Ok(())
+    }
+
     async fn leave(&self, handles: &[Handle]) -> Result<(), BackendError> {
-        let mut left = HashSet::new();
-        for handle in handles {
-            // A directory that was named is not ours.
-            let Some(place) = place_of(handle).filter(|place| place.workdir.is_none()) else { continue };
-            if left.insert((place, handle.id.run)) {
-                let name = script::workspace_of(&self.config.instance, handle.id.run);
-                self.remove(place, Kind::Workspace, &name)?;
-            }
+        for (watch, name) in self.workspaces(handles) {
+            watch.removals().leave(&name).map_err(|source| self.unwritten(source))?;
+            watch.tidy();
         }
         Ok(())
     }

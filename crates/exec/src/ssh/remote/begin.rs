@@ -18,6 +18,7 @@ use super::host::{Ran, Unreached};
 use super::lent;
 use super::marks::{Cancel, Sent};
 use super::mirror::Mirror;
+use super::removals::Kind;
 use super::script::{self, Errand};
 use super::servant::{Servant, said};
 use crate::backend::{BackendError, Ended, Handle};
@@ -81,6 +82,9 @@ impl SshBackend {
 
     /// Ends an attempt of which the host knows nothing, and tells it.
     pub(super) async fn end_here(&self, handle: &Handle, sent: &Sent, exit: Exit) -> Result<(), BackendError> {
+        if let Some(place) = place_of(handle).filter(|_| matches!(Sent::read(&handle.dir), Ok(Some(_)))) {
+            self.note(place, Kind::Attempt, &self.name_of(&handle.id))?;
+        }
         let (kept, sent) = (handle.clone(), sent.clone());
         let ended = blocking(move || {
             let now = clock::now();
@@ -134,8 +138,10 @@ impl SshBackend {
         if !self.may_send(handle, sent).await? {
             return Ok(Verdict::Accepted);
         }
-        // The run goes on after all: somebody cleared a task of it.
-        self.watch(place).removals().done(&script::workspace_of(&self.config.instance, handle.id.run));
+        if place.workdir.is_none() {
+            let (watch, name) = (self.watch(place), script::workspace_of(&self.config.instance, handle.id.run));
+            watch.removals().take_up(watch.place(), &name).map_err(|source| self.unwritten(source))?;
+        }
         let Some((_, follow)) = self.follow(handle, place).await? else { return Ok(Verdict::Accepted) };
         follow.starting.store(true, Ordering::Relaxed);
         let verdict = self.send(handle, place, &servant, &follow, errand).await;

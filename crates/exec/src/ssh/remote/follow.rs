@@ -16,7 +16,9 @@ use super::host::{Hosts, Unreached};
 use super::lent::Lent;
 use super::marks::{self, Cancel, Sent};
 use super::mirror::{self, CHUNK, Fetched, Mirror};
+use super::removals::Kind;
 use super::servant::{Seen, Servant, State};
+use super::watch::Shared;
 use crate::backend::{BackendEvent, Ended, EventSender, Handle};
 use crate::local::blocking;
 use crate::log::Masker;
@@ -123,14 +125,8 @@ impl Follow {
     }
 
     /// Takes what was seen of it as far as it goes; says whether its end was told.
-    pub async fn advance(
-        &self,
-        servant: &Servant,
-        hosts: &dyn Hosts,
-        place: &SshPlace,
-        seen: Seen,
-        events: &EventSender,
-    ) -> Result<bool, Unreached> {
+    pub async fn advance(&self, servant: &Servant, host: &Shared, seen: Seen) -> Result<bool, Unreached> {
+        let Shared { place, events, hosts, .. } = host;
         let over = !matches!(seen.state, State::Running(_) | State::Never);
         let whole = self.fetch_log(servant, seen.log, over).await?;
         self.plan_next(whole);
@@ -156,9 +152,8 @@ impl Follow {
             }
             _ if !whole => return Ok(false),
             State::Kept(word) => {
-                return Ok(self
-                    .finish(None, Fetched::bare(marks::claimed(&word, &place.to_string()), clock::now()), events)
-                    .await);
+                let fetched = Fetched::bare(marks::claimed(&word, &place.to_string()), clock::now());
+                return Ok(self.finish(None, fetched, host).await);
             }
             State::Rebooted => lost(format!("`{}` was restarted while it ran", place.host)),
             State::Gone(pid) => {
@@ -167,7 +162,7 @@ impl Follow {
             State::Ended => self.fetch_end(servant, place).await?,
         };
         let mut mirror = self.mirror.lock().await;
-        Ok(self.finish(mirror.as_mut(), fetched, events).await)
+        Ok(self.finish(mirror.as_mut(), fetched, host).await)
     }
 
     fn plan_next(&self, whole: bool) {
@@ -247,7 +242,7 @@ impl Follow {
     }
 
     /// Writes the end down and tells it. Where that fails, the next look tries again.
-    async fn finish(&self, mirror: Option<&mut Mirror>, fetched: Fetched, events: &EventSender) -> bool {
+    async fn finish(&self, mirror: Option<&mut Mirror>, fetched: Fetched, host: &Shared) -> bool {
         if let Some(lent) = &self.lent {
             lent.end().await;
         }
@@ -256,14 +251,16 @@ impl Follow {
             None => fetched.whole(&self.handle.dir, self.masker.as_ref()),
         };
         ended.at = ended.started_at.map_or(ended.at, |begun| ended.at.max(begun));
-        if let Err(error) = record(&self.handle, &ended) {
+        // With the end here, nobody asks the host again; so what is there has to be known first.
+        let noted = host.removals.note(&host.place, Kind::Attempt, &self.name);
+        if let Err(error) = noted.and_then(|()| record(&self.handle, &ended)) {
             self.complain(&error);
             return false;
         }
         if let Some(at) = ended.started_at {
-            self.tell_started(at, events);
+            self.tell_started(at, &host.events);
         }
-        let _ = events.send(told(&self.handle, ended));
+        let _ = host.events.send(told(&self.handle, ended));
         true
     }
 

@@ -1,7 +1,9 @@
 //! What is to be removed from a host, also when it is away for a while: one empty file here per directory there.
 //!
 //! Invariant: the file is made before the removal is tried and goes after it succeeded, so a removal that was asked for
-//! is carried out at last, whoever is killed in between.
+//! is carried out at last, whoever is killed in between. One that is only noted waits until it is asked for; the next
+//! server takes it as asked for, since whoever would have asked is gone. A host that was never reached has nothing to
+//! remove: the directory of a run is marked as used before anything is sent there, and only then can be left.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,6 +17,8 @@ use super::servant::Servant;
 use crate::place::SshPlace;
 
 const PLACE: &str = "place.json";
+/// Begins the name of the file of a run's directory that is in use; those of [`Kind`] begin the others.
+const USED: &str = "u";
 
 /// What of a host is to be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,23 +75,57 @@ impl Removals {
         dirs.filter_map(|dir| serde_json::from_slice(&std::fs::read(dir.path().join(PLACE)).ok()?).ok()).collect()
     }
 
-    /// Writes it down.
+    /// Writes down that it will be removed, by [`Removals::add`] or by the next server.
+    pub fn note(&self, place: &SshPlace, kind: Kind, name: &str) -> io::Result<()> {
+        self.make(place)?;
+        std::fs::write(self.file(kind.letter(), name), "")
+    }
+
+    /// Writes down that it is to be removed from now on.
     pub fn add(&self, place: &SshPlace, kind: Kind, name: &str) -> io::Result<()> {
-        std::fs::create_dir_all(&self.dir)?;
-        let whose = self.dir.join(PLACE);
-        if !whose.exists() {
-            crate::whole::write(&whose, &serde_json::to_vec(place)?)?;
-        }
-        std::fs::write(self.file(kind, name), "")?;
+        self.note(place, kind, name)?;
         self.lock().insert(name.to_owned(), kind);
         Ok(())
     }
 
-    /// It is gone.
-    pub fn done(&self, name: &str) {
-        if let Some(kind) = self.lock().remove(name) {
-            let _ = std::fs::remove_file(self.file(kind, name));
+    /// A run is about to use its directory there: it stays until it is left.
+    pub fn take_up(&self, place: &SshPlace, name: &str) -> io::Result<()> {
+        self.make(place)?;
+        self.lock().remove(name);
+        // One that was left and is not removed yet is in use again.
+        match std::fs::rename(self.file(Kind::Workspace.letter(), name), self.file(USED, name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => std::fs::write(self.file(USED, name), ""),
+            renamed => renamed,
         }
+    }
+
+    /// Notes that the directory of a run will be removed, if it was used; says whether it was.
+    pub fn leaving(&self, name: &str) -> io::Result<bool> {
+        let left = self.file(Kind::Workspace.letter(), name);
+        match std::fs::rename(self.file(USED, name), &left) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(left.exists()),
+            renamed => renamed.map(|()| true),
+        }
+    }
+
+    /// The directory of a run is to be removed from now on, if it was used.
+    pub fn leave(&self, name: &str) -> io::Result<()> {
+        if self.leaving(name)? {
+            self.lock().insert(name.to_owned(), Kind::Workspace);
+        }
+        Ok(())
+    }
+
+    fn make(&self, place: &SshPlace) -> io::Result<()> {
+        std::fs::create_dir_all(&self.dir)?;
+        let whose = self.dir.join(PLACE);
+        if whose.exists() { Ok(()) } else { crate::whole::write(&whose, &serde_json::to_vec(place)?) }
+    }
+
+    /// It is gone.
+    pub fn done(&self, kind: Kind, name: &str) {
+        self.lock().remove(name);
+        let _ = std::fs::remove_file(self.file(kind.letter(), name));
     }
 
     /// It cannot be removed; the next server tries again.
@@ -103,8 +141,8 @@ impl Removals {
         self.lock().iter().map(|(name, kind)| (name.clone(), *kind)).collect()
     }
 
-    fn file(&self, kind: Kind, name: &str) -> PathBuf {
-        self.dir.join(format!("{}.{name}", kind.letter()))
+    fn file(&self, letter: &str, name: &str) -> PathBuf {
+        self.dir.join(format!("{letter}.{name}"))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Kind>> {
@@ -128,14 +166,25 @@ mod tests {
         let removals = Removals::of(root.path(), &place);
         assert!(removals.is_empty());
         removals.add(&place, Kind::Attempt, "1-aa").unwrap();
-        removals.add(&place, Kind::Workspace, "1-bb").unwrap();
-        removals.done("1-aa");
+        for name in ["1-bb", "2-bb", "3-bb"] {
+            removals.take_up(&place, name).unwrap();
+        }
+        for name in ["1-bb", "2-bb", "never-used"] {
+            assert!(removals.leaving(name).unwrap() != (name == "never-used"), "{name}");
+            removals.leave(name).unwrap();
+        }
+        removals.take_up(&place, "2-bb").unwrap();
+        removals.note(&place, Kind::Attempt, "1-cc").unwrap();
+        removals.note(&place, Kind::Attempt, "1-dd").unwrap();
+        removals.done(Kind::Attempt, "1-aa");
+        removals.done(Kind::Attempt, "1-cc");
         removals.put_off("1-bb");
         assert!(removals.is_empty());
         // Somebody else's file is nobody's order.
         std::fs::write(removals.dir.join("a...-"), "").unwrap();
         assert_eq!(Removals::places(root.path()), std::slice::from_ref(&place));
-        assert_eq!(Removals::of(root.path(), &place).all(), [("1-bb".to_owned(), Kind::Workspace)]);
+        let all = [("1-bb".to_owned(), Kind::Workspace), ("1-dd".to_owned(), Kind::Attempt)];
+        assert_eq!(Removals::of(root.path(), &place).all(), all);
         assert!(Removals::of(root.path(), &SshPlace::new("other", "u")).is_empty());
     }
 }

@@ -47,10 +47,10 @@ pub struct Watch {
 
 pub(super) struct Shared {
     pub place: SshPlace,
-    hosts: Arc<dyn Hosts>,
-    events: EventSender,
+    pub hosts: Arc<dyn Hosts>,
+    pub events: EventSender,
     live: Mutex<HashMap<AttemptId, Arc<Follow>>>,
-    removals: Removals,
+    pub removals: Removals,
     link: watch::Sender<Link>,
     poke: Notify,
     /// Somebody knows that the host can be reached again.
@@ -137,6 +137,10 @@ impl Watch {
     /// Lets the watcher do what is written down as to be removed.
     pub fn tidy(&self) {
         self.shared.poke.notify_one();
+    }
+
+    pub fn place(&self) -> &SshPlace {
+        &self.shared.place
     }
 
     /// What to remove from this host.
@@ -249,7 +253,7 @@ impl Shared {
         let seen = servant.states(&names).await?;
         let mut work = futures::stream::iter(batch.iter().cloned().zip(seen))
             .map(|(follow, seen)| async move {
-                let advanced = follow.advance(servant, &*self.hosts, &self.place, seen, &self.events).await;
+                let advanced = follow.advance(servant, self, seen).await;
                 (follow, advanced)
             })
             .buffer_unordered(AT_ONCE);
@@ -265,7 +269,7 @@ impl Shared {
     async fn remove(&self, servant: &Servant) -> Result<(), Unreached> {
         for (name, kind) in self.removals.all() {
             match kind.carry_out(servant, &name).await {
-                Ok(()) => self.removals.done(&name),
+                Ok(()) => self.removals.done(kind, &name),
                 Err(_) if servant.is_broken() => return Err(Unreached::passing("")),
                 Err(error) => {
                     tracing::warn!("cannot remove `{name}` from `{}`: {error}", self.place);
