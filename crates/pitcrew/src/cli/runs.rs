@@ -19,6 +19,9 @@ use super::target::Target;
 use super::{Format, Output, format};
 use crate::scheduler::AskError;
 
+/// The table shows the others.
+const MOST_FAILURES: usize = 10;
+
 /// List, show, cancel and repeat runs
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
@@ -220,7 +223,7 @@ async fn show(text: &str, output: Output, target: &Target) -> anyhow::Result<Exi
     ui.line("")?;
     ui.table(&["task", "state", "attempts", "took", "exit"], rows)?;
     let failed = |row: &&InstanceRecord| row.state == State::Failed && !run::was_cancelled(row);
-    if let Some(failed) = stored.instances.iter().find(failed) {
+    for failed in stored.instances.iter().filter(failed).take(MOST_FAILURES) {
         ui.line("")?;
         ui.print(&run::failure(run, failed, &target.pitcrew(), ui.out))?;
     }

@@ -242,7 +242,10 @@ impl Core {
         let usage = ended.usage.clone();
         let report: Report = {
             let rendering = self.evaluator.rendering(&active.run, slot);
-            let is_remote = active.attempts.get(&slot).is_some_and(|row| row.backend == BackendKind::Ssh.name());
+            let row = active.attempts.get(&slot);
+            let is_remote = row.is_some_and(|row| row.backend == BackendKind::Ssh.name());
+            let handle: Option<Handle> = row.and_then(|row| serde_json::from_value(row.handle.clone()).ok());
+            let place = handle.and_then(|handle| handle.place);
             if let Work::Action { uses, with } = &active.run.workflow.task(slot.task).work
                 && ended.exit.is_success()
             {
@@ -253,7 +256,7 @@ impl Core {
             }
             let render = |text: &str| rendering.text(text);
             let root = Some(self.parts.data.workspace(run)).filter(|_| !is_remote);
-            outputs::report(active.run.workflow.task(slot.task), ended, root.as_deref(), &render)
+            outputs::report(active.run.workflow.task(slot.task), ended, root.as_deref(), place.as_ref(), &render)
         };
         let (started_at, at) = (report.started_at, report.at);
         self.apply(run, Event::Ended { slot, attempt, report });

@@ -5,19 +5,20 @@ use std::path::Path;
 
 use pitcrew_core::engine::Report;
 use pitcrew_core::ir::{OutputDecl, OutputParse, OutputSource, Task, Work};
-use pitcrew_exec::Ended;
+use pitcrew_core::state::Exit;
+use pitcrew_exec::{Ended, Place};
 use serde_json::Value;
 
 /// The most bytes of one output.
 const MAX: u64 = 1 << 20;
 
-/// What the engine is told about an attempt that ended. `root` is where files named by outputs lie, if
-/// they lie here; `render` renders
-/// their names.
+/// What the engine is told about an attempt that ended. `root` is where files named by outputs lie, if they lie here;
+/// `place` is the other machine that it ran on; `render` renders names of files.
 pub(super) fn report(
     task: &Task,
     ended: Ended,
     root: Option<&Path>,
+    place: Option<&Place>,
     render: &dyn Fn(&str) -> Result<String, String>,
 ) -> Report {
     let mut outputs: BTreeMap<String, Value> = ended.outputs;
@@ -46,7 +47,7 @@ pub(super) fn report(
         message: if success {
             String::new()
         } else {
-            message(&ended.exit, ended.failed_step.as_deref().filter(|_| steps > 1), &ended.tail)
+            message(&ended.exit, ended.failed_step.as_deref().filter(|_| steps > 1), place, &ended.tail)
         },
         exit: ended.exit,
         started_at: ended.started_at,
@@ -55,12 +56,17 @@ pub(super) fn report(
     }
 }
 
-/// The last lines of a failure, with the step if there are several.
-fn message(exit: &pitcrew_core::state::Exit, step: Option<&str>, tail: &str) -> String {
-    let what = match step {
+/// The last lines of a failure, with the step if there are several, and the host if it is another.
+fn message(exit: &Exit, step: Option<&str>, place: Option<&Place>, tail: &str) -> String {
+    let mut what = match step {
         Some(step) => format!("step `{step}`: {exit}"),
         None => exit.to_string(),
     };
+    if let Some(Place::Ssh(place)) = place
+        && !what.contains(&place.host)
+    {
+        what.push_str(&format!(" (on `{place}`)"));
+    }
     if tail.is_empty() { what } else { format!("{}\n{what}", tail.trim_end()) }
 }
 

@@ -28,7 +28,7 @@ pub fn json(stored: &StoredRun, workflow: &Workflow) -> Value {
 }
 
 fn task(row: &InstanceRecord) -> Value {
-    json!({
+    let mut task = json!({
         "id": row.task,
         "map_index": row.map_index,
         "state": row.state.name(),
@@ -37,7 +37,11 @@ fn task(row: &InstanceRecord) -> Value {
         "end": row.end,
         "exit_code": row.exit.as_ref().and_then(|exit| exit.code()),
         "outputs": row.outputs,
-    })
+    });
+    if !row.message.is_empty() {
+        task["message"] = json!(row.message);
+    }
+    task
 }
 
 /// In the order of the workflow's file; then by map index.
