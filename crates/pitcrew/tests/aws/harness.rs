@@ -97,11 +97,22 @@ impl World {
         }
     }
 
-    /// Every file below the data directory that holds this text, in any of its usual encodings.
+    /// Every file of this world that holds this text, in any of its usual encodings.
     pub fn files_with(&self, canary: &str) -> Vec<PathBuf> {
         use base64::Engine as _;
         let encoded = base64::engine::general_purpose::STANDARD_NO_PAD.encode(canary);
         let needles = [canary.as_bytes(), encoded.as_bytes()];
+        self.files(|path| {
+            let bytes = std::fs::read(path).unwrap_or_default();
+            needles.iter().any(|needle| contains(&bytes, needle))
+        })
+    }
+
+    pub fn files_named(&self, name: &str) -> Vec<PathBuf> {
+        self.files(|path| path.file_name().is_some_and(|is| is == name))
+    }
+
+    fn files(&self, is_wanted: impl Fn(&std::path::Path) -> bool) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut folders = vec![self.dir.path().to_owned()];
         while let Some(folder) = folders.pop() {
@@ -109,11 +120,8 @@ impl World {
             for path in entries.flatten().map(|entry| entry.path()) {
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.is_file() {
-                    let bytes = std::fs::read(&path).unwrap_or_default();
-                    if needles.iter().any(|needle| contains(&bytes, needle)) {
-                        found.push(path);
-                    }
+                } else if path.is_file() && is_wanted(&path) {
+                    found.push(path);
                 }
             }
         }

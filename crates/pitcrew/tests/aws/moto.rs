@@ -32,6 +32,10 @@ impl Moto {
         Moto { _process: process, address }
     }
 
+    pub fn port(&self) -> u16 {
+        self.address.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+
     /// Points a world's programs here, as somebody whom everything is allowed to.
     pub fn serve(&self, world: &mut World) {
         world.env.extend([

@@ -7,12 +7,20 @@ mod harness;
 #[path = "../aws/moto.rs"]
 #[allow(dead_code, reason = "shared with the tests of AWS")]
 mod moto;
+#[path = "../../../exec/tests/ssh/proxy.rs"]
+#[allow(dead_code, reason = "shared with the tests of SSH")]
+mod proxy;
 #[path = "../../../exec/tests/ssh/sshd.rs"]
 #[allow(dead_code, reason = "shared with the tests of SSH")]
 mod sshd;
 
+mod bad_input;
+mod form;
+mod gates;
 mod git_http;
 mod keys;
+mod kills;
+mod links;
 mod world;
 
 use serde_json::{Value, json};
@@ -34,17 +42,41 @@ async fn the_seven_steps_on_one_server_by_the_command_line() {
     let entry = &audit["event_logs"][0];
     assert_eq!((&entry["dag_id"], &entry["task_id"]), (&json!("gpu-server-cicd"), &json!("deliver.remember")));
     // On the server: the repository and nothing else; no token and no key in any file, here or there.
-    assert_eq!(world.left_on_the_server(), Vec::<String>::new());
+    world.leaves_nothing();
     world.no_secret_anywhere();
 
-    // Again: a dirty tree with a new commit to come; only what is new is fetched.
-    let file = world.workspace().join("app/www/version.yaml");
-    std::fs::write(&file, "dirty").unwrap();
-    let commit = world.commit("www/version.yaml", "a: 11\n");
-    let run = world.trigger(world.conf("127.0.0.1"));
-    assert_eq!(world.ended(&run), "success", "{}", world.story(&run));
-    assert_eq!(world.output(&run, "deliver.checkout", "commit"), commit);
-    assert_eq!(world.pitcrew.ok(&["variables", "get", "a"]), "11\n");
+    // Again, with a new commit to come: whatever became of the tree, only what is new is fetched.
+    let app = world.workspace().join("app");
+    for (state, spoil, is_renewed) in [
+        ("dirty", "echo dirty >www/version.yaml; echo mine >www/other; rm .git/index", false),
+        ("locked by a git that was killed", "touch .git/index.lock .git/HEAD.lock .git/refs/heads/main.lock", false),
+        (
+            "on another commit",
+            "git checkout -q --orphan mine; git -c user.name=a -c user.email=a@b commit -qam mine",
+            false,
+        ),
+        (
+            "with objects that are damaged",
+            "chmod -R u+w .git/objects; find .git/objects -type f -exec truncate -s 1 {} +",
+            true,
+        ),
+        ("half a clone", "rm -rf .git/refs .git/HEAD", true),
+    ] {
+        let spoilt = std::process::Command::new("sh").args(["-ec", spoil]).current_dir(&app).output().unwrap();
+        assert!(spoilt.status.success(), "{state}: {}", harness::text(&spoilt));
+        let fetched = world.git.packs().len();
+        let commit = world.commit("www/version.yaml", &format!("a: after it was {state}\n"));
+        let run = world.trigger(world.conf("127.0.0.1"));
+        assert_eq!(world.ended(&run), "success", "{state}: {}", world.story(&run));
+        assert_eq!(world.output(&run, "deliver.checkout", "commit"), commit, "{state}");
+        assert_eq!(world.pitcrew.ok(&["variables", "get", "a"]), format!("after it was {state}\n"));
+        assert_eq!(std::fs::read_dir(app.join("www")).unwrap().count(), 1, "{state}");
+        let packs = world.git.packs();
+        assert_eq!(packs.last(), Some(&!is_renewed), "{state}: what was fetched");
+        assert!(is_renewed || packs.len() == fetched + 1, "{state}: {packs:?}");
+    }
+    world.leaves_nothing();
+    world.no_secret_anywhere();
 }
 
 #[tokio::test]
@@ -70,20 +102,53 @@ async fn a_connection_is_tried_from_here_and_by_the_server_and_its_host_is_remem
 }
 
 #[tokio::test]
-async fn one_server_that_is_down_leaves_the_others_going() {
-    let mut world = Delivery::new(&["127.0.0.1", "127.0.0.2", "127.0.0.3"]).await;
+async fn three_repositories_go_to_three_servers_few_at_a_time_and_one_that_is_down_stops_no_other() {
+    let mut world = Delivery::with(&["127.0.0.1", "127.0.0.2", "127.0.0.3"], |example| {
+        let few = example.replace("max_parallel: 20", "max_parallel: 2");
+        assert_ne!(few, example);
+        few.replace("retry_delay: 10s", "retry_delay: 100ms")
+    })
+    .await;
     world.commit("www/version.yaml", "a: 1\n");
-    world.down("127.0.0.2");
-    let run = world.trigger(world.conf("127.0.0.1, 127.0.0.2,127.0.0.3"));
+    for name in ["data", "lib"] {
+        world.repository(name);
+        world.commit_to(name, &[("README", name)]);
+    }
+    world.sshd("127.0.0.2").down();
+    let mut conf = world.conf("127.0.0.1, 127.0.0.2,127.0.0.3");
+    conf["more_repositories"] = json!([world.repository_url("data"), world.repository_url("lib")]);
+    let run = world.trigger(conf);
     assert_eq!(world.ended(&run), "failed", "{}", world.story(&run));
-    let states = world.states(&run, "deliver.remember");
-    assert_eq!(states, ["success", "upstream_failed", "success"], "{}", world.story(&run));
-    let why = world.story(&run);
-    assert!(why.contains("refuses connections"), "{why}");
+    let story = world.story(&run);
+    assert_eq!(world.states(&run, "deliver.remember"), ["success", "upstream_failed", "success"], "{story}");
+    assert_eq!(world.states(&run, "more"), ["success", "success", "failed", "failed", "success", "success"], "{story}");
+    for step in ["deliver.connect[1]", "more[2]", "more[3]", "clean-up[1]"] {
+        let told =
+            format!("✗ {step} failed: did not start: `127.0.0.2:{}` refuses connections: is sshd running", world.port);
+        assert!(story.contains(&told), "{told}: {story}");
+    }
+    for name in ["app/www/version.yaml", "data/README", "lib/README"] {
+        assert!(world.workspace().join(name).exists(), "{name}: {story}");
+    }
+    // Those that were under way at the same time: as many as may be, and no more.
+    let instances = world.instances(&run);
+    let of_more = || instances.iter().filter(|instance| instance["task_id"] == "more");
+    let time = |instance: &Value, name: &str| instance[name].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let under_way = |at| of_more().filter(|i| time(i, "start_date") <= at && at < time(i, "end_date")).count();
+    assert_eq!(of_more().map(|instance| under_way(time(instance, "start_date"))).max(), Some(2), "{story}");
+
+    // When it is back, what failed is done, and nothing else.
+    world.sshd("127.0.0.2").up().await;
+    let packs = world.git.packs().len();
+    world.pitcrew.ok(&["runs", "retry", &run, "--failed"]);
+    assert_eq!(world.ended(&run), "success", "{}", world.story(&run));
+    assert_eq!(world.git.packs().len(), packs, "they share a disk here");
+    world.leaves_nothing();
+    world.no_secret_anywhere();
 }
 
 #[tokio::test]
-async fn a_run_is_asked_for_over_both_apis_and_the_form_and_bad_input_makes_none() {
+async fn a_run_is_asked_for_over_both_apis() {
     let world = Delivery::new(&["127.0.0.1"]).await;
     world.commit("www/version.yaml", "a: 1\n");
     for path in ["/api/v2/dags/gpu-server-cicd/dagRuns", "/api/v1/dags/gpu-server-cicd/dagRuns"] {
@@ -91,49 +156,8 @@ async fn a_run_is_asked_for_over_both_apis_and_the_form_and_bad_input_makes_none
         assert_eq!(status, 200, "{run}");
         let run = run["dag_run_id"].as_str().unwrap().to_owned();
         assert_eq!(world.ended(&run), "success", "{}", world.story(&run));
+        let (status, _) = world.curl(path, &["-H", "Content-Type: application/json", "-d", "{}"]);
+        assert_eq!(status, 401, "without a token");
     }
-    let before = world.runs();
-    let conf = world.conf("127.0.0.1");
-    for (name, value) in [
-        ("gpu_server_ip", json!("a b")),
-        ("gpu_server_ip", json!("-oProxyCommand=id")),
-        ("workspace_path", json!("relative")),
-        ("workspace_path", json!("/home/ubuntu/../root")),
-        ("secrets_arn", json!("arn:aws:s3:::bucket")),
-        ("secrets_arn", json!("-----BEGIN OPENSSH PRIVATE KEY-----")),
-        ("git_branch", json!("--upload-pack=id")),
-        ("version_file_path", json!("../../etc/passwd")),
-        ("ssh_port", json!("22")),
-        ("server", json!("unknown param")),
-    ] {
-        let mut conf = conf.clone();
-        conf[name] = value.clone();
-        let (status, told) = world.post("/api/v2/dags/gpu-server-cicd/dagRuns", &json!({ "conf": conf }));
-        assert!((400..500).contains(&status) && told.to_string().contains(name), "{name}={value}: {status} {told}");
-    }
-    assert_eq!(world.runs(), before, "bad input made a run");
-}
-
-#[tokio::test]
-async fn what_is_wrong_on_the_way_is_told_and_not_tried_again() {
-    let world = Delivery::new(&["127.0.0.1"]).await;
-    world.commit("www/version.yaml", "a: {b: 1}\n");
-    let conf = |name: &str, value: &str| {
-        let mut conf = world.conf("127.0.0.1");
-        conf[name] = Value::from(value);
-        conf
-    };
-    for (conf, told) in [
-        (world.conf("127.0.0.1"), "`a` must be a single value, found a mapping"),
-        (conf("git_branch", "mian"), "has no branch, tag or commit `mian`; there is: `main`"),
-        (conf("version_file_path", "www/versions.yaml"), "its directory holds version.yaml"),
-        (conf("secrets_arn", "aws-sm:no/such/key"), "no secret"),
-        (conf("secrets_arn", "aws-sm:wrong/key"), "accepts none of the keys"),
-        (conf("git_token", ""), "wants a token"),
-    ] {
-        let run = world.trigger(conf.clone());
-        assert_eq!(world.ended(&run), "failed", "{conf}: {}", world.story(&run));
-        let story = world.story(&run);
-        assert!(story.contains(told), "{told}: {story}");
-    }
+    assert_eq!(world.runs(), 2);
 }

@@ -145,7 +145,7 @@ impl Follow {
                 if let Some(at) = begun {
                     self.tell_started(at, events);
                 }
-                if let Err(error) = self.keep_lent(servant, hosts, place).await {
+                if let Err(error) = self.keep_lent(servant, &**hosts, place).await {
                     tracing::debug!(attempt = %self.handle.id, "its key cannot be lent now: {error}");
                 }
                 return self.ask_to_end(servant, clock::now()).await.map(|()| false);
