@@ -241,6 +241,9 @@ pub struct Usage {
     pub system_cpu_seconds: f64,
     /// The highest memory use: of all processes together under a limit, else of the largest process.
     pub peak_memory_bytes: Option<u64>,
+    /// How long it took to reach the host that it ran on; next to nothing over a connection that was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_seconds: Option<f64>,
     /// One entry per device of the attempt that could be sampled.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuUsage>,

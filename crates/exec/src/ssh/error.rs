@@ -108,6 +108,29 @@ impl Fault {
         }
     }
 
+    /// The kind of fault, for figures: one of a few words.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::UnknownHost { .. } => "unknown_host",
+            Fault::ClosedPort { .. } | Fault::SilentPort { .. } | Fault::NoRoute { .. } | Fault::Mute { .. } => {
+                "unreachable"
+            }
+            Fault::NoHello { .. } | Fault::Broke { .. } => "broken",
+            Fault::NotSsh { .. } | Fault::NoCommonAlgorithm { .. } => "protocol",
+            Fault::WrongSignature { .. }
+            | Fault::HostKeyChanged { .. }
+            | Fault::HostKeyRevoked { .. }
+            | Fault::HostKeyUnknown { .. }
+            | Fault::HostKeyNotPinned { .. }
+            | Fault::HostKeyStore { .. } => "host_key",
+            Fault::KeyRefused { .. } | Fault::WantsMore { .. } | Fault::NoKeysTaken { .. } => "refused",
+            Fault::NoKey { .. } | Fault::Key { .. } => "key",
+            Fault::NoSession { .. } => "session",
+            Fault::Config(_) => "configuration",
+            Fault::Forward { .. } => "jump",
+        }
+    }
+
     /// The host turned the sign-in down; it may count such refusals, and shut out who makes many of them.
     pub(super) fn is_refused(&self) -> bool {
         matches!(self, Fault::KeyRefused { .. } | Fault::WantsMore { .. } | Fault::NoKeysTaken { .. })

@@ -117,6 +117,23 @@ impl Lease {
         done
     }
 
+    /// Whether the host has this subsystem; it is begun and left at once. `None`: it does not say.
+    pub async fn has_subsystem(mut self, name: &str) -> Option<bool> {
+        let (mut channel, slot) = self.0.take()?;
+        channel.request_subsystem(true, name).await.ok()?;
+        let has = loop {
+            match channel.wait().await {
+                Some(ChannelMsg::Success) => break Some(true),
+                Some(ChannelMsg::Failure) => break Some(false),
+                Some(ChannelMsg::Close) | None => break None,
+                Some(_) => {}
+            }
+        };
+        // Closes it.
+        drop(Lease(Some((channel, slot))));
+        has
+    }
+
     /// Starts a command.
     pub async fn open(mut self, command: &str) -> Result<RemoteProcess, LinkError> {
         let gone = || LinkError::Lost { host: String::new(), why: "its session went".into() };

@@ -72,6 +72,7 @@ async fn every_shell_does_the_same() {
         assert_ne!(std::fs::read_to_string(world.root.join("mask")).unwrap().trim(), "0077", "{name}");
         // The clock of busybox has whole seconds.
         assert!((0.0..20.0).contains(&ended.usage.wall_seconds), "{name}: {ended:?}");
+        assert!(ended.usage.connect_seconds.is_some_and(|seconds| seconds >= 0.0), "{name}: {ended:?}");
         // Nothing of it holds on.
         until(async || world.host.attempts().len() == 1).await;
         world.backend.cleanup(&handle).await.unwrap();

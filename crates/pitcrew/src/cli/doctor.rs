@@ -1,4 +1,7 @@
-//! `doctor`: whether this machine has what Pitcrew needs, and what to do where it has not.
+//! `doctor`: whether this machine, and the hosts that tasks run on, have what Pitcrew needs, and what to do where they
+//! have not.
+
+mod hosts;
 
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
@@ -8,21 +11,28 @@ use pitcrew_store::Store;
 use serde_json::json;
 use tokio::process::Command;
 
+use hosts::Host;
+
 use super::control::Peers;
 use super::ui::Ui;
 use super::{Output, format, session};
 use crate::cli::context::{self, Context};
 use crate::config::Settings;
 use crate::paths::DataDir;
+use crate::ssh;
 
 /// A program that says its version answers at once; one on a dead network disk must not hold us up.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Below this a demo, with its Python environment, does not fit.
 const LITTLE_SPACE: u64 = 2 << 30;
 
-/// Check whether this machine has what Pitcrew needs
+/// Check whether this machine, and hosts over SSH, have what Pitcrew needs
 #[derive(Debug, clap::Args)]
 pub struct DoctorArgs {
+    /// Only the host of this connection; can be given several times. Without it: this machine, and the hosts of all
+    /// connections of the type `ssh`
+    #[arg(long, value_name = "CONNECTION")]
+    host: Vec<String>,
     #[command(flatten)]
     output: Output,
 }
@@ -58,6 +68,11 @@ impl Finding {
 }
 
 pub async fn command(args: DoctorArgs, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
+    if !args.host.is_empty() {
+        let context = Context::open(ui.clone(), settings).await?;
+        return tell(&ui, &args.output, &[], &hosts::look(&context, &args.host).await?);
+    }
+    let mut hosts = Vec::new();
     let mut findings = vec![Finding::good("pitcrew", env!("CARGO_PKG_VERSION"))];
     findings.push(git().await);
     findings.push(python().await);
@@ -76,26 +91,48 @@ pub async fn command(args: DoctorArgs, ui: Ui, settings: Settings) -> anyhow::Re
     if let Ok(context) = Context::open(ui, settings.clone()).await {
         findings.extend(machine(&context).await);
         findings.push(server(&context).await);
+        hosts = hosts::look(&context, &[]).await?;
     }
-    if args.output.is_json() {
-        let shown =
-            |f: &Finding| json!({ "check": f.name, "grade": grade(f.grade), "finding": f.text, "remedy": f.remedy });
-        ui.json(&findings.iter().map(shown).collect::<Vec<_>>())?;
-    } else {
-        for finding in &findings {
-            let sign = match finding.grade {
-                Grade::Good => ui.out.green("✓"),
-                Grade::Warn => ui.out.yellow("!"),
-                Grade::Bad => ui.out.red("✗"),
-            };
-            ui.line(format!("{sign} {:<9} {}", finding.name, format::one_line(&finding.text)))?;
-            if let Some(remedy) = &finding.remedy {
-                ui.line(format!("            {} {remedy}", ui.out.cyan("→")))?;
+    tell(&ui, &args.output, &findings, &hosts)
+}
+
+/// Shows what was found, here and on hosts.
+fn tell(ui: &Ui, output: &Output, here: &[Finding], hosts: &[Host]) -> anyhow::Result<ExitCode> {
+    let of_hosts = hosts.iter().flat_map(|host| host.findings.iter().map(|finding| (Some(&host.id), finding)));
+    let all: Vec<_> = here.iter().map(|finding| (None, finding)).chain(of_hosts).collect();
+    if output.is_json() {
+        let shown = |(host, f): &(Option<&String>, &Finding)| {
+            let mut shown = json!({ "check": f.name, "grade": grade(f.grade), "finding": f.text, "remedy": f.remedy });
+            if let Some(host) = host {
+                shown["host"] = json!(host);
             }
+            shown
+        };
+        ui.json(&all.iter().map(shown).collect::<Vec<_>>())?;
+    } else {
+        lines(ui, here)?;
+        for host in hosts {
+            ui.line(format!("host {}", format::one_line(&host.id)))?;
+            lines(ui, &host.findings)?;
         }
     }
-    let is_bad = findings.iter().any(|finding| finding.grade == Grade::Bad);
+    let is_bad = all.iter().any(|(_, finding)| finding.grade == Grade::Bad);
     Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn lines(ui: &Ui, findings: &[Finding]) -> anyhow::Result<()> {
+    for finding in findings {
+        let sign = match finding.grade {
+            Grade::Good => ui.out.green("✓"),
+            Grade::Warn => ui.out.yellow("!"),
+            Grade::Bad => ui.out.red("✗"),
+        };
+        ui.line(format!("{sign} {:<9} {}", finding.name, format::one_line(&finding.text)))?;
+        if let Some(remedy) = &finding.remedy {
+            ui.line(format!("            {} {remedy}", ui.out.cyan("→")))?;
+        }
+    }
+    Ok(())
 }
 
 fn grade(grade: Grade) -> &'static str {
@@ -207,7 +244,8 @@ async fn database(settings: &Settings) -> Finding {
 
 /// Limits and devices.
 async fn machine(context: &Context) -> Vec<Finding> {
-    let Ok((backends, _)) = session::backends(context) else { return Vec::new() };
+    let ssh = ssh::pool(&context.data, &context.secrets);
+    let Ok((backends, _)) = session::backends(context, &ssh) else { return Vec::new() };
     let local = backends.of(pitcrew_core::ir::BackendKind::Local);
     let capabilities = local.capabilities().await;
     let mut findings = Vec::new();

@@ -7,6 +7,7 @@ use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
+use pitcrew_exec::ssh::Pool;
 use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::Owner;
 use tokio::sync::mpsc;
@@ -24,6 +25,7 @@ use crate::traces::{Target, Tracer};
 pub struct Prepared {
     pub owner: Arc<Owner>,
     backends: Backends,
+    ssh: Pool,
     events: mpsc::UnboundedReceiver<BackendEvent>,
 }
 
@@ -37,9 +39,10 @@ pub struct Session {
 impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
-        let (backends, events) = backends(context)?;
+        let ssh = ssh::pool(&context.data, &context.secrets);
+        let (backends, events) = backends(context, &ssh)?;
         let owner = Arc::new(context.store.register_owner().await?);
-        Ok(Prepared { owner, backends, events })
+        Ok(Prepared { owner, backends, ssh, events })
     }
 
     /// Works on one run, in the foreground.
@@ -62,6 +65,7 @@ impl Prepared {
 
     fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
         let metrics = Metrics::default();
+        metrics.follow(&self.ssh);
         let store = context.store.observed(metrics.store_observer());
         let env = |name: &str| std::env::var(name).ok();
         // A run must not fail for its trace.
@@ -121,7 +125,7 @@ impl Session {
 }
 
 /// The backends of a data directory. They start nothing by themselves.
-pub fn backends(context: &Context) -> anyhow::Result<(Backends, mpsc::UnboundedReceiver<BackendEvent>)> {
+pub fn backends(context: &Context, ssh: &Pool) -> anyhow::Result<(Backends, mpsc::UnboundedReceiver<BackendEvent>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let dir = context.data.runner();
     let local = LocalConfig::new(&dir)
@@ -129,7 +133,6 @@ pub fn backends(context: &Context) -> anyhow::Result<(Backends, mpsc::UnboundedR
         .with_context(|| format!("cannot use `{}`", dir.display()))?;
     let local: Arc<dyn Backend> = Arc::new(local);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
-    let pool = ssh::pool(&context.data, &context.secrets);
-    let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, &pool, &context.vault, sender)?);
+    let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender)?);
     Ok((Backends::new([(BackendKind::Local, local), (BackendKind::Fake, fake), (BackendKind::Ssh, ssh)]), events))
 }

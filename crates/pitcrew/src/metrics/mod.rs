@@ -10,13 +10,14 @@ mod scrape;
 pub mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::SignedDuration;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
 use pitcrew_core::state::Exit;
 use pitcrew_exec::Usage;
+use pitcrew_exec::ssh::{DialError, Pool};
 use pitcrew_store::Settled;
 use prometheus::{CounterVec, HistogramVec, Registry};
 use serde_json::Value;
@@ -24,7 +25,7 @@ use serde_json::Value;
 pub use http::measure;
 pub use scrape::{Figures, PoolFigures, exposition};
 
-/// Workflows, pools and channels with series of their own; those that come later are counted together as `other`.
+/// Workflows, pools, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
 pub const CAP: usize = 200;
 /// The value of a label beyond the cap.
 const OTHER: &str = "other";
@@ -39,6 +40,11 @@ struct Families {
     pools: Names,
     channels: Names,
     queues: Names,
+    hosts: Names,
+    /// Whose connections are counted when somebody asks.
+    ssh: OnceLock<Pool>,
+    ssh_connect: HistogramVec,
+    ssh_failures: CounterVec,
     runs_started: CounterVec,
     runs_finished: CounterVec,
     run_duration: HistogramVec,
@@ -95,6 +101,10 @@ impl Default for Metrics {
             pools: Names::default(),
             channels: Names::default(),
             queues: Names::default(),
+            hosts: Names::default(),
+            ssh: OnceLock::new(),
+            ssh_connect: table::SSH_CONNECT.histogram(&registry),
+            ssh_failures: table::SSH_FAILURES.counter(&registry),
             runs_started: table::RUNS_STARTED.counter(&registry),
             runs_finished: table::RUNS_FINISHED.counter(&registry),
             run_duration: table::RUN_DURATION.histogram(&registry),
@@ -188,6 +198,22 @@ impl Metrics {
         if let (Some(seconds), Some(bytes)) = (number("fetch_seconds"), number("fetch_bytes")) {
             self.0.git_seconds.with_label_values(&[] as &[&str]).observe(seconds);
             self.0.git_bytes.with_label_values(&[] as &[&str]).inc_by(bytes);
+        }
+    }
+
+    /// Counts the connections of this pool from now on.
+    pub fn follow(&self, ssh: &Pool) {
+        let metrics = self.clone();
+        ssh.observe(Box::new(move |place, connected| metrics.connected(&place.host, connected)));
+        let _ = self.0.ssh.set(ssh.clone());
+    }
+
+    /// What a connect to a host came to.
+    pub fn connected(&self, host: &str, connected: Result<Duration, &DialError>) {
+        let host = self.0.hosts.label(host);
+        match connected {
+            Ok(took) => self.0.ssh_connect.with_label_values(&[host]).observe(took.as_secs_f64()),
+            Err(error) => self.0.ssh_failures.with_label_values(&[host, error.fault.kind()]).inc(),
         }
     }
 

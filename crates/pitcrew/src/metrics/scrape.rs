@@ -67,6 +67,11 @@ impl Metrics {
         if let Some(broken) = broken_files {
             gauge(table::BROKEN_FILES, broken as f64);
         }
+        if let Some(ssh) = self.0.ssh.get() {
+            let ssh = ssh.figures();
+            gauge(table::SSH_CONNECTIONS, ssh.connections as f64);
+            gauge(table::SSH_SESSIONS, ssh.sessions as f64);
+        }
         table::BUILD_INFO.gauge(&registry).with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1.0);
         let process = process::read();
         if let Some(seconds) = process.cpu_seconds {

@@ -89,6 +89,15 @@ table! {
     GPU_BUSY = Counter, "pitcrew_gpu_busy_seconds_total", ["workflow"],
         "Of those, weighted with the sampled utilisation: divided by the held seconds it is the utilisation.";
 
+    SSH_CONNECT = SHORT, "pitcrew_ssh_connect_seconds", ["host"],
+        "Connects to hosts over SSH, jump hosts and sign-in included.";
+    SSH_FAILURES = Counter, "pitcrew_ssh_connect_failures_total", ["host", "reason"],
+        "Connects that failed: `unknown_host`, `unreachable`, `broken`, `protocol`, `host_key`, `refused`, `key`, `session`, `configuration` or `jump`.";
+    SSH_CONNECTIONS = Gauge, "pitcrew_ssh_connections", [],
+        "Connections to hosts over SSH that are open.";
+    SSH_SESSIONS = Gauge, "pitcrew_ssh_sessions", [],
+        "Commands under way on them.";
+
     VARIABLES_SET = Counter, "pitcrew_variables_set_total", ["by"],
         "Variables that were set, by a `task` or a `user` of this server.";
     NOTIFICATIONS = Counter, "pitcrew_notifications_total", ["channel", "result"],

@@ -157,7 +157,10 @@ impl Core {
         audit.task = Some(active.run.workflow.task(slot.task).id.clone());
         audit.detail = serde_json::json!({ "keys": names });
         self.parts.metrics.variables_set(SetBy::Task, set.len());
-        let outputs = BTreeMap::from([("keys".to_owned(), serde_json::json!(names))]);
+        let outputs = BTreeMap::from([
+            ("keys".to_owned(), serde_json::json!(names)),
+            ("count".to_owned(), serde_json::json!(names.len())),
+        ]);
         active.unwritten.audit.push(audit);
         for (key, value) in set {
             self.known.set(key.clone(), value.clone());

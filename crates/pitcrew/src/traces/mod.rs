@@ -76,6 +76,8 @@ impl Tracer {
         attributes.extend(attempt.exit.as_ref().and_then(Exit::code).map(|code| ("process.exit.code", json!(code))));
         let peak = attempt.usage.get("peak_memory_bytes").filter(|bytes| bytes.is_u64());
         attributes.extend(peak.map(|bytes| ("pitcrew.peak_memory_bytes", bytes.clone())));
+        let connect = attempt.usage.get("connect_seconds").filter(|seconds| seconds.is_f64());
+        attributes.extend(connect.map(|seconds| ("pitcrew.ssh.connect_seconds", seconds.clone())));
         attributes.extend(error.map(|kind| ("error.type", json!(kind))));
         self.tell(Span {
             span_id: attempt_span(&trace_id, &id),

@@ -42,7 +42,7 @@ fn a_run_is_told_in_plain_lines_and_in_one_document() {
             at.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
         }
     }
-    let task = |id: &str, map_index: i32, outputs: serde_json::Value| json!({"id": id, "map_index": map_index, "state": "success", "attempts": 1, "exit_code": 0, "outputs": outputs});
+    let task = |id: &str, map_index: i32, outputs: serde_json::Value| json!({"id": id, "map_index": map_index, "state": "success", "attempts": 1, "exit_code": 0, "message": null, "outputs": outputs});
     let expected = json!([
         task("greet", -1, json!({})),
         task("count", 0, json!({})),
@@ -62,6 +62,8 @@ fn a_failure_shows_the_end_of_its_log_and_can_be_retried_when_mended() {
     let failed = place.run("run breaks.yaml").ends(1);
     let document = place.run("run breaks.yaml --output json").ends(1).json();
     assert_eq!((&document["state"], &document["tasks"][1]["exit_code"]), (&json!("failed"), &json!(3)));
+    let message = document["tasks"][1]["message"].as_str().unwrap();
+    assert!(message.lines().last().unwrap().contains("exit code 3"), "{message}");
     let shown = place.run("runs show 1").ends(0);
     let logs = place.run("logs 1").ends(0);
     let one = place.run("logs 1 train").ends(0);

@@ -41,6 +41,14 @@ async fn the_seven_steps_on_one_server_by_the_command_line() {
     let audit = world.get("/api/v2/eventLogs?event=variable.set");
     let entry = &audit["event_logs"][0];
     assert_eq!((&entry["dag_id"], &entry["task_id"]), (&json!("gpu-server-cicd"), &json!("deliver.remember")));
+    // Figures of it, in the run and as metrics.
+    let figure = |task: &str, name: &str| world.figure(&run, task, name);
+    assert!(figure("deliver.checkout", "fetch_bytes") > 0.0 && figure("deliver.checkout", "fetch_seconds") > 0.0);
+    assert_eq!(figure("deliver.remember", "count"), 2.0);
+    assert!(world.metric(r#"pitcrew_ssh_connect_seconds_count{host="127.0.0.1"}"#) >= 1.0);
+    assert_eq!(world.metric("pitcrew_git_fetch_seconds_count"), 1.0);
+    assert_eq!(world.metric(r#"pitcrew_variables_set_total{by="task"}"#), 2.0);
+
     // On the server: the repository and nothing else; no token and no key in any file, here or there.
     world.leaves_nothing();
     world.no_secret_anywhere();
@@ -99,6 +107,42 @@ async fn a_connection_is_tried_from_here_and_by_the_server_and_its_host_is_remem
     assert_eq!((&hosts[0]["key"], hosts.as_array().unwrap().len()), (&tested["host_key"], 1));
     world.pitcrew.ok(&["ssh", "hosts", "forget", &format!("127.0.0.1:{port}")]);
     assert_eq!(world.pitcrew.json(&["ssh", "hosts", "list", "--output", "json"]), json!([]));
+}
+
+#[tokio::test]
+async fn doctor_looks_over_hosts_and_says_what_to_do() {
+    let world = Delivery::new(&["127.0.0.1"]).await;
+    let small = sshd::Sshd::start("MaxSessions 1").await;
+    small.admit(&world.pitcrew.path("key"));
+    let conf = world.conf("127.0.0.1");
+    let extra = json!({ "key": conf["secrets_arn"] }).to_string();
+    let port = conf["ssh_port"].as_u64().unwrap();
+    for (id, port) in [("gpu", port), ("small", small.port.into()), ("gone", sshd::free_port().into())] {
+        let port = port.to_string();
+        let host = ["connections", "add", id, "--conn-type", "ssh", "--conn-host", "127.0.0.1", "--conn-port", &port];
+        world.pitcrew.ok(&[&host[..], &["--conn-login", &world.user, "--conn-extra", &extra]].concat());
+    }
+    let out = world.pitcrew.run(&["doctor", "--output", "json"]);
+    assert_eq!(out.status.code(), Some(1));
+    let found: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let finding = |host: &str, check: &str| {
+        let found = found.as_array().unwrap().iter().find(|f| f["host"] == *host && f["check"] == *check);
+        found.cloned().unwrap_or_default()
+    };
+    let grade = |host: &str, check: &str| finding(host, check)["grade"].as_str().unwrap_or_default().to_owned();
+    for check in ["connect", "programs", "git", "disk", "gpus", "clock", "sessions"] {
+        assert_eq!(grade("gpu", check), "good", "{check}: {found:#}");
+    }
+    let sessions = finding("small", "sessions");
+    assert_eq!(sessions["grade"], "warning", "{found:#}");
+    assert!(sessions["remedy"].as_str().unwrap().contains("`MaxSessions`"), "{sessions}");
+    assert_eq!((grade("gone", "connect").as_str(), grade("gone", "programs").as_str()), ("bad", ""));
+
+    // Only that one; and nothing is left on it.
+    let said = world.pitcrew.ok(&["doctor", "--host", "small"]);
+    assert!(said.contains("host small") && !said.contains("host gpu") && !said.contains("database"), "{said}");
+    world.pitcrew.fails(2, &["doctor", "--host", "nobody"]);
+    world.leaves_nothing();
 }
 
 #[tokio::test]

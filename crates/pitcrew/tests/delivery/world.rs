@@ -238,6 +238,23 @@ impl Delivery {
         self.get(&path)["value"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// An output that is a number.
+    pub fn figure(&self, run: &str, task: &str, name: &str) -> f64 {
+        let run = run.replace('+', "%2B");
+        let path =
+            format!("/api/v2/dags/gpu-server-cicd/dagRuns/{run}/taskInstances/{task}/xcomEntries/{name}?map_index=0");
+        let found = self.get(&path);
+        found["value"].as_f64().unwrap_or_else(|| panic!("{task} {name}: {found}"))
+    }
+
+    /// One series of the server's metrics.
+    pub fn metric(&self, series: &str) -> f64 {
+        let out = Command::new("curl").args(["-sS", &format!("{}/metrics", self.url)]).output().unwrap();
+        let text = text(&out);
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no `{series}` in {text}")).parse().unwrap()
+    }
+
     /// What is said of a run to who asks for it, with every log.
     pub fn story(&self, run: &str) -> String {
         text(&self.pitcrew.run(&["runs", "show", run])) + &text(&self.pitcrew.run(&["logs", run]))

@@ -129,13 +129,15 @@ impl SshBackend {
         sent: &Sent,
         errand: Errand,
     ) -> Result<Verdict, BackendError> {
+        let asked = clock::instant();
         let servant = match self.watch(place).servant_now().await {
             Ok(servant) => servant,
             Err(e) if e.lasting => return Ok(Verdict::Over(Exit::cannot_start(e.words))),
             Err(e) => return Ok(self.unreached(handle, place, e)),
         };
         lock(&self.waiting).remove(&handle.id);
-        if !self.may_send(handle, sent).await? {
+        let sent = Sent { connect_seconds: Some(asked.elapsed().as_secs_f64()), ..sent.clone() };
+        if !self.may_send(handle, &sent).await? {
             return Ok(Verdict::Accepted);
         }
         if place.workdir.is_none() {

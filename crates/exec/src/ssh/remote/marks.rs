@@ -43,6 +43,9 @@ pub struct Sent {
     /// For the log: what this host does not do for it.
     #[serde(default)]
     pub notices: Vec<String>,
+    /// How long it took to reach the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect_seconds: Option<f64>,
     /// What its log must not show, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub masks: Option<String>,
@@ -68,6 +71,7 @@ impl Sent {
             notices: unenforced
                 .map(|(_, what)| format!("the limit on {what} is not enforced: the task runs on a host over SSH"))
                 .collect(),
+            connect_seconds: None,
             masks,
             key: agent.map(|agent| seal.seal(&agent.key()?)).transpose()?,
         })

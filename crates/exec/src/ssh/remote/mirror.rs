@@ -148,6 +148,7 @@ impl Fetched {
     pub fn read(text: &str, sent: &Sent, place: &str, ahead: SignedDuration, now: Timestamp) -> Fetched {
         let mut fetched = Fetched::bare(Exit::Lost { reason: format!("`{place}` does not say how it ended") }, now);
         let ended = &mut fetched.ended;
+        ended.usage.connect_seconds = sent.connect_seconds;
         let name = |number: &str| number.parse().ok().and_then(|number: usize| sent.steps.get(number)).cloned();
         let time = |nanos: &str| nanos.parse().ok().and_then(|nanos| time_here(nanos, ahead)).unwrap_or(now);
         let mut why = "";

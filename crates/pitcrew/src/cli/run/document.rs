@@ -36,6 +36,7 @@ fn task(row: &InstanceRecord) -> Value {
         "start": row.start,
         "end": row.end,
         "exit_code": row.exit.as_ref().and_then(|exit| exit.code()),
+        "message": Some(&row.message).filter(|message| !message.is_empty()),
         "outputs": row.outputs,
     });
     if !row.message.is_empty() {

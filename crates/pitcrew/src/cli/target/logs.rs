@@ -9,6 +9,7 @@ use super::{Remote, Target};
 use crate::backends::Backends;
 use crate::cli::context::Context;
 use crate::cli::session;
+use crate::ssh;
 
 /// Read of a log at a time, in bytes.
 const CHUNK: usize = 1 << 20;
@@ -29,7 +30,7 @@ impl Target {
     pub fn logs(&self) -> anyhow::Result<Logs<'_>> {
         match self {
             Target::Here(context) => {
-                let (backends, _events) = session::backends(context)?;
+                let (backends, _events) = session::backends(context, &ssh::pool(&context.data, &context.secrets))?;
                 Ok(Logs::Here { context, backends })
             }
             Target::There(remote) => Ok(Logs::There(remote)),

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
+use pitcrew_exec::ssh::Fault;
 use pitcrew_store::{AuditEntry, Settled, VariableSet};
 use serde_json::Value;
 
@@ -41,6 +42,11 @@ async fn busy() -> Rig {
     rig.app.metrics.notice_settled("mail", &Settled::Sent { at: clock::now() });
     rig.app.metrics.spans("sent", 1);
     rig.app.metrics.event("deliveries", "run");
+    // No host is connected to here.
+    rig.app.metrics.connected("gpu-1", Ok(std::time::Duration::from_millis(90)));
+    rig.app.metrics.connected("gpu-1", Err(&Fault::ClosedPort { at: "gpu-1:22".into() }.into()));
+    let secrets = crate::secrets::open(&rig.app.store, &rig.app.vault, &rig.app.aws).unwrap();
+    rig.app.metrics.follow(&crate::ssh::pool(&rig.app.data, &secrets));
     // No repository is fetched here.
     let figures = [("fetch_seconds", 0.5), ("fetch_bytes", 1024.0)].map(|(name, n)| (name.to_owned(), n.into()));
     rig.app.metrics.action_succeeded("git.checkout", &figures.into());
@@ -88,6 +94,9 @@ async fn what_is_recorded_is_what_the_documentation_says() {
         "pitcrew_variables_set_total{by=\"user\"} 1",
         "pitcrew_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"2xx\"} 1",
         "pitcrew_gpus 1",
+        "pitcrew_ssh_connect_seconds_count{host=\"gpu-1\"} 1",
+        "pitcrew_ssh_connect_failures_total{host=\"gpu-1\",reason=\"unreachable\"} 1",
+        "pitcrew_ssh_connections 0",
     ] {
         assert!(answer.text.lines().any(|line| line == expected), "{expected}\n{}", answer.text);
     }

@@ -102,6 +102,8 @@ pub fn facts(attempt: &AttemptRecord) -> Vec<(&'static str, String)> {
         facts.push(("Waited", fmt::duration(waited)));
     }
     facts.push(("Backend", attempt.backend.clone()));
+    let connected = attempt.usage.get("connect_seconds").and_then(Value::as_f64);
+    facts.extend(connected.map(|seconds| ("Host reached in", fmt::duration(from_seconds(seconds)))));
     if !attempt.gpus.is_empty() {
         facts.push(("GPUs", attempt.gpus.join(", ")));
     }
@@ -131,10 +133,14 @@ pub fn used(attempt: &AttemptRecord) -> Used {
         format!("{mean:.0} % mean, {most:.0} % highest, {memory}")
     };
     Used {
-        cpu: fmt::duration(jiff::SignedDuration::from_millis((cpu * 1000.0) as i64)),
+        cpu: fmt::duration(from_seconds(cpu)),
         memory: usage.peak_memory_bytes.as_ref().map(fmt::bytes).unwrap_or_default(),
         gpus: usage.gpus.iter().map(of_gpu).collect(),
     }
+}
+
+fn from_seconds(seconds: f64) -> jiff::SignedDuration {
+    jiff::SignedDuration::from_millis((seconds * 1000.0) as i64)
 }
 
 /// How long it waited for its start.
