@@ -30,4 +30,4 @@ pub use backend::{
 pub use capabilities::Capabilities;
 pub use log::{LogChunk, LogRecord, LogStream};
 pub use place::{Hop, HostKeys, Place, SshPlace};
-pub use spec::{AttemptSpec, Command, LentKey, Limits, StepSpec};
+pub use spec::{AttemptSpec, Command, Direction, LentKey, Limits, StepSpec, Transfer};

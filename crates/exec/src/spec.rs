@@ -164,6 +164,29 @@ pub enum Command {
     Script { text: String, interpreter: Vec<String> },
     /// A program, looked up in the step's `PATH` unless it has a `/`, and its arguments.
     Argv(Vec<String>),
+    /// Files that are moved by the backend itself; the only step of an attempt on another machine.
+    Transfer(Transfer),
+}
+
+/// Files that go to another machine, or come from it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transfer {
+    pub direction: Direction,
+    /// A file or directory of this machine, absolute. As the target of a download it may end with `/`: then what comes
+    /// keeps its name, in that directory.
+    pub here: PathBuf,
+    /// A file or directory of the other machine: absolute, in the home directory of the user (`~/…`), or relative to
+    /// where steps start. As the target of an upload it may end with `/`, as above.
+    pub there: String,
+    /// Permission bits for the files; else those of the file that is replaced, or those of the source.
+    pub mode: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Direction {
+    Upload,
+    Download,
 }
 
 impl Command {

@@ -44,8 +44,19 @@ pub struct ActionInfo {
     pub name: String,
     /// A JSON Schema for `with`.
     pub with_schema: Value,
-    /// It can run on another machine; the others run on the server's, whatever `defaults` say.
-    pub on_hosts: bool,
+    pub on_hosts: OnHosts,
+}
+
+/// Whether something runs on another machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OnHosts {
+    /// It runs on the server's, whatever `defaults` say.
+    #[default]
+    Never,
+    /// Where the task says.
+    Possibly,
+    /// It needs one to be named.
+    Always,
 }
 
 /// A workflow that is right, with where it came from.

@@ -27,6 +27,9 @@ use crate::place::{HostKeys, SshPlace};
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// Bytes of a command's output under way, where nobody says otherwise.
+pub const WINDOW: u32 = 256 << 10;
+
 /// What connecting needs beyond the place.
 #[derive(Clone)]
 pub struct Setup {
@@ -36,6 +39,8 @@ pub struct Setup {
     pub home: PathBuf,
     /// The socket of an agent.
     pub agent: Option<PathBuf>,
+    /// Bytes of a command's output under way.
+    pub window: u32,
 }
 
 /// The home directory of this process.
@@ -50,7 +55,7 @@ fn variable(name: &str) -> Option<PathBuf> {
 impl Setup {
     /// With the home directory and the agent of this process.
     pub fn of_process(keys: Arc<dyn KeySource>, pins: Arc<dyn HostKeyStore>) -> Setup {
-        Setup { keys, pins, home: home(), agent: variable("SSH_AUTH_SOCK") }
+        Setup { keys, pins, home: home(), agent: variable("SSH_AUTH_SOCK"), window: WINDOW }
     }
 
     /// `~/.ssh/config`, as it is now.

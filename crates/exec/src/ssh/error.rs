@@ -175,6 +175,8 @@ pub enum LinkError {
     /// The host makes no socket that leads here.
     #[error("`{host}` forbids that a key is lent to it: {why}; allow it, or use a token")]
     NoForward { host: String, why: String },
+    #[error("`{host}` serves no files over SFTP: its sshd_config needs the line `Subsystem sftp internal-sftp`")]
+    NoSftp { host: String },
     /// Nobody took what it wrote.
     #[error("a command on `{host}` was ended: it wrote more than {most} bytes that nobody read")]
     Overrun { host: String, most: usize },
@@ -185,7 +187,10 @@ impl LinkError {
         match self {
             LinkError::Dial(error) => error.lasting(),
             LinkError::Lost { .. } => false,
-            LinkError::Refused { .. } | LinkError::NoForward { .. } | LinkError::Overrun { .. } => true,
+            LinkError::Refused { .. }
+            | LinkError::NoForward { .. }
+            | LinkError::NoSftp { .. }
+            | LinkError::Overrun { .. } => true,
         }
     }
 }

@@ -4,12 +4,15 @@
 //! the end is told once both the exit status and the last of the output are there, in whatever order they came; without
 //! an exit status the end is unknown.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use russh::client::Msg;
-use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
+use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelStream, ChannelWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -159,6 +162,58 @@ impl Lease {
         sent.await.unwrap_or_else(|_| Err(gone()))?;
         let input = ProcessIn { channel: writer, ended, host: host.clone() };
         Ok(RemoteProcess { input, output: ProcessOut { frames, waiting, end, host } })
+    }
+}
+
+impl Lease {
+    /// Begins to talk SFTP with the host.
+    pub async fn sftp(mut self) -> Result<SftpStream, LinkError> {
+        let gone = || LinkError::Lost { host: String::new(), why: "its session went".into() };
+        let Some((mut channel, slot)) = self.0.take() else { return Err(gone()) };
+        // In a task: whoever waits may go away, and the session is closed then.
+        let asked = tokio::spawn(async move {
+            if let Err(error) = channel.request_subsystem(true, "sftp").await {
+                return Err(slot.lost(&clean(&error.to_string())));
+            }
+            loop {
+                match channel.wait().await {
+                    Some(ChannelMsg::Success) => return Ok(SftpStream { stream: channel.into_stream(), _slot: slot }),
+                    Some(ChannelMsg::Failure) => {
+                        let _ = channel.close().await;
+                        return Err(LinkError::NoSftp { host: slot.host().to_string() });
+                    }
+                    Some(_) => {}
+                    None => return Err(slot.lost("")),
+                }
+            }
+        });
+        asked.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// A session that talks SFTP. Dropping it closes it.
+pub struct SftpStream {
+    stream: ChannelStream<Msg>,
+    _slot: Slot,
+}
+
+impl AsyncRead for SftpStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for SftpStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

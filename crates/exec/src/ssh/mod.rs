@@ -23,11 +23,12 @@ pub mod remote;
 mod slot;
 mod stage;
 mod target;
+mod transfer;
 mod wire;
 
 pub use auth::{KeyError, KeySource, NoKeys};
 pub use config_file::{ConfigFile, HostSettings};
-pub use connect::{Connection, Facts, Setup, connect, home, scan};
+pub use connect::{Connection, Facts, Setup, WINDOW, connect, home, scan};
 pub use error::{DialError, Fault, LinkError};
 pub use exec::{Done, End, Frame, Lease, ProcessIn, ProcessOut, RemoteProcess};
 pub use forward::Forward;

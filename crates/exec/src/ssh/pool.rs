@@ -27,6 +27,9 @@ const CHECK: Duration = Duration::from_secs(1);
 /// How long somebody who could have a session waits for that; what is found afterwards counts for the next one.
 const CHECK_PATIENCE: Duration = Duration::from_millis(250);
 
+/// Bytes that are under way to us on a connection for what moves much.
+const WINDOW_OF_BULK: u32 = 2 << 20;
+
 /// How much of a host is used.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -82,11 +85,17 @@ pub(super) struct Inner {
     pub dials: Arc<Semaphore>,
     pub dials_per_host: Mutex<HashMap<(String, u16), Arc<Semaphore>>>,
     is_swept: AtomicBool,
-    pub observer: OnceLock<Observer>,
+    pub observer: Arc<OnceLock<Observer>>,
+    /// Those for what moves much.
+    bulk: OnceLock<Pool>,
 }
 
 impl Pool {
     pub fn new(setup: Setup, limits: Limits) -> Pool {
+        Pool::observed(setup, limits, Arc::default())
+    }
+
+    fn observed(setup: Setup, limits: Limits, observer: Arc<OnceLock<Observer>>) -> Pool {
         let dials = Arc::new(Semaphore::new(limits.dials));
         let pool = Arc::new(Inner {
             setup,
@@ -94,10 +103,20 @@ impl Pool {
             hosts: Mutex::default(),
             dials_per_host: Mutex::default(),
             is_swept: AtomicBool::new(false),
-            observer: OnceLock::new(),
+            observer,
+            bulk: OnceLock::new(),
             limits,
         });
         Pool(pool)
+    }
+
+    /// Connections of their own for what moves much, so that nothing small waits behind it.
+    pub fn bulk(&self) -> &Pool {
+        self.0.bulk.get_or_init(|| {
+            let setup = Setup { window: WINDOW_OF_BULK, ..self.0.setup.clone() };
+            let limits = Limits { sessions: 4, connections: 2, ..self.0.limits.clone() };
+            Pool::observed(setup, limits, self.0.observer.clone())
+        })
     }
 
     /// What its connects go by.
@@ -111,7 +130,7 @@ impl Pool {
     }
 
     pub fn figures(&self) -> Figures {
-        let mut figures = Figures::default();
+        let mut figures = self.0.bulk.get().map(Pool::figures).unwrap_or_default();
         for host in lock(&self.0.hosts).values() {
             let state = host.state();
             figures.connections += state.connections.len();

@@ -27,8 +27,6 @@ use crate::place::{HostKeys, SshPlace};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Unanswered questions after which it is not.
 const KEEP_ALIVE_TIMES: usize = 3;
-/// Bytes of a command's output under way.
-const WINDOW: u32 = 256 << 10;
 /// Messages that wait for one channel; whoever has one takes them at once.
 const CHANNEL_BUFFER: usize = 32;
 
@@ -62,6 +60,7 @@ pub struct Terms {
     keep_alive: Option<Duration>,
     keep_alive_times: usize,
     pub deadline: Instant,
+    window: u32,
 }
 
 /// The host showed a key that is accepted.
@@ -138,6 +137,7 @@ impl<'a> Stage<'a> {
             },
             keep_alive_times: settings.keep_alive_times.unwrap_or(KEEP_ALIVE_TIMES),
             deadline: clock::instant() + Duration::from_secs(self.place.timeout_s.into()),
+            window: self.setup.window,
         }
     }
 
@@ -320,7 +320,7 @@ fn keep_watch(stream: &TcpStream) {
 fn config(types: Vec<Algorithm>, terms: &Terms) -> client::Config {
     client::Config {
         client_id: SshId::Standard("SSH-2.0-Pitcrew".into()),
-        window_size: WINDOW,
+        window_size: terms.window,
         channel_buffer_size: CHANNEL_BUFFER,
         preferred: Preferred { key: types.into(), ..Preferred::DEFAULT },
         inactivity_timeout: None,

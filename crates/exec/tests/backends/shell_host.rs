@@ -11,7 +11,7 @@ use pitcrew_exec::Handle;
 use pitcrew_exec::place::SshPlace;
 use pitcrew_exec::ssh::Forward;
 use pitcrew_exec::ssh::agent::Agent;
-use pitcrew_exec::ssh::remote::{Channel, Hosts, Ran, Unreached};
+use pitcrew_exec::ssh::remote::{Channel, Hosts, Ran, Stream, Unreached};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
@@ -122,6 +122,10 @@ impl Hosts for ShellHost {
 
     async fn forward(&self, _: &SshPlace, _: &str, _: Arc<Agent>, _: &str) -> Result<Forward, Unreached> {
         Err(Unreached { words: "`there` forbids that a key is lent to it".into(), lasting: true })
+    }
+
+    async fn sftp(&self, _: &SshPlace) -> Result<Box<dyn Stream>, Unreached> {
+        Err(Unreached { words: "a shell serves no files over SFTP".into(), lasting: true })
     }
 }
 

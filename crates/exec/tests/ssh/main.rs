@@ -9,4 +9,5 @@ mod links;
 mod pool;
 mod proxy;
 mod sshd;
+mod transfers;
 mod world;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use pitcrew_exec::SshPlace;
-use pitcrew_exec::ssh::{Connection, DialError, KeyError, KeySource, PinFile, PrivateKeyText, Setup, connect};
+use pitcrew_exec::ssh::{WINDOW, Connection, DialError, KeyError, KeySource, PinFile, PrivateKeyText, Setup, connect};
 use tempfile::TempDir;
 
 use crate::sshd::{Sshd, keygen, until, user};
@@ -55,6 +55,7 @@ impl World {
             pins: Arc::new(PinFile::new(dir.path().join("data/ssh/known_hosts"))),
             home: dir.path().join("home"),
             agent: None,
+            window: WINDOW,
         };
         World { dir, keys, setup }
     }

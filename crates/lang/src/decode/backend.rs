@@ -4,6 +4,7 @@ use pitcrew_core::ir::{BackendKind, Resources, Task, Work};
 use serde_json::{Map, Value};
 
 use super::{Decoder, Owner, Role, keys};
+use crate::OnHosts;
 use crate::diagnostic::Place;
 use crate::place::SshTarget;
 use crate::yaml::{Entry, Node};
@@ -71,18 +72,29 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Gives a task its own backend, or the one of `defaults` where it can run there.
-    pub fn put(&mut self, task: &mut Task, own: Own, resources: Option<Place>) {
+    /// Gives a task its own backend, or the one of `defaults` where it can run there. `of` is where the task stands.
+    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, resources: Option<Place>) {
         let (at, backend) = match own {
             Some((at, Some(backend))) => (Some(at), backend),
             Some((_, None)) => return,
             None => (None, self.defaults.backend.clone()),
         };
+        let uses = match &task.work {
+            Work::Action { uses, .. } => Some(uses),
+            Work::Noop | Work::Steps(_) => None,
+        };
+        let known = uses.and_then(|uses| self.options.actions.iter().find(|action| action.name == *uses));
+        let on_hosts = known.map(|action| action.on_hosts).unwrap_or_default();
+        if let (Some(uses), OnHosts::Always) = (uses, on_hosts)
+            && backend.kind != BackendKind::Ssh
+        {
+            let message = format!("the action `{uses}` needs a host, and the task has none");
+            return self.r.error_hint(at.unwrap_or(of), message, HOW_SSH);
+        }
         if backend.kind == BackendKind::Ssh {
-            if let Work::Action { uses, .. } = &task.work {
-                let on_hosts = self.options.actions.iter().any(|action| action.name == *uses && action.on_hosts);
+            if let Some(uses) = uses {
                 match at {
-                    _ if on_hosts => {}
+                    _ if on_hosts != OnHosts::Never => {}
                     Some(at) => {
                         let hint = "leave `backend` out, or write `backend: local`";
                         return self.r.error_hint(

@@ -241,7 +241,7 @@ impl Decoder<'_, '_> {
             }
         }
         task.work = self.work(body, key, owner);
-        self.put(&mut task, backend, resources_at);
+        self.put(&mut task, key.at, backend, resources_at);
         self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;

@@ -54,6 +54,8 @@ tasks:
   f: {run: x, backend: {ssh: {host: "{{ paramz.h }}", key: "{{ tasks.a.outputs.key }}"}}}
   g: {uses: variables.set, with: {values: {}}, backend: {ssh: {host: h}}}
   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
+  i: {uses: ssh.upload}
+  j: {uses: ssh.upload, backend: local}
 "#), @r#"
     w.yaml:2:21: error: the backend `ssh` does not know its host
       |
@@ -118,5 +120,17 @@ tasks:
     11 |   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
        |                                          ^^^^^^^^^
     hint: to limit what runs on a host, give it a `pool`
+
+    w.yaml:12:3: error: the action `ssh.upload` needs a host, and the task has none
+       |
+    12 |   i: {uses: ssh.upload}
+       |   ^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+
+    w.yaml:13:34: error: the action `ssh.upload` needs a host, and the task has none
+       |
+    13 |   j: {uses: ssh.upload, backend: local}
+       |                                  ^^^^^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
     "#);
 }

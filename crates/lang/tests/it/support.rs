@@ -1,11 +1,17 @@
 //! What the tests share: a few actions, and a workflow refused.
 
-use pitcrew_lang::{ActionInfo, Compiled, Options, parse, render_all};
+use pitcrew_lang::{ActionInfo, Compiled, OnHosts, Options, parse, render_all};
 use serde_json::json;
 
 pub fn actions() -> Vec<ActionInfo> {
-    let action =
-        |name: &str, with_schema| ActionInfo { name: name.into(), with_schema, on_hosts: name == "git.checkout" };
+    let action = |name: &str, with_schema| {
+        let on_hosts = match name {
+            "git.checkout" => OnHosts::Possibly,
+            "ssh.upload" => OnHosts::Always,
+            _ => OnHosts::Never,
+        };
+        ActionInfo { name: name.into(), with_schema, on_hosts }
+    };
     vec![
         action(
             "git.checkout",
@@ -21,6 +27,7 @@ pub fn actions() -> Vec<ActionInfo> {
                 "additionalProperties": false,
             }),
         ),
+        action("ssh.upload", json!({"type": "object"})),
         action("notebook", json!({"type": "object"})),
         action(
             "variables.set",

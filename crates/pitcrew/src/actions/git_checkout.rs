@@ -7,6 +7,7 @@ use pitcrew_exec::LentKey;
 use pitcrew_exec::git::{self, Access, Credentials, GitRequest};
 use pitcrew_exec::ssh::PrivateKeyText;
 use pitcrew_exec::ssh::agent::{Agent, Listening};
+use pitcrew_lang::OnHosts;
 use pitcrew_lang::place::remote_path;
 use serde_json::{Value, json};
 
@@ -66,8 +67,8 @@ impl Action for GitCheckout {
         Ok(Plan::Process { with, facts: Value::Null, secret, inherit: "" })
     }
 
-    fn on_hosts(&self) -> bool {
-        true
+    fn on_hosts(&self) -> OnHosts {
+        OnHosts::Possibly
     }
 
     fn execute(&self, job: Job) -> anyhow::Result<ExitCode> {

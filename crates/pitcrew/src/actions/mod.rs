@@ -13,6 +13,7 @@ mod notebook_convert;
 pub mod notify;
 mod pytest;
 mod report;
+mod ssh_transfer;
 mod variables_set;
 mod yaml_read;
 
@@ -28,8 +29,8 @@ use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Run, Slot};
 use pitcrew_core::state::EX_CONFIG;
 use pitcrew_exec::git::GitError;
-use pitcrew_exec::{Command, Ended, Place, StepSpec};
-use pitcrew_lang::ActionInfo;
+use pitcrew_exec::{Command, Direction, Ended, Place, StepSpec};
+use pitcrew_lang::{ActionInfo, OnHosts};
 use pitcrew_store::Store;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -51,9 +52,9 @@ pub trait Action: Send + Sync {
         Ok(Plan::process(call.with.clone()))
     }
 
-    /// Whether it can run on another machine, as [`Plan::Remote`].
-    fn on_hosts(&self) -> bool {
-        false
+    /// Whether it runs on another machine, as [`Plan::Remote`].
+    fn on_hosts(&self) -> OnHosts {
+        OnHosts::Never
     }
 
     /// Whether [`Action::gather`] is to be called.
@@ -92,6 +93,8 @@ pub struct Call<'a> {
     pub run_url: &'a str,
     /// Where it is to run, if not here.
     pub place: Option<&'a Place>,
+    /// The root of the run's workspaces, on this machine.
+    pub workspace: &'a Path,
 }
 
 /// Where [`Action::gather`] reads.
@@ -167,7 +170,7 @@ pub fn record_name(task: &str, map_index: i32) -> String {
     if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
-const ALL: [&dyn Action; 16] = [
+const ALL: [&dyn Action; 18] = [
     &artifact_publish::ArtifactPublish,
     &git_checkout::GitCheckout,
     &http::Http,
@@ -182,6 +185,8 @@ const ALL: [&dyn Action; 16] = [
     &aws::SageMakerTrain,
     &aws::SfnStart,
     &aws::SnsPublish,
+    &ssh_transfer::SshTransfer(Direction::Download),
+    &ssh_transfer::SshTransfer(Direction::Upload),
     &variables_set::VariablesSet,
     &yaml_read::YamlRead,
 ];
@@ -235,6 +240,7 @@ pub fn text(step: &StepSpec) -> &[String] {
     match &step.command {
         Command::Script { text, .. } => std::slice::from_ref(text),
         Command::Argv(words) => words,
+        Command::Transfer(_) => &[],
     }
 }
 

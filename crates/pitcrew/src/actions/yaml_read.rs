@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use pitcrew_core::state::{EX_CONFIG, Exit};
 use pitcrew_exec::{Command, Ended, StepSpec};
+use pitcrew_lang::OnHosts;
 use serde_json::{Map, Value, json};
 
 use super::{Action, Call, Job, Plan, WrongInput, object, write_outputs};
@@ -36,8 +37,8 @@ impl Action for YamlRead {
         )
     }
 
-    fn on_hosts(&self) -> bool {
-        true
+    fn on_hosts(&self) -> OnHosts {
+        OnHosts::Possibly
     }
 
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {

@@ -369,9 +369,15 @@ fn prepare(
             let usage = |slot| active.usage(slot).clone();
             let run_url = run_url(&parts.base_url, id.run);
             let place = spec.place.as_ref();
-            let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url, place };
+            let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url, place, workspace: &root };
             let plan = action.plan(&call)?;
-            if marks.are_in(&with) && matches!(plan, Plan::SetVariables(_) | Plan::Notify(_)) {
+            let moves = |steps: &[StepSpec]| steps.iter().any(|step| matches!(step.command, Command::Transfer(_)));
+            let stores = match &plan {
+                Plan::SetVariables(_) | Plan::Notify(_) => true,
+                Plan::Remote(steps) => moves(steps),
+                Plan::Process { .. } => false,
+            };
+            if stores && marks.are_in(&with) {
                 return Err(format!("`{uses}` would store the secret that `with` names"));
             }
             match plan {

@@ -21,6 +21,7 @@ mod git_http;
 mod keys;
 mod kills;
 mod links;
+mod transfers;
 mod world;
 
 use serde_json::{Value, json};

@@ -229,6 +229,7 @@ impl Attempt<'_> {
         let (text, interpreter) = match &step.command {
             Command::Argv(argv) => return Ok(argv.clone()),
             Command::Script { text, interpreter } => (text, interpreter),
+            Command::Transfer(_) => return Err("files are moved to and from other machines only".to_owned()),
         };
         let path = attempt_dir::script(&self.spec.dir, index);
         let written = File::options().write(true).create(true).truncate(true).mode(0o700).open(&path);

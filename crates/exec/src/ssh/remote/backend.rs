@@ -29,6 +29,7 @@ use crate::local::{blocking, clean, read_log};
 use crate::log::LogChunk;
 use crate::place::{Place, SshPlace};
 use crate::spec::AttemptSpec;
+use crate::ssh::transfer::{Begun, Transfers};
 use crate::{attempt_dir, clock};
 
 const NAME: &str = "ssh";
@@ -56,6 +57,8 @@ pub struct SshBackend {
     pub(super) starting: Mutex<HashSet<AttemptId>>,
     /// Since when a start could not reach its host.
     pub(super) waiting: Mutex<HashMap<AttemptId, Instant>>,
+    /// Attempts that move files.
+    pub(super) transfers: Transfers,
     /// Held while `sent.json` and `cancel.json` are weighed against each other.
     pub(super) marks: tokio::sync::Mutex<()>,
 }
@@ -63,10 +66,12 @@ pub struct SshBackend {
 impl SshBackend {
     /// Connects to nothing yet, but for hosts from which something is to be removed.
     pub fn new(config: SshConfig, hosts: Arc<dyn Hosts>, events: EventSender) -> SshBackend {
+        let transfers = Transfers::new(hosts.clone(), events.clone());
         let backend = SshBackend {
             config,
             hosts,
             events,
+            transfers,
             watches: Mutex::default(),
             starting: Mutex::default(),
             waiting: Mutex::default(),
@@ -125,25 +130,45 @@ impl SshBackend {
         handle: &Handle,
         place: &SshPlace,
     ) -> Result<Option<(Arc<Watch>, Arc<Follow>)>, BackendError> {
+        match self.known(handle, place).await? {
+            Known::Ask(watch, follow) => Ok(Some((watch, follow))),
+            Known::Is(_) => Ok(None),
+        }
+    }
+
+    /// What is known without asking the host, of an attempt that is not over. One that is to be asked for is followed
+    /// from now on, and a transfer goes on.
+    async fn open(&self, handle: &Handle, place: &SshPlace) -> Result<Known, BackendError> {
         let watch = self.watch(place);
         if let Some(follow) = watch.followed(&handle.id) {
-            return Ok(Some((watch, follow)));
+            return Ok(Known::Ask(watch, follow));
+        }
+        if let Some(started_at) = self.transfers.begun(&handle.id) {
+            return Ok(Known::Is(Observation::Running { started_at }));
         }
         let dir = handle.dir.clone();
         let seal = Arc::clone(&self.config.seal);
         let read = blocking(move || {
-            let over = attempt_dir::exit(&dir).exists();
-            let Some(sent) = Sent::read(&dir)?.filter(|_| !over) else { return Ok(None) };
+            let over = attempt_dir::recorded_end(&dir)?;
+            let Some(sent) = Sent::read(&dir)?.filter(|_| over.is_none()) else { return Ok(Err(over)) };
             // Rather no log than one that shows a secret.
             let masker = sent.masker(&*seal)?;
             let lent = sent.agent(&*seal)?.map(Lent::new);
-            Ok(Some((sent, masker, lent, Cancel::read(&dir)?)))
+            Ok(Ok((sent, masker, lent, Cancel::read(&dir)?)))
         });
-        let Some((sent, masker, lent, cancel)) = read.await.map_err(|source| io_error(handle, source))? else {
-            return Ok(None);
+        let (mut sent, masker, lent, cancel) = match read.await.map_err(|source| io_error(handle, source))? {
+            Ok(read) => read,
+            Err(over) => return Ok(Known::Is(over.map_or(Observation::NeverBegan, attempt_dir::observed))),
         };
+        if let Some(order) = sent.order.take() {
+            let started_at = order.begun;
+            let names = (self.name_of(&handle.id), script::workspace_of(&self.config.instance, handle.id.run));
+            let place = place.clone();
+            self.transfers.go_on(Begun { handle: handle.clone(), place, names, sent, order, masker });
+            return Ok(Known::Is(Observation::Running { started_at }));
+        }
         let follow = watch.follow(|| Follow::new(handle.clone(), self.name_of(&handle.id), sent, masker, lent, cancel));
-        Ok(Some((watch, follow)))
+        Ok(Known::Ask(watch, follow))
     }
 
     async fn recorded(&self, handle: &Handle) -> Result<Option<Ended>, BackendError> {
@@ -186,13 +211,10 @@ impl SshBackend {
 
     /// What is known without asking the host.
     async fn known(&self, handle: &Handle, place: &SshPlace) -> Result<Known, BackendError> {
-        if let Some(ended) = self.recorded(handle).await? {
-            return Ok(Known::Is(attempt_dir::observed(ended)));
+        match self.recorded(handle).await? {
+            Some(ended) => Ok(Known::Is(attempt_dir::observed(ended))),
+            None => self.open(handle, place).await,
         }
-        Ok(match self.follow(handle, place).await? {
-            Some((watch, follow)) => Known::Ask(watch, follow),
-            None => Known::Is(Observation::NeverBegan),
-        })
     }
 
     async fn observed(&self, handle: &Handle, watch: &Watch, follow: &Follow, seen: Seen) -> Observation {
@@ -302,6 +324,7 @@ impl Backend for SshBackend {
             return self.end_here(handle, &Sent::default(), Exit::Cancelled).await;
         };
         drop(weighing);
+        self.transfers.cancel(&handle.id);
         let Some((watch, follow)) = self.follow(handle, place).await? else { return Ok(()) };
         follow.set_cancel(cancel);
         watch.cancel(&follow).await.map_err(|e| unreachable(e.words))
@@ -313,7 +336,7 @@ impl Backend for SshBackend {
         }
         let dir = handle.dir.clone();
         let sent = blocking(move || Sent::read(&dir)).await.map_err(|source| io_error(handle, source))?;
-        if let (Some(place), Some(_)) = (place_of(handle), sent) {
+        if let (Some(place), Some(_)) = (place_of(handle), sent.filter(|sent| sent.order.is_none())) {
             self.remove(place, Kind::Attempt, &self.name_of(&handle.id))?;
         }
         clean(&handle.dir).await

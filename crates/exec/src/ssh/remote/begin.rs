@@ -24,7 +24,8 @@ use super::servant::{Servant, said};
 use crate::backend::{BackendError, Ended, Handle};
 use crate::local::blocking;
 use crate::place::SshPlace;
-use crate::spec::AttemptSpec;
+use crate::spec::{AttemptSpec, Command, StepSpec};
+use crate::ssh::transfer::Order;
 use crate::{attempt_dir, clock};
 
 /// How long the host may take to accept an attempt once it is reached.
@@ -58,6 +59,10 @@ impl SshBackend {
         if spec.steps.is_empty() {
             return over(Exit::start_failed("it has no steps")).await;
         }
+        if let [StepSpec { command: Command::Transfer(transfer), .. }] = &spec.steps[..] {
+            let order = Order { transfer: transfer.clone(), workdir: spec.workdir.clone(), begun: clock::now() };
+            return self.start_transfer(handle, place, Sent { order: Some(order), ..sent }).await;
+        }
         let workspace = script::workspace_of(&self.config.instance, spec.id.run);
         let errand = match script::start(&self.name_of(&handle.id), &workspace, place, &spec) {
             Ok(errand) => errand,
@@ -78,6 +83,15 @@ impl SshBackend {
             Verdict::Over(exit) => over(exit).await,
             Verdict::Unknown(reason) => Err(unreachable(reason)),
         }
+    }
+
+    /// Lets a transfer begin; it connects by itself.
+    async fn start_transfer(&self, handle: &Handle, place: &SshPlace, sent: Sent) -> Result<(), BackendError> {
+        if self.transfers.begun(&handle.id).is_none() && self.may_send(handle, &sent).await? {
+            // The run goes on after all: somebody cleared a task of it.
+            self.watch(place).removals().done(&script::workspace_of(&self.config.instance, handle.id.run));
+        }
+        self.follow(handle, place).await.map(drop)
     }
 
     /// Ends an attempt of which the host knows nothing, and tells it.

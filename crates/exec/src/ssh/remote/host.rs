@@ -26,7 +26,15 @@ pub trait Hosts: Send + Sync + 'static {
     /// called there.
     async fn forward(&self, place: &SshPlace, path: &str, agent: Arc<Agent>, label: &str)
     -> Result<Forward, Unreached>;
+
+    /// Begins to talk SFTP, on connections of their own: what moves much must not be before what is small.
+    async fn sftp(&self, place: &SshPlace) -> Result<Box<dyn Stream>, Unreached>;
 }
+
+/// Bytes in both directions.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// A command that ended.
 #[derive(Debug, Clone, Default)]

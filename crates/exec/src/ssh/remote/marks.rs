@@ -22,6 +22,7 @@ use crate::log::Masker;
 use crate::spec::AttemptSpec;
 use crate::ssh::PrivateKeyText;
 use crate::ssh::agent::Agent;
+use crate::ssh::transfer::Order;
 
 /// Keeps what must not be read from a disk.
 pub trait Seal: Send + Sync + 'static {
@@ -52,6 +53,9 @@ pub struct Sent {
     /// The key that it was lent, sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// It moves files, and is no process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
 }
 
 impl Sent {
@@ -74,6 +78,7 @@ impl Sent {
             connect_seconds: None,
             masks,
             key: agent.map(|agent| seal.seal(&agent.key()?)).transpose()?,
+            order: None,
         })
     }
 
@@ -152,7 +157,7 @@ pub fn claimed(word: &str, place: &str) -> Exit {
 }
 
 /// What cannot be read as such a file was torn by a full disk or a loss of power, and counts as missing.
-fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+pub fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match std::fs::read(path) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -160,7 +165,8 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-fn write(dir: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
+/// Writes such a file; it appears whole.
+pub fn write(dir: &Path, name: &str, value: &impl Serialize) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     std::fs::write(&temporary, serde_json::to_vec(value)?)?;
     std::fs::rename(temporary, dir.join(name))

@@ -91,6 +91,12 @@ impl Mirror {
         self.save()
     }
 
+    /// Adds a line as one that the first step wrote. Line breaks in it become spaces.
+    pub fn tell(&mut self, now: Timestamp, stream: LogStream, text: &str) -> io::Result<()> {
+        self.writer.record(now, stream, 0, text.replace('\n', " ").as_bytes(), false);
+        self.save()
+    }
+
     fn save(&mut self) -> io::Result<()> {
         self.writer.flush();
         if self.writer.is_holding() {

@@ -12,18 +12,18 @@
 
 mod backend;
 mod begin;
-mod follow;
+pub(super) mod follow;
 mod host;
 mod lent;
-mod marks;
-mod mirror;
+pub(super) mod marks;
+pub(super) mod mirror;
 mod pooled;
 mod removals;
-mod script;
+pub(super) mod script;
 mod servant;
 mod watch;
 
 pub use backend::{SshBackend, SshConfig};
-pub use host::{Channel, Hosts, Ran, Unreached};
+pub use host::{Channel, Hosts, Ran, Stream, Unreached};
 pub use marks::Seal;
 pub use script::name_of;

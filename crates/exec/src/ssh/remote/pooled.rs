@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::host::{Channel, Hosts, Ran, Unreached};
+use super::host::{Channel, Hosts, Ran, Stream, Unreached};
 use crate::place::SshPlace;
 use crate::ssh::agent::Agent;
 use crate::ssh::{DialError, End, Forward, Frame, LinkError, Pool, RemoteProcess};
@@ -59,6 +59,10 @@ impl Hosts for Pool {
         label: &str,
     ) -> Result<Forward, Unreached> {
         Ok(Pool::forward(self, place, path, agent, label).await?)
+    }
+
+    async fn sftp(&self, place: &SshPlace) -> Result<Box<dyn Stream>, Unreached> {
+        Ok(Box::new(self.bulk().get(place).await?.sftp().await?))
     }
 }
 

@@ -81,6 +81,43 @@ pub fn start(name: &str, workspace: &str, place: &SshPlace, spec: &AttemptSpec) 
     Ok(Errand { command: command(name), input: input.into_bytes(), mark })
 }
 
+/// What asks for the SHA-256 of a file, or of its first bytes; see [`digest_of`].
+pub fn digest_file(path: &str, first: Option<u64>) -> Errand {
+    let read = first.map_or("sum <\"$p\"".to_owned(), |bytes| format!("head -c {bytes} <\"$p\" | sum"));
+    errand(&format!(
+        "{}\nif command -v sha256sum >/dev/null; then sum() {{ sha256sum; }}; else sum() {{ shasum -a 256; }}; fi\n\
+         printf '\\n%s ' \"$1\"; {read} 2>/dev/null",
+        word("p", path)
+    ))
+}
+
+/// The answer to [`digest_file`]; `None`: there is no program for it.
+pub fn digest_of(stdout: &[u8], mark: &str) -> Option<String> {
+    let text = String::from_utf8_lossy(stdout);
+    let hex = text.lines().find_map(|line| line.strip_prefix(mark))?.split_whitespace().next()?;
+    (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| hex.to_owned())
+}
+
+/// What renames a file over another; see [`is_done`].
+pub fn replace(from: &str, to: &str) -> Errand {
+    errand(&format!("{}\n{}\nmv -f \"$p\" \"$q\" && printf '\\n%s done\\n' \"$1\"", word("p", from), word("q", to)))
+}
+
+pub fn is_done(stdout: &[u8], mark: &str) -> bool {
+    String::from_utf8_lossy(stdout).lines().any(|line| line.strip_prefix(mark) == Some(" done"))
+}
+
+fn errand(body: &str) -> Errand {
+    let mark = mark();
+    Errand { command: command(&mark), input: format!("{READER}{body}\n#end\n").into_bytes(), mark }
+}
+
+/// Gives a variable of the shell a text with whatever in it, line breaks at its end too.
+fn word(name: &str, text: &str) -> String {
+    let octal: String = text.bytes().map(|byte| format!("\\0{byte:03o}")).collect();
+    format!("{name}=$(printf %b '{octal}x'); {name}=${{{name}%x}}")
+}
+
 fn command(argument: &str) -> String {
     format!("exec /bin/sh -c 'IFS= read -r b; eval \"$b\"' pitcrew {argument}")
 }
@@ -146,6 +183,9 @@ fn plan_step(plan: &mut String, number: usize, spec: &AttemptSpec, step: &StepSp
         }
         Command::Script { interpreter, .. } if interpreter.is_empty() => vec!["/bin/sh".to_owned(), "-e".to_owned()],
         Command::Script { interpreter, .. } => interpreter.iter().map(|word| quote(word)).collect(),
+        Command::Transfer(_) => {
+            return Err(format!("the step `{}` moves files, and has to be the only one", step.name));
+        }
     };
     let program = words.first().cloned().unwrap_or_else(|| quote(""));
     if matches!(step.command, Command::Script { .. }) {
