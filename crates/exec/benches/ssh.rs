@@ -1,4 +1,5 @@
-//! What a command over the pool costs, and a session: `cargo bench -p pitcrew-exec --bench ssh [-- SESSIONS]`.
+//! What a command over the pool costs, and a session: `cargo bench -p pitcrew-exec --bench ssh [-- SESSIONS]`; with
+//! `-- transfer [MIB]` a file that goes there and back, beside `scp`.
 //!
 //! A real sshd on loopback. The same command is run: by a local shell (its own time), over the pool, one at a time and
 //! many at once, and by paramiko with a connection for each, if `PITCREW_BENCH_PYTHON` names a Python that has it. Then so
@@ -10,6 +11,9 @@ mod sshd;
 #[path = "../tests/ssh/world.rs"]
 #[allow(dead_code, reason = "tests use more of it")]
 mod world;
+
+#[path = "ssh/transfer.rs"]
+mod transfer;
 
 use std::path::Path;
 use std::process::Command;
@@ -29,8 +33,12 @@ fn now() -> Instant {
 
 fn main() {
     let sessions = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(100);
+    let is_transfer = std::env::args().any(|arg| arg == "transfer");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(measure(sessions));
+    match is_transfer {
+        true => runtime.block_on(transfer::measure(if sessions == 100 { 1024 } else { sessions })),
+        false => runtime.block_on(measure(sessions)),
+    }
 }
 
 async fn measure(sessions: usize) {

@@ -321,6 +321,44 @@ async fn a_server_that_dies_in_the_middle_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_somebody_changed_is_begun_anew_and_a_source_that_changes_is_told() {
+    let mut ground = Ground::new().await;
+    let bytes = ground.bytes("model.bin", 16 * MIB);
+    ground.proxy.set(Way::StalledAfter(8 * MIB));
+    let handle = ground.start(ground.upload("model.bin", "model.bin")).await;
+    until("half of it is there", || part_size(&ground.there) >= 4 * MIB as u64).await;
+    ground.restart();
+    let part = parts(&ground.there).next().unwrap();
+    assert_eq!(part.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let file = std::fs::OpenOptions::new().write(true).open(part).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"other", 1000).unwrap();
+    ground.proxy.set(Way::Open);
+    ground.backend.attach(&handle).await;
+    let ended = ground.ended(&handle).await;
+    assert!(ended.exit.is_success() && number(&ended, "resumed_bytes") == 0, "{ended:?}");
+    assert!(std::fs::read(ground.there.join("model.bin")).unwrap() == bytes);
+
+    for (spec, at, source) in [
+        (ground.upload("model.bin", "next"), ground.there.clone(), ground.here.join("model.bin")),
+        (ground.download("model.bin", "next"), ground.here.clone(), ground.there.join("model.bin")),
+    ] {
+        ground.restart();
+        ground.proxy.set(Way::StalledAfter(8 * MIB));
+        let handle = ground.start(spec).await;
+        until("half of it is there", || part_size(&at) >= 4 * MIB as u64).await;
+        std::io::Write::write_all(&mut std::fs::OpenOptions::new().append(true).open(source).unwrap(), b"more")
+            .unwrap();
+        ground.proxy.set(Way::Open);
+        let ended = ground.ended(&handle).await;
+        // Another attempt may find it at rest.
+        assert_eq!(ended.exit, Exit::Code { code: 1 }, "{ended:?}");
+        assert!(ended.tail.contains(" changed while it was "), "{ended:?}");
+        assert!(!at.join("next").exists());
+        ground.nothing_is_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancel_in_the_middle_leaves_no_part_on_either_side() {
     let mut ground = Ground::new().await;
     ground.bytes("model.bin", 16 * MIB);
@@ -404,7 +442,13 @@ async fn a_link_that_does_not_come_back_is_given_up() {
     let log = ground.log(&handle).await;
     assert_eq!(ended.exit, Exit::Code { code: 1 }, "{log}");
     assert!(log.contains("given up after 5 tries without progress"), "{log}");
-    assert!(log.contains("is left on"), "{log}");
+    assert!(log.contains("is left on `") && log.contains("until it can be reached"), "{log}");
+    // The next server knows of it.
+    ground.restart();
+    assert!(part_size(&ground.there) > 0);
+    ground.sshd.up().await;
+    ground.proxy.set(Way::Open);
+    until("it is removed", || parts(&ground.there).next().is_none()).await;
 }
 
 /// A disk of 3 MiB: one that is known to be too small, and one that another fills meanwhile.

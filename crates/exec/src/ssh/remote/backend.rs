@@ -66,7 +66,7 @@ pub struct SshBackend {
 impl SshBackend {
     /// Connects to nothing yet, but for hosts from which something is to be removed.
     pub fn new(config: SshConfig, hosts: Arc<dyn Hosts>, events: EventSender) -> SshBackend {
-        let transfers = Transfers::new(hosts.clone(), events.clone());
+        let transfers = Transfers::new(config.state_dir.join("parts"), hosts.clone(), events.clone());
         let backend = SshBackend {
             config,
             hosts,

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::task::AbortHandle;
 
 use super::Failure;
 use super::job::{Job, Order, Summary};
+use super::leftovers::Leftovers;
 use super::parts::Part;
 use crate::backend::{BackendEvent, Ended, EventSender, Handle, StepEnded};
 use crate::local::blocking;
@@ -36,6 +38,7 @@ pub struct Transfers {
     hosts: Arc<dyn Hosts>,
     events: EventSender,
     live: Arc<Mutex<HashMap<AttemptId, Live>>>,
+    leftovers: Arc<Leftovers>,
 }
 
 struct Live {
@@ -56,8 +59,10 @@ pub struct Begun {
 }
 
 impl Transfers {
-    pub fn new(hosts: Arc<dyn Hosts>, events: EventSender) -> Transfers {
-        Transfers { hosts, events, live: Arc::default() }
+    /// `dir` is for what has to be removed from hosts that are away.
+    pub fn new(dir: PathBuf, hosts: Arc<dyn Hosts>, events: EventSender) -> Transfers {
+        let leftovers = Arc::new(Leftovers::new(dir, hosts.clone()));
+        Transfers { hosts, events, live: Arc::default(), leftovers }
     }
 
     /// When it began, if it is under way in this process.
@@ -76,9 +81,10 @@ impl Transfers {
         let (cancelled, seen) = watch::channel(matches!(Cancel::read(&begun.handle.dir), Ok(Some(_))));
         let at = begun.order.begun;
         let (hosts, events, all) = (self.hosts.clone(), self.events.clone(), self.live.clone());
+        let leftovers = self.leftovers.clone();
         let task = tokio::spawn(async move {
             let id = begun.handle.id.clone();
-            run(hosts, &events, begun, seen).await;
+            run(hosts, &events, &leftovers, begun, seen).await;
             lock(&all).remove(&id);
         });
         live.insert(id, Live { cancelled, begun: at, task: task.abort_handle() });
@@ -98,7 +104,13 @@ impl Drop for Transfers {
     }
 }
 
-async fn run(hosts: Arc<dyn Hosts>, events: &EventSender, begun: Begun, mut cancelled: watch::Receiver<bool>) {
+async fn run(
+    hosts: Arc<dyn Hosts>,
+    events: &EventSender,
+    leftovers: &Leftovers,
+    begun: Begun,
+    mut cancelled: watch::Receiver<bool>,
+) {
     let Begun { handle, place, names, sent, order, masker } = begun;
     let (begun, step) = (order.begun, sent.steps.first().cloned().unwrap_or_default());
     let mut log = loop {
@@ -153,9 +165,8 @@ async fn run(hosts: Arc<dyn Hosts>, events: &EventSender, begun: Begun, mut canc
         }
     };
     if !exit.is_success() {
-        match job.clear().await {
-            Ok(()) => Part::forget(&handle.dir),
-            Err(words) => say(&mut log, &words),
+        if let Err(words) = clear(&job, leftovers).await {
+            say(&mut log, &words);
         }
     }
     let ended = ended(exit, step, begun, clock::now());
@@ -164,6 +175,30 @@ async fn run(hosts: Arc<dyn Hosts>, events: &EventSender, begun: Begun, mut canc
         complain(&handle, &e).await;
     }
     let _ = events.send(follow::told(&handle, ended));
+}
+
+/// Removes what is left of it, on whichever side, now or when the host can be reached; the words say what was not.
+async fn clear(job: &Job, leftovers: &Leftovers) -> Result<(), String> {
+    match Part::read(&job.dir).map_err(|e| e.to_string())? {
+        None => {}
+        Some(Part::Here(path)) => match std::fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(format!("`{}` is left: {e}", path.display())),
+            _ => {}
+        },
+        Some(Part::There(path)) => {
+            let Err(failure) = job.remove_there(&path).await else { return Ok(Part::forget(&job.dir)) };
+            let left = |rest: String| Err(format!("`{path}` is left on `{}`{rest}", job.place));
+            return match failure {
+                Failure::Lasting(why) | Failure::Passing(why) => left(format!(": {why}")),
+                Failure::Link(why) => match leftovers.add(&job.name, &job.place, &path) {
+                    Ok(()) => left(format!(" until it can be reached: {why}")),
+                    Err(e) => left(format!(": {why}; {e}")),
+                },
+            };
+        }
+    }
+    Part::forget(&job.dir);
+    Ok(())
 }
 
 fn ended(exit: Exit, step: String, begun: Timestamp, now: Timestamp) -> Ended {

@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::parts::Part;
 use super::sftp::{Kind, Refused, Session, Space};
 use super::tree::{self, Tree};
 use super::{Failure, Moved, digest, download, hex, size, upload};
@@ -360,25 +359,10 @@ impl Job {
         }
     }
 
-    /// Removes what is left of it, on whichever side; says what could not be removed.
-    pub async fn clear(&self) -> Result<(), String> {
-        match Part::read(&self.dir) {
-            Ok(Some(Part::Here(path))) => match std::fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(format!("`{}` is left: {e}", path.display())),
-                _ => Ok(()),
-            },
-            Ok(Some(Part::There(path))) => {
-                let left = |why: String| format!("`{path}` is left on `{}`: {why}", self.place);
-                self.remove_there(&path).await.map_err(left)
-            }
-            Ok(None) => Ok(()),
-            Err(e) => Err(e.to_string()),
-        }
-    }
-
-    async fn remove_there(&self, path: &str) -> Result<(), String> {
+    /// Removes a file of the host.
+    pub async fn remove_there(&self, path: &str) -> Result<(), Failure> {
         // First in the session that wrote it: what is still on its way comes before. It may hang, and then another does.
-        let mut words = String::new();
+        let mut failure = Failure::Link("it does not answer".to_owned());
         let kept = self.lock().take();
         for session in [kept, None] {
             let remove = async {
@@ -389,13 +373,12 @@ impl Job {
                 session.remove(path).await.map_err(|e| e.to(&format!("remove `{path}`"), &self.host()))
             };
             match tokio::time::timeout(Duration::from_secs(self.place.timeout_s.into()), remove).await {
-                Ok(Ok(())) => return Ok(()),
-                Ok(Err(Failure::Passing(why) | Failure::Lasting(why))) => return Err(why),
-                Ok(Err(Failure::Link(why))) => words = why,
-                Err(_) => words = "it does not answer".to_owned(),
+                Ok(Err(Failure::Link(words))) => failure = Failure::Link(words),
+                Ok(other) => return other,
+                Err(_) => {}
             }
         }
-        Err(words)
+        Err(failure)
     }
 
     /// The host has no room for it.
@@ -416,5 +399,27 @@ impl Job {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Session>>> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_told_when_there_is_some() {
+        let progress = Progress::default();
+        progress.total.store(4 << 20, Relaxed);
+        assert_eq!(progress.line(0, Duration::from_secs(5)), None);
+        progress.settle(1 << 20);
+        progress.go_on_at(1 << 20);
+        progress.moved(512 << 10);
+        assert_eq!(progress.line(0, Duration::from_secs(5)).unwrap(), "2.5 MiB of 4.0 MiB (62 %), 512.0 KiB/s");
+        // A file that is begun anew is no progress, nor is one that grew beyond what it was.
+        let done = progress.done();
+        progress.go_on_at(0);
+        assert_eq!(progress.line(done, Duration::from_secs(5)), None);
+        progress.moved(9 << 20);
+        assert!(progress.line(done, Duration::ZERO).unwrap().contains("(100 %)"));
     }
 }

@@ -7,11 +7,12 @@
 //!
 //! Invariants: a target appears whole, with the digest of its source, or not at all; a cut link or the death of the server
 //! costs only what was under way, since the next session goes on at the end of the part, whose digest is compared first;
-//! an attempt that is over leaves no part.
+//! an attempt that is over leaves no part, not for long even on a host that is away.
 
 mod attempt;
 mod download;
 mod job;
+mod leftovers;
 mod parts;
 mod sftp;
 mod tree;

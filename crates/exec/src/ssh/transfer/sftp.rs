@@ -284,6 +284,8 @@ impl Session {
             return Ok(None);
         }
         Ok(match within(self.raw.statvfs(path)).await {
+            // Some file systems do not know.
+            Ok(told) if told.blocks == 0 => None,
             Ok(told) => {
                 let bytes = |blocks: u64| blocks.saturating_mul(told.fragment_size);
                 Some(Space {
