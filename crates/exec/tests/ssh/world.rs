@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use pitcrew_exec::SshPlace;
-use pitcrew_exec::ssh::{WINDOW, Connection, DialError, KeyError, KeySource, PinFile, PrivateKeyText, Setup, connect};
+use pitcrew_exec::ssh::{Connection, DialError, KeyError, KeySource, PinFile, PrivateKeyText, Setup, WINDOW, connect};
 use tempfile::TempDir;
 
 use crate::sshd::{Sshd, keygen, until, user};
