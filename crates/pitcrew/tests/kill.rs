@@ -248,5 +248,5 @@ fn killing_the_server_neither_repeats_nor_loses_anything_on_a_host() {
         key.display()
     );
     let left = |dir: &&str| std::fs::read_dir(home.path().join(".pitcrew").join(dir)).into_iter().flatten().count();
-    kill_again_and_again(None, Some(&backend), || ["a", "w", "x"].iter().map(|dir| left(&dir)).sum::<usize>() == 0);
+    kill_again_and_again(None, Some(&backend), || ["a", "w", "x"].iter().map(left).sum::<usize>() == 0);
 }

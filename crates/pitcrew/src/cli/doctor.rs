@@ -69,7 +69,7 @@ impl Finding {
 
 pub async fn command(args: DoctorArgs, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
     if !args.host.is_empty() {
-        let context = Context::open(ui.clone(), settings).await?;
+        let context = Context::open(ui, settings).await?;
         return tell(&ui, &args.output, &[], &hosts::look(&context, &args.host).await?);
     }
     let mut hosts = Vec::new();

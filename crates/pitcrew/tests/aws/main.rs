@@ -3,7 +3,9 @@
 mod actions;
 mod canary;
 mod events;
+#[allow(dead_code, reason = "shared with the tests of delivery")]
 mod harness;
+#[allow(dead_code, reason = "shared with the tests of delivery")]
 mod moto;
 mod roles;
 mod secrets;

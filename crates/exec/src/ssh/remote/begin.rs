@@ -88,8 +88,7 @@ impl SshBackend {
     /// Lets a transfer begin; it connects by itself.
     async fn start_transfer(&self, handle: &Handle, place: &SshPlace, sent: Sent) -> Result<(), BackendError> {
         if self.transfers.begun(&handle.id).is_none() && self.may_send(handle, &sent).await? {
-            // The run goes on after all: somebody cleared a task of it.
-            self.watch(place).removals().done(&script::workspace_of(&self.config.instance, handle.id.run));
+            self.take_up(handle, place)?;
         }
         self.follow(handle, place).await.map(drop)
     }
@@ -154,15 +153,21 @@ impl SshBackend {
         if !self.may_send(handle, &sent).await? {
             return Ok(Verdict::Accepted);
         }
-        if place.workdir.is_none() {
-            let (watch, name) = (self.watch(place), script::workspace_of(&self.config.instance, handle.id.run));
-            watch.removals().take_up(watch.place(), &name).map_err(|source| self.unwritten(source))?;
-        }
+        self.take_up(handle, place)?;
         let Some((_, follow)) = self.follow(handle, place).await? else { return Ok(Verdict::Accepted) };
         follow.starting.store(true, Ordering::Relaxed);
         let verdict = self.send(handle, place, &servant, &follow, errand).await;
         follow.starting.store(false, Ordering::Relaxed);
         verdict
+    }
+
+    /// The attempt may use its run's directory there, which is removed when the run is over.
+    fn take_up(&self, handle: &Handle, place: &SshPlace) -> Result<(), BackendError> {
+        if place.workdir.is_some() {
+            return Ok(());
+        }
+        let (watch, name) = (self.watch(place), script::workspace_of(&self.config.instance, handle.id.run));
+        watch.removals().take_up(watch.place(), &name).map_err(|source| self.unwritten(source))
     }
 
     async fn send(

@@ -125,7 +125,7 @@ impl Follow {
     }
 
     /// Takes what was seen of it as far as it goes; says whether its end was told.
-    pub async fn advance(&self, servant: &Servant, host: &Shared, seen: Seen) -> Result<bool, Unreached> {
+    pub(super) async fn advance(&self, servant: &Servant, host: &Shared, seen: Seen) -> Result<bool, Unreached> {
         let Shared { place, events, hosts, .. } = host;
         let over = !matches!(seen.state, State::Running(_) | State::Never);
         let whole = self.fetch_log(servant, seen.log, over).await?;

@@ -164,10 +164,10 @@ async fn run(
             Exit::Code { code }
         }
     };
-    if !exit.is_success() {
-        if let Err(words) = clear(&job, leftovers).await {
-            say(&mut log, &words);
-        }
+    if !exit.is_success()
+        && let Err(words) = clear(&job, leftovers).await
+    {
+        say(&mut log, &words);
     }
     let ended = ended(exit, step, begun, clock::now());
     let ended = log.end(&sent, Fetched { ended, problems: Vec::new() }, clock::now());
@@ -186,7 +186,10 @@ async fn clear(job: &Job, leftovers: &Leftovers) -> Result<(), String> {
             _ => {}
         },
         Some(Part::There(path)) => {
-            let Err(failure) = job.remove_there(&path).await else { return Ok(Part::forget(&job.dir)) };
+            let Err(failure) = job.remove_there(&path).await else {
+                Part::forget(&job.dir);
+                return Ok(());
+            };
             let left = |rest: String| Err(format!("`{path}` is left on `{}`{rest}", job.place));
             return match failure {
                 Failure::Lasting(why) | Failure::Passing(why) => left(format!(": {why}")),
