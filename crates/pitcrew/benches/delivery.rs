@@ -74,6 +74,10 @@ fn main() {
     whole.sort_by(f64::total_cmp);
     engine.sort_by(f64::total_cmp);
     let at = |values: &[f64], part: f64| values[((values.len() - 1) as f64 * part).round() as usize] * 1000.0;
-    println!("the example, {RUNS} runs against a warm server: whole p50 {:.0} ms, p95 {:.0} ms", at(&whole, 0.5), at(&whole, 0.95));
+    println!(
+        "the example, {RUNS} runs against a warm server: whole p50 {:.0} ms, p95 {:.0} ms",
+        at(&whole, 0.5),
+        at(&whole, 0.95)
+    );
     println!("of that beside the steps' own work: p50 {:.0} ms, p95 {:.0} ms", at(&engine, 0.5), at(&engine, 0.95));
 }

@@ -23,7 +23,7 @@ use crate::ssh_world;
 use crate::sshd::Sshd;
 
 /// Nothing in these tests takes this long unless it hangs.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {

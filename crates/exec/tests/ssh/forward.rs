@@ -63,7 +63,7 @@ async fn a_socket_leads_to_the_agent_until_it_is_dropped() {
     waits.read_exact(&mut [0; 9]).await.unwrap();
     drop(forward);
     let gone = async { while !matches!(waits.read(&mut [0; 1024]).await, Ok(0) | Err(_)) {} };
-    tokio::time::timeout(std::time::Duration::from_secs(20), gone).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), gone).await.unwrap();
     until("nobody answers there", || listed(&path).is_none()).await;
     // Nothing holds the connection any more.
     let closed = async {
@@ -71,7 +71,7 @@ async fn a_socket_leads_to_the_agent_until_it_is_dropped() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), closed).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), closed).await.unwrap();
     assert_eq!(sshd.logins(), 1);
 }
 
@@ -204,7 +204,7 @@ async fn a_host_opens_nothing_that_it_was_not_asked_for() {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(20), again).await.unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(60), again).await.unwrap();
 
     drop(forward);
     assert!(keys_through(&host, wanted).await.is_none());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// The longest that anything here may take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 #[allow(clippy::disallowed_methods, reason = "a test with processes has to wait for them in real time")]
 pub fn now() -> Instant {

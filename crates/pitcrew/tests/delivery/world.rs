@@ -249,8 +249,8 @@ impl Delivery {
 
     /// One series of the server's metrics.
     pub fn metric(&self, series: &str) -> f64 {
-        let out = Command::new("curl").args(["-sS", &format!("{}/metrics", self.url)]).output().unwrap();
-        let text = text(&out);
+        let answer = self.get("/metrics");
+        let text = answer.as_str().unwrap();
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.unwrap_or_else(|| panic!("no `{series}` in {text}")).parse().unwrap()
     }

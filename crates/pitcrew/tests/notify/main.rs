@@ -13,7 +13,7 @@ use pitcrew_exec::python::{Env, EnvRequest, ensure, ensure_in};
 use serde_json::{Value, json};
 
 /// The longest that anything here may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 #[allow(clippy::disallowed_methods, reason = "a test with processes has to wait for them in real time")]
 fn now() -> Instant {
