@@ -25,9 +25,15 @@ impl Watch {
             while !stop.load(Ordering::Relaxed) {
                 for process in std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path()) {
                     let read = |file: &str| std::fs::read(process.join(file)).unwrap_or_default();
-                    let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
-                    if line.contains(&secret) || (contains(&read("environ"), secret.as_bytes()) && !may(&line)) {
-                        found.push(line);
+                    let has_it = || contains(&read("environ"), secret.as_bytes());
+                    let line = || String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+                    let (is_told, is_there, mut line_then) = (line().contains(&secret), has_it(), line());
+                    // A process that just becomes another program has no command line for a moment.
+                    while is_there && line_then.is_empty() && has_it() {
+                        line_then = line();
+                    }
+                    if is_told || (is_there && !line_then.is_empty() && !may(&line_then)) {
+                        found.push(line_then);
                     }
                 }
                 looks += 1;
