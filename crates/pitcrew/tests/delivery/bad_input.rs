@@ -116,7 +116,7 @@ async fn a_server_that_cannot_be_reached_is_told_with_the_reason_and_what_to_do(
         &[
             case(nowhere, "deliver.connect", AGAIN, &["cannot find `no-such-host.invalid`", "check the name"]),
             port(closed, AGAIN, &format!("{} refuses connections: is sshd running, is the port right?", at(closed))),
-            port(mute, AGAIN, &format!("{} took the connection and then said nothing for 2 s", at(mute))),
+            port(mute, AGAIN, &format!("{} took the connection and then said nothing for 8 s", at(mute))),
             port(full, AGAIN, "it may have too many logins at once (`MaxStartups`)"),
             port(
                 web,

@@ -46,8 +46,8 @@ impl Delivery {
         let mut pitcrew = World::new();
         let moto = Moto::start();
         moto.serve(&mut pitcrew);
-        // A server that is down costs little time.
-        pitcrew.env.push(("PITCREW_SSH_TIMEOUT", "2s".to_owned()));
+        // A server that is down costs little time, and one that is slow has enough.
+        pitcrew.env.push(("PITCREW_SSH_TIMEOUT", "8s".to_owned()));
         pitcrew.env.push(("PITCREW_ADMIN_PASSWORD", PASSWORD.to_owned()));
         let key_file = pitcrew.path("key");
         keygen(&key_file, "ed25519", "");

@@ -259,7 +259,11 @@ while [ "$number" -lt "$count" ]; do
     (
         case $tagger in p*) sleep 0.25 || sleep 1 ;; *) sleep 1 ;; esac
         kill -KILL "-$group"
-        while kill -TERM "$ears"; do sleep 0.1 || sleep 1; done
+        # A step that was killed before it opened its end of them would leave their reader waiting for a writer.
+        while kill -TERM "$ears"; do
+            : <>o <>e
+            sleep 0.1 || sleep 1
+        done
     ) 2>/dev/null &
     guard=$!
     while kill -0 "$ears" 2>/dev/null; do wait "$ears"; done
