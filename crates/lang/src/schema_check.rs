@@ -137,7 +137,11 @@ fn describe(error: &ValidationError<'_>, schema: &Value) -> Problem {
             None => format!("fits none of the forms that are allowed, found {found}"),
         },
         Kind::OneOfMultipleValid { .. } => "fits more than one of the forms of which only one is allowed".to_owned(),
-        Kind::Not { .. } | Kind::FalseSchema => format!("must not be {found}"),
+        Kind::Not { schema } => match schema.get("pattern").and_then(Value::as_str) {
+            Some(pattern) => format!("must not match the pattern `{pattern}`, found {found}"),
+            None => format!("must not be {found}"),
+        },
+        Kind::FalseSchema => format!("must not be {found}"),
         Kind::Contains => "lacks an item that it must hold".to_owned(),
         _ => {
             let text = error.to_string();

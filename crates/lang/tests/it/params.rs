@@ -18,6 +18,7 @@ params:
   hosts: {type: array, items: {type: string}, default: []}
   options: {type: object, properties: {depth: {type: integer}}, additionalProperties: false, default: {}}
   note: {type: [string, "null"], default: null}
+  place: {type: string, not: {pattern: '(^|/)\.\.(/|$)'}, default: /srv}
   free: {}
 tasks: {a: {run: x}}
 "#
@@ -37,13 +38,14 @@ fn defaults_are_filled_in_the_order_of_the_source() {
     let text = serde_json::to_string(&params).unwrap();
     assert_eq!(
         text,
-        r#"{"dataset":"full","epochs":3,"rate":0.1,"dry":false,"hosts":[],"options":{},"note":null,"free":1}"#
+        r#"{"dataset":"full","epochs":3,"rate":0.1,"dry":false,"hosts":[],"options":{},"note":null,"place":"/srv","free":1}"#
     );
 }
 
 #[test]
 fn each_error_names_the_param_the_value_and_what_is_allowed() {
-    let given = json!({"epochs": 0, "rate": "fast", "datset": "x", "hosts": ["a", 1], "options": {"deep": 1}});
+    let given = json!({"epochs": 0, "rate": "fast", "datset": "x", "hosts": ["a", 1], "options": {"deep": 1},
+        "place": "/srv/../etc"});
     let errors = resolve_params(&workflow(), &conf(given)).unwrap_err();
     let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_snapshot!(lines.join("\n"), @r"
@@ -53,9 +55,10 @@ fn each_error_names_the_param_the_value_and_what_is_allowed() {
     the param `rate` must be a number, found the text `fast`
     the param `hosts[1]` must be a text, found `1`
     the param `options` has no `deep`; known here: `depth`
+    the param `place` must not match the pattern `(^|/)\.\.(/|$)`, found the text `/srv/../etc`
     ");
     let paths: Vec<String> = errors.iter().map(|error| error.path.join("/")).collect();
-    assert_eq!(paths, ["", "", "", "", "1", "deep"]);
+    assert_eq!(paths, ["", "", "", "", "1", "deep", ""]);
 }
 
 #[test]
