@@ -14,6 +14,7 @@ mod connection;
 mod demo;
 mod digest;
 mod events;
+mod fleet;
 mod folder;
 mod given;
 mod known;

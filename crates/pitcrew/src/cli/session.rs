@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
+use pitcrew_exec::gpu::Gpu;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
 use pitcrew_exec::{Backend, BackendEvent};
@@ -16,6 +17,7 @@ use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
 use crate::backends::Backends;
+use crate::fleet::{self, Nodes};
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
 use crate::ssh;
@@ -48,22 +50,23 @@ impl Prepared {
     /// Works on one run, in the foreground.
     pub async fn work_on(self, context: &Context, run: RunKey, workflow: &Workflow) -> anyhow::Result<Session> {
         // Asking for devices can take seconds, where there are some; only a workflow that wants one has to wait.
-        let gpus =
-            if workflow.tasks.iter().any(|task| task.resources.gpu.is_some()) { self.gpus().await } else { Vec::new() };
-        self.start(context, Claim::Only(run), gpus, String::new())
+        let wants = workflow.tasks.iter().any(|task| task.resources.gpu.is_some());
+        let gpus = if wants { self.gpus().await } else { Vec::new() };
+        let nodes = fleet::fixed(vec![fleet::this_machine(&gpus)]);
+        self.start(context, Claim::Only(run), nodes, String::new())
     }
 
     /// Works on every run that nobody works on. `base_url` is where the pages are.
     pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
-        let gpus = self.gpus().await;
-        self.start(context, Claim::Leading, gpus, base_url)
+        let nodes = fleet::fixed(vec![fleet::this_machine(&self.gpus().await)]);
+        self.start(context, Claim::Leading, nodes, base_url)
     }
 
-    async fn gpus(&self) -> Vec<String> {
-        self.backends.of(BackendKind::Local).capabilities().await.gpus.into_iter().map(|gpu| gpu.uuid).collect()
+    async fn gpus(&self) -> Vec<Gpu> {
+        self.backends.of(BackendKind::Local).capabilities().await.gpus
     }
 
-    fn start(self, context: &Context, claim: Claim, gpus: Vec<String>, base_url: String) -> anyhow::Result<Session> {
+    fn start(self, context: &Context, claim: Claim, nodes: Nodes, base_url: String) -> anyhow::Result<Session> {
         let metrics = Metrics::default();
         metrics.follow(&self.ssh);
         let store = context.store.observed(metrics.store_observer());
@@ -86,7 +89,7 @@ impl Prepared {
             aws_region: context.settings.aws_region().to_owned(),
             events: self.events,
             parallelism: context.settings.parallelism(),
-            gpus,
+            nodes,
             claim,
             notify: context.settings.notify.clone(),
             base_url: base_url.clone(),

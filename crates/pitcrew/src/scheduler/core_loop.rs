@@ -26,8 +26,8 @@ use super::launch::Observed;
 use super::notices::Outcomes;
 use super::perform::After;
 use super::{Ask, Changed, Claim, Parts, Step, place};
-use crate::clock;
 use crate::known::Known;
+use crate::{clock, fleet};
 
 /// Messages taken in one turn, so that a flood still gets committed.
 const TURN: usize = 4096;
@@ -87,7 +87,7 @@ pub(super) async fn run(
 ) {
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
-    let admission = Admission::new(parts.parallelism, parts.gpus.iter().cloned());
+    let admission = Admission::new(parts.parallelism, fleet::local_gpus(&parts.nodes.borrow()));
     let known = Known::new(parts.store.clone(), parts.vault.clone());
     let evaluator = {
         let base = parts.base_url.clone();

@@ -40,6 +40,7 @@ pub use rendered::Rendered;
 
 use crate::backends::Backends;
 use crate::catalog::Catalog;
+use crate::fleet::Nodes;
 use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
 use crate::traces::Tracer;
@@ -63,8 +64,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedReceiver<BackendEvent>,
     /// Live instances at most, over all runs.
     pub parallelism: u32,
-    /// Identifiers of the devices of this machine.
-    pub gpus: Vec<String>,
+    /// Where work can run.
+    pub nodes: Nodes,
     /// Which runs are ours to take.
     pub claim: Claim,
     /// Who is told of what, beside the rules of the workflows.

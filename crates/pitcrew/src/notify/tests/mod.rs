@@ -152,7 +152,7 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 64,
-            gpus: Vec::new(),
+            nodes: crate::fleet::fixed(Vec::new()),
             claim: Claim::Leading,
             notify: settings.notify.clone(),
             base_url: String::new(),

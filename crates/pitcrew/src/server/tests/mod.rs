@@ -20,6 +20,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures::StreamExt as _;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::fleet::{Amount, Gpu, Node};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
@@ -41,7 +42,7 @@ use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::{Claim, Parts, Scheduler};
 use crate::vault::Vault;
-use crate::{clock, folder};
+use crate::{clock, fleet, folder};
 
 const PASSWORD: &str = "correct horse";
 
@@ -103,7 +104,10 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 8,
-            gpus: vec!["gpu-0".to_owned()],
+            nodes: fleet::fixed(vec![fleet::FleetNode {
+                node: Node::new("local", Amount::whole(8), 1 << 16, vec![Gpu::new("gpu-0", "pretend", 0)]),
+                reach: fleet::Reach::Local,
+            }]),
             claim: Claim::Leading,
             notify: Arc::default(),
             base_url: String::new(),

@@ -85,6 +85,13 @@ pub fn parse_inventory(text: &str) -> Inventory {
     found
 }
 
+/// The memory of a machine in MiB, out of `/proc/meminfo`.
+pub fn parse_meminfo(text: &str) -> Option<u64> {
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib >> 10)
+}
+
 /// Reads lines such as `0, GPU-5e2b…, 97, 40536`; devices that do not tell their use are left out.
 pub fn parse_samples(text: &str) -> Vec<Sample> {
     text.lines()
