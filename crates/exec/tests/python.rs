@@ -3,6 +3,9 @@
 //! Environments are kept in `PITCREW_TEST_CACHE`, or in the system's directory for temporary files, so that the
 //! index is asked once.
 
+#[path = "backends/program.rs"]
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -16,6 +19,8 @@ use pitcrew_exec::python::{
 };
 use pitcrew_exec::report;
 use serde_json::{Value, json};
+
+use program::write_program;
 
 fn request(requirements: &[&str]) -> EnvRequest {
     EnvRequest { requirements: requirements.iter().map(|r| (*r).to_owned()).collect(), ..EnvRequest::default() }
@@ -116,12 +121,9 @@ fn a_requirement_that_does_not_exist_fails_with_the_installers_last_words() {
 
 #[test]
 fn what_the_machine_lacks_is_named_with_what_to_do() {
-    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let program = |name: &str, text: &str| {
-        let file = dir.path().join(name);
-        fs::write(&file, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&dir.path().join(name), &format!("#!/bin/sh\n{text}\n"));
     };
     let error = || {
         let cache = dir.path().join("cache");

@@ -77,6 +77,34 @@ pub fn shuffled(jobs: &[Job], seed: u64) -> Vec<Job> {
     all
 }
 
+/// The jobs come closer together, or further apart, until the work that arrives while they do is `load` times what the
+/// GPUs of the fleet can do in that time. A seed decides which of them comes at which moment; without one they come in the
+/// order of the trace.
+pub fn squeezed(jobs: &[Job], gpus: Amount, load: f64, seed: Option<u64>) -> Vec<Job> {
+    let mut moments: Vec<f64> = jobs.iter().map(|job| job.arrives).collect();
+    let mut all = jobs.to_vec();
+    if let Some(seed) = seed {
+        shuffle(&mut all, &mut Rng::new(seed));
+        moments.sort_by(f64::total_cmp);
+    }
+    let first = moments.iter().copied().fold(f64::INFINITY, f64::min);
+    let factor = if load > 0.0 { load_of(jobs, gpus) / load } else { 1.0 };
+    for (job, moment) in all.iter_mut().zip(moments) {
+        job.arrives = (moment - first) * factor;
+    }
+    all
+}
+
+/// The work that arrives, in GPU seconds, of what the fleet can do from the first arrival to the last. 0 where that is no
+/// time, or nobody wants a GPU.
+pub fn load_of(jobs: &[Job], gpus: Amount) -> f64 {
+    let moments = || jobs.iter().map(|job| job.arrives);
+    let span = moments().fold(f64::NEG_INFINITY, f64::max) - moments().fold(f64::INFINITY, f64::min);
+    let work: f64 = jobs.iter().map(|job| job.request.size().0.to_f64() * job.lasts.max(0.0)).sum();
+    let could = gpus.to_f64() * span;
+    if could > 0.0 { work / could } else { 0.0 }
+}
+
 fn shuffle(jobs: &mut [Job], draw: &mut Rng) {
     for at in (1..jobs.len()).rev() {
         jobs.swap(at, draw.below(at + 1));

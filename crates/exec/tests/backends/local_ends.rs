@@ -1,6 +1,5 @@
 //! How real processes end, and how their ends are told apart.
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use jiff::SignedDuration;
@@ -8,6 +7,7 @@ use pitcrew_core::state::Exit;
 use pitcrew_exec::{Command, LogStream, Observation, StepSpec};
 
 use crate::harness::{World, seconds, until};
+use crate::program::write_program;
 
 fn step(name: &str, text: &str) -> StepSpec {
     StepSpec::new(name, Command::shell(text))
@@ -60,8 +60,7 @@ async fn a_step_that_runs_too_long_is_stopped_by_the_runner() {
 async fn every_way_not_to_start_has_its_reason() {
     let mut world = World::local();
     std::fs::write(world.root.join("plain"), "#!/bin/sh\n").unwrap();
-    std::fs::write(world.root.join("shebang"), "#!/nonexistent/sh\n").unwrap();
-    std::fs::set_permissions(world.root.join("shebang"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&world.root.join("shebang"), "#!/nonexistent/sh\n");
     let argv = |words: &[&str]| StepSpec::new("main", Command::Argv(words.iter().map(|w| (*w).to_owned()).collect()));
     let script = |interpreter: &str| {
         let interpreter = vec![interpreter.to_owned()];
@@ -145,9 +144,7 @@ async fn use_is_measured_gpus_included() {
     let bin = world.root.join("bin");
     std::fs::create_dir(&bin).unwrap();
     let smi = bin.join("nvidia-smi");
-    std::fs::write(&smi, "#!/bin/sh\necho \"0, GPU-a, 80, 1000\"; echo '1, GPU-b, 5, 7'; touch \"${0%/*}/asked\"\n")
-        .unwrap();
-    std::fs::set_permissions(&smi, std::fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(&smi, "#!/bin/sh\necho \"0, GPU-a, 80, 1000\"; echo '1, GPU-b, 5, 7'; touch \"${0%/*}/asked\"\n");
     let path = format!("{}:{}", bin.display(), world.config.base_env["PATH"]);
     world.config.base_env.insert("PATH".into(), path);
     world.restart();

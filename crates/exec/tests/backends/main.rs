@@ -5,6 +5,7 @@ mod harness;
 mod local;
 mod local_ends;
 mod local_output;
+mod program;
 mod remote;
 mod remote_faults;
 mod shell_host;

@@ -8,6 +8,7 @@ use pitcrew_exec::{Command, LogStream, StepSpec};
 use serde_json::json;
 
 use crate::harness::{Kind, World, is_alive, is_running, read_pid, seconds, until};
+use crate::program::write_program;
 use crate::shell_host::{AWK, BASH, BUSYBOX, DASH, SH_ONLY, Shell};
 
 const SHELLS: [&Shell; 5] = [&DASH, &BASH, &AWK, &SH_ONLY, &BUSYBOX];
@@ -156,9 +157,7 @@ async fn every_way_not_to_start_has_its_reason() {
     for shell in [&DASH, &BASH, &BUSYBOX] {
         let mut world = World::ssh(shell);
         std::fs::write(world.root.join("plain"), "#!/bin/sh\n").unwrap();
-        std::fs::write(world.root.join("shebang"), "#! /nonexistent/sh -x\n").unwrap();
-        use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(world.root.join("shebang"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&world.root.join("shebang"), "#! /nonexistent/sh -x\n");
         let argv =
             |words: &[&str]| StepSpec::new("main", Command::Argv(words.iter().map(|w| (*w).to_owned()).collect()));
         let cases = [

@@ -13,6 +13,7 @@ use pitcrew_exec::ssh::{Limits, Pool};
 use pitcrew_exec::{AttemptSpec, Backend, BackendEvent, Ended, Handle, LentKey, Place, SshPlace};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::program::write_program;
 use crate::proxy::{Proxy, Way};
 use crate::sshd::{Sshd, keygen, until, user};
 use crate::world::{World, place};
@@ -201,8 +202,7 @@ fn gate(dir: &Path, when: &str) -> String {
         "#!/bin/sh\ncd '{}' || exit 1\necho >>asked\nwhile [ ! -e go ]; do sleep 0.05; done\n{when}\nexec sh -c \"$SSH_ORIGINAL_COMMAND\"\n",
         dir.display()
     );
-    std::fs::write(&script, text).unwrap();
-    sh(dir, "chmod 755 gate");
+    write_program(&script, &text);
     format!("ForceCommand {}", script.display())
 }
 

@@ -7,6 +7,8 @@ mod keys;
 mod lent;
 mod links;
 mod pool;
+#[path = "../backends/program.rs"]
+mod program;
 mod proxy;
 mod sshd;
 mod transfers;

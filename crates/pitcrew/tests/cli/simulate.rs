@@ -40,11 +40,19 @@ fn a_trace_is_played_with_and_without_time() {
 
     // p1 takes the T4s, p2 the eight; p3 waits for p2, and those with parts of a GPU for p1, but for p7.
     let timed = told("--timed --policy pack");
-    assert_eq!((&timed["placed"], &timed["failed"]), (&7.into(), &0.into()));
+    assert_eq!((&timed["placed"], &timed["failed"]), (&7.0.into(), &0.0.into()));
     assert!(timed["mean_wait_s"].as_f64().unwrap() > 0.0 && timed["p99_wait_s"].as_f64().unwrap() >= 40.0, "{timed}");
     let more = told("--timed --policy pack --add-node count=2,gpus=8,model=T4");
     assert_eq!(more["mean_wait_s"], 0.0, "{more}");
-    assert_eq!(told("--timed --replicas 1")["failed"], 3, "GPUs that are not shared");
+    assert_eq!(told("--timed --replicas 1")["failed"], 3.0, "GPUs that are not shared");
+    // As busy as it is, the same; ten times further apart, nobody waits. p1 to p6 hold 1,212.5 GPU seconds of 12 × 30.
+    let as_is = timed["load"].as_f64().unwrap();
+    assert!((as_is - 1212.5 / 360.0).abs() < 1e-9, "{as_is}");
+    assert_eq!(told(&format!("--timed --policy pack --load {as_is}"))["mean_wait_s"], timed["mean_wait_s"]);
+    assert_eq!(told(&format!("--timed --policy pack --load {}", as_is / 10.0))["mean_wait_s"], 0.0);
+    let seeded =
+        |seed: &str| told(&format!("--timed --policy pack --load 6 --seed {seed}"))["mean_wait_s"].as_f64().unwrap();
+    assert!((seeded("1..2") - (seeded("1") + seeded("2")) / 2.0).abs() < 1e-9);
 }
 
 #[test]
@@ -78,7 +86,7 @@ fn what_is_wrong_in_a_trace_is_told_with_its_place() {
         "--nodes nodes.csv --pods pods.csv --seed 5..1",
         "--nodes nodes.csv --pods pods.csv --add-node gpus=many",
         "--nodes nodes.csv --pods pods.csv --add-node model=A100",
-        "--nodes nodes.csv --pods pods.csv --timed --load 2",
+        "--nodes nodes.csv --pods pods.csv --timed --load -2",
     ] {
         all.push_str(&format!("{}\n", place.run(&format!("simulate {line}")).ends(2)));
     }

@@ -1,11 +1,11 @@
 //! Programs of the servers that can be held: each step runs one that the others do not.
 
 use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::harness::World;
+use crate::program::write_program;
 
 /// The step, and the program that is held in it: only calls with this word among their arguments.
 pub const GATES: [(&str, &str, &str); 3] =
@@ -24,8 +24,7 @@ impl Gates {
                  if [ -p '{0}.shut' ]; then : >'{0}.held'; read -r _ <'{0}.shut'; fi ;;\nesac\nexec {program} \"$@\"\n",
                 at.display()
             );
-            std::fs::write(&at, text).unwrap();
-            std::fs::set_permissions(&at, std::fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&at, &text);
         }
         Gates(dir)
     }

@@ -7,6 +7,8 @@ mod harness;
 #[path = "../aws/moto.rs"]
 #[allow(dead_code, reason = "shared with the tests of AWS")]
 mod moto;
+#[path = "../../../exec/tests/backends/program.rs"]
+mod program;
 #[path = "../../../exec/tests/ssh/proxy.rs"]
 #[allow(dead_code, reason = "shared with the tests of SSH")]
 mod proxy;

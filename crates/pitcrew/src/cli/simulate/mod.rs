@@ -29,12 +29,14 @@ pub struct SimulateArgs {
     /// pack, spread or fgd
     #[arg(long, value_name = "POLICY", default_value = "fgd")]
     policy: Policy,
-    /// Repeat pods of the trace until they ask for so many times the GPUs of the fleet
-    #[arg(long, value_name = "LOAD", conflicts_with = "timed")]
+    /// Repeat pods of the trace until they ask for so many times the GPUs of the fleet; with --timed, let them come
+    /// closer together until they bring so many times the work that it can do
+    #[arg(long, value_name = "LOAD", allow_negative_numbers = true)]
     load: Option<f64>,
-    /// The order of pods and which are repeated; FIRST..LAST for the mean over several
-    #[arg(long, value_name = "SEED", default_value = "42", conflicts_with = "timed", value_parser = seeds)]
-    seed: Seeds,
+    /// The order of pods and which are repeated, 42 unless told; FIRST..LAST for the mean over several. With --timed,
+    /// which pod comes at which moment: as in the trace unless told
+    #[arg(long, value_name = "SEED", value_parser = seeds)]
+    seed: Option<Seeds>,
     /// Play arrivals and departures in virtual time, with a queue
     #[arg(long)]
     timed: bool,
@@ -51,6 +53,13 @@ pub struct SimulateArgs {
 /// From the first to the last, both included.
 #[derive(Debug, Clone, Copy)]
 struct Seeds(u64, u64);
+
+impl std::fmt::Display for Seeds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Seeds(first, last) = self;
+        if first == last { write!(f, "seed {first}") } else { write!(f, "mean of the seeds {first} to {last}") }
+    }
+}
 
 fn seeds(text: &str) -> Result<Seeds, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("`{text}` is no whole number"));
@@ -85,11 +94,16 @@ struct Timed {
     policy: String,
     nodes: usize,
     gpus: f64,
+    /// `None`: in the order of the trace.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seeds: Option<[u64; 2]>,
+    /// The work that arrives, of what the GPUs can do in that time.
+    load: f64,
     /// At the moment when most was held.
     allocated_gpu_percent: f64,
     fragmented_gpu_percent: f64,
-    placed: usize,
-    failed: usize,
+    placed: f64,
+    failed: f64,
     mean_wait_s: f64,
     p99_wait_s: f64,
     utilisation_percent: f64,
@@ -119,7 +133,7 @@ fn fleet(nodes: Vec<Node>, policy: Policy, jobs: &[Job]) -> anyhow::Result<Fleet
 fn filled(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow::Result<()> {
     let empty = fleet(nodes, args.policy, jobs)?;
     let gpus = empty.gpus();
-    let Seeds(first, last) = args.seed;
+    let Seeds(first, last) = args.seed.unwrap_or(Seeds(42, 42));
     let (mut took, mut all) = (Duration::ZERO, Vec::new());
     for seed in first..=last {
         let work = match args.load {
@@ -149,7 +163,7 @@ fn filled(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow
         ui.json(&told)?;
         return Ok(());
     }
-    let seeds = if first == last { format!("seed {first}") } else { format!("mean of the seeds {first} to {last}") };
+    let seeds = Seeds(first, last);
     ui.line(format!("fleet       {} nodes, {} GPUs; policy {}", told.nodes, told.gpus, told.policy))?;
     ui.line(format!("work        {:.1} % of the GPUs asked for; {seeds}", told.load * 100.0))?;
     ui.line(format!("allocated   {:.2} % of the GPUs", told.allocated_gpu_percent))?;
@@ -160,29 +174,48 @@ fn filled(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow
 }
 
 fn in_time(args: &SimulateArgs, nodes: Vec<Node>, jobs: &[Job], ui: Ui) -> anyhow::Result<()> {
-    let mut fleet = fleet(nodes, args.policy, jobs)?;
-    let begun = clock::instant();
-    let done = replay::timed(&mut fleet, jobs);
-    let took = clock::instant().saturating_duration_since(begun);
+    let empty = fleet(nodes, args.policy, jobs)?;
+    let gpus = empty.gpus();
+    let order: Vec<Option<u64>> = match args.seed {
+        Some(Seeds(first, last)) => (first..=last).map(Some).collect(),
+        None => vec![None],
+    };
+    let (mut took, mut all) = (Duration::ZERO, Vec::new());
+    for seed in order {
+        let load = args.load.unwrap_or_else(|| replay::load_of(jobs, gpus));
+        let work = replay::squeezed(jobs, gpus, load, seed);
+        let mut fleet = empty.clone();
+        let begun = clock::instant();
+        all.push(replay::timed(&mut fleet, &work));
+        took += clock::instant().saturating_duration_since(begun);
+    }
+    let mean = |of: fn(&replay::Timed) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
     let told = Timed {
         policy: args.policy.to_string(),
-        nodes: fleet.nodes().count(),
-        gpus: fleet.gpus().to_f64(),
-        allocated_gpu_percent: done.most_allocated_percent,
-        fragmented_gpu_percent: done.fragmented_gpu_percent,
-        placed: done.placed,
-        failed: done.failed,
-        mean_wait_s: done.mean_wait_s,
-        p99_wait_s: done.p99_wait_s,
-        utilisation_percent: done.utilisation_percent,
-        placements_per_second: done.placed as f64 / took.as_secs_f64().max(1e-9),
+        nodes: empty.nodes().count(),
+        gpus: gpus.to_f64(),
+        seeds: args.seed.map(|Seeds(first, last)| [first, last]),
+        load: args.load.unwrap_or_else(|| replay::load_of(jobs, gpus)),
+        allocated_gpu_percent: mean(|one| one.most_allocated_percent),
+        fragmented_gpu_percent: mean(|one| one.fragmented_gpu_percent),
+        placed: mean(|one| one.placed as f64),
+        failed: mean(|one| one.failed as f64),
+        mean_wait_s: mean(|one| one.mean_wait_s),
+        p99_wait_s: mean(|one| one.p99_wait_s),
+        utilisation_percent: mean(|one| one.utilisation_percent),
+        placements_per_second: all.iter().map(|one| one.placed as f64).sum::<f64>() / took.as_secs_f64().max(1e-9),
     };
     if args.output.is_json() {
         ui.json(&told)?;
         return Ok(());
     }
     ui.line(format!("fleet       {} nodes, {} GPUs; policy {}", told.nodes, told.gpus, told.policy))?;
-    ui.line(format!("placed      {} pods; {} fit no node", told.placed, told.failed))?;
+    let seeds = match args.seed {
+        None => "in the order of the trace".to_owned(),
+        Some(seeds) => seeds.to_string(),
+    };
+    ui.line(format!("work        {:.2} % of what the GPUs can do; {seeds}", told.load * 100.0))?;
+    ui.line(format!("placed      {:.0} pods; {:.0} fit no node", told.placed, told.failed))?;
     ui.line(format!("waited      {:.0} s on average, {:.0} s at most of 99 %", told.mean_wait_s, told.p99_wait_s))?;
     ui.line(format!(
         "held        {:.2} % of the GPUs over time, at most {:.2} %",

@@ -121,7 +121,13 @@ impl Row<'_> {
     }
 
     fn text(&self, column: &str) -> Result<&str, String> {
-        self.maybe(column).ok_or_else(|| format!("`{column}` is missing"))
+        self.maybe(column).ok_or_else(|| match self.columns.iter().any(|name| name.trim() == column) {
+            true => format!("`{column}` is empty"),
+            false => {
+                let columns: Vec<_> = self.columns.iter().take(12).collect();
+                format!("the header has no column `{column}`, but {}", columns.join(", "))
+            }
+        })
     }
 
     fn number<T: FromStr>(&self, column: &str) -> Result<T, String> {
@@ -132,7 +138,11 @@ impl Row<'_> {
 
 fn rows<T>(path: &Path, read: impl Fn(&Row<'_>) -> Result<T, String>) -> anyhow::Result<Vec<T>> {
     let wrong = |why: String| error::invalid(format!("{}: {why}", path.display()));
-    let mut reader = Reader::from_path(path).map_err(|why| wrong(why.to_string()))?;
+    let file = std::fs::File::open(path).map_err(|why| match why.kind() {
+        std::io::ErrorKind::NotFound => wrong("there is no such file".to_owned()),
+        _ => wrong(why.to_string()),
+    })?;
+    let mut reader = Reader::from_reader(file);
     let columns = reader.headers().map_err(|why| wrong(why.to_string()))?.clone();
     let mut all = Vec::new();
     for record in reader.records() {
