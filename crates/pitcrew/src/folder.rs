@@ -24,7 +24,8 @@ const POLL: Duration = Duration::from_secs(10);
 /// A larger file is no workflow.
 const LARGEST: u64 = 64 << 20;
 
-/// Reads the folder and follows its changes, for as long as the process lives.
+/// Reads the folder and follows its changes, for as long as the process lives and leads: of several servers one speaks
+/// for the files, or two folders that differ would take each other's workflows away.
 pub async fn watch(app: App, folder: PathBuf) -> anyhow::Result<()> {
     let (bell, mut heard) = tokio::sync::mpsc::unbounded_channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -41,12 +42,17 @@ pub async fn watch(app: App, folder: PathBuf) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot watch `{}`; reading it every {POLL:?}", folder.display());
     }
     let mut scan = Scan::default();
+    let mut standing = app.scheduler.standing();
     loop {
-        if let Err(error) = scan.run(&app, &folder).await {
+        if !*standing.borrow_and_update() {
+            // Who led in between may have read other files.
+            scan = Scan::default();
+        } else if let Err(error) = scan.run(&app, &folder).await {
             tracing::warn!("cannot read `{}`: {error:#}", folder.display());
         }
         tokio::select! {
             () = tokio::time::sleep(POLL) => {}
+            Ok(()) = standing.changed() => {}
             Some(()) = heard.recv() => {
                 tokio::time::sleep(CALM).await;
                 while heard.try_recv().is_ok() {}

@@ -9,6 +9,7 @@ mod backfill;
 mod catalog;
 mod cli;
 mod clock;
+mod cluster;
 mod config;
 mod connection;
 mod demo;

@@ -54,6 +54,15 @@ impl Owner {
             Hold::Postgres(session) => session.is_held(),
         }
     }
+
+    /// How often its lock was lost so far. After each time its runs may have had another owner, even where they are
+    /// its own again: what was known of them is to be read anew.
+    pub fn breaks(&self) -> u64 {
+        match &self.hold {
+            Hold::Memory(_) | Hold::Sqlite(_) => 0,
+            Hold::Postgres(session) => session.breaks(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Owner {

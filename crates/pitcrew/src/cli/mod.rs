@@ -315,6 +315,7 @@ fn overrides(cli: &Cli) -> Overrides {
         Command::Server(args) => {
             flag("workflows", "--workflows", path(&args.workflows));
             flag("listen", "--listen", args.listen.clone());
+            flag("advertise", "--advertise", args.advertise.clone());
             flag("parallelism", "--parallelism", args.parallelism.map(|n| n.to_string()));
             flag("auth", "--no-auth", args.no_auth.then(|| "false".to_owned()));
         }

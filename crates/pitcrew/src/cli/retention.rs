@@ -26,7 +26,9 @@ const KEPT: usize = 8;
 pub async fn run(app: App, days: u32) {
     tokio::time::sleep(FIRST).await;
     loop {
-        match remove(&app, days, clock::now()).await {
+        // One server speaks for all: what it has reported as removed is not reported to another.
+        let removed = if app.scheduler.leads() { remove(&app, days, clock::now()).await } else { Ok(0) };
+        match removed {
             Ok(0) => {}
             Ok(removed) => tracing::info!("removed {removed} runs that ended more than {days} days ago"),
             Err(error) => tracing::warn!("cannot remove old runs: {error:#}"),

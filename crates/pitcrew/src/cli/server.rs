@@ -17,6 +17,7 @@ use super::retention;
 use super::session::{Prepared, Session};
 use super::ui::Ui;
 use crate::backfill;
+use crate::cluster;
 use crate::config::Settings;
 use crate::events;
 use crate::folder;
@@ -34,6 +35,9 @@ pub struct ServerArgs {
     /// Where to answer; 127.0.0.1:8793 unless given [env: PITCREW_LISTEN]
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
+    /// Where other servers of the same database reach this one [env: PITCREW_ADVERTISE]
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
     /// Live tasks at most, over all runs [env: PITCREW_PARALLELISM]
     #[arg(long, value_name = "N")]
     pub parallelism: Option<u32>,
@@ -105,6 +109,7 @@ impl Serving {
             tokio::spawn(outbox.run(owner.clone())),
             tokio::spawn(weekly::run(app.clone(), owner.clone(), base_url)),
             tokio::spawn(events::run(app.clone(), owner)),
+            tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
         ];
         if let Some(folder) = workflows {
             let app = app.clone();

@@ -109,7 +109,7 @@ impl Prepared {
             notify: context.settings.notify.clone(),
             schedules: Arc::default(),
         };
-        let hello = Hello { pid: std::process::id(), role, url: base_url };
+        let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
         Ok(Session { app, tracer, _listener: listener })

@@ -75,6 +75,8 @@ keys! {
         "the folder of workflow files";
     LISTEN = Address, "listen", "PITCREW_LISTEN",
         "where the server answers";
+    ADVERTISE = BaseUrl, "advertise", "PITCREW_ADVERTISE",
+        "where other servers of the same database reach this one";
     BASE_URL = BaseUrl, "base_url", "PITCREW_BASE_URL",
         "where people find the server, when a proxy is in front of it";
     PROXIES = Addresses, "proxies", "PITCREW_PROXIES",

@@ -247,6 +247,11 @@ impl Settings {
         self.text(keys::LISTEN)
     }
 
+    /// Where other servers reach this one, if that is not where it listens.
+    pub fn advertise(&self) -> Option<BaseUrl> {
+        self.text(keys::ADVERTISE).parse().ok()
+    }
+
     /// Where people find the server, if that is not where it listens.
     pub fn base_url(&self) -> Option<BaseUrl> {
         self.text(keys::BASE_URL).parse().ok()

@@ -19,16 +19,22 @@ impl Core {
     pub async fn look(&mut self) {
         self.refresh_settings().await;
         if self.parts.claim == Claim::Leading {
+            let breaks = self.parts.owner.breaks();
             match self.parts.store.try_lead(&self.parts.owner).await {
                 Ok(leads) => {
                     if leads != self.leads {
-                        tracing::info!(leads, "{}", if leads { "this server leads" } else { "another server leads" });
+                        tracing::info!(leads, "{}", if leads { "this server leads" } else { "this server stands by" });
                     }
                     if leads != self.leads {
                         // Runs of another leader may have ended since.
                         self.outcomes.clear();
                     }
+                    if (self.leads && !leads) || breaks != self.breaks {
+                        self.stand_down().await;
+                        self.breaks = breaks;
+                    }
                     self.leads = leads;
+                    self.standing.send_if_modified(|told| std::mem::replace(told, leads) != leads);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot tell which server leads");
@@ -55,6 +61,13 @@ impl Core {
     /// Takes one run that somebody asks something of, in whatever state.
     pub(super) async fn claim_one(&mut self, key: RunKey) -> Result<(), AskError> {
         let other = |error: pitcrew_store::StoreError| AskError::Other(error.to_string());
+        if self.parts.claim == Claim::Leading && !self.leads {
+            // Two servers with runs would give out every device twice.
+            self.look().await;
+            if !self.leads {
+                return Err(AskError::Standby);
+            }
+        }
         if self.parts.store.run(key).await.map_err(other)?.is_none() {
             return Err(AskError::NoSuchRun(key));
         }

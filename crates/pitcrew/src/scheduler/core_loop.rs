@@ -18,7 +18,7 @@ use pitcrew_exec::ssh::{ConfigFile, home};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::active::Active;
@@ -55,6 +55,10 @@ pub(super) struct Core {
     /// Workflows whose number of running runs changed.
     pub turn_of: BTreeSet<WorkflowId>,
     pub leads: bool,
+    /// Tells others.
+    pub standing: watch::Sender<bool>,
+    /// Losses of the owner's lock that are dealt with.
+    pub breaks: u64,
     /// How the last run of a workflow ended, where a rule of notifications asks for it.
     pub outcomes: Outcomes,
     /// Workflows whose runs do not begin.
@@ -84,6 +88,7 @@ pub(super) async fn run(
     mut inbox: mpsc::UnboundedReceiver<Ask>,
     me: mpsc::WeakUnboundedSender<Ask>,
     changes: broadcast::Sender<Changed>,
+    standing: watch::Sender<bool>,
 ) {
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
@@ -107,6 +112,8 @@ pub(super) async fn run(
         commit: None,
         turn_of: BTreeSet::new(),
         leads: false,
+        standing,
+        breaks: 0,
         outcomes: Outcomes::new(),
         paused: BTreeSet::new(),
         backfills: BTreeMap::new(),
@@ -364,6 +371,30 @@ impl Core {
         }
         if self.poll_at.is_none() && self.admission.live() > 0 {
             self.poll_at = Some(tokio::time::Instant::now_later(POLL));
+        }
+    }
+
+    /// Lets go of every run: another server leads, or may have in the meantime. What is on its way to the store gets
+    /// there, or is refused because the run is another's; nothing that would have followed from it is done.
+    pub async fn stand_down(&mut self) {
+        if let Some(in_flight) = self.commit.take() {
+            let _ = in_flight.task.await;
+        }
+        let keys: Vec<RunKey> = self.runs.keys().copied().collect();
+        for key in &keys {
+            self.forget(*key);
+        }
+        self.events.clear();
+        // Whoever waits for an answer learns that none comes.
+        self.after.clear();
+        self.turn_of.clear();
+        if !keys.is_empty() {
+            tracing::warn!("let go of {} runs, which another server may have taken", keys.len());
+        }
+        // A run that stays ours in the store would be nobody's: we would not look for it, and others may not take it.
+        while let Err(error) = self.parts.store.release_runs(&self.parts.owner, &keys).await {
+            tracing::warn!(%error, "cannot release runs; trying again");
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -33,7 +33,7 @@ use pitcrew_exec::secrets::Secrets;
 use pitcrew_exec::ssh::Defaults;
 use pitcrew_store::{ClaimFilter, Owner, Store};
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub use queue::{Queue, Waiting};
 pub use rendered::Rendered;
@@ -131,6 +131,8 @@ pub enum AskError {
     NoSuchTask { run: RunKey, task: String, map_index: i32 },
     #[error("the task `{task}` has {} output `{name}`", if *exists { "an" } else { "no" })]
     Output { task: String, name: String, exists: bool },
+    #[error("another server leads, and this one cannot do that itself; ask again in a moment")]
+    Standby,
     #[error("the scheduler is shutting down")]
     ShuttingDown,
     #[error("{0}")]
@@ -247,6 +249,7 @@ pub enum Clear {
 pub struct Scheduler {
     asks: mpsc::UnboundedSender<Ask>,
     changes: broadcast::Sender<Changed>,
+    leads: watch::Receiver<bool>,
 }
 
 impl Scheduler {
@@ -254,11 +257,12 @@ impl Scheduler {
     pub fn start(parts: Parts) -> Scheduler {
         let (asks, inbox) = mpsc::unbounded_channel();
         let (changes, _) = broadcast::channel(4096);
-        let scheduler = Scheduler { asks, changes };
+        let (standing, leads) = watch::channel(parts.claim != Claim::Leading);
+        let scheduler = Scheduler { asks, changes, leads };
         let weak = scheduler.asks.downgrade();
         // Looked up while the file is surely there.
         let _ = crate::actions::program();
-        tokio::spawn(core_loop::run(parts, inbox, weak, scheduler.changes.clone()));
+        tokio::spawn(core_loop::run(parts, inbox, weak, scheduler.changes.clone(), standing));
         scheduler.look();
         scheduler
     }
@@ -266,6 +270,16 @@ impl Scheduler {
     /// Takes notice of new runs, pools and variables. Without effect when there are none.
     pub fn look(&self) {
         let _ = self.asks.send(Ask::Look);
+    }
+
+    /// Whether this process works on runs: of several servers, one does.
+    pub fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    /// Tells whenever that changes.
+    pub fn standing(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
     }
 
     /// Changes as they are committed. A receiver that falls behind loses the oldest.

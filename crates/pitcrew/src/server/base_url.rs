@@ -28,6 +28,12 @@ impl BaseUrl {
         self.https
     }
 
+    /// Its own, or that of its scheme.
+    pub fn port(&self) -> u16 {
+        let own = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        own.unwrap_or(if self.https { 443 } else { 80 })
+    }
+
     /// `pitcrew.example.com`, with its port if it has one of its own.
     pub fn authority(&self) -> &str {
         &self.authority

@@ -4,6 +4,7 @@
 //! status 422 with a list of places. A fault of ours is logged here, once, and the client learns no more than that.
 
 use axum::Json;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use pitcrew_store::StoreError;
@@ -98,6 +99,9 @@ impl IntoResponse for ApiError {
                 .into(),
         };
         let mut response = (status, Json(json!({ "detail": detail }))).into_response();
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        }
         // Who speaks another dialect of errors can say it anew.
         response.extensions_mut().insert(error);
         response
@@ -127,7 +131,7 @@ impl From<AskError> for ApiError {
             AskError::Output { exists: true, .. } | AskError::OwnedElsewhere(_) | AskError::Other(_) => {
                 StatusCode::CONFLICT
             }
-            AskError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            AskError::Standby | AskError::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         };
         ApiError::Status(status, error.to_string())
     }

@@ -160,7 +160,7 @@ where
             parts.changed().await.ok()?;
         }
     });
-    Sse::new(events.take_until(site.closing.clone().cancelled_owned()).fuse()).keep_alive(KeepAlive::default())
+    Sse::new(events.take_until(Box::pin(site.stream_ends())).fuse()).keep_alive(KeepAlive::default())
 }
 
 /// Looks whenever there is a reason to, as long as somebody watches.

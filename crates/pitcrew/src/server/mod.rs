@@ -12,6 +12,7 @@ mod live;
 mod oidc;
 mod openapi;
 mod own;
+mod pass_on;
 mod rest;
 mod routes;
 #[cfg(test)]
@@ -46,6 +47,7 @@ use routes::{Access, Routes};
 use web::figures::FigureCache;
 
 use crate::app::App;
+use crate::cluster::Leader;
 use crate::config::Settings;
 use crate::{clock, metrics};
 
@@ -53,6 +55,8 @@ use crate::{clock, metrics};
 const MAX_BODY: usize = 2 << 20;
 /// How long open requests may take after the server was told to end.
 const DRAIN: Duration = Duration::from_secs(3);
+/// How long a server that does not lead shows what happens by itself.
+const TAKEOVER: Duration = Duration::from_secs(2);
 /// How long the link on the terminal works.
 const LINK: SignedDuration = SignedDuration::from_mins(30);
 
@@ -88,9 +92,28 @@ pub(crate) struct Site {
     closing: CancellationToken,
     /// What is being watched.
     live: live::Hub,
+    /// To the server that leads, where this one does not.
+    wire: Arc<pass_on::Wire>,
 }
 
 impl Site {
+    /// Resolves when streams of what happens are to end: the server ends, or what happens, happens elsewhere. Whoever
+    /// comes back is then passed on to the server that leads.
+    fn stream_ends(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (closing, mut standing) = (self.closing.clone(), self.app.scheduler.standing());
+        async move {
+            let moved = async {
+                // It may be about to lead.
+                let _ = tokio::time::timeout(TAKEOVER, standing.wait_for(|leads| *leads)).await;
+                let _ = standing.wait_for(|leads| !*leads).await;
+            };
+            tokio::select! {
+                () = closing.cancelled_owned() => {}
+                () = moved => {}
+            }
+        }
+    }
+
     fn allows_host(&self, host: &str) -> bool {
         if !self.listen.ip().is_loopback() {
             return true;
@@ -141,6 +164,7 @@ impl Server {
             figures: FigureCache::default(),
             closing: CancellationToken::new(),
             live: live::Hub::default(),
+            wire: Arc::default(),
         };
         Ok(Server { site, listener, fresh_password })
     }
@@ -148,6 +172,13 @@ impl Server {
     /// Where browsers find it: `http://127.0.0.1:8080`.
     pub fn base_url(&self) -> String {
         self.site.base_url.to_string()
+    }
+
+    /// What other servers are to know when this one leads.
+    pub fn as_leader(&self) -> Leader {
+        let listens = (!self.site.listen.ip().is_unspecified()).then(|| BaseUrl::of(self.site.listen));
+        let url = self.site.settings.advertise().or(listens);
+        Leader { url: url.map(|url| url.to_string()), cookie: self.site.auth.cookie_name().to_owned() }
     }
 
     /// The password of `admin`, if it was made now; it is shown once and cannot be found out later.
@@ -194,7 +225,7 @@ impl Server {
 /// Every route that there is.
 fn table(metrics_open: bool) -> Routes {
     let access = if metrics_open { Access::Open } else { Access::Role(Role::Viewer) };
-    let scrape = Routes::api().get("/metrics", access, metrics::exposition);
+    let scrape = Routes::api().get("/metrics", access, metrics::exposition).here();
     rest::routes().merge(own::routes()).merge(openapi::routes()).merge(web::routes()).merge(scrape)
 }
 

@@ -14,8 +14,8 @@ use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::Value;
 
-use super::Site;
 use super::auth::{self, Role};
+use super::{Site, pass_on};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +69,8 @@ pub struct RouteInfo {
     pub path: String,
     pub access: Access,
     pub surface: Surface,
+    /// Whichever server is asked answers, not the one that leads.
+    pub here: bool,
     pub doc: Option<Doc>,
 }
 
@@ -118,13 +120,21 @@ impl Routes {
         self
     }
 
+    /// The route that was added last is about the server that is asked.
+    pub fn here(mut self) -> Self {
+        if let Some((info, _)) = self.routes.last_mut() {
+            info.here = true;
+        }
+        self
+    }
+
     pub fn merge(mut self, others: Routes) -> Self {
         self.routes.extend(others.routes);
         self
     }
 
     fn add(mut self, method: Method, path: String, access: Access, answer: MethodRouter<Site>) -> Self {
-        let info = RouteInfo { method, path, access, surface: self.surface, doc: None };
+        let info = RouteInfo { method, path, access, surface: self.surface, here: false, doc: None };
         self.routes.push((info, answer));
         self
     }
@@ -133,12 +143,16 @@ impl Routes {
         self.routes.iter().map(|(info, _)| info)
     }
 
-    /// The router, each route behind the check of who may use it.
+    /// The router, each route behind the check of who may use it, and then passed on where another server leads.
     pub fn build(self, site: &Site) -> Router<Site> {
         let guarded = |info: RouteInfo, answer: MethodRouter<Site>| match info.access {
             Access::Open => answer,
             Access::Role(role) => {
                 let gate = auth::Gate { site: site.clone(), role, surface: info.surface };
+                let answer = match info.here {
+                    true => answer,
+                    false => answer.route_layer(from_fn_with_state(gate.clone(), pass_on::pass_on)),
+                };
                 answer.route_layer(from_fn_with_state(gate, auth::guard))
             }
         };

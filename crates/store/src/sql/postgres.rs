@@ -1,13 +1,13 @@
 //! PostgreSQL: a pool of connections, and one more per owner whose session holds its locks.
 //!
 //! An owner lives as long as its session: the server releases an advisory lock when the connection ends, and the
-//! session asks the server to notice dead connections within half a minute. When the connection breaks, the session
+//! session asks the server to notice dead connections within 7 seconds. When the connection breaks, the session
 //! makes a new one and takes its lock again; who claimed runs in between keeps them, and the fence in
 //! `commit` says so. Leading is a second lock of the same session.
 
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPool, PgPoolOptions};
@@ -26,7 +26,7 @@ pub(super) const CHANNEL: &str = "pitcrew_runs";
 const LEADER: i64 = 0x5049_5443_5245_5701;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a session looks whether it still is connected.
-const PING: Duration = Duration::from_secs(5);
+const PING: Duration = Duration::from_secs(2);
 const POOL: u32 = 12;
 
 /// What a session needs to connect.
@@ -113,18 +113,20 @@ impl Server {
         if !take_lock(&mut connection, key).await? {
             return Err(StoreError::Conflict(format!("owner `{id}` is registered already")));
         }
-        let held = Arc::new(AtomicBool::new(true));
+        let state = Arc::new(State { held: AtomicBool::new(true), breaks: AtomicU64::new(0) });
         let (questions, asked) = mpsc::channel(8);
-        let task = tokio::spawn(keep(self.0.clone(), connection, key, asked, held.clone()));
-        Ok(Session { questions, held, task })
+        let task = tokio::spawn(keep(self.0.clone(), connection, key, asked, state.clone()));
+        Ok(Session { questions, state, task })
     }
 }
 
 /// Locks the key for this session, unless another one has it.
 async fn take_lock(connection: &mut PgConnection, key: i64) -> Result<bool, sqlx::Error> {
-    // The server drops the session, and with it the locks, 25 s after the last sign of our machine.
-    let keepalive = "SELECT set_config('tcp_keepalives_idle', '10', false), \
-         set_config('tcp_keepalives_interval', '5', false), set_config('tcp_keepalives_count', '3', false)";
+    // The server drops the session, and with it the locks, 7 s after the last sign of our machine; a standby asks for
+    // them every second, and is to be at work within ten.
+    let keepalive = "SELECT set_config('tcp_keepalives_idle', '3', false), \
+         set_config('tcp_keepalives_interval', '2', false), set_config('tcp_keepalives_count', '2', false), \
+         set_config('tcp_user_timeout', '7000', false)";
     sqlx::query(keepalive).execute(&mut *connection).await?;
     sqlx::query_scalar("SELECT pg_try_advisory_lock($1)").bind(key).fetch_one(connection).await
 }
@@ -133,8 +135,23 @@ async fn take_lock(connection: &mut PgConnection, key: i64) -> Result<bool, sqlx
 pub(crate) struct Session {
     /// Each asks to become the leader. Closing the channel ends the session.
     questions: mpsc::Sender<oneshot::Sender<bool>>,
-    held: Arc<AtomicBool>,
+    state: Arc<State>,
     task: JoinHandle<()>,
+}
+
+/// What the task that keeps the locks tells.
+struct State {
+    held: AtomicBool,
+    /// How often the locks were lost so far.
+    breaks: AtomicU64,
+}
+
+impl State {
+    fn broken(&self) {
+        if self.held.swap(false, Ordering::AcqRel) {
+            self.breaks.fetch_add(1, Ordering::AcqRel);
+        }
+    }
 }
 
 impl Session {
@@ -145,7 +162,11 @@ impl Session {
     }
 
     pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
+        self.state.held.load(Ordering::Acquire)
+    }
+
+    pub fn breaks(&self) -> u64 {
+        self.state.breaks.load(Ordering::Acquire)
     }
 
     pub async fn try_lead(&self) -> Result<bool> {
@@ -162,7 +183,7 @@ async fn keep(
     connection: PgConnection,
     key: i64,
     mut questions: mpsc::Receiver<oneshot::Sender<bool>>,
-    held: Arc<AtomicBool>,
+    state: Arc<State>,
 ) {
     let mut connection = Some(connection);
     let mut leads = false;
@@ -176,7 +197,7 @@ async fn keep(
         };
         if connection.is_none() {
             connection = again(&options, key).await;
-            held.store(connection.is_some(), Ordering::Release);
+            state.held.store(connection.is_some(), Ordering::Release);
         }
         if let Some(alive) = &mut connection {
             let asked = question.is_some() && !leads;
@@ -186,7 +207,7 @@ async fn keep(
                     tracing::warn!(?broken, "the connection that holds this server's runs broke, making a new one");
                     connection = None;
                     leads = false;
-                    held.store(false, Ordering::Release);
+                    state.broken();
                 }
             }
         }

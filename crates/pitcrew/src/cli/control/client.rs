@@ -53,7 +53,9 @@ impl Peers {
 
     /// A process that takes any run that nobody works on.
     pub fn server(&mut self) -> Option<&mut Peer> {
-        self.0.iter_mut().find(|peer| peer.hello.role == Role::Server)
+        // Of several on one database, the one that leads.
+        let servers = self.0.iter_mut().filter(|peer| peer.hello.role == Role::Server);
+        servers.max_by_key(|peer| peer.hello.leads)
     }
 
     /// The process to ask about a run: its owner, or a server, which takes any run that has none.
@@ -96,7 +98,7 @@ impl Peer {
                 return None;
             }
         };
-        let hello = Hello { pid: 0, role: Role::Run, url: String::new() };
+        let hello = Hello { pid: 0, role: Role::Run, url: String::new(), leads: false };
         let mut peer = Peer { hello, stream: BufReader::new(stream) };
         match peer.ask(&Ask::Hello, PATIENCE).await {
             Ok(Answer::Hello(hello)) => Some(Peer { hello, ..peer }),

@@ -65,7 +65,7 @@ async fn serve(stream: UnixStream, hello: Hello, app: App) {
 async fn answer(ask: Ask, hello: &Hello, app: &App) -> Answer {
     let scheduler = &app.scheduler;
     let result = match ask {
-        Ask::Hello => return Answer::Hello(hello.clone()),
+        Ask::Hello => return Answer::Hello(Hello { leads: scheduler.leads(), ..hello.clone() }),
         Ask::Has { run } => return Answer::Has(scheduler.snapshot(run).await.is_some()),
         Ask::Look => {
             app.schedules.notify_one();

@@ -41,6 +41,9 @@ pub struct Hello {
     pub role: Role,
     /// Where its pages are; empty without a server.
     pub url: String,
+    /// Whether it works on runs: of several servers, one does.
+    #[serde(default)]
+    pub leads: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-pub use guard::{Gate, Peer, check_host, check_origin, guard, headers, reader};
+pub use guard::{Gate, Peer, check_host, check_origin, guard, headers, reader, session_cookie};
 use limits::Limits;
 use people::People;
 pub use session::{enter, local, login, login_form, logout, logout_everywhere, refused_form};
@@ -136,8 +136,13 @@ impl Auth {
         let inner = Inner {
             off: matches!(config, AuthConfig::Off),
             key: SigningKey::new(&key),
-            // Cookies are shared by all ports of a host; two servers on one machine must not log each other out.
-            cookie: format!("{}pitcrew_{}", if secure { "__Host-" } else { "" }, listen.port()),
+            // Cookies are shared by all ports of a host; two servers on one machine must not log each other out, and
+            // two behind one address must know each other's.
+            cookie: format!(
+                "{}pitcrew_{}",
+                if secure { "__Host-" } else { "" },
+                base_url.map_or(listen.port(), BaseUrl::port)
+            ),
             secure,
             links: Mutex::default(),
             people: People::new(store.clone()),
@@ -231,7 +236,7 @@ impl Auth {
     }
 
     /// The cookie by which a browser is logged in.
-    fn cookie_name(&self) -> &str {
+    pub fn cookie_name(&self) -> &str {
         &self.0.cookie
     }
 

@@ -25,7 +25,7 @@ pub async fn events(
     let run = find(&site, &key).await?;
     let is_over = run.state.is_final();
     let first = stream::iter([Ok(event("run", &shape(&run)))]);
-    let closing = site.closing.clone();
+    let ends = site.stream_ends();
     let rest = stream::unfold((!is_over).then_some((site, run.key, changes)), |state| async move {
         let (site, key, mut changes) = state?;
         loop {
@@ -53,7 +53,7 @@ pub async fn events(
             }
         }
     });
-    let events = first.chain(rest.flatten()).take_until(closing.cancelled_owned()).fuse();
+    let events = first.chain(rest.flatten()).take_until(Box::pin(ends)).fuse();
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 

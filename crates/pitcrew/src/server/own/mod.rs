@@ -178,7 +178,7 @@ pub async fn reasons(site: &Site, view: &RunView, task: &str, map_index: Option<
     if !view.run.state.is_final() {
         match site.app.scheduler.explain(view.run.key, pick).await {
             Ok(reasons) => return Ok(reasons),
-            Err(AskError::NoSuchRun(_) | AskError::OwnedElsewhere(_)) => {}
+            Err(AskError::NoSuchRun(_) | AskError::OwnedElsewhere(_) | AskError::Standby) => {}
             Err(error) => return Err(error.into()),
         }
     }

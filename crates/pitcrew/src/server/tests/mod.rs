@@ -144,6 +144,7 @@ impl Rig {
             figures: Default::default(),
             closing: CancellationToken::new(),
             live: Default::default(),
+            wire: Default::default(),
         };
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }

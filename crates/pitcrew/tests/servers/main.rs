@@ -1,0 +1,7 @@
+//! Several servers on one PostgreSQL: it does not matter which of them is asked, and which of them is killed.
+//!
+//! With `PITCREW_TEST_POSTGRES`, a server in which databases can be made; without it the tests say so and end.
+
+mod kills;
+mod passing;
+mod world;
