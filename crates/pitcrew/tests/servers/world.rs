@@ -25,7 +25,6 @@ pub struct World {
 pub struct Server {
     pub child: Child,
     pub url: String,
-    pub data: PathBuf,
     pub log: PathBuf,
 }
 
@@ -86,12 +85,11 @@ impl World {
 
     /// Starts a server and returns when it answers.
     pub fn start(&self, start: &Start<'_>) -> Server {
-        let data = self.dir.join(start.data);
         let log = self.dir.join(format!("{}.log", uuid::Uuid::now_v7()));
         let out = File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pitcrew"));
         command.args(["server", "--listen", "127.0.0.1:0", "--parallelism", "32"]);
-        command.arg("--data-dir").arg(&data).arg("--workflows").arg(self.dir.join("workflows"));
+        command.arg("--data-dir").arg(self.dir.join(start.data)).arg("--workflows").arg(self.dir.join("workflows"));
         match start.password {
             Some(password) => command.env("PITCREW_ADMIN_PASSWORD", password),
             None => command.arg("--no-auth"),
@@ -100,7 +98,7 @@ impl World {
         command.env("PITCREW_SECRET_KEY", "of all servers of this test together").env("PITCREW_GPUS", "0");
         command.envs(start.env.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
-        let mut server = Server { child, url: String::new(), data, log };
+        let mut server = Server { child, url: String::new(), log };
         wait_now("a server answers", &server.log.clone(), || {
             let text = std::fs::read_to_string(&server.log).unwrap_or_default();
             let line = text.lines().find_map(|line| line.trim().strip_prefix("pages"));
