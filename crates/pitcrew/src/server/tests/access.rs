@@ -274,7 +274,7 @@ async fn behind_a_proxy_cookies_are_for_https_and_the_address_is_the_one_that_th
     };
     let right = login(PASSWORD, "10.0.0.1:5", "6.6.6.6, 192.0.2.7").await;
     let cookie = right.header("set-cookie");
-    assert!(cookie.starts_with("__Host-pitcrew_8080=") && cookie.ends_with("; Secure"), "{cookie}");
+    assert!(cookie.starts_with("__Host-pitcrew_443=") && cookie.ends_with("; Secure"), "{cookie}");
     login("wrong", "192.0.2.8:5", "6.6.6.6").await;
     let audit = rig.app.store.audit(&AuditFilter::default(), Paging::ALL).await.unwrap().rows;
     let from = |event: &str| audit.iter().find(|row| row.entry.event == event).unwrap().entry.detail["from"].clone();
