@@ -4,8 +4,8 @@
 //! status 422 with a list of places. A fault of ours is logged here, once, and the client learns no more than that.
 
 use axum::Json;
-use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::http::StatusCode;
+use axum::http::header::{HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use pitcrew_store::StoreError;
 use serde_json::{Value, json};

@@ -117,7 +117,8 @@ async fn whoever_signed_in_at_one_server_is_known_at_the_other() {
     // Out everywhere is out at both.
     let out = browser.post(format!("{}/logout/everywhere", standby.url)).header(COOKIE, &cookie).send().await.unwrap();
     assert!(out.headers()[SET_COOKIE].to_str().unwrap().starts_with(cookie.split_once('=').unwrap().0));
-    wait("nobody is known", &leader.log, async || page(&leader.url, &format!("pitcrew_{port}={token}")).await != 200).await;
+    wait("nobody is known", &leader.log, async || page(&leader.url, &format!("pitcrew_{port}={token}")).await != 200)
+        .await;
     wait("nobody is known", &standby.log, async || page(&standby.url, &cookie).await != 200).await;
 }
 

@@ -152,7 +152,8 @@ impl World {
 
     /// Returns when the run is in that state.
     pub async fn becomes(&self, server: &Server, workflow: &str, run: &str, state: &str) {
-        wait(&format!("{run} is {state}"), &server.log, async || self.state(server, workflow, run).await == state).await;
+        wait(&format!("{run} is {state}"), &server.log, async || self.state(server, workflow, run).await == state)
+            .await;
     }
 }
 
