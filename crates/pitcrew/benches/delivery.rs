@@ -16,6 +16,8 @@ mod harness;
 #[path = "../tests/aws/moto.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod moto;
+#[path = "../../exec/tests/backends/program.rs"]
+mod program;
 #[path = "../../exec/tests/ssh/sshd.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
 mod sshd;
