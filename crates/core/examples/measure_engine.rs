@@ -86,7 +86,7 @@ fn play(run: &mut Run) -> usize {
         message: String::new(),
         outputs: BTreeMap::new(),
     };
-    let mut admission = Admission::new(64, []);
+    let mut admission = Admission::new(64, Vec::new()).expect("no two nodes");
     let mut events = vec![Event::Begin];
     let mut ended = 0;
     loop {

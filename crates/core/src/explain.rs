@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::admission::{Admission, Blocked};
 use crate::engine::record::RunStop;
 use crate::engine::{Held, Run, Slot};
+use crate::fleet::Miss;
 use crate::ir::{Kind, TaskIx};
 use crate::state::{RunState, State};
 use crate::trigger_rule::{TriggerRule, Verdict};
@@ -49,6 +50,11 @@ pub enum Reason {
     WaitsUntil(Timestamp),
     HeldByLimit(Held),
     InLine(Blocked),
+    /// One of the nodes, and why it does not take it now.
+    Node {
+        name: String,
+        miss: Miss,
+    },
     AskedForSlot,
     StartRequested,
 }
@@ -86,6 +92,7 @@ impl fmt::Display for Reason {
                 write!(f, "waits: {max} instances of its group are under way (`max_parallel`)")
             }
             Reason::InLine(blocked) => write!(f, "waits for a slot: {blocked}"),
+            Reason::Node { name, miss } => write!(f, "does not fit the node `{name}`: {miss}"),
             Reason::AskedForSlot => f.write_str("has asked for a slot"),
             Reason::StartRequested => f.write_str("has its slot and is being started"),
         }
@@ -97,6 +104,8 @@ fn word(state: State) -> &'static str {
     if state == State::None { "waiting" } else { state.name() }
 }
 
+/// How many nodes are listed, those first that it nearly fits.
+const NODES: usize = 50;
 /// How many upstream tasks are listed by name.
 const LISTED: usize = 8;
 
@@ -112,7 +121,13 @@ impl Run {
                     return self.held(slot).map(Reason::HeldByLimit).into_iter().collect();
                 }
                 let why = admission.and_then(|admission| admission.why(self.record.key, slot));
-                vec![why.map_or(Reason::AskedForSlot, Reason::InLine)]
+                let nodes = match &why {
+                    Some(Blocked::Room { nodes }) if nodes.len() > 1 => nodes.clone(),
+                    _ => Vec::new(),
+                };
+                let first = why.map_or(Reason::AskedForSlot, Reason::InLine);
+                let each = nodes.into_iter().take(NODES).map(|(name, miss)| Reason::Node { name, miss });
+                std::iter::once(first).chain(each).collect()
             }
             State::None => self.why_not_ready(slot),
             State::UpstreamFailed => self.what_failed(slot),

@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fleet::{Preferred, Term, Toleration};
 use crate::id::{TaskId, WorkflowId};
 use crate::retry::RetryPolicy;
 use crate::timetable::Schedule;
@@ -206,6 +207,8 @@ pub struct Task {
     pub branch: Option<Template>,
     pub resources: Resources,
     pub backend: BackendKind,
+    /// Which nodes it may go to.
+    pub placement: Placement,
     /// For [`BackendKind::Ssh`], what stands under `ssh`: a mapping whose texts may be templates. Rendered before an
     /// attempt's row is written.
     pub place: Option<Value>,
@@ -320,12 +323,27 @@ pub enum Shape {
 /// What one attempt holds while it is live. Values may be templates.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Resources {
-    /// A count.
+    /// A count, a part of one, or a mapping that says more.
     pub gpu: Option<Value>,
     /// Cores: `2`, `0.5` or `500m`.
     pub cpu: Option<Value>,
     /// Bytes or `16Gi`.
     pub memory: Option<Value>,
+    /// Amounts of what nodes have beside that, by name.
+    pub custom: BTreeMap<String, Value>,
+}
+
+/// Which nodes an attempt may go to, in the words of Kubernetes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Placement {
+    /// Labels that the node has to have.
+    pub node_selector: BTreeMap<String, Template>,
+    /// One of these has to hold, if there are any.
+    pub required: Vec<Term>,
+    pub preferred: Vec<Preferred>,
+    pub tolerations: Vec<Toleration>,
+    /// No backend is named, and it can run anywhere: the node decides.
+    pub is_free: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -587,6 +605,7 @@ impl Task {
             skip_exit_codes: vec![99],
             branch: None,
             resources: Resources::default(),
+            placement: Placement::default(),
             backend: BackendKind::Local,
             place: None,
         }

@@ -1,6 +1,7 @@
 //! Amounts as people write them: durations, cores, bytes.
 
 use jiff::SignedDuration;
+use pitcrew_core::fleet::{Amount, Gpus};
 use serde_json::Value;
 
 /// No duration is longer: 100 years.
@@ -95,19 +96,72 @@ pub fn parse_memory(value: &Value) -> Result<u64, String> {
     Ok(bytes.round() as u64)
 }
 
-/// A count of GPUs, from 0.
-pub fn parse_gpus(value: &Value) -> Result<u32, String> {
-    let whole = match value {
-        Value::Number(number) => {
-            number.as_u64().or_else(|| number.as_f64().filter(|n| n.fract() == 0.0 && *n >= 0.0).map(|n| n as u64))
-        }
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
+/// Keys of a mapping of GPUs; all but `model` say how much, and one of them is given.
+pub(crate) const GPU: &[&str] = &["count", "share", "memory", "mig", "model"];
+
+/// GPUs, and the models that will do: a count, a part of one, or a mapping that says `count`, `share`, `memory` or `mig`
+/// (with `count`), and `model`.
+pub fn parse_gpus(value: &Value) -> Result<(Gpus, Vec<String>), String> {
+    let wrong = || {
+        format!(
+            "`{}` is not an amount of GPUs; write for example `2`, `0.5`, `{{count: 2, model: H100}}`, \
+             `{{memory: 20Gi}}` or `{{mig: 1g.10gb}}`",
+            show(value)
+        )
     };
-    whole
-        .filter(|n| *n <= 10_000)
-        .map(|n| n as u32)
-        .ok_or_else(|| format!("`{}` is not a count of GPUs; write a whole number from 0", show(value)))
+    let plain = |value: &Value| {
+        let whole = value.as_f64().filter(|n| n.fract() == 0.0 && (0.0..=1e6).contains(n));
+        let amount = match whole {
+            Some(whole) => Amount::whole(whole as u32),
+            None => parse_amount(value).map_err(|_| wrong())?,
+        };
+        Gpus::of(amount).map_err(|why| why.to_string())
+    };
+    let Value::Object(fields) = value else { return Ok((plain(value)?, Vec::new())) };
+    if let Some(unknown) = fields.keys().find(|key| !GPU.contains(&key.as_str())) {
+        return Err(format!("unknown key `{unknown}`; known here: {}", GPU.join(", ")));
+    }
+    let models = match fields.get("model") {
+        None => Vec::new(),
+        Some(Value::String(model)) => vec![model.clone()],
+        Some(Value::Array(models)) if models.iter().all(Value::is_string) => {
+            models.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        }
+        Some(other) => return Err(format!("`model` is the name of a model or a list of them, found `{}`", show(other))),
+    };
+    let count = |value: Option<&Value>| match value {
+        None => Ok(1),
+        Some(value) => match plain(value)? {
+            Gpus::Count(count) => Ok(count),
+            Gpus::None | Gpus::Share(_) | Gpus::MemoryMib(_) | Gpus::Mig { .. } => {
+                Err(format!("`count` is a whole number from 1, found `{}`", show(value)))
+            }
+        },
+    };
+    let said: Vec<&str> = ["share", "memory", "mig"].into_iter().filter(|key| fields.contains_key(*key)).collect();
+    let gpus = match (said.as_slice(), fields.get("count")) {
+        ([], counted) => Gpus::Count(count(counted)?),
+        (["mig"], counted) => {
+            let profile = fields["mig"].as_str().filter(|profile| !profile.is_empty());
+            let profile = profile.ok_or("`mig` is the name of a profile such as `1g.10gb`")?.to_owned();
+            Gpus::Mig { profile, count: count(counted)? }
+        }
+        ([key], Some(_)) => return Err(format!("`{key}` is of one GPU, so `count` says nothing beside it")),
+        (["share"], None) => match plain(&fields["share"])? {
+            share @ Gpus::Share(_) => share,
+            _ => {
+                return Err(format!("`share` is more than 0 and less than 1, found `{}`", show(&fields["share"])));
+            }
+        },
+        (["memory"], None) => Gpus::MemoryMib(parse_memory(&fields["memory"])?.div_ceil(1 << 20)),
+        (several, _) => return Err(format!("`{}` exclude each other", several.join("` and `"))),
+    };
+    Ok((gpus, models))
+}
+
+/// An amount of something: `2`, `0.5` or `500m`. Never negative.
+pub(crate) fn parse_amount(value: &Value) -> Result<Amount, String> {
+    serde_json::from_value(value.clone()).map_err(|why| why.to_string())
 }
 
 fn show(value: &Value) -> String {
@@ -148,8 +202,34 @@ mod tests {
         assert_eq!(parse_memory(&json!("16Gi")), Ok(16 << 30));
         assert_eq!(parse_memory(&json!("512M")), Ok(512_000_000));
         assert_eq!(parse_memory(&json!(1024)), Ok(1024));
-        assert_eq!(parse_gpus(&json!("2")), Ok(2));
-        assert_eq!(parse_gpus(&json!(0)), Ok(0));
+        assert_eq!(parse_gpus(&json!(0)), Ok((Gpus::None, vec![])));
+        let half = Gpus::Share("0.5".parse().unwrap());
+        for (written, gpus) in [
+            (json!("2"), Gpus::Count(2)),
+            (json!(2.0), Gpus::Count(2)),
+            (json!(0.5), half.clone()),
+            (json!("500m"), half.clone()),
+            (json!({"share": "0.5"}), half),
+            (json!({"count": 4, "model": "H100"}), Gpus::Count(4)),
+            (json!({"model": ["A100", "H100"]}), Gpus::Count(1)),
+            (json!({"memory": "20Gi"}), Gpus::MemoryMib(20_480)),
+            (json!({"mig": "1g.10gb", "count": 2}), Gpus::Mig { profile: "1g.10gb".into(), count: 2 }),
+        ] {
+            assert_eq!(parse_gpus(&written).map(|(gpus, _)| gpus), Ok(gpus), "{written}");
+        }
+        for (written, said) in [
+            (json!(1.5), "cannot be divided"),
+            (json!({"count": 0.5}), "whole number"),
+            (json!({"share": 2}), "less than 1"),
+            (json!({"share": 0.5, "count": 2}), "of one GPU"),
+            (json!({"share": 0.5, "memory": 5}), "exclude each other"),
+            (json!({"mig": 3}), "name of a profile"),
+            (json!({"model": 3}), "name of a model"),
+            (json!({"cuont": 3}), "unknown key"),
+        ] {
+            let why = parse_gpus(&written).unwrap_err();
+            assert!(why.contains(said), "{written}: {why}");
+        }
         for bad in [json!("-1"), json!("x"), json!(null), json!([]), json!("1Zi"), json!(-2)] {
             assert!(parse_cpu(&bad).is_err() && parse_memory(&bad).is_err() && parse_gpus(&bad).is_err(), "{bad}");
         }

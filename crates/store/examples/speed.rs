@@ -47,6 +47,7 @@ fn attempt(of: &InstanceRecord) -> AttemptRecord {
         end: None,
         exit: of.exit.clone(),
         message: String::new(),
+        node: None,
         gpus: Vec::new(),
         usage: Value::Null,
     }

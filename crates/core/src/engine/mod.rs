@@ -25,6 +25,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fleet::Request;
 use crate::id::{AttemptId, UNMAPPED};
 use crate::ir::{MapUnit, TaskIx, Workflow};
 use crate::state::{Change, Exit, State};
@@ -64,9 +65,10 @@ pub trait Evaluate {
 }
 
 /// What an attempt holds while it is live, with its templates rendered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Demand {
-    pub gpus: u32,
+    /// What a node has to have for it; `None`: it asks for nothing of a node, and runs on this machine.
+    pub request: Option<Arc<Request>>,
     /// A limit of the processes, in thousandths of a core.
     pub cpu_milli: Option<u32>,
     /// A limit of the processes, in bytes.

@@ -145,7 +145,9 @@ pub struct AttemptRecord {
     /// `None` while it is live.
     pub exit: Option<Exit>,
     pub message: String,
-    /// Devices that it held: GPU identifiers.
+    /// The node that it was placed on; `None`: it asked for nothing of a node.
+    pub node: Option<String>,
+    /// Devices that it held there, by UUID.
     pub gpus: Vec<String>,
     /// Measured use, as the backend reported it; `null` when unknown.
     pub usage: Value,

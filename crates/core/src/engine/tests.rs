@@ -22,6 +22,7 @@ use serde_json::{Map, Value, json};
 use super::record::{InstanceRecord, RunRecord, RunType};
 use super::{Demand, Effects, Evaluate, Event, Report, Run, Slot};
 use crate::admission::Admission;
+use crate::fleet::{Amount, Gpu, Gpus, Node, Request};
 use crate::id::{RunId, RunKey, TaskId, UNMAPPED, WorkflowId};
 use crate::ir::{MapUnit, TaskIx};
 use crate::sim::differences;
@@ -68,8 +69,14 @@ impl Evaluate for Script {
 
     fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String> {
         let gpus = self.gpus.get(&name_of(run, slot)).cloned().unwrap_or(Ok(0))?;
-        Ok(Demand { gpus, ..Demand::default() })
+        let request = Request { gpus: Gpus::Count(gpus), ..Request::default() };
+        Ok(Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() })
     }
+}
+
+fn two_gpus() -> Node {
+    let gpus = ["gpu-0", "gpu-1"].map(|id| Gpu::new(id, "A100", 81_920));
+    Node::new("local", Amount::whole(8), 16_384, gpus.into())
 }
 
 struct World {
@@ -114,7 +121,7 @@ impl World {
         World {
             run: Run::new(record.clone(), Arc::new(workflow)),
             script,
-            admission: Admission::new(64, ["gpu-0".to_owned(), "gpu-1".to_owned()]),
+            admission: Admission::new(64, vec![two_gpus()]).unwrap(),
             now: Timestamp::UNIX_EPOCH,
             rows: BTreeMap::new(),
             record,

@@ -12,6 +12,7 @@ mod gang;
 mod node;
 mod place;
 mod policy;
+mod promise;
 pub mod replay;
 mod request;
 mod room;
@@ -22,8 +23,13 @@ pub use gang::{Gang, Topology};
 pub use node::{Effect, Gpu, MigInstance, Node, Sharing, Standing, Taint};
 pub use place::{Fleet, Lease, LeaseId, Refused, Twice};
 pub use policy::Policy;
+pub use promise::Promise;
 pub use request::{BadRequest, Expression, Gpus, Operator, Preferred, Request, Term, Toleration};
 pub use room::{Device, Miss, Part, Room};
+
+/// The label of every node that says by which backend work gets there: `local` for the machine of the server, `ssh` for
+/// another one.
+pub const BACKEND_LABEL: &str = "pitcrew/backend";
 
 #[cfg(test)]
 mod tests;

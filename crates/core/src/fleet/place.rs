@@ -1,16 +1,16 @@
 //! Nodes with what is left of them, leases, and the choice of a node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
 use super::fragments::Workload;
-use super::node::Node;
+use super::node::{Node, Standing};
 use super::policy::{Choice, Measure, Policy, Scale};
 use super::request::{BadRequest, Request};
-use super::room::{Device, Miss, Room};
+use super::room::{Device, Left, Miss, Room, devices};
 
 /// Requests that are not alike and whose worths are remembered; beyond, all are forgotten.
 const REMEMBERED: usize = 1024;
@@ -23,8 +23,10 @@ pub struct LeaseId(pub String);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     pub node: String,
-    /// Places on the node; see [`Fleet::device_ids`].
+    /// Places on the node.
     pub devices: Vec<Device>,
+    /// The same by UUID: what its tasks may see.
+    pub ids: Vec<String>,
     pub request: Request,
 }
 
@@ -81,18 +83,49 @@ type Worth = Option<(i64, f64)>;
 
 impl Fleet {
     /// A fleet without leases; nodes that are worth the same are taken in the order of their names.
-    pub fn new(mut nodes: Vec<Node>, policy: Policy, workload: Workload) -> Result<Fleet, Twice> {
+    pub fn new(nodes: Vec<Node>, policy: Policy, workload: Workload) -> Result<Fleet, Twice> {
+        let (leases, memory) = (BTreeMap::new(), HashMap::new());
+        let (nodes_held, by_name) = (Vec::new(), HashMap::new());
+        let mut fleet =
+            Fleet { policy, workload, scale: Scale::default(), nodes: nodes_held, by_name, leases, memory };
+        fleet.set_nodes(nodes)?;
+        Ok(fleet)
+    }
+
+    /// Other nodes, or the same with something else to them. Leases stay: on a node that is gone they hold nothing, and
+    /// when it is back, the devices of the same ids.
+    pub fn set_nodes(&mut self, mut nodes: Vec<Node>) -> Result<(), Twice> {
         nodes.sort_by(|a, b| a.name.cmp(&b.name));
         if let Some(pair) = nodes.windows(2).find(|pair| pair[0].name == pair[1].name) {
             return Err(Twice(pair[0].name.clone()));
         }
         let most = |of: fn(&Node) -> f64| nodes.iter().map(of).fold(0.0, f64::max);
-        let scale = Scale { cpu: most(|node| node.cpu.to_f64()), gpus: most(|node| node.gpus.len() as f64) };
-        let by_name = nodes.iter().enumerate().map(|(at, node)| (node.name.clone(), at)).collect();
-        let nodes =
-            nodes.into_iter().map(|node| Held { room: Room::of(&node), node, version: 1, fragments: None }).collect();
-        let (leases, memory) = (BTreeMap::new(), HashMap::new());
-        Ok(Fleet { policy, workload, scale, nodes, by_name, leases, memory })
+        self.scale = Scale { cpu: most(|node| node.cpu.to_f64()), gpus: most(|node| node.gpus.len() as f64) };
+        self.by_name = nodes.iter().enumerate().map(|(at, node)| (node.name.clone(), at)).collect();
+        let fresh = |node: Node| Held { room: Room::of(&node), node, version: 1, fragments: None };
+        self.nodes = nodes.into_iter().map(fresh).collect();
+        self.memory.clear();
+        for lease in self.leases.values_mut() {
+            let Some(at) = self.by_name.get(&lease.node) else { continue };
+            let held = &mut self.nodes[*at];
+            lease.devices = devices(&held.node, &lease.request, &lease.ids);
+            held.change(&lease.request, &lease.devices, true);
+        }
+        Ok(())
+    }
+
+    /// For somebody who runs already: holds the devices of these ids on this node, whatever is said of the node now.
+    pub fn adopt(&mut self, id: LeaseId, node: &str, request: &Request, ids: Vec<String>) {
+        if self.leases.contains_key(&id) {
+            return;
+        }
+        let mut lease = Lease { node: node.to_owned(), devices: Vec::new(), ids, request: request.clone() };
+        if let Some(at) = self.by_name.get(node) {
+            let held = &mut self.nodes[*at];
+            lease.devices = devices(&held.node, request, &lease.ids);
+            held.change(request, &lease.devices, true);
+        }
+        self.leases.insert(id, lease);
     }
 
     /// The lease of a node for the request, kept under this name until [`Fleet::release`].
@@ -125,22 +158,42 @@ impl Fleet {
         self.nodes.iter().map(|held| (&held.node, &held.room))
     }
 
-    /// What the tasks of a lease may see, by UUID.
-    pub fn device_ids(&self, lease: &Lease) -> Vec<String> {
-        let Some(at) = self.by_name.get(&lease.node) else { return Vec::new() };
-        let gpus = &self.nodes[*at].node.gpus;
-        lease.devices.iter().filter_map(|device| gpus.get(device.gpu)?.device_id(device.part)).collect()
-    }
-
     /// For each node why the request does not go there now; `None`: it fits.
     pub fn explain(&self, request: &Request) -> Vec<(&str, Option<Miss>)> {
         let why = |held: &Held| held.room.fits(&held.node, request).err();
         self.nodes.iter().map(|held| (held.node.name.as_str(), why(held))).collect()
     }
 
-    /// Whether a node that is empty could take it.
+    /// Whether a node could take it that is empty, ready and sound. One that is down could: what it has may not be known.
     pub fn could_ever(&self, request: &Request) -> bool {
+        let could = |node: &Node| {
+            matches!(node.standing, Standing::Down(_)) || Room::sound(node).takes(node, request).is_ok()
+        };
+        self.nodes.iter().any(|held| could(&held.node))
+    }
+
+    /// Whether a node could take it that is as it is now, but empty.
+    pub fn could_now(&self, request: &Request) -> bool {
         self.nodes.iter().any(|held| Room::of(&held.node).fits(&held.node, request).is_ok())
+    }
+
+    /// For a request that no node can ever take: why each could not, even if it were empty; the nearest miss first.
+    pub fn never(&self, request: &Request) -> Vec<(&str, Miss)> {
+        let why = |held: &Held| Room::sound(&held.node).takes(&held.node, request).err();
+        let mut misses: Vec<(&str, Miss)> =
+            self.nodes.iter().filter_map(|held| Some((held.node.name.as_str(), why(held)?))).collect();
+        misses.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
+        misses
+    }
+
+    /// How many GPUs somebody has something of, and how many there are.
+    pub fn gpu_use(&self) -> (usize, usize) {
+        let used: BTreeSet<(&str, usize)> = self
+            .leases
+            .values()
+            .flat_map(|lease| lease.devices.iter().map(|device| (lease.node.as_str(), device.gpu)))
+            .collect();
+        (used.len(), self.nodes.iter().map(|held| held.node.gpus.len()).sum())
     }
 
     /// Undivided GPUs and parts of GPUs that are held. MIG instances are not among them.
@@ -157,6 +210,10 @@ impl Fleet {
     pub fn fragments(&mut self) -> f64 {
         let of = |held: &mut Held| *held.fragments.get_or_insert_with(|| self.workload.fragments(&held.room));
         self.nodes.iter_mut().map(of).sum()
+    }
+
+    pub(super) fn at(&self, node: &str) -> Option<usize> {
+        self.by_name.get(node).copied()
     }
 
     pub(super) fn refusal(&self, request: &Request) -> Refused {
@@ -188,25 +245,48 @@ impl Fleet {
         best.map(|(at, _)| at)
     }
 
+    /// The devices that the request would have on this node, where it fits.
+    pub(super) fn devices_for(&mut self, at: usize, request: &Request) -> Vec<Device> {
+        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
+        self.nodes[at].choice(measure, request).map(|choice| choice.devices).unwrap_or_default()
+    }
+
     /// Takes the request's room on this node, where it fits.
     pub(super) fn take(&mut self, id: LeaseId, at: usize, request: &Request) -> &Lease {
-        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
+        let devices = self.devices_for(at, request);
         let held = &mut self.nodes[at];
-        let devices = held.choice(measure, request).map(|choice| choice.devices).unwrap_or_default();
         held.change(request, &devices, true);
-        let lease = Lease { node: held.node.name.clone(), devices, request: request.clone() };
+        let gpus = &held.node.gpus;
+        let ids = devices.iter().filter_map(|device| gpus.get(device.gpu)?.device_id(device.part)).collect();
+        let lease = Lease { node: held.node.name.clone(), devices, ids, request: request.clone() };
         self.leases.entry(id).or_insert(lease)
     }
 }
 
+impl Fleet {
+    /// Panics when what is left of a node is not what its leases leave. `adopted` allows leases of more than there is.
+    pub fn sanity_check(&self, adopted: bool) {
+        for held in &self.nodes {
+            let mut room = Room::of(&held.node);
+            for lease in self.leases.values().filter(|lease| lease.node == held.node.name) {
+                room.change(&lease.request, &lease.devices, true);
+            }
+            assert_eq!(room, held.room, "what is left of {}", held.node.name);
+            let is_over = room.memory_mib < 0 || room.cpu < Amount::ZERO;
+            let is_over = is_over || room.gpus.iter().any(|left| matches!(left, Left::Share(left) if *left < Amount::ZERO));
+            assert!(adopted || !is_over, "{} gave more than it has", held.node.name);
+        }
+    }
+}
+
 impl Held {
-    fn change(&mut self, request: &Request, devices: &[Device], take: bool) {
+    pub(super) fn change(&mut self, request: &Request, devices: &[Device], take: bool) {
         self.room.change(request, devices, take);
         self.version += 1;
         self.fragments = None;
     }
 
-    fn choice(&mut self, measure: Measure<'_>, request: &Request) -> Option<Choice> {
+    pub(super) fn choice(&mut self, measure: Measure<'_>, request: &Request) -> Option<Choice> {
         let taking = self.room.fits(&self.node, request).ok()?;
         Some(measure.choose(&self.node, &mut self.room, request, taking))
     }

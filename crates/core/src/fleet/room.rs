@@ -15,7 +15,8 @@ use super::request::{Gpus, Request};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Room {
     pub cpu: Amount,
-    pub memory_mib: u64,
+    /// Below zero where the node has less than when its leases began; so can the amounts be.
+    pub memory_mib: i64,
     custom: BTreeMap<String, Amount>,
     /// Of each GPU of the node, in its order.
     pub gpus: Vec<Left>,
@@ -79,6 +80,21 @@ pub enum Miss {
     Sharing(Gpus),
 }
 
+impl Miss {
+    /// How far the request came: of two misses, the greater is the nearer.
+    pub fn nearness(&self) -> u8 {
+        match self {
+            Miss::Standing(_) => 0,
+            Miss::Labels(_) => 1,
+            Miss::Taint(_) => 2,
+            Miss::Model(_) => 3,
+            Miss::Custom { .. } => 4,
+            Miss::Sharing(_) => 5,
+            Miss::Cpu { .. } | Miss::Memory { .. } | Miss::Gpus { .. } => 6,
+        }
+    }
+}
+
 impl fmt::Display for Miss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,16 +125,24 @@ pub enum Taking {
 }
 
 impl Room {
-    /// All of the node.
+    /// All of the node that can be used.
     pub fn of(node: &Node) -> Room {
-        let left = |gpu: &Gpu| match (&gpu.fault, &gpu.sharing) {
-            (Some(_), _) => Left::Nothing,
-            (None, Sharing::Mig { instances }) => Left::Instances(vec![true; instances.len()]),
-            (None, _) => Left::Share(Amount::ONE),
+        let mut room = Room::sound(node);
+        for (left, _) in room.gpus.iter_mut().zip(&node.gpus).filter(|(_, gpu)| gpu.fault.is_some()) {
+            *left = Left::Nothing;
+        }
+        room
+    }
+
+    /// All of the node, were none of its GPUs faulty.
+    pub fn sound(node: &Node) -> Room {
+        let left = |gpu: &Gpu| match &gpu.sharing {
+            Sharing::Mig { instances } => Left::Instances(vec![true; instances.len()]),
+            _ => Left::Share(Amount::ONE),
         };
         Room {
             cpu: node.cpu,
-            memory_mib: node.memory_mib,
+            memory_mib: i64::try_from(node.memory_mib).unwrap_or(i64::MAX),
             custom: node.custom.clone(),
             gpus: node.gpus.iter().map(left).collect(),
         }
@@ -136,12 +160,21 @@ impl Room {
 
     /// What the request would take of the node's GPUs; the devices of whole GPUs and of shares are still to be chosen.
     pub fn fits(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
+        if node.standing != Standing::Ready {
+            return Err(Miss::Standing(node.standing.clone()));
+        }
+        self.takes(node, request)
+    }
+
+    /// The same, whether or not the node takes new work now.
+    pub fn takes(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
         admits(node, request)?;
         if request.cpu > self.cpu {
-            return Err(Miss::Cpu { asked: request.cpu, free: self.cpu });
+            return Err(Miss::Cpu { asked: request.cpu, free: self.cpu.max(Amount::ZERO) });
         }
-        if request.memory_mib > self.memory_mib {
-            return Err(Miss::Memory { asked: request.memory_mib, free: self.memory_mib });
+        if mib(request) > self.memory_mib.max(0) {
+            let free = u64::try_from(self.memory_mib).unwrap_or_default();
+            return Err(Miss::Memory { asked: request.memory_mib, free });
         }
         for (name, asked) in &request.custom {
             let free = self.custom.get(name).copied().unwrap_or_default();
@@ -156,7 +189,7 @@ impl Room {
         if request.gpus == Gpus::None {
             return Ok(Taking::These(Vec::new()));
         }
-        let does = |gpu: &Gpu| request.models.is_empty() || request.models.contains(&gpu.model);
+        let does = |gpu: &Gpu| does(gpu, &request.models);
         let usable = || node.gpus.iter().zip(&self.gpus).enumerate().filter(|(_, (gpu, _))| does(gpu));
         if usable().next().is_none() {
             return Err(match node.gpus.is_empty() || request.models.is_empty() {
@@ -205,7 +238,7 @@ impl Room {
 
     /// The first wholly free GPUs that will do.
     pub fn whole(&self, node: &Node, request: &Request, count: u32) -> Vec<Device> {
-        let does = |gpu: &Gpu| request.models.is_empty() || request.models.contains(&gpu.model);
+        let does = |gpu: &Gpu| does(gpu, &request.models);
         let free = node.gpus.iter().zip(&self.gpus).enumerate();
         let free = free.filter(|(_, (gpu, left))| does(gpu) && left.share() == Amount::ONE);
         free.take(count as usize).map(|(gpu, _)| Device { gpu, part: Part::Share(Amount::ONE) }).collect()
@@ -216,8 +249,8 @@ impl Room {
         let change = |left: &mut Amount, by: Amount| if take { *left -= by } else { *left += by };
         change(&mut self.cpu, request.cpu);
         match take {
-            true => self.memory_mib -= request.memory_mib,
-            false => self.memory_mib += request.memory_mib,
+            true => self.memory_mib -= mib(request),
+            false => self.memory_mib += mib(request),
         }
         for (name, by) in &request.custom {
             change(self.custom.entry(name.clone()).or_default(), *by);
@@ -236,10 +269,41 @@ impl Room {
 impl Left {
     pub fn share(&self) -> Amount {
         match self {
-            Left::Share(amount) => *amount,
+            Left::Share(amount) => (*amount).max(Amount::ZERO),
             Left::Instances(_) | Left::Nothing => Amount::ZERO,
         }
     }
+}
+
+/// Whether the GPU is of one of these models: `A100` means `NVIDIA A100-SXM4-80GB`, too.
+fn does(gpu: &Gpu, models: &[String]) -> bool {
+    let is_word = |model: &String| {
+        let mut words = gpu.model.split(|c: char| !c.is_ascii_alphanumeric());
+        model.len() < gpu.model.len() && words.any(|word| word.eq_ignore_ascii_case(model))
+    };
+    models.is_empty() || models.contains(&gpu.model) || models.iter().any(is_word)
+}
+
+fn mib(request: &Request) -> i64 {
+    // No machine has a millionth of it; so sums cannot overflow.
+    i64::try_from(request.memory_mib).unwrap_or(i64::MAX).min(1 << 50)
+}
+
+/// The devices of these ids, as parts that the request would have of them. One that the node no longer has is left out.
+pub fn devices(node: &Node, request: &Request, ids: &[String]) -> Vec<Device> {
+    let find = |id: &String| {
+        node.gpus.iter().enumerate().find_map(|(at, gpu)| match &gpu.sharing {
+            Sharing::Mig { instances } => {
+                let instance = instances.iter().position(|one| one.id == *id)?;
+                Some(Device { gpu: at, part: Part::Instance(instance) })
+            }
+            _ => {
+                let part = part(gpu, &request.gpus).unwrap_or(Amount::ONE);
+                (gpu.id == *id).then_some(Device { gpu: at, part: Part::Share(part) })
+            }
+        })
+    };
+    ids.iter().filter_map(find).collect()
 }
 
 /// The part of this GPU that the request would have; `None`: it is not given in parts.
@@ -258,11 +322,8 @@ fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
     }
 }
 
-/// Whether the node takes the request at all, room or not.
+/// Whether work like this may go to the node, room or not.
 fn admits(node: &Node, request: &Request) -> Result<(), Miss> {
-    if node.standing != Standing::Ready {
-        return Err(Miss::Standing(node.standing.clone()));
-    }
     let hard = node.taints.iter().filter(|taint| taint.effect != Effect::PreferNoSchedule);
     for taint in hard {
         if !request.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {

@@ -56,13 +56,13 @@ fn a_lease_holds_exact_devices_until_it_is_given_back_once() {
     let mut fleet = fleet(vec![node("a", 2)], Policy::Fgd);
     let one = fleet.place(id("1"), &ask(Gpus::Count(1))).unwrap().clone();
     let two = fleet.place(id("2"), &ask(Gpus::Count(1))).unwrap().clone();
-    assert_eq!((fleet.device_ids(&one), fleet.device_ids(&two)), (vec!["GPU-a-0".into()], vec!["GPU-a-1".into()]));
+    assert_eq!((one.ids, two.ids), (vec!["GPU-a-0".to_owned()], vec!["GPU-a-1".to_owned()]));
     assert_eq!(fleet.place(id("3"), &ask(Gpus::Count(1))).unwrap_err(), Refused::Full);
     assert_eq!(fleet.place(id("2"), &ask(Gpus::None)).unwrap_err(), Refused::Twice(id("2")));
     assert!(fleet.release(&id("1")).is_some() && fleet.release(&id("1")).is_none());
     assert_eq!(fleet.gpus_held(), Amount::ONE);
     let again = fleet.place(id("3"), &ask(Gpus::Count(1))).unwrap().clone();
-    assert_eq!(fleet.device_ids(&again), ["GPU-a-0"]);
+    assert_eq!(again.ids, ["GPU-a-0"]);
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn instances_are_leased_by_profile() {
     let mut fleet = fleet(vec![cut], Policy::Fgd);
     let small = |count| ask(Gpus::Mig { profile: "1g.10gb".into(), count });
     let lease = fleet.place(id("1"), &small(2)).unwrap().clone();
-    assert_eq!(fleet.device_ids(&lease), ["MIG-1", "MIG-2"]);
+    assert_eq!(lease.ids, ["MIG-1", "MIG-2"]);
     assert_eq!(fleet.place(id("2"), &small(1)).unwrap_err(), Refused::Full);
     assert_eq!(fleet.place(id("2"), &small(3)).unwrap_err(), Refused::Never);
     assert_eq!(fleet.place(id("2"), &ask(Gpus::Count(1))).unwrap_err(), Refused::Never);

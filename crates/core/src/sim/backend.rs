@@ -4,7 +4,7 @@
 //! Invariant, checked here because only here it can be seen: an attempt begins at most once, and never beside an
 //! earlier attempt of the same instance that is still alive.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -12,6 +12,7 @@ use serde_json::json;
 use super::rng::Rng;
 use super::rules::OUTPUT;
 use crate::engine::Report;
+use crate::fleet::Amount;
 use crate::id::AttemptId;
 use crate::state::Exit;
 
@@ -52,6 +53,8 @@ struct Attempt {
     number: u64,
     takes: SignedDuration,
     gpus: Vec<String>,
+    /// So much of each of them.
+    part: Amount,
     cancelled: bool,
 }
 
@@ -88,7 +91,14 @@ impl Backend {
     }
 
     /// Begins an attempt. The server may only ask for it once.
-    pub fn start(&mut self, rng: &mut Rng, now: Timestamp, id: &AttemptId, gpus: Vec<String>) -> Result<(), String> {
+    pub fn start(
+        &mut self,
+        rng: &mut Rng,
+        now: Timestamp,
+        id: &AttemptId,
+        gpus: Vec<String>,
+        part: Amount,
+    ) -> Result<(), String> {
         if self.attempts.contains_key(id) {
             return Err(format!("{id} was started twice"));
         }
@@ -113,6 +123,7 @@ impl Backend {
             takes: millis(rng, 30_000),
             exit,
             gpus,
+            part,
             cancelled: false,
         };
         self.attempts.insert(id.clone(), attempt);
@@ -159,11 +170,20 @@ impl Backend {
         self.attempts.keys().filter(|id| self.is_alive(id))
     }
 
-    /// Is a device used by two attempts at a time?
-    pub fn shared_gpu(&self) -> Option<String> {
-        let mut seen = BTreeSet::new();
-        let used = self.alive().flat_map(|id| &self.attempts[id].gpus);
-        used.into_iter().find(|gpu| !seen.insert(*gpu)).cloned()
+    /// Is more of a device used than there is of it?
+    pub fn overused_gpu(&self) -> Option<String> {
+        let mut used: BTreeMap<&String, Amount> = BTreeMap::new();
+        for attempt in self.alive().map(|id| &self.attempts[id]) {
+            for gpu in &attempt.gpus {
+                *used.entry(gpu).or_default() += attempt.part;
+            }
+        }
+        used.into_iter().find(|(_, used)| *used > Amount::ONE).map(|(gpu, _)| gpu.clone())
+    }
+
+    /// The devices that an attempt was given.
+    pub fn gpus(&self, id: &AttemptId) -> &[String] {
+        &self.attempts[id].gpus
     }
 
     pub fn next_at(&self) -> Option<Timestamp> {

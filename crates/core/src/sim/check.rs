@@ -103,9 +103,13 @@ pub(super) fn world(world: &World) -> Outcome {
         if !known {
             return Err(format!("{id} is alive, and nobody knows"));
         }
+        let lease = world.find(id).and_then(|(key, slot)| admission.lease(key, slot));
+        if lease.map_or(&[][..], |lease| &lease.ids) != world.backend.gpus(id) {
+            return Err(format!("{id} uses {:?}, and holds {lease:?}", world.backend.gpus(id)));
+        }
     }
-    match world.backend.shared_gpu() {
-        Some(gpu) => Err(format!("{gpu} is used by two attempts")),
+    match world.backend.overused_gpu() {
+        Some(gpu) => Err(format!("{gpu} is used beyond what it has")),
         None => Ok(()),
     }
 }

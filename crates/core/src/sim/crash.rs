@@ -6,7 +6,7 @@ use super::check;
 use super::server::{Active, After, Memory};
 use super::store::Stored;
 use super::world::{Outcome, World};
-use crate::engine::{Event, Run};
+use crate::engine::{Evaluate, Event, Run};
 use crate::id::RunKey;
 
 use jiff::SignedDuration;
@@ -15,7 +15,8 @@ impl World {
     pub fn crash(&mut self) -> Outcome {
         self.crashes_left -= 1;
         self.saw("crashed");
-        let lost = std::mem::replace(&mut self.memory, Memory::new(&self.gpus));
+        let fresh = Memory::new(self.nodes());
+        let lost = std::mem::replace(&mut self.memory, fresh);
         if let Some((commits, _)) = lost.commit {
             self.saw("crashed during a commit");
             // Whether the database took it, only the database knows.
@@ -48,9 +49,11 @@ impl World {
         let live = run.live_slots();
         for slot in &live {
             let id = run.attempt_id(*slot, run.instance(*slot).attempt);
-            let gpus = stored.attempts.get(&id).cloned().ok_or_else(|| format!("{id} is live without a row"))?;
+            let placed = stored.attempts.get(&id).cloned().ok_or_else(|| format!("{id} is live without a row"))?;
             let task = run.workflow.task(slot.task);
-            self.memory.admission.adopt(key, *slot, task.pool.as_deref(), task.pool_slots, gpus);
+            let request = rules.demand(&run, *slot)?.request;
+            let placed = placed.as_ref().zip(request.as_deref());
+            self.memory.admission.adopt(key, *slot, task.pool.as_deref(), task.pool_slots, placed);
         }
         let fx = run.resume(self.now, &*rules);
         run.sanity_check();

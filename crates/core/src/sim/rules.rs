@@ -1,8 +1,11 @@
 //! What the templates of a random workflow say: pure functions of the run's own data, as the real language's are.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::engine::{Demand, Evaluate, Outputs, Run, Slot};
+use crate::fleet::Request;
 use crate::ir::{MapUnit, TaskIx};
 use crate::state::State;
 
@@ -19,7 +22,7 @@ pub(super) struct TaskRules {
     /// `when` is true if this task gave an even number; without it, it goes by the item.
     pub when_reads: Option<TaskIx>,
     pub branch_error: bool,
-    pub gpus: u32,
+    pub request: Option<Arc<Request>>,
     pub demand_error: bool,
     pub unknown_pool: bool,
 }
@@ -79,6 +82,6 @@ impl Evaluate for Rules {
         if rules.demand_error && run.item(slot).as_u64().unwrap_or(0).is_multiple_of(2) {
             return Err("`resources.gpu` is not a number".to_owned());
         }
-        Ok(Demand { gpus: rules.gpus, ..Demand::default() })
+        Ok(Demand { request: rules.request.clone(), ..Demand::default() })
     }
 }

@@ -11,9 +11,10 @@ use super::backend::Found;
 use super::store::Commit;
 use super::world::{Outcome, World};
 use super::{check, workflows};
-use crate::admission::{Admission, Holder};
+use crate::admission::{Admission, Holder, Placed};
 use crate::engine::record::RunStop;
-use crate::engine::{Effects, Event, Launch, Report, Run, Slot, Transition};
+use crate::engine::{Effects, Evaluate, Event, Launch, Report, Run, Slot, Transition};
+use crate::fleet::{Amount, Gpus, Node};
 use crate::id::{AttemptId, RunKey};
 use crate::ir::TaskIx;
 use crate::state::{Exit, RunState, State};
@@ -43,11 +44,11 @@ pub(super) struct Active {
     pub told: BTreeMap<TaskIx, bool>,
     /// It was cancelled twice, so nothing of it may begin.
     pub halted: bool,
-    granted: BTreeMap<Slot, Vec<String>>,
+    granted: BTreeMap<Slot, Option<Placed>>,
     slots: BTreeSet<Slot>,
     record: bool,
     expanded: Vec<TaskIx>,
-    attempts: Vec<(AttemptId, Vec<String>)>,
+    attempts: Vec<(AttemptId, Option<Placed>)>,
     finished: bool,
 }
 
@@ -94,8 +95,8 @@ impl Active {
 }
 
 impl Memory {
-    pub fn new(gpus: &[String]) -> Self {
-        let mut admission = Admission::new(12, gpus.iter().cloned());
+    pub fn new(nodes: Vec<Node>) -> Self {
+        let mut admission = Admission::new(12, nodes).expect("nodes of different names");
         for (pool, slots) in workflows::POOLS {
             admission.set_pool(pool, slots);
         }
@@ -157,8 +158,8 @@ impl World {
             }
         }
         for Launch { slot, attempt } in fx.launch {
-            let gpus = active.granted.remove(&slot).unwrap_or_default();
-            active.attempts.push((active.run.attempt_id(slot, attempt), gpus));
+            let placed = active.granted.remove(&slot).unwrap_or_default();
+            active.attempts.push((active.run.attempt_id(slot, attempt), placed));
             memory.after.push(After::Launch { run: key, slot, attempt });
         }
         for cancel in fx.cancel {
@@ -203,7 +204,7 @@ impl World {
                 quiet = false;
                 let Holder { run, slot } = grant.holder;
                 if let Some(active) = self.memory.runs.get_mut(&run) {
-                    active.granted.insert(slot, grant.gpus);
+                    active.granted.insert(slot, grant.placed);
                 }
                 self.apply(run, Event::Admitted(slot))?;
             }
@@ -331,10 +332,15 @@ impl World {
         if self.is_stopping(run, slot) && self.rng.percent(50) {
             return self.end_unbegun(run, slot, attempt);
         }
-        let gpus = self.store.runs[&run].attempts.get(&id).cloned();
-        let gpus = gpus.ok_or_else(|| format!("{id} is started before its row is written"))?;
+        let placed = self.store.runs[&run].attempts.get(&id).cloned();
+        let placed = placed.ok_or_else(|| format!("{id} is started before its row is written"))?;
+        let demand = self.flows[self.memory.runs[&run].flow].1.demand(&self.memory.runs[&run].run, slot)?;
+        let part = match demand.request.map(|request| request.gpus.clone()) {
+            Some(Gpus::Share(share)) => share,
+            _ => Amount::ONE,
+        };
         self.say(|| format!("start {id}"));
-        self.backend.start(&mut self.rng, self.now, &id, gpus)
+        self.backend.start(&mut self.rng, self.now, &id, placed.unwrap_or_default().gpus, part)
     }
 
     fn is_stopping(&self, run: RunKey, slot: Slot) -> bool {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::admission::Placed;
 use crate::engine::Run;
 use crate::engine::record::{InstanceRecord, RunRecord};
 use crate::id::{AttemptId, RunKey, TaskId, UNMAPPED};
@@ -15,7 +16,7 @@ pub(super) struct Commit {
     /// Tasks whose placeholder's row goes.
     pub expanded: Vec<TaskId>,
     /// New attempts, with the devices that they hold.
-    pub attempts: Vec<(AttemptId, Vec<String>)>,
+    pub attempts: Vec<(AttemptId, Option<Placed>)>,
     /// The run as it was when these rows were taken: what a restored run must equal.
     pub twin: Run,
     pub halted: bool,
@@ -25,7 +26,7 @@ pub(super) struct Commit {
 pub(super) struct Stored {
     pub record: RunRecord,
     pub rows: BTreeMap<(TaskId, i32), InstanceRecord>,
-    pub attempts: BTreeMap<AttemptId, Vec<String>>,
+    pub attempts: BTreeMap<AttemptId, Option<Placed>>,
     pub twin: Run,
     /// It was cancelled twice, so nothing of it may begin.
     pub halted: bool,

@@ -3,11 +3,13 @@
 //! Invariant: a task only refers to tasks before it, so there is no cycle and no mapping waits for itself.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 
 use super::rng::Rng;
 use super::rules::{Rules, TaskRules};
+use crate::fleet::{Amount, Gpus, Node, Request, Sharing};
 use crate::id::{TaskId, WorkflowId};
 use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
 use crate::retry::RetryPolicy;
@@ -17,7 +19,7 @@ use crate::trigger_rule::TriggerRule;
 pub(super) const POOLS: [(&str, u32); 2] = [("two", 2), ("three", 3)];
 
 /// A workflow, and what its templates would say.
-pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, gpus: u32) -> (Workflow, Rules) {
+pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, nodes: &[Node]) -> (Workflow, Rules) {
     let mut workflow = Workflow::new(WorkflowId::new(name).expect("a valid id"));
     workflow.max_active_runs = rng.between(1, 3) as u32;
     workflow.max_active_tasks = rng.percent(25).then(|| rng.between(1, 6) as u32);
@@ -38,7 +40,7 @@ pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, gpus: u32) -> (W
         map_something(rng, &mut workflow);
     }
     for ix in 0..count {
-        spice(rng, &mut workflow, &mut rules, TaskIx(ix), gpus);
+        spice(rng, &mut workflow, &mut rules, TaskIx(ix), nodes);
     }
     workflow.link().expect("needs go backwards");
     (workflow, rules)
@@ -144,7 +146,7 @@ fn map_something(rng: &mut Rng, workflow: &mut Workflow) {
 }
 
 /// Everything that a task may have beside its place in the graph.
-fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, gpus: u32) {
+fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, nodes: &[Node]) {
     let held_back = workflow.max_active_tasks.is_some() || workflow.groups.iter().any(|g| g.max_parallel.is_some());
     let task = &mut workflow.tasks[ix.at()];
     let of = &mut rules.tasks[ix.at()];
@@ -173,17 +175,28 @@ fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, 
         task.branch = Some("{{ names }}".to_owned());
         of.branch_error = rng.percent(8);
     }
-    if gpus > 0 && rng.percent(25) {
-        of.gpus = rng.between(1, i64::from(gpus)) as u32;
-    } else if rng.percent(1) {
-        of.gpus = gpus + 1;
-    }
+    of.request = request(rng, nodes).map(Arc::new);
     // Which of several that wait is asked for its demand depends on the past: a restart may ask another first.
     of.demand_error = rng.percent(3) && !held_back && task.max_parallel.is_none();
     of.unknown_pool = rng.percent(2) && !held_back && task.max_parallel.is_none();
     if of.unknown_pool {
         task.pool = Some("missing".to_owned());
     }
+}
+
+/// What a task asks of a node, if anything; now and then what none has.
+fn request(rng: &mut Rng, nodes: &[Node]) -> Option<Request> {
+    let most = nodes.iter().map(|node| node.gpus.len()).max().unwrap_or_default() as u32;
+    let is_shared = nodes.iter().flat_map(|node| &node.gpus).any(|gpu| gpu.sharing != Sharing::Whole);
+    let gpus = match rng.below(100) {
+        0..20 if most > 0 => Gpus::Count(rng.between(1, i64::from(most)) as u32),
+        20..35 if is_shared => Gpus::Share(Amount::milli(rng.between(1, 9) as u32 * 100)),
+        35..45 => Gpus::None,
+        45 => Gpus::Count(most + 1),
+        _ => return None,
+    };
+    let cpu = Amount::whole(rng.between(1, 3) as u32);
+    Some(Request { cpu, memory_mib: 1024, gpus, ..Request::default() })
 }
 
 /// One line for each task, for a person who looks into a failed seed.

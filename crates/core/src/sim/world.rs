@@ -18,6 +18,7 @@ use super::trace::Log;
 use super::{Options, check, workflows};
 use crate::engine::record::{RunRecord, RunType};
 use crate::engine::{Event, Run, Slot};
+use crate::fleet::{Amount, Gpu, Node, Sharing, Standing};
 use crate::id::{AttemptId, RunId, RunKey};
 use crate::ir::Workflow;
 use crate::state::RunState;
@@ -30,7 +31,9 @@ pub(super) struct World {
     pub now: Timestamp,
     pub log: Rc<RefCell<Log>>,
     pub flows: Vec<(Arc<Workflow>, Arc<Rules>)>,
-    pub gpus: Vec<String>,
+    pub machines: Vec<Machine>,
+    /// How often machines may still come, go, or be cordoned.
+    pub moves_left: u32,
     pub store: Store,
     pub backend: Backend,
     pub memory: Memory,
@@ -38,15 +41,31 @@ pub(super) struct World {
     pub crashes_left: u32,
 }
 
+/// A node, and whether the server knows of it.
+pub(super) struct Machine {
+    node: Node,
+    is_gone: bool,
+}
+
+fn node(name: &str, gpus: i64, sharing: &Sharing) -> Node {
+    let gpu = |at| Gpu { sharing: sharing.clone(), ..Gpu::new(format!("{name}/{at}"), "A100", 81_920) };
+    Node::new(name, Amount::whole(6), 16_384, (0..gpus).map(gpu).collect())
+}
+
 impl World {
     pub fn new(seed: u64, options: Options, log: Rc<RefCell<Log>>) -> Self {
         let mut rng = Rng::new(seed);
-        let gpus: Vec<String> = (0..rng.between(0, 3)).map(|i| format!("gpu-{i}")).collect();
+        let mut nodes = Vec::new();
+        for n in 0..rng.between(1, 3) {
+            // Parts of tenths are parts of as many.
+            let sharing = if rng.percent(40) { Sharing::TimeSlicing { replicas: 10 } } else { Sharing::Whole };
+            nodes.push(node(&format!("n{n}"), rng.between(0, 3), &sharing));
+        }
+        let moves_left = if rng.percent(50) { rng.between(1, 6) as u32 } else { 0 };
         let count = if rng.percent(25) { 2 } else { 1 };
         let flows = (0..count)
             .map(|i| {
-                let (workflow, rules) =
-                    workflows::random(&mut rng, &format!("w{i}"), options.max_tasks, gpus.len() as u32);
+                let (workflow, rules) = workflows::random(&mut rng, &format!("w{i}"), options.max_tasks, &nodes);
                 (Arc::new(workflow), Arc::new(rules))
             })
             .collect();
@@ -60,8 +79,9 @@ impl World {
             flows,
             store: Store { keeps_placeholders, ..Store::default() },
             backend: Backend::default(),
-            memory: Memory::new(&gpus),
-            gpus,
+            memory: Memory::new(nodes.clone()),
+            machines: nodes.into_iter().map(|node| Machine { node, is_gone: false }).collect(),
+            moves_left,
             actions_left,
             crashes_left,
             rng,
@@ -140,6 +160,7 @@ impl World {
             Perform,
             Time,
             Act,
+            Move,
             Crash,
         }
         let memory = &self.memory;
@@ -152,11 +173,12 @@ impl World {
             (Next::Perform, if memory.performing.is_empty() { 0 } else { 300 }),
             (Next::Time, if time { 150 } else { 0 }),
             (Next::Act, if self.actions_left == 0 { 0 } else { 5 }),
+            (Next::Move, if self.moves_left > 0 && busy { 5 } else { 0 }),
             (Next::Crash, if self.crashes_left > 0 && busy { 5 } else { 0 }),
         ];
         let total: usize = choices.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
-            return Ok(false);
+            return Ok(self.bring_back());
         }
         let mut at = self.rng.below(total);
         let next = choices.iter().find(|(_, weight)| {
@@ -173,9 +195,54 @@ impl World {
             }
             Next::Time => self.pass_time()?,
             Next::Act => self.act()?,
+            Next::Move => self.move_machine(),
             Next::Crash => self.crash()?,
         }
         Ok(true)
+    }
+
+    /// The nodes that the server knows of.
+    pub fn nodes(&self) -> Vec<Node> {
+        self.machines.iter().filter(|machine| !machine.is_gone).map(|machine| machine.node.clone()).collect()
+    }
+
+    /// A machine goes or comes back, or somebody cordons it or lets it take work again. What runs there goes on.
+    fn move_machine(&mut self) {
+        self.moves_left -= 1;
+        let at = self.rng.below(self.machines.len());
+        let machine = &mut self.machines[at];
+        let what = if self.rng.percent(50) {
+            machine.is_gone = !machine.is_gone;
+            if machine.is_gone { "a node went" } else { "a node came back" }
+        } else if machine.node.standing == Standing::Ready {
+            machine.node.standing = Standing::Cordoned;
+            "cordoned"
+        } else {
+            machine.node.standing = Standing::Ready;
+            "uncordoned"
+        };
+        self.saw(what);
+        self.say(|| format!("{what}: n{at}"));
+        self.tell_nodes();
+    }
+
+    /// Nothing happens any more, perhaps for want of a node: was one away?
+    fn bring_back(&mut self) -> bool {
+        let is_away = |machine: &Machine| machine.is_gone || machine.node.standing != Standing::Ready;
+        if !self.machines.iter().any(is_away) {
+            return false;
+        }
+        for machine in &mut self.machines {
+            (machine.is_gone, machine.node.standing) = (false, Standing::Ready);
+        }
+        self.say(|| "all nodes are back".to_owned());
+        self.tell_nodes();
+        true
+    }
+
+    fn tell_nodes(&mut self) {
+        let nodes = self.nodes();
+        self.memory.admission.set_nodes(nodes).expect("nodes of different names");
     }
 
     fn next_time(&self) -> Option<Timestamp> {

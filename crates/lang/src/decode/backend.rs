@@ -1,6 +1,6 @@
 //! Where a task runs: the name of a backend, or a mapping that says where it finds its host.
 
-use pitcrew_core::ir::{BackendKind, Resources, Task, Work};
+use pitcrew_core::ir::{BackendKind, Placement, Resources, Task, Work};
 use serde_json::{Map, Value};
 
 use super::{Decoder, Owner, Role, keys};
@@ -72,13 +72,17 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Gives a task its own backend, or the one of `defaults` where it can run there. `of` is where the task stands.
-    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, resources: Option<Place>) {
+    /// Gives a task its own backend, or the one of `defaults` where it can run there. `of` is where the task stands, `asks`
+    /// where it says what a node must have.
+    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, asks: Option<(Place, &str)>) {
         let (at, backend) = match own {
-            Some((at, Some(backend))) => (Some(at), backend),
+            Some((at, Some(backend))) => (Some(at), Some(backend)),
             Some((_, None)) => return,
             None => (None, self.defaults.backend.clone()),
         };
+        // Scripts can run wherever there is a shell; of actions, what they need is here.
+        task.placement.is_free = backend.is_none() && !matches!(task.work, Work::Action { .. });
+        let backend = backend.unwrap_or_default();
         let uses = match &task.work {
             Work::Action { uses, .. } => Some(uses),
             Work::Noop | Work::Steps(_) => None,
@@ -106,14 +110,14 @@ impl Decoder<'_, '_> {
                     None => return,
                 }
             }
-            match resources {
-                Some(at) => {
-                    let hint = "to limit what runs on a host, give it a `pool`";
-                    self.r.error_hint(at, "`resources` are those of the server's machine, not of a host", hint);
-                }
-                // Those of `defaults` are for tasks that run here.
-                None => task.resources = Resources::default(),
+            if let Some((at, key)) = asks {
+                let hint = "leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`";
+                let message = format!("`{key}` says nothing where `backend` names the host: what it has is not counted");
+                self.r.error_hint(at, message, hint);
             }
+            // Those of `defaults` are for tasks that go to a node.
+            task.resources = Resources::default();
+            task.placement = Placement::default();
         }
         task.backend = backend.kind;
         task.place = backend.place;

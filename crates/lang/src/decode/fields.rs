@@ -3,12 +3,11 @@
 use std::collections::BTreeMap;
 
 use pitcrew_core::SignedDuration;
-use pitcrew_core::ir::Resources;
 use pitcrew_core::retry::RetryPolicy;
 use pitcrew_core::trigger_rule::TriggerRule;
 use serde_json::Value;
 
-use super::{Decoder, Named, Owner, Role, keys};
+use super::{Decoder, Named, Owner, Role};
 use crate::diagnostic::{did_you_mean, listing, meant_or_known};
 use crate::quantity;
 use crate::yaml::Node;
@@ -198,39 +197,6 @@ impl Decoder<'_, '_> {
             env.insert(name.to_owned(), text);
         }
         env
-    }
-
-    pub fn resources(&mut self, node: &Node, owner: Owner, role: Role, base: Resources) -> Resources {
-        let mut resources = base;
-        let Some(entries) = node.as_map() else {
-            self.mismatch(node, "`resources`", "a mapping such as `{gpu: 1, cpu: 4, memory: 16Gi}`");
-            return resources;
-        };
-        for entry in entries {
-            let check: fn(&Value) -> Result<(), String> = match &*entry.key.text {
-                "gpu" => |v| quantity::parse_gpus(v).map(drop),
-                "cpu" => |v| quantity::parse_cpu(v).map(drop),
-                "memory" => |v| quantity::parse_memory(v).map(drop),
-                _ => {
-                    self.unknown(&entry.key, keys::RESOURCES, "`resources`");
-                    continue;
-                }
-            };
-            let node = &entry.value;
-            let Some(value) = self.json(node) else { continue };
-            if value.as_str().is_some_and(crate::template::is_template) {
-                self.sites_in(owner, role, node);
-            } else if let Err(message) = check(&value) {
-                self.r.error(node.at, format!("`{}`: {message}", entry.key.text));
-                continue;
-            }
-            match &*entry.key.text {
-                "gpu" => resources.gpu = Some(value),
-                "cpu" => resources.cpu = Some(value),
-                _ => resources.memory = Some(value),
-            }
-        }
-        resources
     }
 
     pub fn json(&mut self, node: &Node) -> Option<Value> {

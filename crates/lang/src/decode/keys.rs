@@ -39,6 +39,9 @@ pub const DEFAULTS: &[&str] = &[
     "trigger_rule",
     "env",
     "resources",
+    "node_selector",
+    "affinity",
+    "tolerations",
     "backend",
     "shell",
 ];
@@ -76,6 +79,9 @@ pub const TASK: &[&str] = &[
     "setup",
     "teardown",
     "resources",
+    "node_selector",
+    "affinity",
+    "tolerations",
     "backend",
 ];
 
@@ -93,7 +99,14 @@ pub const NOTIFY: &[&str] = &["on", "to", "after", "subject", "message"];
 pub const SSH: &[&str] =
     &["connection", "host", "user", "port", "key", "passphrase", "jump", "workdir", "host_keys", "timeout"];
 
+/// Other names are those of what nodes have beside that.
 pub const RESOURCES: &[&str] = &["gpu", "cpu", "memory"];
+
+pub const AFFINITY: &[&str] = &["required", "preferred"];
+
+pub const EXPRESSION: &[&str] = &["key", "operator", "values"];
+
+pub const TOLERATION: &[&str] = &["key", "operator", "value", "effect"];
 
 /// Words of JSON Schema that a param may use.
 pub const PARAM: &[&str] = &[
@@ -143,7 +156,7 @@ pub const PARAM: &[&str] = &[
 
 /// Keys that are planned; refused so that nobody believes they work.
 pub const LATER: &[(&str, &str)] = &[
-    ("placement", "for now, tasks run on this machine; ask for an amount with `resources`"),
+    ("placement", "say what a node must have with `resources`, `node_selector`, `affinity` and `tolerations`"),
     ("recover", "for now, use `retries`; a task lost with its machine is repeated by itself"),
     ("isolation", "for now, tasks run as plain processes"),
     ("queue", "for now, limit tasks with `pool`"),
@@ -216,6 +229,9 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("cpus", "cpu"),
     ("cores", "cpu"),
     ("mem", "memory"),
+    ("ram", "memory"),
+    ("nvidia.com/gpu", "gpu"),
+    ("nodeSelector", "node_selector"),
 ];
 
 /// Says where a key does belong, for one that is right but in the wrong mapping.

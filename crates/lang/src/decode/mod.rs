@@ -11,13 +11,14 @@ pub(crate) mod keys;
 mod notify;
 mod on;
 mod params;
+mod placement;
 mod schedule;
 mod task;
 mod work;
 
 use std::collections::BTreeMap;
 
-use pitcrew_core::ir::{GroupIx, Resources, TaskIx, Workflow};
+use pitcrew_core::ir::{GroupIx, Placement, Resources, TaskIx, Workflow};
 use pitcrew_core::retry::RetryPolicy;
 use pitcrew_core::trigger_rule::TriggerRule;
 use pitcrew_core::{SignedDuration, WorkflowId};
@@ -101,7 +102,9 @@ pub(crate) struct Defaults {
     pub trigger_rule: TriggerRule,
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
-    pub backend: backend::Backend,
+    pub placement: Placement,
+    /// `None`: nothing is said of it.
+    pub backend: Option<backend::Backend>,
     pub shell: Vec<String>,
 }
 
@@ -149,7 +152,8 @@ pub(crate) fn document(root: &Node, options: &Options<'_>, r: &mut Reporter<'_>)
             trigger_rule: empty.trigger_rule,
             env: BTreeMap::new(),
             resources: Resources::default(),
-            backend: backend::Backend::default(),
+            placement: Placement::default(),
+            backend: None,
             shell: Vec::new(),
         },
         workflow: Workflow::new(id.unwrap_or_else(unnamed)),
@@ -269,12 +273,21 @@ impl Decoder<'_, '_> {
                         self.defaults.trigger_rule = rule;
                     }
                 }
+                "node_selector" => {
+                    self.defaults.placement.node_selector =
+                        self.node_selector(node, Owner::Workflow, Role::Shared, BTreeMap::new())
+                }
+                "affinity" => {
+                    let affinity = self.affinity(node);
+                    (self.defaults.placement.required, self.defaults.placement.preferred) = affinity;
+                }
+                "tolerations" => self.defaults.placement.tolerations = self.tolerations(node),
                 "env" => self.defaults.env = self.env(node, Owner::Workflow, Role::Shared),
                 "resources" => {
                     self.defaults.resources = self.resources(node, Owner::Workflow, Role::Shared, Resources::default())
                 }
                 "backend" => {
-                    self.defaults.backend = self.backend(node, Owner::Workflow, Role::Shared).unwrap_or_default();
+                    self.defaults.backend = self.backend(node, Owner::Workflow, Role::Shared);
                 }
                 "shell" => self.defaults.shell = self.shell(node).unwrap_or_default(),
                 _ => self.unknown(&entry.key, keys::DEFAULTS, "`defaults`"),

@@ -174,13 +174,14 @@ impl Decoder<'_, '_> {
             priority: d.priority,
             env: d.env.clone(),
             resources: d.resources.clone(),
+            placement: d.placement.clone(),
             ..Task::new(id, Work::Noop)
         };
         let mut raw = RawTask { at: key.at, needs: Vec::new(), of: Vec::new(), foreach_at: None, rule_at: None };
         let mut max_items = None;
         let (mut setup, mut teardown) = (None, None);
         let (mut parallel_at, mut max_at) = (None, None);
-        let (mut backend, mut resources_at) = (None, None);
+        let (mut backend, mut asks_at) = (None, None);
         for entry in body {
             let node = &entry.value;
             let at = entry.key.at;
@@ -232,16 +233,26 @@ impl Decoder<'_, '_> {
                 "setup" => setup = self.flag(node, "setup").filter(|is| *is).map(|_| at),
                 "teardown" => teardown = self.teardown(node, &mut raw.of).map(|fails_run| (at, fails_run)),
                 "resources" => {
-                    resources_at = Some(at);
+                    asks_at = Some((at, "resources"));
                     let base = std::mem::take(&mut task.resources);
                     task.resources = self.resources(node, owner, Role::Launch, base);
                 }
+                "node_selector" => {
+                    asks_at = asks_at.or(Some((at, "node_selector")));
+                    let base = std::mem::take(&mut task.placement.node_selector);
+                    task.placement.node_selector = self.node_selector(node, owner, Role::Launch, base);
+                }
+                "affinity" => {
+                    asks_at = asks_at.or(Some((at, "affinity")));
+                    (task.placement.required, task.placement.preferred) = self.affinity(node);
+                }
+                "tolerations" => task.placement.tolerations = self.tolerations(node),
                 "backend" => backend = Some((node.at, self.backend(node, owner, Role::Launch))),
                 _ => self.unknown(&entry.key, keys::TASK, "a task"),
             }
         }
         task.work = self.work(body, key, owner);
-        self.put(&mut task, key.at, backend, resources_at);
+        self.put(&mut task, key.at, backend, asks_at);
         self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;

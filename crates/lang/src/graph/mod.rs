@@ -129,9 +129,10 @@ fn note(workflow: &Workflow, ix: TaskIx) -> String {
     };
     let gpus = task.resources.gpu.as_ref().filter(|gpu| **gpu != 0);
     if let Some(gpus) = gpus {
-        match gpus.as_u64() {
-            Some(count) => note.push_str(&format!(" · {count} GPU{}", if count == 1 { "" } else { "s" })),
-            None => note.push_str(" · GPU"),
+        match crate::quantity::parse_gpus(gpus) {
+            Ok((asked, _)) => note.push_str(&format!(" · {asked}")),
+            // A template, whose value the graph does not know.
+            Err(_) => note.push_str(" · GPU"),
         }
     }
     if task.branch.is_some() {

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Demand, Evaluate, Run, Slot};
-use pitcrew_core::ir::{Foreach, MapUnit, Shape, TaskIx};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Request};
+use pitcrew_core::ir::{BackendKind, Foreach, MapUnit, Shape, TaskIx};
 use serde_json::{Map, Value as Json};
 
 use super::context::{Rendering, find_task};
@@ -213,21 +214,47 @@ impl Evaluate for Evaluator {
     }
 
     fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String> {
-        let resources = &run.workflow.task(slot.task).resources;
+        let task = run.workflow.task(slot.task);
+        let (resources, placement) = (&task.resources, &task.placement);
         let rendering = self.rendering(run, slot);
-        let render = |key: &str, value: &Option<Json>| -> Result<Option<Json>, String> {
-            let Some(value) = value else { return Ok(None) };
-            rendering.value(value).map(Some).map_err(|why| format!("`resources.{key}` cannot be evaluated: {why}"))
+        let render = |key: &str, value: &Json| -> Result<Json, String> {
+            rendering.value(value).map_err(|why| format!("`resources.{key}` cannot be evaluated: {why}"))
         };
+        let amount = |key: &str, value: &Option<Json>| value.as_ref().map(|value| render(key, value)).transpose();
         let named = |key: &'static str| move |why: String| format!("`resources.{key}`: {why}");
-        let gpu = render("gpu", &resources.gpu)?;
-        let cpu = render("cpu", &resources.cpu)?;
-        let memory = render("memory", &resources.memory)?;
-        Ok(Demand {
-            gpus: gpu.as_ref().map(quantity::parse_gpus).transpose().map_err(named("gpu"))?.unwrap_or(0),
-            cpu_milli: cpu.as_ref().map(quantity::parse_cpu).transpose().map_err(named("cpu"))?,
-            memory_bytes: memory.as_ref().map(quantity::parse_memory).transpose().map_err(named("memory"))?,
-        })
+        let (gpu, cpu) = (amount("gpu", &resources.gpu)?, amount("cpu", &resources.cpu)?);
+        let memory = amount("memory", &resources.memory)?;
+        let cpu_milli = cpu.as_ref().map(quantity::parse_cpu).transpose().map_err(named("cpu"))?;
+        let memory_bytes = memory.as_ref().map(quantity::parse_memory).transpose().map_err(named("memory"))?;
+        let gpu = gpu.as_ref().map(quantity::parse_gpus).transpose().map_err(named("gpu"))?;
+        let (gpus, models) = gpu.unwrap_or_default();
+        let mut request = Request {
+            cpu: Amount::milli(cpu_milli.unwrap_or_default()),
+            memory_mib: memory_bytes.unwrap_or_default().div_ceil(1 << 20),
+            gpus,
+            models,
+            required: placement.required.clone(),
+            preferred: placement.preferred.clone(),
+            ..Request::default()
+        };
+        for (name, value) in &resources.custom {
+            let value = render(name, value)?;
+            let amount = quantity::parse_amount(&value).map_err(|why| format!("`resources.{name}`: {why}"))?;
+            request.custom.insert(name.clone(), amount);
+        }
+        for (label, value) in &placement.node_selector {
+            let value = rendering.text(value).map_err(|why| format!("`node_selector.{label}`: {why}"))?;
+            request.node_selector.insert(label.clone(), value);
+        }
+        let is_here = matches!(task.backend, BackendKind::Local | BackendKind::Fake);
+        if request == Request::default() || !is_here {
+            return Ok(Demand { request: None, cpu_milli, memory_bytes });
+        }
+        request.tolerations = placement.tolerations.clone();
+        if !placement.is_free {
+            request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Local.name().to_owned());
+        }
+        Ok(Demand { request: Some(Arc::new(request)), cpu_milli, memory_bytes })
     }
 }
 

@@ -115,11 +115,11 @@ tasks:
        |                                                         ^
     hint: leave `backend` out, or write `backend: local`
 
-    w.yaml:11:42: error: `resources` are those of the server's machine, not of a host
+    w.yaml:11:42: error: `resources` says nothing where `backend` names the host: what it has is not counted
        |
     11 |   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
        |                                          ^^^^^^^^^
-    hint: to limit what runs on a host, give it a `pool`
+    hint: leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`
 
     w.yaml:12:3: error: the action `ssh.upload` needs a host, and the task has none
        |

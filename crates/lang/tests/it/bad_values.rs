@@ -240,8 +240,8 @@ fn resources() {
 workflow: w
 tasks:
   a: {run: x, resources: {gpu: half, cpu: 0, memory: 16 gigs}}
-"#), @r#"
-    w.yaml:3:32: error: `gpu`: `half` is not a count of GPUs; write a whole number from 0
+"#), @r"
+    w.yaml:3:32: error: `gpu`: `half` is not an amount of GPUs; write for example `2`, `0.5`, `{count: 2, model: H100}`, `{memory: 20Gi}` or `{mig: 1g.10gb}`
       |
     3 |   a: {run: x, resources: {gpu: half, cpu: 0, memory: 16 gigs}}
       |                                ^^^^
@@ -255,7 +255,7 @@ tasks:
       |
     3 |   a: {run: x, resources: {gpu: half, cpu: 0, memory: 16 gigs}}
       |                                                      ^^^^^^^
-    "#);
+    ");
 }
 
 #[test]
@@ -291,5 +291,95 @@ tasks:
     6 |   d: {run: x, foreach: [1, 2, 3], foreach_max: 2}
       |               ^^^^^^^
     hint: raise `foreach_max` if that is meant
+    "#);
+}
+
+#[test]
+fn what_a_node_must_have() {
+    assert_snapshot!(refuse(r#"
+workflow: w
+tasks:
+  a: {run: x, resources: {gpu: 1.5, licences: -1, memroy: 4Gi}}
+  b: {run: x, resources: {gpu: {share: 0.5, count: 2}}, node_selector: A100}
+  c: {run: x, affinity: {required: [{key: zone, operator: Is, values: [west]}]}}
+  d: {run: x, affinity: {required: [{key: gpu-count, operator: Gt, values: [many]}, {operator: In}]}}
+  e: {run: x, affinity: {preferred: [{weight: 0, key: zone, operator: Exists}], podAffinity: {}}}
+  f: {run: x, tolerations: [{operator: Equal}, {key: a, operator: Exists, value: b}, {key: a, effect: Never}]}
+  g: {run: x, affinity: {required: [{key: "{{ params.zone }}", operator: Exists}]}}
+"#), @r#"
+    w.yaml:3:32: error: `gpu`: 1.5 GPUs cannot be divided: ask for a part of one, or for a whole number of GPUs
+      |
+    3 |   a: {run: x, resources: {gpu: 1.5, licences: -1, memroy: 4Gi}}
+      |                                ^^^
+
+    w.yaml:3:47: error: `licences`: `-1` is no amount: write a number like 2, 0.5 or 500m, with four decimals at most
+      |
+    3 |   a: {run: x, resources: {gpu: 1.5, licences: -1, memroy: 4Gi}}
+      |                                               ^^
+
+    w.yaml:3:51: error: unknown key `memroy` in `resources`
+      |
+    3 |   a: {run: x, resources: {gpu: 1.5, licences: -1, memroy: 4Gi}}
+      |                                                   ^^^^^^
+    hint: did you mean `memory`?
+
+    w.yaml:4:32: error: `gpu`: `share` is of one GPU, so `count` says nothing beside it
+      |
+    4 |   b: {run: x, resources: {gpu: {share: 0.5, count: 2}}, node_selector: A100}
+      |                                ^
+
+    w.yaml:4:72: error: `node_selector` must be a mapping of labels, such as `{gpu-type: A100}`, found the text `A100`
+      |
+    4 |   b: {run: x, resources: {gpu: {share: 0.5, count: 2}}, node_selector: A100}
+      |                                                                        ^^^^
+
+    w.yaml:5:59: error: `operator` must be `In`, `NotIn`, `Exists`, `DoesNotExist`, `Gt` or `Lt`, found `Is`
+      |
+    5 |   c: {run: x, affinity: {required: [{key: zone, operator: Is, values: [west]}]}}
+      |                                                           ^^
+    hint: did you mean `In`?
+
+    w.yaml:6:37: error: `gpu-count Gt` takes one whole number
+      |
+    6 |   d: {run: x, affinity: {required: [{key: gpu-count, operator: Gt, values: [many]}, {operator: In}]}}
+      |                                     ^
+
+    w.yaml:6:85: error: an expression needs the `key` of a label
+      |
+    6 |   d: {run: x, affinity: {required: [{key: gpu-count, operator: Gt, values: [many]}, {operator: In}]}}
+      |                                                                                     ^
+    hint: write for example `{key: gpu-type, operator: In, values: [A100]}`
+
+    w.yaml:7:47: error: `weight` must be a whole number from 1 to 100, found the number `0`
+      |
+    7 |   e: {run: x, affinity: {preferred: [{weight: 0, key: zone, operator: Exists}], podAffinity: {}}}
+      |                                               ^
+
+    w.yaml:7:81: error: `podAffinity` is not supported
+      |
+    7 |   e: {run: x, affinity: {preferred: [{weight: 0, key: zone, operator: Exists}], podAffinity: {}}}
+      |                                                                                 ^^^^^^^^^^^
+    hint: say which nodes will do, with `required` and `preferred`
+
+    w.yaml:8:29: error: a toleration needs the `key` of a taint
+      |
+    8 |   f: {run: x, tolerations: [{operator: Equal}, {key: a, operator: Exists, value: b}, {key: a, effect: Never}]}
+      |                             ^
+    hint: without a `key`, write `operator: Exists`: it tolerates every taint
+
+    w.yaml:8:48: error: `operator: Exists` takes no `value`
+      |
+    8 |   f: {run: x, tolerations: [{operator: Equal}, {key: a, operator: Exists, value: b}, {key: a, effect: Never}]}
+      |                                                ^
+
+    w.yaml:8:103: error: `effect` must be `NoSchedule`, `PreferNoSchedule` or `NoExecute`, found `Never`
+      |
+    8 |   f: {run: x, tolerations: [{operator: Equal}, {key: a, operator: Exists, value: b}, {key: a, effect: Never}]}
+      |                                                                                                       ^^^^^
+
+    w.yaml:9:43: error: `key` cannot be a template
+      |
+    9 |   g: {run: x, affinity: {required: [{key: "{{ params.zone }}", operator: Exists}]}}
+      |                                           ^^^^^^^^^^^^^^^^^^^
     "#);
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use insta::assert_snapshot;
 use pitcrew_core::engine::record::{RunRecord, RunType};
 use pitcrew_core::engine::{Evaluate, Event, Report, Run, Slot};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request};
 use pitcrew_core::ir::{MapUnit, Workflow};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_core::{RunId, RunKey, Timestamp};
@@ -180,7 +181,15 @@ fn what_an_attempt_holds_is_rendered() {
     let mut world = World::new(SOURCE);
     world.succeed("per-server", 0, json!({"cpu": "1500m"}));
     let demand = world.evaluator.demand(&world.run, world.slot("after", 0)).unwrap();
-    assert_eq!((demand.gpus, demand.cpu_milli, demand.memory_bytes), (2, Some(1_500), Some(1 << 30)));
+    assert_eq!((demand.cpu_milli, demand.memory_bytes), (Some(1_500), Some(1 << 30)));
+    let request = demand.request.unwrap();
+    let expected = Request {
+        cpu: Amount::milli(1_500),
+        memory_mib: 1024,
+        gpus: Gpus::Count(2),
+        ..Request::default()
+    };
+    assert_eq!(*request, expected);
 }
 
 #[test]
@@ -265,4 +274,48 @@ finally:
     world.succeed("mail", 0, json!({}));
     world.succeed("mail", 1, json!({}));
     assert_eq!(world.run.record.state, RunState::Success);
+}
+
+#[test]
+fn what_a_node_must_have_is_said_short_or_in_the_words_of_kubernetes() {
+    let world = World::new(
+        r#"
+workflow: w
+params: {type: A100}
+defaults: {tolerations: [{key: nvidia.com/gpu, operator: Exists}]}
+tasks:
+  short:
+    run: x
+    resources: {gpu: {share: 0.5, model: A100}, licences: 2}
+    node_selector: {gpu-type: "{{ params.type }}"}
+    affinity:
+      required: [{key: zone, values: [west, east]}, {key: gpu-count, operator: Gt, values: 4}]
+      preferred: [{weight: 10, key: nvlink, operator: Exists}]
+  long:
+    run: x
+    resources: {gpu: {share: "500m", model: [A100]}, licences: "2"}
+    node_selector: {gpu-type: A100}
+    affinity:
+      nodeAffinity:
+        requiredDuringSchedulingIgnoredDuringExecution:
+          nodeSelectorTerms:
+            - matchExpressions:
+                - {key: zone, operator: In, values: [west, east]}
+                - {key: gpu-count, operator: Gt, values: ["4"]}
+        preferredDuringSchedulingIgnoredDuringExecution:
+          - {weight: 10, preference: {matchExpressions: [{key: nvlink, operator: Exists}]}}
+  here: {run: x, backend: local, resources: {gpu: 1}}
+  nothing: {run: x, resources: {gpu: 0}}
+"#,
+    );
+    let request = |task: &str| world.evaluator.demand(&world.run, world.slot(task, 0)).unwrap().request;
+    let short = request("short").unwrap();
+    assert_eq!(request("long").unwrap(), short);
+    assert_eq!(short.gpus, Gpus::Share("0.5".parse().unwrap()));
+    assert_eq!((short.required[0].0.len(), short.preferred[0].weight, short.tolerations.len()), (2, 10, 1));
+    assert_eq!((short.node_selector["gpu-type"].as_str(), short.custom["licences"]), ("A100", Amount::whole(2)));
+    // Who names the backend goes only where that leads.
+    let here = request("here").unwrap();
+    assert_eq!(here.node_selector, BTreeMap::from([(BACKEND_LABEL.to_owned(), "local".to_owned())]));
+    assert_eq!(request("nothing"), None);
 }

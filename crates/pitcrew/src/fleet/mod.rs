@@ -39,10 +39,3 @@ pub type Nodes = watch::Receiver<Arc<Vec<FleetNode>>>;
 pub fn fixed(nodes: Vec<FleetNode>) -> Nodes {
     watch::channel(Arc::new(nodes)).1
 }
-
-/// The ids of the devices of this machine that can be used.
-pub fn local_gpus(nodes: &[FleetNode]) -> Vec<String> {
-    let local = nodes.iter().filter(|node| node.reach == Reach::Local);
-    let usable = local.flat_map(|node| &node.node.gpus).filter(|gpu| gpu.fault.is_none());
-    usable.map(|gpu| gpu.id.clone()).collect()
-}

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pitcrew_core::admission::Placed;
 use pitcrew_core::engine::record::AttemptRecord;
-use pitcrew_core::engine::{Demand, Run, Slot};
+use pitcrew_core::engine::{Run, Slot};
 use pitcrew_core::ir::TaskIx;
 use pitcrew_core::state::State;
 use pitcrew_store::{AuditEntry, NewNotice, RunCommit, VariableSet};
@@ -15,8 +16,8 @@ pub(super) struct Active {
     pub run: Run,
     /// The newest attempt of each instance that had one since it was loaded.
     pub attempts: BTreeMap<Slot, AttemptRecord>,
-    /// What the admission gave, from the grant to the launch.
-    pub granted: BTreeMap<Slot, (Demand, Vec<String>)>,
+    /// Where the admission placed those that ask for something of a node, from the grant to the launch.
+    pub granted: BTreeMap<Slot, Placed>,
     /// Tasks that wait for the previous run, and that run.
     pub past: Vec<TaskIx>,
     pub previous: Option<pitcrew_core::RunKey>,

@@ -1,10 +1,13 @@
 //! Taking runs: reading their rows, restoring them, and finding out what became of their attempts.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pitcrew_core::RunKey;
-use pitcrew_core::engine::record::{RunRecord, StoredRun};
-use pitcrew_core::engine::{Event, Run};
+use pitcrew_core::admission::Placed;
+use pitcrew_core::engine::record::{AttemptRecord, RunRecord, StoredRun};
+use pitcrew_core::engine::{Evaluate, Event, Run, Slot};
+use pitcrew_core::fleet::Request;
 use pitcrew_core::state::RunState;
 use pitcrew_store::ClaimFilter;
 
@@ -13,6 +16,7 @@ use super::core_loop::{Core, launch_row};
 use super::perform::After;
 use super::{AskError, Claim};
 use crate::clock;
+use crate::fleet::LOCAL;
 
 impl Core {
     /// Takes notice of whatever others did in the store: new runs, dead owners, pools, variables.
@@ -96,7 +100,9 @@ impl Core {
             let Some(slot) = active.run.find(task, attempt.map_index) else { continue };
             if active.run.instance(slot).state.is_live() && active.run.instance(slot).attempt == attempt.number {
                 let task = active.run.workflow.task(task);
-                self.admission.adopt(key, slot, task.pool.as_deref(), task.pool_slots, attempt.gpus.clone());
+                let placed = self.placed(&active.run, slot, &attempt);
+                let placed = placed.as_ref().map(|(placed, request)| (placed, request));
+                self.admission.adopt(key, slot, task.pool.as_deref(), task.pool_slots, placed);
                 active.attempts.insert(slot, attempt);
             }
         }
@@ -119,13 +125,23 @@ impl Core {
                 && !active.attempts.contains_key(&slot)
             {
                 // Its row is written together with the instance's; this is for a store that was repaired by hand.
-                let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt);
+                let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, None);
                 active.put_attempt(slot, row);
                 self.unwritten.insert(key);
             }
             self.after.push(After::Attach { run: key, slot, attempt });
         }
         self.prepare_past(key).await;
+    }
+
+    /// What a live attempt holds, by its row; of amounts, what its task asks for.
+    fn placed(&self, run: &Run, slot: Slot, attempt: &AttemptRecord) -> Option<(Placed, Request)> {
+        // Rows from before there were nodes have devices of this machine alone.
+        let here = || (!attempt.gpus.is_empty()).then(|| LOCAL.to_owned());
+        let node = attempt.node.clone().or_else(here)?;
+        let request = self.evaluator.demand(run, slot).ok().and_then(|demand| demand.request);
+        let placed = Placed { node, gpus: attempt.gpus.clone() };
+        Some((placed, request.map(Arc::unwrap_or_clone).unwrap_or_default()))
     }
 
     /// A run whose definition cannot be read any more ends as failed; it would be claimed for ever.

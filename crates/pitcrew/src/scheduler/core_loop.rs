@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pitcrew_core::admission::{Admission, Holder};
+use pitcrew_core::admission::{Admission, Holder, Placed};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
+use pitcrew_core::fleet::{BACKEND_LABEL, Node};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
@@ -26,8 +27,9 @@ use super::launch::Observed;
 use super::notices::Outcomes;
 use super::perform::After;
 use super::{Ask, Changed, Claim, Parts, Step, place};
+use crate::fleet::{FleetNode, Reach};
 use crate::known::Known;
-use crate::{clock, fleet};
+use crate::clock;
 
 /// Messages taken in one turn, so that a flood still gets committed.
 const TURN: usize = 4096;
@@ -84,7 +86,7 @@ struct InFlight {
 }
 
 pub(super) async fn run(
-    parts: Parts,
+    mut parts: Parts,
     mut inbox: mpsc::UnboundedReceiver<Ask>,
     me: mpsc::WeakUnboundedSender<Ask>,
     changes: broadcast::Sender<Changed>,
@@ -92,7 +94,8 @@ pub(super) async fn run(
 ) {
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
-    let admission = Admission::new(parts.parallelism, fleet::local_gpus(&parts.nodes.borrow()));
+    let nodes = placeable(&parts.nodes.borrow_and_update());
+    let admission = Admission::new(parts.parallelism, nodes).expect("the list of nodes has no name twice");
     let known = Known::new(parts.store.clone(), parts.vault.clone());
     let evaluator = {
         let base = parts.base_url.clone();
@@ -129,6 +132,7 @@ pub(super) async fn run(
             done = async { (&mut core.commit.as_mut().expect("guarded").task).await }, if core.commit.is_some() => {
                 core.committed(done.unwrap_or_else(|error| Err(StoreError::Backend(error.to_string())))).await;
             }
+            Ok(()) = core.parts.nodes.changed() => core.take_nodes(),
             ask = inbox.recv() => {
                 let Some(ask) = ask else { return };
                 if let Some(reply) = core.turn(ask, &mut inbox).await {
@@ -250,7 +254,8 @@ impl Core {
             }
         }
         for Launch { slot, attempt } in fx.launch {
-            let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt);
+            let placed = active.granted.remove(&slot);
+            let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, placed);
             active.put_attempt(slot, row);
             self.after.push(After::Launch { run: key, slot, attempt });
         }
@@ -289,8 +294,8 @@ impl Core {
             }
             for grant in self.admission.grant() {
                 let Holder { run, slot } = grant.holder;
-                if let Some(active) = self.runs.get_mut(&run) {
-                    active.granted.insert(slot, (grant.demand, grant.gpus));
+                if let (Some(active), Some(placed)) = (self.runs.get_mut(&run), grant.placed) {
+                    active.granted.insert(slot, placed);
                 }
                 self.events.push_back((run, Event::Admitted(slot)));
             }
@@ -398,6 +403,14 @@ impl Core {
         }
     }
 
+    /// Nodes came, went, or are otherwise than before.
+    fn take_nodes(&mut self) {
+        let nodes = placeable(&self.parts.nodes.borrow_and_update());
+        if let Err(error) = self.admission.set_nodes(nodes) {
+            tracing::error!(%error, "the nodes stay as they were");
+        }
+    }
+
     pub fn forget(&mut self, key: RunKey) {
         if let Some(active) = self.runs.remove(&key) {
             self.admission.forget(key);
@@ -460,14 +473,17 @@ pub(super) fn launch_row(
     active: &Active,
     slot: Slot,
     number: u32,
+    placed: Option<Placed>,
 ) -> AttemptRecord {
     let id = active.run.attempt_id(slot, number);
     let task = active.run.workflow.task(slot.task);
-    let backend = parts.backends.of(task.backend);
+    let by_node = placed.as_ref().filter(|_| task.placement.is_free).and_then(|placed| connection_to(parts, placed));
+    let kind = if by_node.is_some() { BackendKind::Ssh } else { task.backend };
+    let backend = parts.backends.of(kind);
     let mut bare = pitcrew_exec::AttemptSpec::new(id.clone(), parts.data.attempt(&id), parts.data.workspace(id.run));
     let mut message = String::new();
-    if task.backend == BackendKind::Ssh {
-        let template = task.place.as_ref().unwrap_or(&Value::Null);
+    if kind == BackendKind::Ssh {
+        let template = by_node.as_ref().or(task.place.as_ref()).unwrap_or(&Value::Null);
         let rendering = evaluator.rendering(&active.run, slot);
         let file = ConfigFile::load(&home()).map_err(|fault| fault.to_string());
         match file.and_then(|file| place::of(template, &rendering, known, &file, &parts.ssh)) {
@@ -476,7 +492,7 @@ pub(super) fn launch_row(
         }
     }
     let handle = backend.prepare(&bare);
-    let gpus = active.granted.get(&slot).map(|(_, gpus)| gpus.clone()).unwrap_or_default();
+    let (node, gpus) = placed.map(|placed| (placed.node, placed.gpus)).unzip();
     let instance = active.run.instance(slot);
     AttemptRecord {
         task: id.task,
@@ -489,9 +505,33 @@ pub(super) fn launch_row(
         end: None,
         exit: None,
         message,
-        gpus,
+        node,
+        gpus: gpus.unwrap_or_default(),
         usage: Value::Null,
     }
+}
+
+/// What stands under `ssh` for a node that is reached by a connection.
+fn connection_to(parts: &Parts, placed: &Placed) -> Option<Value> {
+    let nodes = parts.nodes.borrow();
+    match &nodes.iter().find(|node| node.node.name == placed.node)?.reach {
+        Reach::Local => None,
+        Reach::Connection(id) => Some(serde_json::json!({ "connection": id })),
+    }
+}
+
+/// The nodes as placement takes them: each says by which backend work gets there.
+fn placeable(nodes: &[FleetNode]) -> Vec<Node> {
+    let labelled = |known: &FleetNode| {
+        let backend = match known.reach {
+            Reach::Local => BackendKind::Local,
+            Reach::Connection(_) => BackendKind::Ssh,
+        };
+        let mut node = known.node.clone();
+        node.labels.insert(BACKEND_LABEL.to_owned(), backend.name().to_owned());
+        node
+    };
+    nodes.iter().map(labelled).collect()
 }
 
 /// A full disk or a database that is away is waited for: nothing else may happen before these rows are written.

@@ -298,14 +298,12 @@ fn ready(
     row: &AttemptRecord,
 ) -> Result<Ready, Exit> {
     debug_assert_eq!(active.run.record.state, RunState::Running);
-    let task = active.run.workflow.task(slot.task);
-    let place = match task.backend {
-        BackendKind::Local | BackendKind::Fake => None,
-        BackendKind::Ssh => {
-            let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
-            Some(handle.and_then(|handle| handle.place).ok_or_else(|| Exit::cannot_start(row.message.clone()))?)
-        }
-    };
+    // By its row: the node may have decided where it runs.
+    let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
+    let place = handle.and_then(|handle| handle.place);
+    if place.is_none() && row.backend == BackendKind::Ssh.name() {
+        return Err(Exit::cannot_start(row.message.clone()));
+    }
     if place.is_none() {
         make_workspace(parts, active).map_err(Exit::start_failed)?;
     }

@@ -123,7 +123,7 @@ async fn load(tx: &mut Tx, keys: &[RunKey]) -> Result<Vec<StoredRun>> {
             columns = rows::ATTEMPT_COLUMNS
         );
         for row in tx.fetch(AssertSqlSafe(sql), args).await? {
-            if let Some(stored) = found.get_mut(&RunKey(row.get(12)?)) {
+            if let Some(stored) = found.get_mut(&RunKey(row.get(13)?)) {
                 stored.live.push(rows::attempt(&row)?);
             }
         }

@@ -24,7 +24,7 @@ macro_rules! migration {
 }
 
 static MIGRATIONS: &[Migration] =
-    &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts"), migration!("0004_secrets")];
+    &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts"), migration!("0004_secrets"), migration!("0005_placement")];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
 const LOCK: i64 = 0x5049_5443_5245_5700;
@@ -99,6 +99,7 @@ mod tests {
         include_str!("../../tests/data/0002_across.sql"),
         include_str!("../../tests/data/0003_parts.sql"),
         include_str!("../../tests/data/0004_secrets.sql"),
+        include_str!("../../tests/data/0005_placement.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.

@@ -233,7 +233,7 @@ pub fn push_instance<'a>(to: &mut Vec<Value<'a>>, run: RunKey, instance: &'a Ins
 }
 
 pub const ATTEMPT_COLUMNS: &str =
-    "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage";
+    "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node";
 
 pub fn attempt(row: &Row) -> Result<AttemptRecord> {
     let row = &mut row.fields();
@@ -250,6 +250,7 @@ pub fn attempt(row: &Row) -> Result<AttemptRecord> {
         message: row.take()?,
         gpus: row.json_optional()?.unwrap_or_default(),
         usage: row.json_optional()?.unwrap_or_default(),
+        node: row.take()?,
     })
 }
 
@@ -271,6 +272,7 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
         &attempt.message,
         gpus,
         usage,
+        attempt.node.as_deref(),
     ]);
     Ok(())
 }

@@ -75,6 +75,7 @@ pub fn attempt(name: &str, number: u32) -> AttemptRecord {
         end: None,
         exit: None,
         message: String::new(),
+        node: None,
         gpus: Vec::new(),
         usage: Value::Null,
     }

@@ -71,7 +71,7 @@ fn pools_and_gpus_are_shared_and_the_reason_is_told() {
     w.admission.set_pool("narrow", 1);
     w.begin();
     assert_eq!(w.states(), "a queued, b scheduled, c queued, d scheduled");
-    assert_eq!(w.why("b"), "waits for a slot: it asks for 2 GPUs, and 1 of 2 are free");
+    assert_eq!(w.why("b"), "waits for a slot: no node has room for it: `local`: 2 GPUs asked for; 1 of its 2 free");
     assert_eq!(w.why("d"), "waits for a slot: the pool `narrow` has 1 of 1 slots in use, and it asks for 1");
     w.succeed(&["a", "c"]);
     assert_eq!(w.states(), "a success, b queued, c success, d queued");

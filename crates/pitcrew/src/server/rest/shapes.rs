@@ -231,6 +231,7 @@ impl Around<'_> {
             "queued_when": attempt.queued_at,
             "scheduled_when": attempt.queued_at,
             "executor": attempt.backend,
+            "hostname": attempt.node,
         }) else {
             unreachable!("an object literal")
         };

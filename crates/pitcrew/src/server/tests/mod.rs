@@ -7,6 +7,7 @@ mod backfills;
 mod documents;
 mod metrics;
 mod pages;
+mod placement;
 mod resources;
 mod second;
 mod trigger;
@@ -79,6 +80,15 @@ impl Answer {
 
 impl Rig {
     async fn new() -> Rig {
+        Rig::on(fleet::fixed(vec![fleet::FleetNode {
+            node: Node::new("local", Amount::whole(8), 1 << 16, vec![Gpu::new("gpu-0", "pretend", 0)]),
+            reach: fleet::Reach::Local,
+        }]))
+        .await
+    }
+
+    /// A server with these nodes.
+    async fn on(nodes: fleet::Nodes) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreUrl::Memory).await.unwrap();
         let metrics = Metrics::default();
@@ -88,7 +98,7 @@ impl Rig {
         let catalog = Arc::new(Catalog::default());
         let (sender, events) = mpsc::unbounded_channel();
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
-        let kinds = [BackendKind::Local, BackendKind::Fake];
+        let kinds = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
         let vault = Vault::new(&data, &|_| None).unwrap();
         let aws = crate::secrets::aws("us-east-1").unwrap();
@@ -104,10 +114,7 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 8,
-            nodes: fleet::fixed(vec![fleet::FleetNode {
-                node: Node::new("local", Amount::whole(8), 1 << 16, vec![Gpu::new("gpu-0", "pretend", 0)]),
-                reach: fleet::Reach::Local,
-            }]),
+            nodes,
             claim: Claim::Leading,
             notify: Arc::default(),
             base_url: String::new(),
@@ -151,7 +158,12 @@ impl Rig {
 
     /// A server that knows the workflows of this source.
     async fn with(source: &str) -> Rig {
-        let rig = Rig::new().await;
+        Rig::new().await.knowing(source).await
+    }
+
+    /// The same server, once it knows the workflows of this source.
+    async fn knowing(self, source: &str) -> Rig {
+        let rig = self;
         for compiled in catalog::compile(source, "test.yaml").unwrap() {
             let row = folder::row(&compiled, "test.yaml");
             rig.app.store.put_workflow(&row, &compiled.source, clock::now()).await.unwrap();

@@ -76,6 +76,7 @@ pub async fn every_field_survives(store: &Store) {
             end: exits.get(n).map(|_| at(9)),
             exit: exits.get(n).cloned(),
             message: "m".repeat(n),
+            node: (n % 2 == 0).then(|| format!("node-{n}")),
             gpus: (0..n % 3).map(|gpu| format!("GPU-{gpu}")).collect(),
             usage: [json!(null), json!({"cpu_seconds": 0.5})][n % 2].clone(),
             ..attempt("t", n as u32 + 1)

@@ -104,6 +104,7 @@ pub fn facts(attempt: &AttemptRecord) -> Vec<(&'static str, String)> {
     facts.push(("Backend", attempt.backend.clone()));
     let connected = attempt.usage.get("connect_seconds").and_then(Value::as_f64);
     facts.extend(connected.map(|seconds| ("Host reached in", fmt::duration(from_seconds(seconds)))));
+    facts.extend(attempt.node.clone().map(|node| ("Node", node)));
     if !attempt.gpus.is_empty() {
         facts.push(("GPUs", attempt.gpus.join(", ")));
     }

@@ -1,0 +1,302 @@
+//! Who may start: slots of pools, room on the nodes of the fleet, and the limit over all, shared by all runs.
+//!
+//! Invariant: what a holder was granted is taken exactly once and given back exactly once; no pool and no device is
+//! ever held beyond what it has. Candidates go by priority, then by age of their run, then by place in the workflow.
+//! A candidate that lacks slots holds back those behind it in its pool. The first that lacks room on the nodes is
+//! promised the room of those that were there before it began to wait: somebody behind it starts only beside that.
+//! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
+
+mod grant;
+mod why;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::engine::{Demand, Offer, Slot};
+use crate::fleet::{Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
+use crate::id::RunKey;
+
+pub use why::{Blocked, Refusal};
+
+/// The pool of a task that names none.
+pub const DEFAULT_POOL: &str = "default_pool";
+
+/// A task instance, over all runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Holder {
+    pub run: RunKey,
+    pub slot: Slot,
+}
+
+/// Where something was placed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Placed {
+    pub node: String,
+    /// The devices that it may use, by UUID.
+    pub gpus: Vec<String>,
+}
+
+/// What a granted instance holds until [`Admission::release`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    pub holder: Holder,
+    /// `None`: it asks for nothing of a node.
+    pub placed: Option<Placed>,
+    pub demand: Demand,
+}
+
+/// How much of a pool is in use, and who waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolUse<'a> {
+    pub name: &'a str,
+    pub slots: u32,
+    pub used: u32,
+    /// Candidates in line.
+    pub waiting: usize,
+}
+
+type Rank = (Reverse<i64>, Holder);
+
+/// Those that ask for the same: if one of them has no room, none has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Line {
+    pool: String,
+    request: Option<Arc<Request>>,
+}
+
+#[derive(Debug, Clone)]
+struct Candidate {
+    line: Arc<Line>,
+    rank: Rank,
+    slots: u32,
+    demand: Demand,
+}
+
+#[derive(Debug, Clone)]
+struct Held {
+    pool: String,
+    slots: u32,
+    /// It has a lease of the fleet, under its own name.
+    is_placed: bool,
+    /// The how many-th grant it was.
+    number: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Pool {
+    slots: u32,
+    used: u32,
+}
+
+/// The state of admission. One per process that runs tasks.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    parallelism: u32,
+    pools: BTreeMap<String, Pool>,
+    fleet: Fleet,
+    lines: BTreeMap<Arc<Line>, BTreeSet<Rank>>,
+    candidates: BTreeMap<Holder, Candidate>,
+    held: BTreeMap<Holder, Held>,
+    /// Grants so far.
+    granted: u64,
+    /// Who is promised room on the nodes, and how many were granted something before it began to wait.
+    promised: Option<(Holder, u64)>,
+    /// Nothing changed since the last grants: there are no others.
+    is_settled: bool,
+}
+
+fn lease_id(holder: Holder) -> LeaseId {
+    let Holder { run, slot } = holder;
+    LeaseId(format!("{run}/{}/{}", slot.task.0, slot.index))
+}
+
+impl Admission {
+    /// `parallelism` bounds the live instances over all pools.
+    pub fn new(parallelism: u32, nodes: Vec<Node>) -> Result<Self, Twice> {
+        let mut admission = Admission {
+            parallelism,
+            pools: BTreeMap::new(),
+            fleet: Fleet::new(nodes, Policy::default(), Workload::default())?,
+            lines: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            held: BTreeMap::new(),
+            granted: 0,
+            promised: None,
+            is_settled: false,
+        };
+        admission.set_pool(DEFAULT_POOL, 128);
+        Ok(admission)
+    }
+
+    /// Creates or resizes a pool. A pool that shrinks below its use grants nothing until enough was given back.
+    pub fn set_pool(&mut self, name: &str, slots: u32) {
+        self.pools.entry(name.to_owned()).or_default().slots = slots;
+        self.is_settled = false;
+    }
+
+    /// The nodes as they are from now on. Who holds something keeps it, also on a node that is gone.
+    pub fn set_nodes(&mut self, nodes: Vec<Node>) -> Result<(), Twice> {
+        self.is_settled = false;
+        self.fleet.set_nodes(nodes)
+    }
+
+    /// How many slots of a pool are in use, and how many it has.
+    pub fn pool_use(&self, name: &str) -> Option<(u32, u32)> {
+        self.pools.get(name).map(|pool| (pool.used, pool.slots))
+    }
+
+    /// Every pool, by name.
+    pub fn pools(&self) -> impl Iterator<Item = PoolUse<'_>> {
+        self.pools.iter().map(|(name, pool)| {
+            let lines = self.lines.iter().filter(|(line, _)| line.pool == *name);
+            let waiting = lines.map(|(_, ranks)| ranks.len()).sum();
+            PoolUse { name, slots: pool.slots, used: pool.used, waiting }
+        })
+    }
+
+    /// How many GPUs somebody has something of, and how many there are.
+    pub fn gpu_use(&self) -> (usize, usize) {
+        self.fleet.gpu_use()
+    }
+
+    /// The nodes and their leases.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// Who stands in line, the best first, `limit` at most; and how many there are.
+    pub fn in_line(&self, limit: usize) -> (Vec<Holder>, usize) {
+        let mut best: Vec<Rank> = self.lines.values().flat_map(|ranks| ranks.iter().take(limit).copied()).collect();
+        best.sort_unstable();
+        (best.into_iter().take(limit).map(|(_, holder)| holder).collect(), self.candidates.len())
+    }
+
+    pub fn live(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Was it granted something that it has not given back?
+    pub fn holds(&self, run: RunKey, slot: Slot) -> bool {
+        self.held.contains_key(&Holder { run, slot })
+    }
+
+    /// Where it was placed, and what it holds there.
+    pub fn lease(&self, run: RunKey, slot: Slot) -> Option<&Lease> {
+        self.fleet.leases().get(&lease_id(Holder { run, slot }))
+    }
+
+    /// Puts an instance in line. Offering it again replaces the offer.
+    pub fn offer(&mut self, run: RunKey, offer: &Offer) -> Result<(), Refusal> {
+        let holder = Holder { run, slot: offer.slot };
+        self.withdraw(run, offer.slot);
+        let pool = offer.pool.clone().unwrap_or_else(|| DEFAULT_POOL.to_owned());
+        if !self.pools.contains_key(&pool) {
+            return Err(Refusal::NoSuchPool(pool));
+        }
+        let line = Line { pool, request: offer.demand.request.clone() };
+        let line = match self.lines.get_key_value(&line) {
+            Some((line, _)) => line.clone(),
+            None => {
+                self.check(&line)?;
+                Arc::new(line)
+            }
+        };
+        let rank = (Reverse(offer.priority), holder);
+        self.lines.entry(line.clone()).or_default().insert(rank);
+        self.candidates.insert(holder, Candidate { line, rank, slots: offer.pool_slots, demand: offer.demand.clone() });
+        self.is_settled = false;
+        Ok(())
+    }
+
+    /// Whether a node could ever take what this line asks for.
+    fn check(&self, line: &Line) -> Result<(), Refusal> {
+        let Some(request) = &line.request else { return Ok(()) };
+        request.check()?;
+        if self.fleet.could_ever(request) {
+            return Ok(());
+        }
+        let misses = self.fleet.never(request).into_iter();
+        Err(Refusal::NoNode(misses.map(|(node, miss)| (node.to_owned(), miss)).collect()))
+    }
+
+    /// Takes an instance out of line; nothing if it is not in line.
+    pub fn withdraw(&mut self, run: RunKey, slot: Slot) {
+        let Some(candidate) = self.candidates.remove(&Holder { run, slot }) else { return };
+        self.is_settled = false;
+        if let Some(line) = self.lines.get_mut(&candidate.line) {
+            line.remove(&candidate.rank);
+            if line.is_empty() {
+                self.lines.remove(&candidate.line);
+            }
+        }
+    }
+
+    /// After a restart: an attempt that lives on holds again what it held, also beyond what there is now.
+    pub fn adopt(
+        &mut self,
+        run: RunKey,
+        slot: Slot,
+        pool: Option<&str>,
+        slots: u32,
+        placed: Option<(&Placed, &Request)>,
+    ) {
+        let holder = Holder { run, slot };
+        if self.held.contains_key(&holder) {
+            return;
+        }
+        self.withdraw(run, slot);
+        if let Some((placed, request)) = placed {
+            self.fleet.adopt(lease_id(holder), &placed.node, request, placed.gpus.clone());
+        }
+        self.take(holder, pool.unwrap_or(DEFAULT_POOL), slots, placed.is_some());
+    }
+
+    /// Gives back what an instance holds. Twice is once.
+    pub fn release(&mut self, run: RunKey, slot: Slot) {
+        let holder = Holder { run, slot };
+        let Some(held) = self.held.remove(&holder) else { return };
+        self.is_settled = false;
+        if let Some(pool) = self.pools.get_mut(&held.pool) {
+            pool.used -= held.slots;
+        }
+        if held.is_placed {
+            self.fleet.release(&lease_id(holder));
+        }
+    }
+
+    /// Drops everything of a run that is no longer ours.
+    pub fn forget(&mut self, run: RunKey) {
+        let of_run = |holder: &&Holder| holder.run == run;
+        for holder in self.candidates.keys().filter(of_run).copied().collect::<Vec<_>>() {
+            self.withdraw(holder.run, holder.slot);
+        }
+        for holder in self.held.keys().filter(of_run).copied().collect::<Vec<_>>() {
+            self.release(holder.run, holder.slot);
+        }
+    }
+
+    /// Panics when something is held twice, beyond what there is, or by nobody. `adopted` allows for more than the
+    /// pools and nodes have, which only a restart with smaller ones brings about.
+    pub fn sanity_check(&self, adopted: bool) {
+        let mut used: BTreeMap<&str, u32> = BTreeMap::new();
+        for (holder, held) in &self.held {
+            *used.entry(&held.pool).or_default() += held.slots;
+            assert!(!self.candidates.contains_key(holder), "{holder:?} holds and is in line");
+            assert_eq!(self.fleet.leases().contains_key(&lease_id(*holder)), held.is_placed, "the lease of {holder:?}");
+        }
+        let placed = self.held.values().filter(|held| held.is_placed).count();
+        assert_eq!(placed, self.fleet.leases().len(), "a lease is nobody's");
+        self.fleet.sanity_check(adopted);
+        for (name, pool) in &self.pools {
+            assert_eq!(pool.used, used.get(name.as_str()).copied().unwrap_or(0), "use of pool {name}");
+            assert!(adopted || pool.used <= pool.slots, "pool {name} holds more than it has");
+        }
+        assert!(adopted || self.held.len() as u32 <= self.parallelism, "parallelism");
+        let in_line: usize = self.lines.values().map(BTreeSet::len).sum();
+        assert_eq!(in_line, self.candidates.len(), "candidates in line");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Who goes first, who holds back whom, and what an instance holds.
+
+use super::*;
+use crate::fleet::{Amount, Gpu, Gpus, Standing};
+use crate::ir::TaskIx;
+
+fn offer(task: u32, priority: i64, slots: u32, gpus: u32) -> Offer {
+    let request = Request { gpus: Gpus::Count(gpus), ..Request::default() };
+    let demand = Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() };
+    Offer { slot: Slot::new(TaskIx(task), 0), pool: None, pool_slots: slots, priority, demand }
+}
+
+fn node(name: &str, gpus: usize) -> Node {
+    let gpus = (0..gpus).map(|at| Gpu::new(format!("{name}/{at}"), "A100", 81_920)).collect();
+    Node::new(name, Amount::whole(8), 16_384, gpus)
+}
+
+fn admission(parallelism: u32, nodes: &[(&str, usize)]) -> Admission {
+    Admission::new(parallelism, nodes.iter().map(|(name, gpus)| node(name, *gpus)).collect()).unwrap()
+}
+
+fn granted(admission: &mut Admission) -> Vec<u32> {
+    let tasks = admission.grant().iter().map(|grant| grant.holder.slot.task.0).collect();
+    admission.sanity_check(false);
+    tasks
+}
+
+#[test]
+fn the_best_goes_first_and_nothing_goes_beyond_a_pool() {
+    let mut admission = admission(32, &[]);
+    admission.set_pool(DEFAULT_POOL, 4);
+    for (task, priority, slots) in [(1, 0, 1), (2, 9, 3), (3, 5, 2), (4, 0, 1)] {
+        admission.offer(RunKey(1), &offer(task, priority, slots, 0)).unwrap();
+    }
+    // 2 takes three slots; 3 wants two and holds the line, although 1 would fit.
+    assert_eq!(granted(&mut admission), [2]);
+    let why = admission.why(RunKey(1), Slot::new(TaskIx(3), 0)).unwrap();
+    insta::assert_snapshot!(why, @"the pool `default_pool` has 3 of 4 slots in use, and it asks for 2");
+    admission.release(RunKey(1), Slot::new(TaskIx(2), 0));
+    admission.release(RunKey(1), Slot::new(TaskIx(2), 0));
+    assert_eq!(granted(&mut admission), [3, 1, 4]);
+}
+
+#[test]
+fn gpus_are_exact_devices_and_a_waiting_gang_is_not_overtaken_by_small_ones() {
+    let mut admission = admission(32, &[("local", 2)]);
+    admission.offer(RunKey(1), &offer(1, 0, 1, 1)).unwrap();
+    let placed = Placed { node: "local".to_owned(), gpus: vec!["local/0".to_owned()] };
+    assert_eq!(admission.grant()[0].placed, Some(placed));
+    admission.offer(RunKey(1), &offer(2, 0, 1, 2)).unwrap();
+    admission.offer(RunKey(1), &offer(3, 0, 1, 1)).unwrap();
+    admission.offer(RunKey(1), &offer(4, 0, 1, 0)).unwrap();
+    assert_eq!(granted(&mut admission), [4]);
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    assert_eq!(granted(&mut admission), [2]);
+    let refusal = admission.offer(RunKey(1), &offer(5, 0, 1, 3)).unwrap_err();
+    insta::assert_snapshot!(refusal, @"no node can ever take it, not even when it is empty: `local`: 3 GPUs asked for; 2 of its 2 free");
+}
+
+#[test]
+fn a_waiting_gang_is_not_overtaken_through_another_pool() {
+    let mut admission = admission(32, &[("local", 2)]);
+    admission.set_pool("other", 8);
+    admission.offer(RunKey(1), &offer(1, 0, 1, 1)).unwrap();
+    assert_eq!(granted(&mut admission), [1]);
+    admission.offer(RunKey(1), &offer(2, 0, 1, 2)).unwrap();
+    admission.offer(RunKey(1), &Offer { pool: Some("other".to_owned()), ..offer(3, 0, 1, 1) }).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    let why = admission.why(RunKey(1), Slot::new(TaskIx(3), 0)).unwrap();
+    assert_eq!(why, Blocked::Kept);
+}
+
+#[test]
+fn who_asks_for_more_than_a_pool_has_waits_alone() {
+    let mut admission = admission(32, &[]);
+    admission.set_pool(DEFAULT_POOL, 2);
+    admission.offer(RunKey(1), &offer(1, 9, 3, 0)).unwrap();
+    admission.offer(RunKey(1), &offer(2, 0, 1, 0)).unwrap();
+    assert_eq!(granted(&mut admission), [2]);
+    let why = admission.why(RunKey(1), Slot::new(TaskIx(1), 0)).unwrap();
+    insta::assert_snapshot!(why, @"the pool `default_pool` has 1 of 2 slots in use, and it asks for 3");
+    admission.set_pool(DEFAULT_POOL, 4);
+    assert_eq!(granted(&mut admission), [1]);
+}
+
+#[test]
+fn a_forgotten_run_holds_nothing() {
+    let mut admission = admission(1, &[]);
+    for task in 0..3 {
+        admission.offer(RunKey(7), &offer(task, 0, 1, 0)).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [0]);
+    admission.adopt(RunKey(8), Slot::new(TaskIx(0), 0), None, 1, None);
+    admission.forget(RunKey(7));
+    admission.sanity_check(false);
+    assert_eq!(admission.pool_use(DEFAULT_POOL), Some((1, 128)));
+}
+
+#[test]
+fn nodes_come_and_go_and_leases_stay() {
+    let mut admission = admission(32, &[("a", 1), ("b", 1)]);
+    for task in 1..=3 {
+        admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
+    }
+    let grants = admission.grant();
+    let nodes: Vec<_> = grants.iter().filter_map(|grant| Some(grant.placed.as_ref()?.node.as_str())).collect();
+    assert_eq!(nodes, ["a", "b"]);
+    // `a` vanishes: its task may still run there, so what it holds is nobody else's when the node is back.
+    admission.set_nodes(vec![node("b", 1)]).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    admission.set_nodes(vec![node("a", 1), Node { standing: Standing::Cordoned, ..node("b", 1) }]).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    admission.release(RunKey(1), Slot::new(TaskIx(2), 0));
+    assert_eq!(granted(&mut admission), [0; 0], "`b` is free, and takes no new work");
+    let why = admission.why(RunKey(1), Slot::new(TaskIx(3), 0)).unwrap();
+    insta::assert_snapshot!(why, @"no node has room for it: `a`: 1 GPU asked for; none of its 1 has as much free; `b`: it is cordoned");
+    admission.set_nodes(vec![node("a", 1), node("b", 1)]).unwrap();
+    assert_eq!(granted(&mut admission), [3]);
+    assert!(admission.set_nodes(vec![node("a", 1), node("a", 1)]).is_err());
+    // What a node has that is down is not known: who asks for a lot waits, and holds nobody up.
+    let down = Node { standing: Standing::Down("no route".to_owned()), ..node("c", 0) };
+    admission.set_nodes(vec![node("a", 1), node("b", 1), down]).unwrap();
+    admission.release(RunKey(1), Slot::new(TaskIx(3), 0));
+    for (task, gpus) in [(4, 8), (5, 1)] {
+        admission.offer(RunKey(1), &offer(task, 0, 1, gpus)).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [5]);
+}
+
+#[test]
+fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_has() {
+    let mut admission = admission(32, &[("local", 3)]);
+    let request = Request { cpu: Amount::whole(6), gpus: Gpus::Count(1), ..Request::default() };
+    for (task, gpu) in [(1, "local/2"), (2, "local/0")] {
+        let placed = Placed { node: "local".to_owned(), gpus: vec![gpu.to_owned()] };
+        admission.adopt(RunKey(1), Slot::new(TaskIx(task), 0), None, 1, Some((&placed, &request)));
+    }
+    // 12 of 8 cores are in use.
+    admission.sanity_check(true);
+    let needs_cpu = |cores| Demand { request: Some(Arc::new(Request { cpu: cores, ..request.clone() })), ..Demand::default() };
+    admission.offer(RunKey(1), &Offer { demand: needs_cpu(Amount::ONE), ..offer(3, 0, 1, 0) }).unwrap();
+    assert!(admission.grant().is_empty());
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    let grants = admission.grant();
+    assert_eq!(grants[0].placed.as_ref().unwrap().gpus, ["local/1"]);
+    admission.sanity_check(false);
+}
+
+#[test]
+fn small_ones_pass_who_waits_for_a_node_that_they_do_not_fill() {
+    let mut admission = admission(32, &[("big", 4), ("small", 1)]);
+    for (task, gpus) in [(1, 4), (2, 4), (3, 1), (4, 1)] {
+        admission.offer(RunKey(1), &offer(task, 0, 1, gpus)).unwrap();
+    }
+    // 2 waits for `big`; 3 fits `small`; 4 would take a part of what 2 was promised, once 1 is gone.
+    assert_eq!(granted(&mut admission), [1, 3]);
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    admission.release(RunKey(1), Slot::new(TaskIx(3), 0));
+    assert_eq!(granted(&mut admission), [2, 4]);
+}

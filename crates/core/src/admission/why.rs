@@ -1,0 +1,110 @@
+//! Why an instance waits, or can never start, in sentences for people: from the very facts that grants are made by.
+
+use std::fmt;
+
+use super::{Admission, Holder};
+use crate::engine::Slot;
+use crate::fleet::{BadRequest, Miss};
+use crate::id::RunKey;
+
+/// Nodes that are told of in one sentence.
+const TOLD: usize = 3;
+
+/// Why an offer can never be granted, as a sentence for the user.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the pool `{0}` does not exist; create it with `pitcrew pools set {0} SLOTS`")]
+    NoSuchPool(String),
+    #[error(transparent)]
+    Bad(#[from] BadRequest),
+    /// Each node, and what keeps it from ever taking this, the nearest miss first.
+    #[error("no node can ever take it{}", nearest(.0))]
+    NoNode(Vec<(String, Miss)>),
+}
+
+fn nearest(misses: &[(String, Miss)]) -> String {
+    match misses.is_empty() {
+        true => "; there are no nodes".to_owned(),
+        false => format!(", not even when it is empty: {}", listed(misses)),
+    }
+}
+
+fn listed(misses: &[(String, Miss)]) -> String {
+    let told = misses.iter().take(TOLD).map(|(node, miss)| format!("`{node}`: {miss}"));
+    let mut text = told.collect::<Vec<_>>().join("; ");
+    if misses.len() > TOLD {
+        text.push_str(&format!("; and {} more nodes", misses.len() - TOLD));
+    }
+    text
+}
+
+/// What an offered instance waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    Parallelism {
+        max: u32,
+    },
+    Pool {
+        pool: String,
+        slots: u32,
+        used: u32,
+        asked: u32,
+    },
+    /// Each node, and why it does not take it now.
+    Room {
+        nodes: Vec<(String, Miss)>,
+    },
+    /// It would fit, but in the room that is kept for somebody who came before it.
+    Kept,
+    /// It fits, but these many are before it in line.
+    Behind {
+        ahead: usize,
+    },
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Blocked::Parallelism { max } => write!(f, "all {max} places for running tasks are taken (`parallelism`)"),
+            Blocked::Pool { pool, slots, used, asked } => {
+                write!(f, "the pool `{pool}` has {used} of {slots} slots in use, and it asks for {asked}")
+            }
+            Blocked::Room { nodes } => write!(f, "no node has room for it: {}", listed(nodes)),
+            Blocked::Kept => f.write_str("the room that there is, is kept for a task that waits longer"),
+            Blocked::Behind { ahead: 0 } => f.write_str("it is next in line"),
+            Blocked::Behind { ahead: 1 } => f.write_str("1 task is before it in line"),
+            Blocked::Behind { ahead } => write!(f, "{ahead} tasks are before it in line"),
+        }
+    }
+}
+
+impl Admission {
+    /// What an instance in line waits for; `None` if it is not in line.
+    pub fn why(&self, run: RunKey, slot: Slot) -> Option<Blocked> {
+        let holder = Holder { run, slot };
+        let candidate = self.candidates.get(&holder)?;
+        let pool = &self.pools[&candidate.line.pool];
+        if self.held.len() as u32 >= self.parallelism {
+            return Some(Blocked::Parallelism { max: self.parallelism });
+        }
+        if pool.used + candidate.slots > pool.slots {
+            let (slots, used) = (pool.slots, pool.used);
+            return Some(Blocked::Pool { pool: candidate.line.pool.clone(), slots, used, asked: candidate.slots });
+        }
+        if let Some(request) = &candidate.line.request {
+            let told = self.fleet.explain(request);
+            if told.iter().all(|(_, miss)| miss.is_some()) {
+                let misses = told.into_iter().filter_map(|(node, miss)| Some((node.to_owned(), miss?)));
+                let mut nodes: Vec<(String, Miss)> = misses.collect();
+                nodes.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
+                return Some(Blocked::Room { nodes });
+            }
+        }
+        let rivals = self.lines.iter().filter(|(line, _)| line.pool == candidate.line.pool);
+        let ahead = rivals.map(|(_, ranks)| ranks.range(..candidate.rank).count()).sum();
+        let is_kept = self.is_settled
+            && candidate.line.request.is_some()
+            && self.promised.is_some_and(|(first, _)| first != holder && self.candidates.contains_key(&first));
+        Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
+    }
+}

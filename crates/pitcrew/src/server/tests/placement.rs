@@ -1,0 +1,76 @@
+//! Where tasks go: nodes of several kinds that come and go, and what is told of it.
+
+use std::sync::Arc;
+
+use pitcrew_core::TaskId;
+use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::fleet::{Amount, Gpu, Node, Standing};
+use pitcrew_core::id::RunKey;
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::Rig;
+use crate::fleet::{FleetNode, Reach};
+
+const SOURCE: &str = "
+workflow: w
+tasks:
+  far: {run: x, resources: {gpu: 1}, node_selector: {zone: west}}
+  near: {run: x, backend: local, resources: {gpu: 1, cpu: 2}}
+  plain: {run: x}
+  never: {run: x, retries: 3, resources: {gpu: {count: 1, model: H100}}}
+";
+
+fn node(name: &str, zone: &str, reach: Reach, standing: Standing) -> FleetNode {
+    let gpu = Gpu::new(format!("GPU-{name}"), "NVIDIA A100-SXM4-80GB", 81_920);
+    let mut node = Node::new(name, Amount::whole(4), 8_192, vec![gpu]);
+    node.labels.insert("zone".to_owned(), zone.to_owned());
+    FleetNode { node: Node { standing, ..node }, reach }
+}
+
+async fn attempt(rig: &Rig, run: RunKey, task: &str) -> AttemptRecord {
+    let task = TaskId::new(task).unwrap();
+    rig.app.store.attempts(run, &task, -1).await.unwrap().pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_task_goes_to_a_node_that_has_what_it_asks_for_and_runs_there() {
+    let local = || node("local", "east", Reach::Local, Standing::Ready);
+    let west = |standing| node("gpu-1", "west", Reach::Connection("gpu".into()), standing);
+    let (nodes, watched) = watch::channel(Arc::new(vec![local(), west(Standing::Cordoned)]));
+    let rig = Rig::on(watched).await.knowing(SOURCE).await;
+    let connection = json!({ "connection_id": "gpu", "conn_type": "ssh", "host": "10.0.0.7", "login": "lab" });
+    assert!(rig.post("/api/v2/connections", connection).await.status.is_success());
+    let run = rig.start("w", json!({})).await;
+    rig.until(run.key, "near", "success").await;
+    rig.until(run.key, "plain", "success").await;
+    rig.until(run.key, "never", "failed").await;
+
+    let told = rig.app.scheduler.snapshot(run.key).await.unwrap();
+    let never = told.instances.iter().find(|row| row.task.as_str() == "never").unwrap();
+    assert_eq!((never.attempt, never.message.as_str()), (0, "no node can ever take it, not even when it is empty: `gpu-1`: it has no GPU of the model H100; `local`: it has no GPU of the model H100"));
+
+    let why = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/far", run.key)).await.json();
+    assert_eq!(
+        why["reasons"],
+        json!([
+            "waits for a slot: no node has room for it: `local`: its labels do not meet `zone = west`; `gpu-1`: it is cordoned",
+            "does not fit the node `local`: its labels do not meet `zone = west`",
+            "does not fit the node `gpu-1`: it is cordoned",
+        ])
+    );
+    let mut changes = rig.app.scheduler.subscribe();
+    nodes.send(Arc::new(vec![local(), west(Standing::Ready)])).unwrap();
+    while !changes.recv().await.unwrap().finished {}
+
+    let far = attempt(&rig, run.key, "far").await;
+    assert_eq!((far.node.as_deref(), far.gpus), (Some("gpu-1"), vec!["GPU-gpu-1".to_owned()]));
+    assert_eq!((&far.handle["place"]["ssh"]["host"], &far.handle["place"]["ssh"]["user"]), (&json!("10.0.0.7"), &json!("lab")));
+    let near = attempt(&rig, run.key, "near").await;
+    assert_eq!((near.node.as_deref(), near.gpus), (Some("local"), vec!["GPU-local".to_owned()]));
+    assert!(near.handle.get("place").is_none(), "{}", near.handle);
+    assert_eq!(attempt(&rig, run.key, "plain").await.node, None);
+    let page = rig.get("/dags/w/runs/r/tasks/far?tab=details").await.text;
+    let tries = rig.get("/api/v2/dags/w/dagRuns/r/taskInstances/far/tries").await.json();
+    assert_eq!(tries["task_instances"][0]["hostname"], "gpu-1", "{tries} {page}");
+}

@@ -1,0 +1,1 @@
+UPDATE attempts SET node = 'local' WHERE task = (SELECT min(task) FROM attempts);
