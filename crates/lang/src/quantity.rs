@@ -127,7 +127,9 @@ pub fn parse_gpus(value: &Value) -> Result<(Gpus, Vec<String>), String> {
         Some(Value::Array(models)) if models.iter().all(Value::is_string) => {
             models.iter().filter_map(Value::as_str).map(str::to_owned).collect()
         }
-        Some(other) => return Err(format!("`model` is the name of a model or a list of them, found `{}`", show(other))),
+        Some(other) => {
+            return Err(format!("`model` is the name of a model or a list of them, found `{}`", show(other)));
+        }
     };
     let count = |value: Option<&Value>| match value {
         None => Ok(1),

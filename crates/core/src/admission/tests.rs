@@ -137,7 +137,8 @@ fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_
     }
     // 12 of 8 cores are in use.
     admission.sanity_check(true);
-    let needs_cpu = |cores| Demand { request: Some(Arc::new(Request { cpu: cores, ..request.clone() })), ..Demand::default() };
+    let needs_cpu =
+        |cores| Demand { request: Some(Arc::new(Request { cpu: cores, ..request.clone() })), ..Demand::default() };
     admission.offer(RunKey(1), &Offer { demand: needs_cpu(Amount::ONE), ..offer(3, 0, 1, 0) }).unwrap();
     assert!(admission.grant().is_empty());
     admission.release(RunKey(1), Slot::new(TaskIx(1), 0));

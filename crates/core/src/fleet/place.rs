@@ -86,8 +86,7 @@ impl Fleet {
     pub fn new(nodes: Vec<Node>, policy: Policy, workload: Workload) -> Result<Fleet, Twice> {
         let (leases, memory) = (BTreeMap::new(), HashMap::new());
         let (nodes_held, by_name) = (Vec::new(), HashMap::new());
-        let mut fleet =
-            Fleet { policy, workload, scale: Scale::default(), nodes: nodes_held, by_name, leases, memory };
+        let mut fleet = Fleet { policy, workload, scale: Scale::default(), nodes: nodes_held, by_name, leases, memory };
         fleet.set_nodes(nodes)?;
         Ok(fleet)
     }
@@ -166,9 +165,8 @@ impl Fleet {
 
     /// Whether a node could take it that is empty, ready and sound. One that is down could: what it has may not be known.
     pub fn could_ever(&self, request: &Request) -> bool {
-        let could = |node: &Node| {
-            matches!(node.standing, Standing::Down(_)) || Room::sound(node).takes(node, request).is_ok()
-        };
+        let could =
+            |node: &Node| matches!(node.standing, Standing::Down(_)) || Room::sound(node).takes(node, request).is_ok();
         self.nodes.iter().any(|held| could(&held.node))
     }
 
@@ -273,7 +271,8 @@ impl Fleet {
             }
             assert_eq!(room, held.room, "what is left of {}", held.node.name);
             let is_over = room.memory_mib < 0 || room.cpu < Amount::ZERO;
-            let is_over = is_over || room.gpus.iter().any(|left| matches!(left, Left::Share(left) if *left < Amount::ZERO));
+            let is_over =
+                is_over || room.gpus.iter().any(|left| matches!(left, Left::Share(left) if *left < Amount::ZERO));
             assert!(adopted || !is_over, "{} gave more than it has", held.node.name);
         }
     }

@@ -111,8 +111,10 @@ impl Decoder<'_, '_> {
                 }
             }
             if let Some((at, key)) = asks {
-                let hint = "leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`";
-                let message = format!("`{key}` says nothing where `backend` names the host: what it has is not counted");
+                let hint =
+                    "leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`";
+                let message =
+                    format!("`{key}` says nothing where `backend` names the host: what it has is not counted");
                 self.r.error_hint(at, message, hint);
             }
             // Those of `defaults` are for tasks that go to a node.

@@ -183,12 +183,7 @@ fn what_an_attempt_holds_is_rendered() {
     let demand = world.evaluator.demand(&world.run, world.slot("after", 0)).unwrap();
     assert_eq!((demand.cpu_milli, demand.memory_bytes), (Some(1_500), Some(1 << 30)));
     let request = demand.request.unwrap();
-    let expected = Request {
-        cpu: Amount::milli(1_500),
-        memory_mib: 1024,
-        gpus: Gpus::Count(2),
-        ..Request::default()
-    };
+    let expected = Request { cpu: Amount::milli(1_500), memory_mib: 1024, gpus: Gpus::Count(2), ..Request::default() };
     assert_eq!(*request, expected);
 }
 

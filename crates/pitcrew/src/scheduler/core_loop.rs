@@ -27,9 +27,9 @@ use super::launch::Observed;
 use super::notices::Outcomes;
 use super::perform::After;
 use super::{Ask, Changed, Claim, Parts, Step, place};
+use crate::clock;
 use crate::fleet::{FleetNode, Reach};
 use crate::known::Known;
-use crate::clock;
 
 /// Messages taken in one turn, so that a flood still gets committed.
 const TURN: usize = 4096;

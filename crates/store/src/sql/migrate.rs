@@ -23,8 +23,13 @@ macro_rules! migration {
     };
 }
 
-static MIGRATIONS: &[Migration] =
-    &[migration!("0001_start"), migration!("0002_across"), migration!("0003_parts"), migration!("0004_secrets"), migration!("0005_placement")];
+static MIGRATIONS: &[Migration] = &[
+    migration!("0001_start"),
+    migration!("0002_across"),
+    migration!("0003_parts"),
+    migration!("0004_secrets"),
+    migration!("0005_placement"),
+];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
 const LOCK: i64 = 0x5049_5443_5245_5700;

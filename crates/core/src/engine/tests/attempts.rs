@@ -156,7 +156,10 @@ fn an_end_without_a_start_tells_when_it_began() {
 fn what_no_machine_has_fails_with_the_reason() {
     let mut w = World::of("a : gpus=3 retries=2\n b : pool=gold");
     assert_eq!((w.states().as_str(), w.run_state()), ("a failed, b failed", "failed"));
-    assert_eq!(w.message("a"), "no node can ever take it, not even when it is empty: `local`: 3 GPUs asked for; 2 of its 2 free");
+    assert_eq!(
+        w.message("a"),
+        "no node can ever take it, not even when it is empty: `local`: 3 GPUs asked for; 2 of its 2 free"
+    );
     assert_eq!(w.message("b"), "the pool `gold` does not exist; create it with `pitcrew pools set gold SLOTS`");
     assert_eq!(w.launched(), "");
 }

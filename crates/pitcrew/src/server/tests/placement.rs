@@ -48,7 +48,13 @@ async fn a_task_goes_to_a_node_that_has_what_it_asks_for_and_runs_there() {
 
     let told = rig.app.scheduler.snapshot(run.key).await.unwrap();
     let never = told.instances.iter().find(|row| row.task.as_str() == "never").unwrap();
-    assert_eq!((never.attempt, never.message.as_str()), (0, "no node can ever take it, not even when it is empty: `gpu-1`: it has no GPU of the model H100; `local`: it has no GPU of the model H100"));
+    assert_eq!(
+        (never.attempt, never.message.as_str()),
+        (
+            0,
+            "no node can ever take it, not even when it is empty: `gpu-1`: it has no GPU of the model H100; `local`: it has no GPU of the model H100"
+        )
+    );
 
     let why = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/far", run.key)).await.json();
     assert_eq!(
@@ -65,7 +71,10 @@ async fn a_task_goes_to_a_node_that_has_what_it_asks_for_and_runs_there() {
 
     let far = attempt(&rig, run.key, "far").await;
     assert_eq!((far.node.as_deref(), far.gpus), (Some("gpu-1"), vec!["GPU-gpu-1".to_owned()]));
-    assert_eq!((&far.handle["place"]["ssh"]["host"], &far.handle["place"]["ssh"]["user"]), (&json!("10.0.0.7"), &json!("lab")));
+    assert_eq!(
+        (&far.handle["place"]["ssh"]["host"], &far.handle["place"]["ssh"]["user"]),
+        (&json!("10.0.0.7"), &json!("lab"))
+    );
     let near = attempt(&rig, run.key, "near").await;
     assert_eq!((near.node.as_deref(), near.gpus), (Some("local"), vec!["GPU-local".to_owned()]));
     assert!(near.handle.get("place").is_none(), "{}", near.handle);
