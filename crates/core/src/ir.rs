@@ -199,6 +199,8 @@ pub struct Task {
     pub pool_slots: u32,
     /// Higher goes first.
     pub priority: i64,
+    /// Its attempts may be made to end for a task of higher priority, and begin anew.
+    pub is_preemptible: bool,
     /// Waits until the same task succeeded, or was skipped, in the previous run of the workflow.
     pub depends_on_past: bool,
     /// Exit codes that mean "nothing to do": the instance is skipped.
@@ -601,6 +603,7 @@ impl Task {
             pool: None,
             pool_slots: 1,
             priority: 0,
+            is_preemptible: false,
             depends_on_past: false,
             skip_exit_codes: vec![99],
             branch: None,

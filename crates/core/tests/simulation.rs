@@ -32,6 +32,7 @@ fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
         "ended before it began",
         "marked",
         "ready, then not",
+        "preempted",
         "refused",
         "a node went",
         "a node came back",

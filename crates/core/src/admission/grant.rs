@@ -3,11 +3,12 @@
 //! One pass over the heads of all lines, the best first. Invariant: a line whose head finds no room is left alone for the
 //! rest of the pass, so a pass costs what it grants and as many tries as there are lines.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Admission, Grant, Held, Holder, Line, Placed, Rank, lease_id};
-use crate::fleet::{LeaseId, Promise};
+use super::{Admission, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id};
+use crate::fleet::{LeaseId, Promise, Request};
 
 impl Admission {
     /// Grants what fits now, best first. Each grant is told to its run, as [`Event::Admitted`], before the run takes
@@ -35,7 +36,16 @@ impl Admission {
             let Some(placed) = self.place(rank.1, &line, &mut promise) else { continue };
             let candidate = self.candidates[&rank.1].clone();
             self.withdraw(rank.1.run, rank.1.slot);
-            self.take(rank.1, &line.pool, candidate.slots, placed.is_some());
+            let held = Held {
+                pool: line.pool.clone(),
+                slots: candidate.slots,
+                is_placed: placed.is_some(),
+                number: self.granted,
+                priority: rank.0.0,
+                is_preemptible: candidate.is_preemptible,
+                is_ending: false,
+            };
+            self.take(rank.1, held);
             grants.push(Grant { holder: rank.1, placed, demand: candidate.demand });
             if let Some(next) = self.lines.get(&line).and_then(|ranks| self.head(&line, ranks)) {
                 heads.insert(next, line);
@@ -59,11 +69,41 @@ impl Admission {
                 _ => self.granted,
             };
             self.promised = Some((holder, since));
+            self.make_room(holder, request);
             let later = self.held.iter().filter(|(_, held)| held.is_placed && held.number >= since);
             let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
             *promise = Some(self.fleet.promise(request, |lease| later.contains(lease)));
         }
         None
+    }
+
+    /// Who has to end since it was asked last; each is told once, as [`Event::Preempt`].
+    ///
+    /// [`Event::Preempt`]: crate::engine::Event::Preempt
+    pub fn preemptions(&mut self) -> Vec<Preemption> {
+        std::mem::take(&mut self.preemptions)
+    }
+
+    /// Lets the cheapest end that have a lower priority: the lowest first, and of those the youngest, which lose least.
+    fn make_room(&mut self, by: Holder, request: &Request) {
+        let priority = self.candidates[&by].rank.0.0;
+        let may = |held: &Held| held.is_placed && held.is_preemptible && !held.is_ending && held.priority < priority;
+        let mut may: Vec<(&Holder, &Held)> = self.held.iter().filter(|(_, held)| may(held)).collect();
+        if may.is_empty() {
+            return;
+        }
+        may.sort_by_key(|(_, held)| (held.priority, Reverse(held.number)));
+        let holders: BTreeMap<LeaseId, Holder> = may.iter().map(|(holder, _)| (lease_id(**holder), **holder)).collect();
+        let may: Vec<LeaseId> = may.into_iter().map(|(holder, _)| lease_id(*holder)).collect();
+        let going = self.held.iter().filter(|(_, held)| held.is_placed && held.is_ending);
+        let going: BTreeSet<LeaseId> = going.map(|(holder, _)| lease_id(*holder)).collect();
+        for victim in self.fleet.victims(request, &going, &may).unwrap_or_default() {
+            let victim = holders[&victim];
+            if let Some(held) = self.held.get_mut(&victim) {
+                held.is_ending = true;
+            }
+            self.preemptions.push(Preemption { victim, by });
+        }
     }
 
     /// The first of a line that its pool could ever serve.
@@ -81,9 +121,8 @@ impl Admission {
         pool.used + candidate.slots > pool.slots
     }
 
-    pub(super) fn take(&mut self, holder: Holder, pool: &str, slots: u32, is_placed: bool) {
-        self.pools.entry(pool.to_owned()).or_default().used += slots;
-        let held = Held { pool: pool.to_owned(), slots, is_placed, number: self.granted };
+    pub(super) fn take(&mut self, holder: Holder, held: Held) {
+        self.pools.entry(held.pool.clone()).or_default().used += held.slots;
         self.granted += 1;
         self.is_settled = false;
         let before = self.held.insert(holder, held);

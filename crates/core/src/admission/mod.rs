@@ -4,6 +4,7 @@
 //! ever held beyond what it has. Candidates go by priority, then by age of their run, then by place in the workflow.
 //! A candidate that lacks slots holds back those behind it in its pool. The first that lacks room on the nodes is
 //! promised the room of those that were there before it began to wait: somebody behind it starts only beside that.
+//! To give it room sooner, preemptible holders of lower priority are made to end, the cheapest of them.
 //! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
 
 mod grant;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use crate::engine::{Demand, Offer, Slot};
 use crate::fleet::{Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
 use crate::id::RunKey;
+use crate::ir::Task;
 
 pub use why::{Blocked, Refusal};
 
@@ -46,6 +48,13 @@ pub struct Grant {
     pub demand: Demand,
 }
 
+/// Somebody who has to end, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preemption {
+    pub victim: Holder,
+    pub by: Holder,
+}
+
 /// How much of a pool is in use, and who waits for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolUse<'a> {
@@ -70,6 +79,7 @@ struct Candidate {
     line: Arc<Line>,
     rank: Rank,
     slots: u32,
+    is_preemptible: bool,
     demand: Demand,
 }
 
@@ -81,6 +91,10 @@ struct Held {
     is_placed: bool,
     /// The how many-th grant it was.
     number: u64,
+    priority: i64,
+    is_preemptible: bool,
+    /// It was told to end, or ends anyway.
+    is_ending: bool,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -102,6 +116,8 @@ pub struct Admission {
     granted: u64,
     /// Who is promised room on the nodes, and how many were granted something before it began to wait.
     promised: Option<(Holder, u64)>,
+    /// Who has to end, and was not told yet.
+    preemptions: Vec<Preemption>,
     /// Nothing changed since the last grants: there are no others.
     is_settled: bool,
 }
@@ -123,6 +139,7 @@ impl Admission {
             held: BTreeMap::new(),
             granted: 0,
             promised: None,
+            preemptions: Vec::new(),
             is_settled: false,
         };
         admission.set_pool(DEFAULT_POOL, 128);
@@ -204,7 +221,9 @@ impl Admission {
         };
         let rank = (Reverse(offer.priority), holder);
         self.lines.entry(line.clone()).or_default().insert(rank);
-        self.candidates.insert(holder, Candidate { line, rank, slots: offer.pool_slots, demand: offer.demand.clone() });
+        let (slots, is_preemptible) = (offer.pool_slots, offer.is_preemptible);
+        let candidate = Candidate { line, rank, slots, is_preemptible, demand: offer.demand.clone() };
+        self.candidates.insert(holder, candidate);
         self.is_settled = false;
         Ok(())
     }
@@ -232,13 +251,14 @@ impl Admission {
         }
     }
 
-    /// After a restart: an attempt that lives on holds again what it held, also beyond what there is now.
+    /// After a restart: an attempt that lives on holds again what it held, also beyond what there is now. `is_ending`: it
+    /// is being ended.
     pub fn adopt(
         &mut self,
         run: RunKey,
         slot: Slot,
-        pool: Option<&str>,
-        slots: u32,
+        task: &Task,
+        is_ending: bool,
         placed: Option<(&Placed, &Request)>,
     ) {
         let holder = Holder { run, slot };
@@ -249,7 +269,16 @@ impl Admission {
         if let Some((placed, request)) = placed {
             self.fleet.adopt(lease_id(holder), &placed.node, request, placed.gpus.clone());
         }
-        self.take(holder, pool.unwrap_or(DEFAULT_POOL), slots, placed.is_some());
+        let held = Held {
+            pool: task.pool.as_deref().unwrap_or(DEFAULT_POOL).to_owned(),
+            slots: task.pool_slots,
+            is_placed: placed.is_some(),
+            number: self.granted,
+            priority: task.priority,
+            is_preemptible: task.is_preemptible,
+            is_ending,
+        };
+        self.take(holder, held);
     }
 
     /// Gives back what an instance holds. Twice is once.
@@ -291,6 +320,9 @@ impl Admission {
         for (name, pool) in &self.pools {
             assert_eq!(pool.used, used.get(name.as_str()).copied().unwrap_or(0), "use of pool {name}");
             assert!(adopted || pool.used <= pool.slots, "pool {name} holds more than it has");
+        }
+        for Preemption { victim, .. } in &self.preemptions {
+            assert!(!self.held.contains_key(victim) || self.held[victim].is_ending, "{victim:?} is to end");
         }
         assert!(adopted || self.held.len() as u32 <= self.parallelism, "parallelism");
         let in_line: usize = self.lines.values().map(BTreeSet::len).sum();

@@ -2,17 +2,22 @@
 
 use super::*;
 use crate::fleet::{Amount, Gpu, Gpus, Standing};
-use crate::ir::TaskIx;
+use crate::id::TaskId;
+use crate::ir::{TaskIx, Work};
 
 fn offer(task: u32, priority: i64, slots: u32, gpus: u32) -> Offer {
     let request = Request { gpus: Gpus::Count(gpus), ..Request::default() };
     let demand = Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() };
-    Offer { slot: Slot::new(TaskIx(task), 0), pool: None, pool_slots: slots, priority, demand }
+    Offer { slot: Slot::new(TaskIx(task), 0), pool: None, pool_slots: slots, priority, is_preemptible: true, demand }
 }
 
 fn node(name: &str, gpus: usize) -> Node {
     let gpus = (0..gpus).map(|at| Gpu::new(format!("{name}/{at}"), "A100", 81_920)).collect();
     Node::new(name, Amount::whole(8), 16_384, gpus)
+}
+
+fn task() -> Task {
+    Task::new(TaskId::new("t").unwrap(), Work::Noop)
 }
 
 fn admission(parallelism: u32, nodes: &[(&str, usize)]) -> Admission {
@@ -90,7 +95,7 @@ fn a_forgotten_run_holds_nothing() {
         admission.offer(RunKey(7), &offer(task, 0, 1, 0)).unwrap();
     }
     assert_eq!(granted(&mut admission), [0]);
-    admission.adopt(RunKey(8), Slot::new(TaskIx(0), 0), None, 1, None);
+    admission.adopt(RunKey(8), Slot::new(TaskIx(0), 0), &task(), false, None);
     admission.forget(RunKey(7));
     admission.sanity_check(false);
     assert_eq!(admission.pool_use(DEFAULT_POOL), Some((1, 128)));
@@ -131,9 +136,9 @@ fn nodes_come_and_go_and_leases_stay() {
 fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_has() {
     let mut admission = admission(32, &[("local", 3)]);
     let request = Request { cpu: Amount::whole(6), gpus: Gpus::Count(1), ..Request::default() };
-    for (task, gpu) in [(1, "local/2"), (2, "local/0")] {
+    for (number, gpu) in [(1, "local/2"), (2, "local/0")] {
         let placed = Placed { node: "local".to_owned(), gpus: vec![gpu.to_owned()] };
-        admission.adopt(RunKey(1), Slot::new(TaskIx(task), 0), None, 1, Some((&placed, &request)));
+        admission.adopt(RunKey(1), Slot::new(TaskIx(number), 0), &task(), false, Some((&placed, &request)));
     }
     // 12 of 8 cores are in use.
     admission.sanity_check(true);
@@ -158,4 +163,35 @@ fn small_ones_pass_who_waits_for_a_node_that_they_do_not_fill() {
     admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
     admission.release(RunKey(1), Slot::new(TaskIx(3), 0));
     assert_eq!(granted(&mut admission), [2, 4]);
+}
+
+#[test]
+fn a_higher_priority_makes_the_cheapest_end_and_nobody_twice() {
+    let mut admission = admission(32, &[("a", 2), ("b", 2)]);
+    let ends = |admission: &mut Admission| -> Vec<(u32, u32)> {
+        admission.preemptions().iter().map(|one| (one.victim.slot.task.0, one.by.slot.task.0)).collect()
+    };
+    admission.offer(RunKey(1), &offer(1, 5, 1, 2)).unwrap();
+    assert_eq!(granted(&mut admission), [1]);
+    for task in [2, 3] {
+        admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [2, 3]);
+    // Of the same priority nobody ends; and one GPU is what the youngest has.
+    admission.offer(RunKey(1), &offer(4, 0, 1, 1)).unwrap();
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![]));
+    admission.offer(RunKey(1), &offer(5, 1, 1, 1)).unwrap();
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![(3, 5)]));
+    admission.set_pool("other", 1);
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![]), "it was told");
+    // What becomes free is for whom it was made free.
+    admission.release(RunKey(1), Slot::new(TaskIx(3), 0));
+    assert_eq!(granted(&mut admission), [5]);
+    // One that may not be ended is spared, whatever it costs the others.
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    admission.withdraw(RunKey(1), Slot::new(TaskIx(4), 0));
+    admission.offer(RunKey(1), &Offer { is_preemptible: false, ..offer(6, 0, 1, 2) }).unwrap();
+    assert_eq!(granted(&mut admission), [6]);
+    admission.offer(RunKey(1), &offer(7, 9, 1, 2)).unwrap();
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![(2, 7), (5, 7)]));
 }

@@ -50,6 +50,7 @@ impl Step<'_> {
             Event::Tick => self.tick(),
             Event::Admitted(slot) => self.admitted(slot),
             Event::Refused { slot, reason } => self.refused(slot, reason),
+            Event::Preempt { slot, reason } => self.preempt(slot, reason),
             Event::Started { slot, attempt, at } => self.started(slot, attempt, at),
             Event::Ended { slot, attempt, report } => self.ended(slot, attempt, report),
             Event::Past { task, allows } => self.past(task, allows),
@@ -247,7 +248,7 @@ impl Step<'_> {
                     let go_on = match self.run.instance(slot).stop {
                         None => true,
                         // What was to run again does not any more.
-                        Some(Stop::Cleared) => true,
+                        Some(Stop::Cleared | Stop::Preempted) => true,
                         Some(Stop::TimedOut) => cleanup_too,
                         Some(Stop::Cancelled | Stop::MarkedSuccess | Stop::MarkedFailed) => false,
                     };

@@ -38,6 +38,14 @@ impl Step<'_> {
         }
     }
 
+    /// Ends a live attempt that is not being ended anyway.
+    pub(super) fn preempt(&mut self, slot: Slot, reason: String) {
+        if self.run.get(slot).is_some_and(|i| i.state.is_live() && i.stop.is_none()) {
+            self.run.instance_mut(slot).message = reason;
+            self.stop_attempt(slot, Stop::Preempted);
+        }
+    }
+
     fn is_current(&mut self, slot: Slot, attempt: u32) -> bool {
         let current = self.run.get(slot).is_some_and(|i| i.attempt == attempt && i.state.is_live());
         if !current {
@@ -66,8 +74,11 @@ impl Step<'_> {
         let start = instance.start.or(report.started_at).unwrap_or(report.at);
         instance.start = Some(start);
         instance.end = Some(report.at.max(start));
-        instance.message = report.message;
         let stop = instance.stop.take();
+        // Why it had to end tells more than the end of its log.
+        if stop != Some(Stop::Preempted) || report.exit.is_success() {
+            instance.message = report.message;
+        }
         let success = report.exit.is_success() && report.error.is_none();
         instance.exit = Some(match stop {
             Some(Stop::TimedOut) if !success => Exit::TimedOut,
@@ -78,19 +89,20 @@ impl Step<'_> {
             Some(Stop::Cleared) => return self.clear_ended(slot),
             Some(Stop::MarkedSuccess) => return self.change(slot, Change::Succeed),
             Some(Stop::MarkedFailed) => return self.fail_for_good(slot),
-            Some(Stop::TimedOut | Stop::Cancelled) | None => {}
+            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted) | None => {}
         }
         if success {
             self.run.instance_mut(slot).outputs = report.outputs;
             return self.succeed(slot);
         }
-        if let Some(error) = report.error {
+        if let Some(error) = report.error.filter(|_| stop != Some(Stop::Preempted)) {
             self.run.instance_mut(slot).message = error;
         }
         match (stop, report.exit) {
             // Not the first failure, so it does not set off `fail_fast`.
             (Some(Stop::Cancelled), _) => self.change(slot, Change::Fail),
             (Some(Stop::TimedOut), _) => self.retry_failed(slot),
+            (Some(Stop::Preempted), _) => self.retry_preempted(slot),
             (_, Exit::Code { code }) if self.run.workflow.task(slot.task).skip_exit_codes.contains(&code) => {
                 self.change(slot, Change::Skip);
             }
@@ -122,6 +134,17 @@ impl Step<'_> {
         }
         instance.max_attempt += 1;
         let at = saturating_add(now, SignedDuration::from_secs(i64::from(instance.lost) - 1));
+        self.change(slot, Change::Retry { at });
+        self.wake(slot);
+    }
+
+    /// It made room for another: it waits for room again at once.
+    fn retry_preempted(&mut self, slot: Slot) {
+        if self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task) {
+            return self.fail_for_good(slot);
+        }
+        let at = self.now;
+        self.run.instance_mut(slot).max_attempt += 1;
         self.change(slot, Change::Retry { at });
         self.wake(slot);
     }

@@ -138,6 +138,7 @@ impl Step<'_> {
             pool: task.pool.clone(),
             pool_slots: task.pool_slots,
             priority: task.priority,
+            is_preemptible: task.is_preemptible,
             demand,
         });
     }

@@ -86,6 +86,8 @@ pub enum Event {
     Admitted(Slot),
     /// The instance asks for something that no machine has.
     Refused { slot: Slot, reason: String },
+    /// [`crate::admission`] needs its room for somebody of higher priority.
+    Preempt { slot: Slot, reason: String },
     /// The backend says that the attempt runs.
     Started { slot: Slot, attempt: u32, at: Timestamp },
     /// The backend says that the attempt ended.
@@ -159,6 +161,8 @@ pub struct Offer {
     pub pool: Option<String>,
     pub pool_slots: u32,
     pub priority: i64,
+    /// It may be made to end for somebody of higher priority.
+    pub is_preemptible: bool,
     pub demand: Demand,
 }
 

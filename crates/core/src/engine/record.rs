@@ -125,6 +125,8 @@ pub enum Stop {
     Cancelled,
     /// It was cleared while it ran: it begins anew once it has ended.
     Cleared,
+    /// A task of higher priority needs its room: it begins anew once it has ended, without drawing on its retries.
+    Preempted,
     /// A person marked it while it ran.
     MarkedSuccess,
     MarkedFailed,

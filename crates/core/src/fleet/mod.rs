@@ -7,6 +7,7 @@
 //! node does, so it is remembered for each of the two: a placement looks at every node and measures few.
 
 mod amount;
+mod evict;
 mod fragments;
 mod gang;
 mod node;

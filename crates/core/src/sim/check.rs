@@ -52,7 +52,8 @@ pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effect
     let changed = |(slot, stop): &&(Slot, Stop)| {
         let now = run.instance(*slot).stop;
         // Out of time, the run also stops what was to run again.
-        now != Some(*stop) && !(*stop == Stop::Cleared && now == Some(Stop::Cancelled) && run.record.stop.is_some())
+        let again = matches!(stop, Stop::Cleared | Stop::Preempted);
+        now != Some(*stop) && !(again && now == Some(Stop::Cancelled) && run.record.stop.is_some())
     };
     if let Some((slot, stop)) = before.stops.iter().find(changed) {
         let (id, now) = (&run.workflow.task(slot.task).id, run.instance(*slot).stop);

@@ -53,7 +53,8 @@ impl World {
             let task = run.workflow.task(slot.task);
             let request = rules.demand(&run, *slot)?.request;
             let placed = placed.as_ref().zip(request.as_deref());
-            self.memory.admission.adopt(key, *slot, task.pool.as_deref(), task.pool_slots, placed);
+            let is_ending = run.instance(*slot).stop.is_some();
+            self.memory.admission.adopt(key, *slot, task, is_ending, placed);
         }
         let fx = run.resume(self.now, &*rules);
         run.sanity_check();

@@ -11,7 +11,7 @@ use super::backend::Found;
 use super::store::Commit;
 use super::world::{Outcome, World};
 use super::{check, workflows};
-use crate::admission::{Admission, Holder, Placed};
+use crate::admission::{Admission, Holder, Placed, Preemption};
 use crate::engine::record::RunStop;
 use crate::engine::{Effects, Evaluate, Event, Launch, Report, Run, Slot, Transition};
 use crate::fleet::{Amount, Gpus, Node};
@@ -207,6 +207,12 @@ impl World {
                     active.granted.insert(slot, grant.placed);
                 }
                 self.apply(run, Event::Admitted(slot))?;
+            }
+            for Preemption { victim, by } in self.memory.admission.preemptions() {
+                quiet = false;
+                self.saw("preempted");
+                let reason = format!("it makes room for {by:?}");
+                self.apply(victim.run, Event::Preempt { slot: victim.slot, reason })?;
             }
             quiet &= !self.begin_runs()?;
             quiet &= !self.tell_past()?;

@@ -158,6 +158,7 @@ fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, 
     };
     task.timeout = rng.percent(12).then(|| SignedDuration::from_secs(rng.between(1, 40)));
     task.priority = if rng.percent(30) { rng.between(-2, 5) } else { 0 };
+    task.is_preemptible = rng.percent(40);
     if rng.percent(30) {
         let (pool, slots) = POOLS[rng.below(POOLS.len())];
         task.pool = Some(pool.to_owned());

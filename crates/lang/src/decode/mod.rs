@@ -99,6 +99,7 @@ pub(crate) struct Defaults {
     pub grace: SignedDuration,
     pub pool: Option<String>,
     pub priority: i64,
+    pub is_preemptible: bool,
     pub trigger_rule: TriggerRule,
     pub env: BTreeMap<String, String>,
     pub resources: Resources,
@@ -149,6 +150,7 @@ pub(crate) fn document(root: &Node, options: &Options<'_>, r: &mut Reporter<'_>)
             grace: empty.grace,
             pool: None,
             priority: 0,
+            is_preemptible: false,
             trigger_rule: empty.trigger_rule,
             env: BTreeMap::new(),
             resources: Resources::default(),
@@ -268,6 +270,7 @@ impl Decoder<'_, '_> {
                 "grace" => self.defaults.grace = self.duration(node, "grace", false).unwrap_or(self.defaults.grace),
                 "pool" => self.defaults.pool = self.pool(node),
                 "priority" => self.defaults.priority = self.priority(node).unwrap_or_default(),
+                "preemptible" => self.defaults.is_preemptible = self.flag(node, "preemptible").unwrap_or_default(),
                 "trigger_rule" => {
                     if let Some(rule) = self.trigger_rule(node) {
                         self.defaults.trigger_rule = rule;

@@ -172,6 +172,7 @@ impl Decoder<'_, '_> {
             grace: d.grace,
             pool: d.pool.clone(),
             priority: d.priority,
+            is_preemptible: d.is_preemptible,
             env: d.env.clone(),
             resources: d.resources.clone(),
             placement: d.placement.clone(),
@@ -222,6 +223,7 @@ impl Decoder<'_, '_> {
                 "pool" => task.pool = self.pool(node),
                 "pool_slots" => task.pool_slots = self.whole(node, "pool_slots", 1, 1_000_000).unwrap_or(1) as u32,
                 "priority" => task.priority = self.priority(node).unwrap_or_default(),
+                "preemptible" => task.is_preemptible = self.flag(node, "preemptible").unwrap_or_default(),
                 "depends_on_past" => task.depends_on_past = self.flag(node, "depends_on_past").unwrap_or_default(),
                 "skip_exit_codes" => task.skip_exit_codes = self.exit_codes(node),
                 "branch" => {

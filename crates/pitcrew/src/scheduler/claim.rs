@@ -102,7 +102,8 @@ impl Core {
                 let task = active.run.workflow.task(task);
                 let placed = self.placed(&active.run, slot, &attempt);
                 let placed = placed.as_ref().map(|(placed, request)| (placed, request));
-                self.admission.adopt(key, slot, task.pool.as_deref(), task.pool_slots, placed);
+                let is_ending = active.run.instance(slot).stop.is_some();
+                self.admission.adopt(key, slot, task, is_ending, placed);
                 active.attempts.insert(slot, attempt);
             }
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pitcrew_core::admission::{Admission, Holder, Placed};
+use pitcrew_core::admission::{Admission, Holder, Placed, Preemption};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
 use pitcrew_core::fleet::{BACKEND_LABEL, Node};
@@ -299,6 +299,11 @@ impl Core {
                 }
                 self.events.push_back((run, Event::Admitted(slot)));
             }
+            for Preemption { victim, by } in self.admission.preemptions() {
+                let reason = self.makes_room(by);
+                tracing::info!(run = victim.run.0, "an attempt of run {} has to end: {reason}", victim.run);
+                self.events.push_back((victim.run, Event::Preempt { slot: victim.slot, reason }));
+            }
             if !self.turn_of.is_empty() {
                 self.begin_runs();
             }
@@ -307,6 +312,11 @@ impl Core {
                 break;
             }
         }
+    }
+
+    fn makes_room(&self, by: Holder) -> String {
+        let task = self.runs.get(&by.run).map_or("", |active| active.run.workflow.task(by.slot.task).id.as_str());
+        format!("it makes room for `{task}` of run {}, which has a higher priority", by.run)
     }
 
     /// Hands what is unwritten to the store, unless a batch is on its way.

@@ -163,3 +163,20 @@ fn what_no_machine_has_fails_with_the_reason() {
     assert_eq!(w.message("b"), "the pool `gold` does not exist; create it with `pitcrew pools set gold SLOTS`");
     assert_eq!(w.launched(), "");
 }
+
+#[test]
+fn one_that_made_room_begins_anew_without_drawing_on_its_retries() {
+    let mut w = World::of("a");
+    w.start("a");
+    let slot = w.slot("a");
+    w.apply(Event::Preempt { slot, reason: "it makes room for `b`".to_owned() });
+    // Told again, nothing changes.
+    w.apply(Event::Preempt { slot, reason: "for `c`".to_owned() });
+    assert_eq!(w.cancelled(), "a.1");
+    assert_eq!((w.state("a"), w.message("a")), ("running", "it makes room for `b`"));
+    w.end("a", Report { message: "the end of its log".to_owned(), ..killed() });
+    // There is room again at once.
+    assert_eq!((w.state("a"), w.attempt("a")), ("queued", 2));
+    w.end("a", failed());
+    assert_eq!((w.state("a"), w.launched().as_str()), ("failed", "a.1, a.2"));
+}

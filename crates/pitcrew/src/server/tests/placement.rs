@@ -6,6 +6,7 @@ use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::fleet::{Amount, Gpu, Node, Standing};
 use pitcrew_core::id::RunKey;
+use pitcrew_core::state::Exit;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -82,4 +83,26 @@ async fn a_task_goes_to_a_node_that_has_what_it_asks_for_and_runs_there() {
     let page = rig.get("/dags/w/runs/r/tasks/far?tab=details").await.text;
     let tries = rig.get("/api/v2/dags/w/dagRuns/r/taskInstances/far/tries").await.json();
     assert_eq!(tries["task_instances"][0]["hostname"], "gpu-1", "{tries} {page}");
+}
+
+#[tokio::test]
+async fn a_preemptible_task_makes_room_and_is_tried_again() {
+    let source = "
+workflow: w
+tasks:
+  low: {run: x, backend: fake, resources: {gpu: 1}, preemptible: true, env: {FAKE_SLEEP_MS: '3600000'}}
+  first: {run: x}
+  high: {needs: [first], run: x, backend: fake, resources: {gpu: 1}, priority: 5}
+";
+    let rig = Rig::with(source).await;
+    let run = rig.start("w", json!({})).await;
+    rig.until(run.key, "high", "success").await;
+    let low = TaskId::new("low").unwrap();
+    let tries = rig.app.store.attempts(run.key, &low, -1).await.unwrap();
+    let reason = format!("it makes room for `high` of run {}, which has a higher priority", run.key);
+    assert_eq!((tries[0].message.as_str(), tries[0].exit.clone()), (reason.as_str(), Some(Exit::Cancelled)));
+    // The second try needs no retry of its own.
+    rig.until(run.key, "low", "running").await;
+    let told = rig.app.scheduler.snapshot(run.key).await.unwrap();
+    assert_eq!(told.instances.iter().find(|row| row.task == low).unwrap().attempt, 2);
 }
