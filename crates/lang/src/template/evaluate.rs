@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Demand, Evaluate, Run, Slot};
-use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Request};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request};
 use pitcrew_core::ir::{BackendKind, Foreach, MapUnit, Shape, TaskIx};
 use serde_json::{Map, Value as Json};
 
@@ -250,8 +250,11 @@ impl Evaluate for Evaluator {
         if request == Request::default() || !is_here {
             return Ok(Demand { request: None, cpu_milli, memory_bytes });
         }
+        // Cores and memory alone are no reason to go where the files of the run are not.
+        let is_choosy = request.gpus != Gpus::None || !request.custom.is_empty() || !request.node_selector.is_empty();
+        let is_choosy = is_choosy || !request.required.is_empty() || !request.preferred.is_empty();
         request.tolerations = placement.tolerations.clone();
-        if !placement.is_free {
+        if !placement.is_free || !is_choosy {
             request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Local.name().to_owned());
         }
         Ok(Demand { request: Some(Arc::new(request)), cpu_milli, memory_bytes })

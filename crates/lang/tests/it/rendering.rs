@@ -300,6 +300,7 @@ tasks:
         preferredDuringSchedulingIgnoredDuringExecution:
           - {weight: 10, preference: {matchExpressions: [{key: nvlink, operator: Exists}]}}
   here: {run: x, backend: local, resources: {gpu: 1}}
+  cores: {run: x, resources: {cpu: 2}}
   nothing: {run: x, resources: {gpu: 0}}
 "#,
     );
@@ -309,8 +310,10 @@ tasks:
     assert_eq!(short.gpus, Gpus::Share("0.5".parse().unwrap()));
     assert_eq!((short.required[0].0.len(), short.preferred[0].weight, short.tolerations.len()), (2, 10, 1));
     assert_eq!((short.node_selector["gpu-type"].as_str(), short.custom["licences"]), ("A100", Amount::whole(2)));
-    // Who names the backend goes only where that leads.
-    let here = request("here").unwrap();
-    assert_eq!(here.node_selector, BTreeMap::from([(BACKEND_LABEL.to_owned(), "local".to_owned())]));
+    // Who names the backend goes only where that leads; who asks for cores alone stays with the files of the run.
+    for task in ["here", "cores"] {
+        let selector = request(task).unwrap().node_selector.clone();
+        assert_eq!(selector, BTreeMap::from([(BACKEND_LABEL.to_owned(), "local".to_owned())]), "{task}");
+    }
     assert_eq!(request("nothing"), None);
 }
