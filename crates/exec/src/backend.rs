@@ -258,6 +258,9 @@ pub struct GpuUsage {
     pub max_utilization_percent: f64,
     pub mean_memory_bytes: u64,
     pub max_memory_bytes: u64,
+    /// Watt hours, out of the samples of its power; `None` where the device does not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub energy_wh: Option<f64>,
 }
 
 /// Why a backend did not do what it was asked to.

@@ -24,6 +24,7 @@ fn task(id: &str, spans: &[(f64, f64, bool)], cpu: f64, gpu: bool) -> TaskInput 
             max_utilization_percent: 98.0,
             mean_memory_bytes: 9 << 30,
             max_memory_bytes: 14 << 30,
+            energy_wh: Some(42.5),
         });
         let usage = UsageInput {
             wall_seconds: end - start,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::backends::Backends;
 use crate::catalog::Catalog;
 use crate::clock;
+use crate::fleet::Fleet;
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
 use crate::scheduler::Scheduler;
@@ -30,6 +31,7 @@ pub struct App {
     pub aws: Aws,
     pub backends: Backends,
     pub metrics: Metrics,
+    pub fleet: Fleet,
     /// Channels, and rules for all workflows.
     pub notify: Arc<crate::notify::config::Config>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.

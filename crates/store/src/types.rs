@@ -4,12 +4,14 @@
 
 mod across;
 mod backfills;
+mod nodes;
 mod notices;
 mod people;
 mod secrets;
 
 pub use across::*;
 pub use backfills::*;
+pub use nodes::*;
 pub use notices::*;
 pub use people::*;
 pub use secrets::*;

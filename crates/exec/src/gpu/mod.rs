@@ -1,7 +1,12 @@
-//! The GPUs of this machine, by `nvidia-smi`.
+//! GPUs, by `nvidia-smi` or a DCGM exporter.
 //!
-//! Reading its answer is apart from asking: the parsers take text and can be tried on any machine. Asking is always
+//! Reading an answer is apart from asking: the parsers take text and can be tried on any machine. Asking is always
 //! under a deadline, because a sick driver makes `nvidia-smi` hang, and that hang is itself a finding.
+
+mod dcgm;
+mod mig;
+mod probe;
+mod reading;
 
 use std::collections::BTreeMap;
 use std::process::Stdio;
@@ -9,13 +14,18 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use dcgm::parse_dcgm;
+pub use mig::{MigDevice, parse_list};
+pub use probe::{PROBE_MARK, Probe, SMI_SECONDS, Smi, parse_probe, probe_script};
+pub use reading::{Reading, Readings, parse_readings};
+
 /// Declares a number of pretend devices, for trying things out on a machine without any.
 pub const PRETEND_VARIABLE: &str = "PITCREW_GPUS";
 
 pub(crate) const INVENTORY_ARGS: [&str; 2] =
     ["--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"];
 pub(crate) const SAMPLE_ARGS: [&str; 2] =
-    ["--query-gpu=index,uuid,utilization.gpu,memory.used", "--format=csv,noheader,nounits"];
+    ["--query-gpu=index,uuid,utilization.gpu,memory.used,power.draw", "--format=csv,noheader,nounits"];
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +55,8 @@ pub struct Sample {
     pub uuid: String,
     pub utilization_percent: f64,
     pub memory_bytes: u64,
+    /// `None` where the device does not tell.
+    pub power_watts: Option<f64>,
 }
 
 /// The version of the NVIDIA driver that is loaded, without asking any program.
@@ -92,7 +104,7 @@ pub fn parse_meminfo(text: &str) -> Option<u64> {
     Some(kib >> 10)
 }
 
-/// Reads lines such as `0, GPU-5e2b…, 97, 40536`; devices that do not tell their use are left out.
+/// Reads lines such as `0, GPU-5e2b…, 97, 40536, 312.5`; devices that do not tell their use are left out.
 pub fn parse_samples(text: &str) -> Vec<Sample> {
     text.lines()
         .filter_map(|line| {
@@ -102,13 +114,15 @@ pub fn parse_samples(text: &str) -> Vec<Sample> {
                 uuid: fields.next()?.to_owned(),
                 utilization_percent: fields.next()?.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?,
                 memory_bytes: fields.next()?.parse::<u64>().ok()?.checked_mul(1 << 20)?,
+                power_watts: fields.next().and_then(reading::number),
             })
         })
         .collect()
 }
 
+/// A line of another program, fit to be shown.
 fn shorten(line: &str) -> String {
-    line.trim().chars().take(80).collect()
+    line.trim().chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
 /// The devices of this machine, asked with the `PATH` in `env`, or the pretend ones that `env` declares.
@@ -164,7 +178,6 @@ fn pretend(declared: &str) -> Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_driver_tells_its_version() {
@@ -191,18 +204,27 @@ mod tests {
 
     #[test]
     fn samples_leave_out_what_is_not_told() {
-        let samples = parse_samples("0, GPU-a, 97, 40536\n1, GPU-b, [N/A], 3\n2, GPU-c, 5\nUnable to …\n");
+        let samples = parse_samples("0, GPU-a, 97, 40536, 312.5\n1, GPU-b, [N/A], 3\n2, GPU-c, 5\nUnable to …\n");
         assert_eq!(
             samples,
-            [Sample { index: 0, uuid: "GPU-a".into(), utilization_percent: 97.0, memory_bytes: 40536 << 20 }]
+            [Sample {
+                index: 0,
+                uuid: "GPU-a".into(),
+                utilization_percent: 97.0,
+                memory_bytes: 40536 << 20,
+                power_watts: Some(312.5)
+            }]
         );
     }
 
     async fn detect_with(script: &str, patience: Duration) -> Inventory {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("nvidia-smi");
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By a process of its own: a file that somebody has open for writing cannot be run, and a fork elsewhere in this
+        // process would have it open.
+        let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#;
+        let written = std::process::Command::new("/bin/sh").args(["-c", write]).arg(&program).arg(script).status();
+        assert!(written.unwrap().success());
         let path = format!("{}:/bin:/usr/bin", dir.path().display());
         detect(&BTreeMap::from([("PATH".to_owned(), path)]), patience).await
     }

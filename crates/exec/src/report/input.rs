@@ -130,6 +130,9 @@ pub struct GpuInput {
     pub max_utilization_percent: f64,
     pub mean_memory_bytes: u64,
     pub max_memory_bytes: u64,
+    /// Watt hours, where the device told its power.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub energy_wh: Option<f64>,
 }
 
 /// A file that the report points to.

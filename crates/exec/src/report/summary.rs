@@ -11,7 +11,7 @@ use super::history::PastRun;
 use super::input::{AttemptInput, TaskInput, UsageInput};
 use super::junit::Tests;
 use super::model::{Report, seconds_between};
-use super::text::{count, duration, grouped, percent, points, shortened};
+use super::text::{count, duration, grouped, percent, points, shortened, watt_hours};
 use super::versions::Environment;
 
 /// What a reader should know who reads nothing else.
@@ -313,6 +313,12 @@ impl Report {
             let mean = gpus.iter().map(|gpu| gpu.mean_utilization_percent).sum::<f64>() / gpus.len() as f64;
             let detail = format!("mean, {peak:.0} % at most");
             tiles.push(Tile { name: "GPU use", value: format!("{mean:.0} %"), detail, mood: Mood::Neutral });
+            let energy: Vec<f64> = gpus.iter().filter_map(|gpu| gpu.energy_wh).collect();
+            if !energy.is_empty() {
+                let detail = format!("of {}", count(energy.len(), "GPU", "GPUs"));
+                let value = watt_hours(energy.iter().sum());
+                tiles.push(Tile { name: "GPU energy", value, detail, mood: Mood::Neutral });
+            }
         }
         tiles
     }

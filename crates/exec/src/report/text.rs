@@ -41,6 +41,10 @@ pub(super) fn points(value: f64) -> String {
 pub(super) fn signed(value: f64) -> String {
     format!("{}{:.1}", if value < 0.0 { "−" } else { "+" }, value.abs())
 }
+/// An amount of energy, given in watt hours.
+pub(super) fn watt_hours(wh: f64) -> String {
+    if wh >= 1000.0 { format!("{:.2} kWh", wh / 1000.0) } else { format!("{wh:.1} Wh") }
+}
 
 pub(super) fn count(number: usize, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })

@@ -16,6 +16,7 @@ mod format;
 mod internal;
 mod load;
 mod logs;
+mod nodes;
 mod notify;
 mod password;
 mod pools;
@@ -166,6 +167,7 @@ enum Command {
     Connections(connections::ConnectionsArgs),
     Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
+    Nodes(nodes::NodesArgs),
     Ssh(ssh::SshArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
@@ -284,6 +286,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
+        Command::Nodes(args) => nodes::command(args, Target::open(ui, settings).await?).await,
         Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,

@@ -110,6 +110,7 @@ impl Serving {
             tokio::spawn(weekly::run(app.clone(), owner.clone(), base_url)),
             tokio::spawn(events::run(app.clone(), owner)),
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
+            tokio::spawn(app.fleet.clone().run(session.asker.clone())),
         ];
         if let Some(folder) = workflows {
             let app = app.clone();

@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
-use pitcrew_exec::gpu::Gpu;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
 use pitcrew_exec::{Backend, BackendEvent};
@@ -17,7 +16,7 @@ use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
 use crate::backends::Backends;
-use crate::fleet::{self, Nodes};
+use crate::fleet::{Asker, Fleet};
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
 use crate::ssh;
@@ -34,6 +33,8 @@ pub struct Prepared {
 /// Works on runs until it is dropped or shut down.
 pub struct Session {
     pub app: App,
+    /// What asking other machines needs.
+    pub asker: Asker,
     tracer: Option<Tracer>,
     _listener: Listener,
 }
@@ -51,22 +52,17 @@ impl Prepared {
     pub async fn work_on(self, context: &Context, run: RunKey, workflow: &Workflow) -> anyhow::Result<Session> {
         // Asking for devices can take seconds, where there are some; only a workflow that wants one has to wait.
         let wants = workflow.tasks.iter().any(|task| task.resources.gpu.is_some());
-        let gpus = if wants { self.gpus().await } else { Vec::new() };
-        let nodes = fleet::fixed(vec![fleet::this_machine(&gpus)]);
-        self.start(context, Claim::Only(run), nodes, String::new())
+        let fleet = Fleet::alone(context.store.clone(), &context.settings.nodes, wants, context.now()).await;
+        self.start(context, Claim::Only(run), fleet, String::new())
     }
 
     /// Works on every run that nobody works on. `base_url` is where the pages are.
     pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
-        let nodes = fleet::fixed(vec![fleet::this_machine(&self.gpus().await)]);
-        self.start(context, Claim::Leading, nodes, base_url)
+        let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, context.now()).await?;
+        self.start(context, Claim::Leading, fleet, base_url)
     }
 
-    async fn gpus(&self) -> Vec<Gpu> {
-        self.backends.of(BackendKind::Local).capabilities().await.gpus
-    }
-
-    fn start(self, context: &Context, claim: Claim, nodes: Nodes, base_url: String) -> anyhow::Result<Session> {
+    fn start(self, context: &Context, claim: Claim, fleet: Fleet, base_url: String) -> anyhow::Result<Session> {
         let metrics = Metrics::default();
         metrics.follow(&self.ssh);
         let store = context.store.observed(metrics.store_observer());
@@ -89,7 +85,7 @@ impl Prepared {
             aws_region: context.settings.aws_region().to_owned(),
             events: self.events,
             parallelism: context.settings.parallelism(),
-            nodes,
+            nodes: fleet.nodes(),
             claim,
             notify: context.settings.notify.clone(),
             base_url: base_url.clone(),
@@ -108,11 +104,14 @@ impl Prepared {
             metrics,
             notify: context.settings.notify.clone(),
             schedules: Arc::default(),
+            fleet,
         };
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        Ok(Session { app, tracer, _listener: listener })
+        let vault = context.vault.clone();
+        let asker = Asker::new(context.store.clone(), vault, self.ssh, context.settings.ssh())?;
+        Ok(Session { app, asker, tracer, _listener: listener })
     }
 }
 

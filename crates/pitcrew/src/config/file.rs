@@ -11,10 +11,11 @@ use pitcrew_lang::yaml::{self, Entry, Node};
 
 use super::keys::{self, Kind};
 use super::section::Reader;
+use crate::fleet::config::{NodeConfig, nodes};
 use crate::notify::config::{Config, Sections, sections};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 4] = ["environments", "channels", "notify", "digest"];
+const SECTIONS: [&str; 5] = ["environments", "channels", "notify", "digest", "nodes"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub struct Found {
 pub struct FileValues {
     pub values: BTreeMap<&'static str, Found>,
     pub notify: Config,
+    pub nodes: Vec<NodeConfig>,
     /// The names under `environments`.
     pub environments: Vec<String>,
 }
@@ -47,7 +49,9 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
     let mut found = FileValues::default();
     let mut top = Sections::default();
     for entry in r.mapping(root, "the configuration").unwrap_or_default() {
-        if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
+        if &*entry.key.text == "nodes" {
+            found.nodes = nodes(r, &entry.value);
+        } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
     }
@@ -58,8 +62,11 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             let name = entry.key.text.to_string();
             // Every environment is checked, so that a slip shows before the day it is needed.
             let (mut values, mut own) = (BTreeMap::new(), Sections::default());
+            let mut own_nodes = None;
             for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
-                if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
+                if &*inner.key.text == "nodes" {
+                    own_nodes = Some(nodes(r, &inner.value));
+                } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }
             }
@@ -68,6 +75,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             if environment == Some(&name) {
                 found.values.extend(values);
                 chosen = own;
+                found.nodes = own_nodes.unwrap_or(found.nodes);
             }
             found.environments.push(name);
         }

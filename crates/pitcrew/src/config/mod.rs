@@ -22,6 +22,7 @@ use pitcrew_store::StoreUrl;
 pub use file::absolute;
 pub use keys::Key;
 
+use crate::fleet::NodeConfig;
 use crate::notify::config::Config as Notify;
 use crate::server::{BaseUrl, OidcConfig, roles};
 
@@ -100,6 +101,8 @@ pub struct Settings {
     pub environment: Option<String>,
     /// Channels, and rules for all workflows.
     pub notify: Arc<Notify>,
+    /// Machines that work can go to.
+    pub nodes: Arc<[NodeConfig]>,
     settings: Vec<Setting>,
     /// Never shown, and never in a file that others may read: out of the environment only.
     oidc_secret: Option<String>,
@@ -158,7 +161,14 @@ impl Settings {
             settings.push(Setting { key, text, origin });
         }
         let oidc_secret = env("PITCREW_OIDC_CLIENT_SECRET").filter(|text| !text.is_empty());
-        Ok(Settings { file, environment, notify: Arc::new(from_file.notify), settings, oidc_secret })
+        Ok(Settings {
+            file,
+            environment,
+            notify: Arc::new(from_file.notify),
+            nodes: from_file.nodes.into(),
+            settings,
+            oidc_secret,
+        })
     }
 
     fn text(&self, key: Key) -> &str {
@@ -188,7 +198,7 @@ impl Settings {
         self.settings.iter().map(|setting| Setting { text: shown(setting), ..setting.clone() }).collect()
     }
 
-    /// Channels, rules and the digest, one line each; where a secret is found is shown, and never the secret.
+    /// Channels, rules, the digest and nodes, one line each; where a secret is found is shown, and never the secret.
     pub fn sections(&self) -> Vec<SectionLine> {
         let notify = &self.notify;
         let line = |name: String, text: String, line: u32, about| SectionLine {
@@ -205,7 +215,10 @@ impl Settings {
             rules.map(|(n, rule)| line(format!("notify[{n}]"), rule.to_string(), rule.line, "who is told of what"));
         let digest = notify.digest.iter();
         let digest = digest.map(|d| line("digest".into(), d.to_string(), d.line, "the weekly summary"));
-        channels.chain(rules).chain(digest).collect()
+        let nodes = self.nodes.iter();
+        let nodes =
+            nodes.map(|n| line(format!("nodes.{}", n.name), n.to_string(), n.line, "a machine that work can go to"));
+        channels.chain(rules).chain(digest).chain(nodes).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

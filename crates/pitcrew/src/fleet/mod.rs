@@ -1,18 +1,34 @@
 //! The nodes of this server: what is known of each, and how work gets there.
 //!
-//! One list at a time, replaced as a whole and watched by whoever places work. Invariant: every node of it has a name of
-//! its own, and one that cannot be used stands in it with the reason.
+//! What is configured ([`config`]), what a node told of itself ([`seen`]) and what people did to it are put together
+//! ([`assemble`]) into one list, replaced as a whole and watched by whoever places work. Invariant: every node of it has
+//! a name of its own, and one that cannot be used stands in it with the reason.
 
-mod machine;
+mod ask;
+mod assemble;
+pub mod change;
+pub mod config;
+mod seen;
+mod series;
+mod service;
+mod tasks;
+mod view;
 
 use std::sync::Arc;
 
 use pitcrew_core::fleet::Node;
 use tokio::sync::watch;
 
-pub use machine::this_machine;
+pub use ask::Asker;
+pub use config::NodeConfig;
+#[cfg(test)]
+pub use seen::{Seen, SeenGpu};
+pub use series::Sample;
+pub use service::Fleet;
+pub use tasks::{TaskOnNode, tasks};
+pub use view::{GpuView, NodeView};
 
-/// The name of the machine of the server itself.
+/// The name of the machine of the server, unless it is configured.
 pub const LOCAL: &str = "local";
 
 /// A node, and how work gets there.
@@ -28,7 +44,6 @@ pub enum Reach {
     /// It is the machine of the server.
     Local,
     /// Over SSH, by the stored connection of this id.
-    #[allow(dead_code, reason = "none is made until nodes can be configured")]
     Connection(String),
 }
 
@@ -36,6 +51,7 @@ pub enum Reach {
 pub type Nodes = watch::Receiver<Arc<Vec<FleetNode>>>;
 
 /// A list that stays as it is.
+#[cfg(test)]
 pub fn fixed(nodes: Vec<FleetNode>) -> Nodes {
     watch::channel(Arc::new(nodes)).1
 }

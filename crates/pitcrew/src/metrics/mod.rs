@@ -25,7 +25,7 @@ use serde_json::Value;
 pub use http::measure;
 pub use scrape::{Figures, PoolFigures, exposition};
 
-/// Workflows, pools, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
+/// Workflows, pools, nodes, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
 pub const CAP: usize = 200;
 /// The value of a label beyond the cap.
 const OTHER: &str = "other";
@@ -38,6 +38,7 @@ struct Families {
     registry: Registry,
     workflows: Names,
     pools: Names,
+    nodes: Names,
     channels: Names,
     queues: Names,
     hosts: Names,
@@ -99,6 +100,7 @@ impl Default for Metrics {
         Metrics(Arc::new(Families {
             workflows: Names::default(),
             pools: Names::default(),
+            nodes: Names::default(),
             channels: Names::default(),
             queues: Names::default(),
             hosts: Names::default(),

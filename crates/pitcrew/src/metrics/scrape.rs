@@ -7,6 +7,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::table::{self, Def};
 use super::{Metrics, process};
+use crate::fleet::NodeView;
 use crate::server::Site;
 
 /// What the scheduler holds at a moment.
@@ -37,13 +38,32 @@ pub async fn exposition(State(site): State<Site>) -> Response {
     // A store that is away must not hide the rest: what is known of it is in its own metrics.
     let broken = site.app.store.file_errors().await.ok().map(|files| files.len());
     let figures = site.app.scheduler.figures().await;
-    let text = site.app.metrics.text(figures.as_ref(), broken);
+    let text = site.app.metrics.text(figures.as_ref(), &site.app.fleet.views(), broken);
     ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
 }
 
 impl Metrics {
+    fn nodes(&self, registry: &Registry, nodes: &[NodeView]) {
+        let (all, gpus) = (table::NODES.gauge(registry), table::NODE_GPUS.gauge(registry));
+        let (busy, power) = (table::NODE_GPU_USE.gauge(registry), table::NODE_POWER.gauge(registry));
+        for node in nodes {
+            all.with_label_values(&[node.standing.as_str()]).inc();
+            let name = self.0.nodes.label(&node.name);
+            let usable = node.usable_gpus();
+            gpus.with_label_values(&[name, "usable"]).add(usable as f64);
+            gpus.with_label_values(&[name, "fault"]).add((node.gpus.len() - usable) as f64);
+            if let Some(percent) = node.mean_use() {
+                busy.with_label_values(&[name]).set(percent);
+            }
+            let watts: Vec<f64> = node.gpus.iter().filter_map(|gpu| gpu.power_watts).collect();
+            if !watts.is_empty() {
+                power.with_label_values(&[name]).add(watts.iter().sum());
+            }
+        }
+    }
+
     /// Everything, as text. What is not known is left out.
-    pub fn text(&self, figures: Option<&Figures>, broken_files: Option<usize>) -> String {
+    pub fn text(&self, figures: Option<&Figures>, nodes: &[NodeView], broken_files: Option<usize>) -> String {
         let registry = Registry::new();
         let gauge = |def: Def, value: f64| def.gauge(&registry).with_label_values::<&str>(&[]).set(value);
         if let Some(figures) = figures {
@@ -64,6 +84,7 @@ impl Metrics {
                 used.with_label_values(&name).add(pool.used.into());
             }
         }
+        self.nodes(&registry, nodes);
         if let Some(broken) = broken_files {
             gauge(table::BROKEN_FILES, broken as f64);
         }

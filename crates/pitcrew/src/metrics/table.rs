@@ -89,6 +89,15 @@ table! {
     GPU_BUSY = Counter, "pitcrew_gpu_busy_seconds_total", ["workflow"],
         "Of those, weighted with the sampled utilisation: divided by the held seconds it is the utilisation.";
 
+    NODES = Gauge, "pitcrew_nodes", ["standing"],
+        "Nodes that are `ready`, `cordoned` or `down`.";
+    NODE_GPUS = Gauge, "pitcrew_node_gpus", ["node", "condition"],
+        "GPUs of a node that are `usable`, or have a `fault`.";
+    NODE_GPU_USE = Gauge, "pitcrew_node_gpu_use_percent", ["node"],
+        "The mean use of a node's GPUs, where they tell it.";
+    NODE_POWER = Gauge, "pitcrew_node_gpu_power_watts", ["node"],
+        "What the GPUs of a node draw together, where they tell it.";
+
     SSH_CONNECT = SHORT, "pitcrew_ssh_connect_seconds", ["host"],
         "Connects to hosts over SSH, jump hosts and sign-in included.";
     SSH_FAILURES = Counter, "pitcrew_ssh_connect_failures_total", ["host", "reason"],

@@ -43,6 +43,7 @@ pub use base_url::BaseUrl;
 use error::ApiError;
 pub use input::parse_time;
 pub use oidc::{OidcConfig, address_of, roles};
+pub use own::nodes::audit as node_audit;
 use routes::{Access, Routes};
 use web::figures::FigureCache;
 

@@ -23,6 +23,7 @@ mod git_http;
 mod keys;
 mod kills;
 mod links;
+mod nodes;
 mod transfers;
 mod world;
 

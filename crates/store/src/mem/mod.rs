@@ -4,6 +4,7 @@
 //! shows otherwise.
 
 mod across;
+mod nodes;
 mod outbox;
 mod people;
 mod reads;
@@ -49,6 +50,8 @@ struct State {
     tokens: BTreeMap<String, TokenRow>,
     connections: BTreeMap<String, Connection>,
     secrets: BTreeMap<String, SecretRow>,
+    nodes: BTreeMap<String, NodeRow>,
+    node_samples: BTreeMap<(String, Timestamp), serde_json::Value>,
     notices: BTreeMap<i64, Notice>,
     last_notice: i64,
     backfills: BTreeMap<i64, Backfill>,
@@ -105,6 +108,8 @@ impl Mem {
                 tokens: BTreeMap::new(),
                 connections: BTreeMap::new(),
                 secrets: BTreeMap::new(),
+                nodes: BTreeMap::new(),
+                node_samples: BTreeMap::new(),
                 notices: BTreeMap::new(),
                 last_notice: 0,
                 backfills: BTreeMap::new(),

@@ -29,6 +29,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0003_parts"),
     migration!("0004_secrets"),
     migration!("0005_placement"),
+    migration!("0006_nodes"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -105,6 +106,7 @@ mod tests {
         include_str!("../../tests/data/0003_parts.sql"),
         include_str!("../../tests/data/0004_secrets.sql"),
         include_str!("../../tests/data/0005_placement.sql"),
+        include_str!("../../tests/data/0006_nodes.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.

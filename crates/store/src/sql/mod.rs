@@ -9,6 +9,7 @@ mod commit;
 mod db;
 mod lists;
 mod migrate;
+mod nodes;
 mod outbox;
 mod people;
 pub(crate) mod postgres;

@@ -1,6 +1,7 @@
 //! What every store does. The parts use workflows of their own, so they run one after the other on one store.
 
 mod across;
+mod nodes;
 mod outbox;
 pub mod ownership;
 mod people;
@@ -21,6 +22,8 @@ pub async fn exercise(store: &Store) {
     people::users_sign_in_and_go_with_their_tokens(store).await;
     people::connections_are_kept_as_given(store).await;
     secrets::a_secret_counts_its_values(store).await;
+    nodes::changes_of_a_node_add_up_beside_what_is_seen_of_it(store).await;
+    nodes::samples_of_a_node_are_kept_for_a_while(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
     workflows::file_errors_come_and_go(store).await;

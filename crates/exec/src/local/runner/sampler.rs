@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::process;
 use super::reaper::Reaper;
 use crate::backend::GpuUsage;
@@ -16,6 +18,8 @@ use crate::program;
 const EVERY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 const FAILURES: u32 = 3;
+/// Between samples that are further apart nothing is known of the power.
+const LONGEST_GAP: Duration = Duration::from_secs(30);
 
 /// The one sampler of a runner.
 pub struct Sampler {
@@ -38,6 +42,10 @@ struct Sums {
     max_utilization: f64,
     memory: u128,
     max_memory: u64,
+    /// Joules up to the last sample of power, and that sample.
+    energy: f64,
+    power: Option<(Instant, f64)>,
+    is_metered: bool,
 }
 
 impl Sampler {
@@ -75,7 +83,8 @@ impl Sampler {
                 Ok(text) => {
                     failures = 0;
                     let samples = parse_samples(&text);
-                    self.meters.borrow().iter().filter_map(Weak::upgrade).for_each(|meter| meter.add(&samples));
+                    let now = crate::clock::instant();
+                    self.meters.borrow().iter().filter_map(Weak::upgrade).for_each(|meter| meter.add(&samples, now));
                 }
                 Err(error) => {
                     failures += 1;
@@ -88,7 +97,7 @@ impl Sampler {
 }
 
 impl Meter {
-    fn add(&self, samples: &[Sample]) {
+    fn add(&self, samples: &[Sample], now: Instant) {
         for sample in samples {
             if !self.wanted.iter().any(|w| *w == sample.uuid || *w == sample.index.to_string()) {
                 continue;
@@ -100,6 +109,14 @@ impl Meter {
             sum.max_utilization = sum.max_utilization.max(sample.utilization_percent);
             sum.memory += u128::from(sample.memory_bytes);
             sum.max_memory = sum.max_memory.max(sample.memory_bytes);
+            if let Some(watts) = sample.power_watts {
+                if let Some((then, before)) = sum.power {
+                    let gap = now.duration_since(then).min(LONGEST_GAP);
+                    sum.energy += (before + watts) / 2.0 * gap.as_secs_f64();
+                    sum.is_metered = true;
+                }
+                sum.power = Some((now, watts));
+            }
         }
     }
 
@@ -114,6 +131,7 @@ impl Meter {
                 max_utilization_percent: sum.max_utilization,
                 mean_memory_bytes: u64::try_from(sum.memory / u128::from(sum.samples)).unwrap_or(u64::MAX),
                 max_memory_bytes: sum.max_memory,
+                energy_wh: sum.is_metered.then_some(sum.energy / 3600.0),
             })
             .collect()
     }
@@ -126,12 +144,18 @@ mod tests {
     #[test]
     fn a_meter_counts_its_own_devices_by_index_or_uuid() {
         let meter = Meter { wanted: vec!["0".into(), "GPU-c".into()], sums: RefCell::default() };
-        meter.add(&parse_samples("0, GPU-a, 50, 100\n1, GPU-b, 99, 900\n2, GPU-c, 10, 7\n"));
-        meter.add(&parse_samples("0, GPU-a, 100, 300\n2, GPU-c, [N/A], 7\n"));
+        let start = crate::clock::instant();
+        meter.add(&parse_samples("0, GPU-a, 50, 100, 200\n1, GPU-b, 99, 900, 9\n2, GPU-c, 10, 7, [N/A]\n"), start);
+        let later = start + Duration::from_secs(18);
+        meter.add(&parse_samples("0, GPU-a, 100, 300, 400\n2, GPU-c, [N/A], 7, 5\n"), later);
         let usage = meter.usage();
         assert_eq!(usage.len(), 2);
         assert_eq!((usage[0].mean_utilization_percent, usage[0].max_utilization_percent), (75.0, 100.0));
         assert_eq!((usage[0].mean_memory_bytes, usage[0].max_memory_bytes), (200 << 20, 300 << 20));
         assert_eq!((usage[1].uuid.as_str(), usage[1].samples), ("GPU-c", 1));
+        assert_eq!((usage[0].energy_wh, usage[1].energy_wh), (Some(1.5), None), "300 W for 18 s");
+        // Of a gap in which nobody looked, only the begin is counted.
+        meter.add(&parse_samples("0, GPU-a, 100, 300, 400\n"), later + Duration::from_secs(3600));
+        assert!((meter.usage()[0].energy_wh.unwrap() - (1.5 + 400.0 * 30.0 / 3600.0)).abs() < 1e-9);
     }
 }

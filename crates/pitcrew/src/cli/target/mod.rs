@@ -4,6 +4,7 @@
 
 mod connections;
 mod logs;
+mod nodes;
 mod notices;
 mod settings;
 mod steer;

@@ -140,6 +140,7 @@ impl Rig {
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
         let vault = Vault::new(&data, &|_| None).unwrap();
         let aws = crate::secrets::aws("us-east-1").unwrap();
+        let fleet = crate::fleet::Fleet::of(store.clone(), Vec::new());
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
@@ -152,7 +153,7 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 64,
-            nodes: crate::fleet::fixed(Vec::new()),
+            nodes: fleet.nodes(),
             claim: Claim::Leading,
             notify: settings.notify.clone(),
             base_url: String::new(),
@@ -170,6 +171,7 @@ impl Rig {
             backends,
             notify: settings.notify,
             schedules: Arc::default(),
+            fleet,
         };
         for compiled in catalog::compile(workflows, "test.yaml").unwrap() {
             let row = folder::row(&compiled, "test.yaml");

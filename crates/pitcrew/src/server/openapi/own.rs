@@ -29,4 +29,22 @@ Reports
   reports: [Report], total_entries: int
 Artifacts
   artifacts: [Artifact], total_entries: int
+Nodes
+  nodes: [Node], total_entries: int
+Node
+  name: text, standing: ready|cordoned|down, reason: text?, is_cordoned: bool, connection: text?, labels: {text}
+  taints: [text], cpu: number, memory_mib: int, gpus: [Gpu], tasks: [TaskOnNode], remarks: [text], seen_at: time?
+Gpu
+  id: text, model: text, memory_mib: int, sharing: text, isolation: text, fault: text?, instances: [text]
+  use_percent: number?, used_mib: int?, power_watts: number?, celsius: number?
+TaskOnNode
+  run: int, workflow: text, run_id: text, task: text, map_index: int, attempt: int, since: time?, gpus: [text], page: text
+NodeSamples
+  samples: [NodeSample]
+NodeSample
+  at: time, gpus: {GpuPoint}
+GpuPoint
+  use_percent: number?, used_mib: number?, power_watts: number?, celsius: number?
+NodePatch
+  cordoned?: bool?, labels?: object?, taints?: object?
 ";

@@ -6,6 +6,7 @@ pub mod artifacts;
 mod connections;
 mod digest;
 mod events;
+pub mod nodes;
 mod notices;
 mod records;
 mod reports;
@@ -90,6 +91,7 @@ pub fn routes() -> Routes {
         .doc(doc("Record", "Lets instances run again").answer(200, "any"))
         .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
         .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
+        .merge(nodes::routes())
 }
 
 /// The run with that key, or 404.

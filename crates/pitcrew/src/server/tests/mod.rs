@@ -21,7 +21,6 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures::StreamExt as _;
 use pitcrew_core::engine::record::RunRecord;
-use pitcrew_core::fleet::{Amount, Gpu, Node};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
@@ -102,6 +101,9 @@ impl Rig {
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
         let vault = Vault::new(&data, &|_| None).unwrap();
         let aws = crate::secrets::aws("us-east-1").unwrap();
+        let gpu: fleet::SeenGpu = serde_json::from_value(json!({ "id": "gpu-0", "model": "NVIDIA A100" })).unwrap();
+        let seen = fleet::Seen { cores: Some(8), memory_mib: Some(1 << 16), gpus: vec![gpu], ..Default::default() };
+        let fleet = fleet::Fleet::of(store.clone(), vec![(fleet::NodeConfig::plain(fleet::LOCAL), Some(seen))]);
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
@@ -132,6 +134,7 @@ impl Rig {
             backends,
             notify: Arc::default(),
             schedules: Arc::default(),
+            fleet,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         let config = AuthConfig::Password(PASSWORD.into());

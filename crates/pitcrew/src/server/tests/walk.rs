@@ -100,6 +100,7 @@ impl Walk {
                 "*variable_key" => "v",
                 "connection_id" => "c",
                 "pool_name" => "p",
+                "node" => "local",
                 _ => "1",
             };
             path = format!("{before}{value}{after}");
@@ -144,7 +145,8 @@ impl Walk {
         let pools = store.pools().await.unwrap();
         let users = store.users(Paging::ALL).await.unwrap().rows;
         let tokens = store.tokens(None).await.unwrap();
-        format!("{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}")
+        let nodes = store.nodes().await.unwrap();
+        format!("{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}")
     }
 }
 
@@ -321,6 +323,9 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /api/pitcrew/v1/runs/{run_key}/cancel", ""),
     ("POST /api/pitcrew/v1/notices/{id}/retry", ""),
     ("POST /api/pitcrew/v1/dags/{dag_id}/dagRuns/{dag_run_id}/cancel", ""),
+    ("PATCH /api/pitcrew/v1/nodes/{node}", r#"{"cordoned": true}"#),
+    ("POST /fleet/{node}/cordon", "cordoned=true"),
+    ("POST /fleet/{node}/marks", "labels=rack%3Da&taints="),
     ("POST /workflows/{workflow}/pause", "paused=true"),
     ("POST /workflows/{workflow}/trigger", ""),
     ("POST /workflows/{workflow}/runs/{run}/cancel", ""),

@@ -113,6 +113,11 @@ pub fn bytes(count: &u64) -> String {
     if unit == "B" || value >= 100.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// An amount of energy.
+pub fn watt_hours(wh: f64) -> String {
+    if wh >= 1000.0 { format!("{:.2} kWh", wh / 1000.0) } else { format!("{wh:.1} Wh") }
+}
+
 /// A sentence with its names between backticks as code; the rest is escaped as the templates do it.
 pub fn ticks(text: &str) -> String {
     let mut html = String::with_capacity(text.len() + 16);

@@ -70,6 +70,11 @@ pub fn routes() -> Routes {
         .get("/settings", Role(Admin), settings::page)
         .get("/fleet", Role(Viewer), fleet::page)
         .get("/live/fleet", Role(Viewer), fleet::live)
+        .get("/fleet/{node}", Role(Viewer), fleet::one)
+        .get("/live/fleet/{node}", Role(Viewer), fleet::live_one)
+        .post("/fleet/{node}/cordon", Role(Op), fleet::cordon)
+        .get("/fleet/{node}/marks", Role(Op), fleet::form)
+        .post("/fleet/{node}/marks", Role(Op), fleet::marks)
         .get("/incidents", Role(Viewer), fleet::incidents)
 }
 

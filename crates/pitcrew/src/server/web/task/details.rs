@@ -131,7 +131,8 @@ pub fn used(attempt: &AttemptRecord) -> Used {
     let of_gpu = |gpu: &GpuUsage| {
         let memory = fmt::bytes(&gpu.max_memory_bytes);
         let (mean, most) = (gpu.mean_utilization_percent, gpu.max_utilization_percent);
-        format!("{mean:.0} % mean, {most:.0} % highest, {memory}")
+        let energy = gpu.energy_wh.map(|wh| format!(", {}", fmt::watt_hours(wh))).unwrap_or_default();
+        format!("{mean:.0} % mean, {most:.0} % highest, {memory}{energy}")
     };
     Used {
         cpu: fmt::duration(from_seconds(cpu)),

@@ -1,0 +1,136 @@
+//! Asks a node what it has: this machine by a process, another over its connection, a DCGM exporter over HTTP.
+//!
+//! Invariant: whatever is asked, the answer comes within the deadline, and is bounded; that none came is an answer.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use pitcrew_exec::gpu::{self, Probe, Reading, Readings, Smi, parse_dcgm, parse_probe};
+use pitcrew_exec::ssh::{Defaults, Pool};
+use pitcrew_store::Store;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::config::NodeConfig;
+use crate::connection::Connection;
+use crate::ssh;
+use crate::vault::Vault;
+
+/// For one node, connecting included. Longer than the script gives `nvidia-smi`, twice.
+const PATIENCE: Duration = Duration::from_secs(50);
+/// Bytes that are read of an answer.
+const MOST: u64 = 4 << 20;
+
+/// What asking needs.
+#[derive(Clone)]
+pub struct Asker {
+    pub store: Store,
+    pub vault: Vault,
+    pub pool: Pool,
+    pub defaults: Defaults,
+    pub http: reqwest::Client,
+}
+
+/// What came back.
+pub struct Answer {
+    pub probe: Probe,
+    /// What a DCGM exporter told, in place of the devices of the probe.
+    pub dcgm: Option<Result<Readings, String>>,
+}
+
+impl Asker {
+    pub fn new(store: Store, vault: Vault, pool: Pool, defaults: Defaults) -> anyhow::Result<Asker> {
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(10)).redirect(reqwest::redirect::Policy::none());
+        Ok(Asker { store, vault, pool, defaults, http: http.build()? })
+    }
+
+    /// The error is why the node cannot be used.
+    pub async fn ask(&self, node: &NodeConfig) -> Result<Answer, String> {
+        let asked = async {
+            let text = match &node.connection {
+                Some(id) => self.over_ssh(id).await?,
+                None => here().await?,
+            };
+            let probe = parse_probe(&text).ok_or("it runs no `/bin/sh` for this user")?;
+            let dcgm = match &node.dcgm {
+                Some(url) => Some(self.exporter(url).await),
+                None => None,
+            };
+            Ok(Answer { probe, dcgm })
+        };
+        let late = || Err(format!("it does not answer within {} s", PATIENCE.as_secs()));
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| late())
+    }
+
+    async fn over_ssh(&self, id: &str) -> Result<String, String> {
+        let row = self.store.connection(id).await.map_err(|error| error.to_string())?;
+        let row = row.ok_or_else(|| format!("there is no connection `{id}`: `pitcrew connections add` makes one"))?;
+        let place = Connection::open(row, &self.vault).and_then(|connection| {
+            let file = self.pool.setup().config_file()?;
+            ssh::place::place(&connection, &file, &self.defaults)
+        });
+        let place = place.map_err(|error| format!("{error:#}"))?;
+        let lease = self.pool.get(&place).await.map_err(|error| error.to_string())?;
+        let done = lease.run("exec /bin/sh -s", gpu::probe_script().as_bytes()).await;
+        let done = done.map_err(|error| error.to_string())?;
+        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+    }
+
+    async fn exporter(&self, url: &str) -> Result<Readings, String> {
+        let failed = |error: reqwest::Error| format!("the DCGM exporter cannot be asked: {}", error.without_url());
+        let mut response = self.http.get(url).send().await.and_then(|r| r.error_for_status()).map_err(failed)?;
+        let mut body = Vec::new();
+        while let Some(part) = response.chunk().await.map_err(failed)? {
+            body.extend_from_slice(&part);
+            if body.len() as u64 > MOST {
+                return Err("the DCGM exporter answers without end".to_owned());
+            }
+        }
+        Ok(parse_dcgm(&String::from_utf8_lossy(&body)))
+    }
+}
+
+/// Whether the devices of this machine are declared in the environment, and so never change.
+pub fn is_pretended() -> bool {
+    std::env::var_os(gpu::PRETEND_VARIABLE).is_some()
+}
+
+/// This machine, as a server or a run finds it when it starts.
+pub async fn this_machine() -> Result<Probe, String> {
+    let late = || Err(format!("this machine does not answer within {} s", PATIENCE.as_secs()));
+    let text = tokio::time::timeout(PATIENCE, here()).await.unwrap_or_else(|_| late())?;
+    let mut probe = parse_probe(&text).ok_or("`/bin/sh` does not run here")?;
+    if is_pretended() {
+        let variables = std::env::vars().filter(|(name, _)| name == gpu::PRETEND_VARIABLE).collect();
+        let found = gpu::detect(&variables, PATIENCE).await;
+        let reading =
+            |gpu: gpu::Gpu| Reading { index: gpu.index, uuid: gpu.uuid, name: gpu.name, ..Reading::default() };
+        (probe.smi, probe.gpus) = (Smi::Answered, found.gpus.into_iter().map(reading).collect());
+        probe.remarks = found.remarks;
+    }
+    Ok(probe)
+}
+
+/// The script on this machine.
+async fn here() -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("`/bin/sh` cannot be run: {error}");
+    let mut child = tokio::process::Command::new(Path::new("/bin/sh"))
+        .arg("-s")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut input) = child.stdin.take() {
+        input.write_all(gpu::probe_script().as_bytes()).await.map_err(failed)?;
+    }
+    let mut text = Vec::new();
+    if let Some(output) = child.stdout.take() {
+        output.take(MOST).read_to_end(&mut text).await.map_err(failed)?;
+    }
+    child.wait().await.map_err(failed)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}

@@ -1,0 +1,421 @@
+//! The nodes while the server runs: asks each from time to time, keeps what it told, and gives out the list.
+//!
+//! Invariants: what is given out is put together anew whenever a fact changes, and only then; the store is written only
+//! when something changed, so an idle fleet writes nothing. A node that does not answer is asked less often.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::{join, join_all};
+use jiff::Timestamp;
+use pitcrew_exec::gpu::{Reading, Smi};
+use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreError};
+use tokio::sync::watch;
+
+use super::ask::{self, Answer, Asker};
+use super::assemble::assemble;
+use super::config::NodeConfig;
+use super::seen::Seen;
+use super::series::{KEPT, Sample, Series};
+use super::view::NodeView;
+use super::{FleetNode, LOCAL, Nodes, Reach};
+use crate::clock;
+
+/// How often a node with GPUs is asked.
+const WITH_GPUS: Duration = Duration::from_secs(10);
+/// How often one without is.
+const WITHOUT: Duration = Duration::from_secs(60);
+/// After a node did not answer for the first time, and at most.
+const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// How soon what somebody did elsewhere is noticed.
+const MARKS: Duration = Duration::from_secs(2);
+
+/// All nodes. Cheap to clone.
+#[derive(Clone)]
+pub struct Fleet(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    nodes: Mutex<Vec<Known>>,
+    list: watch::Sender<Arc<Vec<FleetNode>>>,
+}
+
+/// What is known of a node.
+struct Known {
+    config: NodeConfig,
+    seen: Option<Seen>,
+    /// The last words of its that the store has.
+    written: Option<Seen>,
+    marks: Option<NodeRow>,
+    readings: Vec<Reading>,
+    series: Series,
+    /// The last five minutes that the store does not have yet.
+    unwritten: Option<Sample>,
+}
+
+impl Fleet {
+    /// These nodes, with what is known of them.
+    pub fn of(store: Store, nodes: Vec<(NodeConfig, Option<Seen>)>) -> Fleet {
+        let known = |(config, seen): (NodeConfig, Option<Seen>)| Known {
+            config,
+            written: seen.clone(),
+            seen,
+            marks: None,
+            readings: Vec::new(),
+            series: Series::default(),
+            unwritten: None,
+        };
+        let inner = Inner {
+            store,
+            nodes: Mutex::new(nodes.into_iter().map(known).collect()),
+            list: watch::channel(Arc::default()).0,
+        };
+        let fleet = Fleet(Arc::new(inner));
+        fleet.publish();
+        fleet
+    }
+
+    /// The nodes of the configuration with what the store knows of them, and this machine as it is now.
+    pub async fn open(store: Store, configs: &[NodeConfig], now: Timestamp) -> Result<Fleet, StoreError> {
+        let fleet = Fleet::stored(store, configs).await?;
+        fleet.find_this_machine(now).await;
+        Ok(fleet)
+    }
+
+    /// The nodes of the configuration as whoever serves them last saw them.
+    pub async fn look(store: Store, configs: &[NodeConfig], now: Timestamp) -> Result<Fleet, StoreError> {
+        let fleet = Fleet::stored(store, configs).await?;
+        let is_new = fleet.lock().iter().any(|known| known.config.connection.is_none() && known.seen.is_none());
+        if is_new {
+            fleet.find_this_machine(now).await;
+        }
+        Ok(fleet)
+    }
+
+    async fn stored(store: Store, configs: &[NodeConfig]) -> Result<Fleet, StoreError> {
+        let mut configs = configs.to_vec();
+        if configs.iter().all(|config| config.connection.is_some()) {
+            configs.insert(0, NodeConfig::plain(LOCAL));
+        }
+        let rows = by_name(store.nodes().await?);
+        // What an older version wrote may be unreadable; the node will tell it again.
+        let seen = |config: &NodeConfig| serde_json::from_value(rows.get(&config.name)?.seen.clone()).ok();
+        let nodes = configs.into_iter().map(|config| (config.clone(), seen(&config))).collect();
+        let fleet = Fleet::of(store, nodes);
+        fleet.mark(&rows);
+        Ok(fleet)
+    }
+
+    async fn find_this_machine(&self, now: Timestamp) {
+        let here = self.lock().iter().find(|known| known.config.connection.is_none()).map(|k| k.config.name.clone());
+        if let Some(name) = here {
+            let answer = ask::this_machine().await.map(|probe| Answer { probe, dcgm: None });
+            self.take(&name, answer, now);
+        }
+    }
+
+    /// This machine alone, for a run in the foreground; devices are looked for only when they are `wanted`.
+    pub async fn alone(store: Store, configs: &[NodeConfig], wanted: bool, now: Timestamp) -> Fleet {
+        let config = configs.iter().find(|config| config.connection.is_none()).cloned();
+        let config = config.unwrap_or_else(|| NodeConfig::plain(LOCAL));
+        let name = config.name.clone();
+        let fleet = Fleet::of(store, vec![(config, Some(Seen::of_machine()))]);
+        if wanted {
+            fleet.take(&name, ask::this_machine().await.map(|probe| Answer { probe, dcgm: None }), now);
+        }
+        fleet
+    }
+
+    /// The list, as it is and as it changes.
+    pub fn nodes(&self) -> Nodes {
+        self.0.list.subscribe()
+    }
+
+    /// Every node as people see it, in the order of the configuration.
+    pub fn views(&self) -> Vec<NodeView> {
+        self.lock().iter().map(Known::view).collect()
+    }
+
+    pub fn view(&self, name: &str) -> Option<NodeView> {
+        self.lock().iter().find(|known| known.config.name == name).map(Known::view)
+    }
+
+    /// What the devices of a node did, the oldest first.
+    pub fn samples(&self, name: &str) -> Option<Vec<Sample>> {
+        self.lock().iter().find(|known| known.config.name == name).map(|known| known.series.all())
+    }
+
+    /// Does something to a node; it counts when this returns. `None`: there is no such node.
+    pub async fn change(
+        &self,
+        name: &str,
+        change: NodeChange,
+        audit: AuditEntry,
+    ) -> Result<Option<NodeView>, StoreError> {
+        if self.view(name).is_none() {
+            return Ok(None);
+        }
+        let row = self.0.store.change_node(name, change, audit).await?;
+        if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
+            known.marks = Some(row);
+        }
+        self.publish();
+        Ok(self.view(name))
+    }
+
+    /// Asks all nodes from time to time, for as long as this is polled.
+    pub async fn run(self, asker: Asker) {
+        let configs: Vec<NodeConfig> = self.lock().iter().map(|known| known.config.clone()).collect();
+        let asking = join_all(configs.into_iter().map(|config| self.follow(config, &asker)));
+        join(asking, self.follow_marks()).await;
+    }
+
+    async fn follow(&self, config: NodeConfig, asker: &Asker) {
+        let is_local = config.connection.is_none();
+        self.write(&config.name, clock::now()).await;
+        self.remember(&config.name).await;
+        if is_local && ask::is_pretended() {
+            return;
+        }
+        let mut failures = 0;
+        let mut wait = if is_local { self.pause(&config.name) } else { Duration::ZERO };
+        loop {
+            tokio::time::sleep(wait).await;
+            let answer = asker.ask(&config).await;
+            self.take(&config.name, answer, clock::now());
+            self.write(&config.name, clock::now()).await;
+            self.write_sample(&config.name).await;
+            let is_down = self.lock().iter().any(|k| k.config.name == config.name && k.is_down());
+            failures = if is_down { failures + 1 } else { 0 };
+            wait = match failures {
+                0 => self.pause(&config.name),
+                n => FAILED.1.min(FAILED.0 * 2u32.saturating_pow(n - 1)),
+            };
+        }
+    }
+
+    fn pause(&self, name: &str) -> Duration {
+        let nodes = self.lock();
+        let gpus = nodes.iter().find(|known| known.config.name == name).and_then(|known| known.seen.as_ref());
+        if gpus.is_some_and(|seen| !seen.gpus.is_empty()) { WITH_GPUS } else { WITHOUT }
+    }
+
+    /// What other processes did with the same store.
+    async fn follow_marks(&self) {
+        loop {
+            tokio::time::sleep(MARKS).await;
+            match self.0.store.nodes().await {
+                Ok(rows) => self.mark(&by_name(rows)),
+                Err(error) => tracing::warn!(%error, "what people did to nodes cannot be read"),
+            }
+        }
+    }
+
+    fn mark(&self, rows: &BTreeMap<String, NodeRow>) {
+        for known in self.lock().iter_mut() {
+            known.marks = rows.get(&known.config.name).cloned();
+        }
+        self.publish();
+    }
+
+    /// Takes what came of asking a node.
+    fn take(&self, name: &str, answer: Result<Answer, String>, now: Timestamp) {
+        let mut nodes = self.lock();
+        let Some(known) = nodes.iter_mut().find(|known| known.config.name == name) else { return };
+        let seen = known.seen.get_or_insert_default();
+        match answer {
+            Err(why) => {
+                seen.unreachable(why);
+                known.readings.clear();
+            }
+            Ok(Answer { mut probe, dcgm }) => {
+                let exporter = match dcgm {
+                    None => None,
+                    Some(Ok(told)) => {
+                        (probe.smi, probe.gpus) = (Smi::Answered, told.gpus);
+                        probe.remarks = told.remarks;
+                        None
+                    }
+                    // What it told before stands, with a word on how old it is; `nvidia-smi` may still know better.
+                    Some(Err(why)) => Some(why),
+                };
+                seen.answered(&probe, now);
+                seen.remarks.extend(exporter);
+                known.unwritten = known.series.add(&probe.gpus, now).or(known.unwritten.take());
+                known.readings = probe.gpus;
+            }
+        }
+        drop(nodes);
+        self.publish();
+    }
+
+    /// Writes what a node told, if the store has something else.
+    async fn write(&self, name: &str, now: Timestamp) {
+        let changed = {
+            let nodes = self.lock();
+            let known = nodes.iter().find(|known| known.config.name == name);
+            known.filter(|known| known.seen != known.written).and_then(|known| known.seen.clone())
+        };
+        let Some(seen) = changed else { return };
+        let row = match serde_json::to_value(&seen) {
+            Ok(value) => self.0.store.see_node(name, &value, now).await,
+            Err(error) => return tracing::error!(%error, "what a node told cannot be written"),
+        };
+        match row {
+            Ok(()) => {
+                if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
+                    known.written = Some(seen);
+                }
+            }
+            Err(error) => tracing::warn!(%error, node = name, "what a node told cannot be stored"),
+        }
+    }
+
+    /// Goes on after the samples that the store has.
+    async fn remember(&self, name: &str) {
+        let rows = match self.0.store.node_samples(name).await {
+            Ok(rows) => rows,
+            Err(error) => return tracing::warn!(%error, node = name, "the samples of a node cannot be read"),
+        };
+        let older = rows.into_iter().filter_map(|row| serde_json::from_value(row.sample).ok());
+        if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
+            known.series = Series::after(older);
+        }
+    }
+
+    async fn write_sample(&self, name: &str) {
+        let ended = self.lock().iter_mut().find(|known| known.config.name == name).and_then(|k| k.unwritten.take());
+        let Some(sample) = ended else { return };
+        let keep = sample.at - KEPT;
+        let Ok(value) = serde_json::to_value(&sample) else { return };
+        let row = NodeSample { node: name.to_owned(), at: sample.at, sample: value };
+        if let Err(error) = self.0.store.put_node_sample(row, keep).await {
+            tracing::warn!(%error, node = name, "a sample of a node cannot be stored");
+        }
+    }
+
+    fn publish(&self) {
+        let list: Vec<FleetNode> = self.lock().iter().map(Known::fleet_node).collect();
+        self.0.list.send_if_modified(|old| {
+            let changed = **old != list;
+            if changed {
+                *old = Arc::new(list);
+            }
+            changed
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+        // Nothing is left half changed, so a panic elsewhere spoils nothing.
+        self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn fleet_node(&self) -> FleetNode {
+        let node = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref()).node;
+        let reach = match &self.config.connection {
+            Some(id) => Reach::Connection(id.clone()),
+            None => Reach::Local,
+        };
+        FleetNode { node, reach }
+    }
+
+    fn view(&self) -> NodeView {
+        let assembled = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref());
+        NodeView::new(&self.config, assembled, self.marks.as_ref(), &self.readings)
+    }
+
+    fn is_down(&self) -> bool {
+        self.seen.as_ref().is_none_or(|seen| seen.down.is_some())
+    }
+}
+
+fn by_name(rows: Vec<NodeRow>) -> BTreeMap<String, NodeRow> {
+    rows.into_iter().map(|row| (row.name.clone(), row)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_core::fleet::Standing;
+    use pitcrew_exec::gpu::parse_probe;
+    use pitcrew_store::StoreUrl;
+
+    use super::*;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    fn answer(lines: &str) -> Result<Answer, String> {
+        Ok(Answer { probe: parse_probe(&format!("pitcrew-probe\ncores 8\n{lines}")).unwrap(), dcgm: None })
+    }
+
+    const GPU: &str = "smi 0\ngpu 0, GPU-a, Disabled, 81920, 5, 70, 300.5, 60, NVIDIA A100\n";
+
+    #[tokio::test]
+    async fn what_people_did_and_what_was_seen_survives_a_restart_and_is_written_once() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let mut config = NodeConfig::plain("s21");
+        config.connection = Some("gpu".to_owned());
+        let fleet = Fleet::open(store.clone(), std::slice::from_ref(&config), at(0)).await.unwrap();
+        let names: Vec<String> = fleet.views().into_iter().map(|view| view.name).collect();
+        assert_eq!(names, [LOCAL, "s21"], "the machine of the server is always a node");
+        let mut nodes = fleet.nodes();
+        nodes.mark_unchanged();
+        fleet.take("s21", answer(GPU), at(1));
+        assert!(nodes.has_changed().unwrap());
+        fleet.write("s21", at(1)).await;
+        nodes.mark_unchanged();
+        fleet.take("s21", answer(&GPU.replace("70, 300.5", "71, 310")), at(2));
+        fleet.write("s21", at(2)).await;
+        assert!(!nodes.has_changed().unwrap(), "use and power are no reason to place anew");
+        assert_eq!(store.nodes().await.unwrap()[0].seen_at, Some(at(1)), "nothing changed, so nothing was written");
+        let view = fleet.view("s21").unwrap();
+        assert_eq!((view.gpus[0].use_percent, view.gpus[0].power_watts), (Some(71.0), Some(310.0)));
+        assert_eq!(fleet.samples("s21").unwrap().len(), 2);
+        fleet.take("s21", answer(GPU), at(400));
+        fleet.write_sample("s21").await;
+        let change = NodeChange { cordoned: Some(true), ..NodeChange::default() };
+        let audit = || AuditEntry::new(at(3), "ada", "node.cordon");
+        assert_eq!(fleet.change("s21", change.clone(), audit()).await.unwrap().unwrap().standing, "cordoned");
+        assert!(nodes.has_changed().unwrap());
+        assert_eq!(fleet.change("s22", change, audit()).await.unwrap(), None);
+
+        let again = Fleet::open(store, &[config], at(4)).await.unwrap();
+        again.remember("s21").await;
+        let samples = again.samples("s21").unwrap();
+        assert_eq!((samples.len(), samples[0].gpus["GPU-a"].power_watts), (1, Some(305.3)), "two answers as one");
+        let list = again.nodes().borrow().clone();
+        let node = list.iter().find(|node| node.node.name == "s21").unwrap();
+        assert_eq!((&node.node.standing, node.node.gpus[0].id.as_str()), (&Standing::Cordoned, "GPU-a"));
+        assert_eq!(node.reach, Reach::Connection("gpu".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_cannot_be_reached_is_down_and_an_exporter_stands_in_for_nvidia_smi() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let fleet = Fleet::of(store, vec![(NodeConfig::plain("s21"), None)]);
+        fleet.take("s21", answer(GPU), at(0));
+        fleet.take("s21", Err("no route to host".to_owned()), at(1));
+        let view = fleet.view("s21").unwrap();
+        assert_eq!((view.standing.as_str(), view.reason.as_deref()), ("down", Some("no route to host")));
+        assert_eq!(view.gpus[0].use_percent, None, "what it did is not known any more");
+        let mut told = answer("smi none\n").unwrap();
+        let text = "DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\",modelName=\"NVIDIA A100\"} 9\n";
+        told.dcgm = Some(Ok(pitcrew_exec::gpu::parse_dcgm(text)));
+        fleet.take("s21", Ok(told), at(2));
+        let view = fleet.view("s21").unwrap();
+        assert_eq!(
+            (view.standing.as_str(), view.gpus[0].use_percent, &view.gpus[0].fault),
+            ("ready", Some(9.0), &None)
+        );
+        assert_eq!(view.gpus[0].memory_mib, 81920, "it is remembered what the exporter does not tell");
+        let mut silent = answer("smi none\n").unwrap();
+        silent.dcgm = Some(Err("the DCGM exporter cannot be asked".to_owned()));
+        fleet.take("s21", Ok(silent), at(3));
+        let view = fleet.view("s21").unwrap();
+        assert!(view.gpus[0].fault.is_some() && view.remarks.len() == 1, "{view:?}");
+    }
+}

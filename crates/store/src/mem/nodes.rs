@@ -1,0 +1,67 @@
+//! Nodes in memory.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::Mem;
+use crate::error::Result;
+use crate::types::*;
+
+impl Mem {
+    pub fn nodes(&self) -> Result<Vec<NodeRow>> {
+        Ok(self.lock().nodes.values().cloned().collect())
+    }
+
+    pub fn change_node(&self, name: &str, change: NodeChange, audit: AuditEntry) -> Result<NodeRow> {
+        let mut state = self.lock();
+        let row = state.node(name);
+        row.apply(change);
+        let row = row.clone();
+        state.write_audit([audit]);
+        Ok(row)
+    }
+
+    pub fn see_node(&self, name: &str, seen: &Value, at: Timestamp) -> Result<()> {
+        let mut state = self.lock();
+        let row = state.node(name);
+        (row.seen, row.seen_at) = (seen.clone(), Some(at));
+        Ok(())
+    }
+
+    pub fn live_attempts(&self, limit: u32) -> Result<Vec<LiveAttempt>> {
+        let state = self.lock();
+        let all = state.runs.values().flat_map(|run| run.attempts.values().map(move |attempt| (&run.record, attempt)));
+        let live = all.filter(|(_, attempt)| attempt.exit.is_none()).map(|(run, attempt)| LiveAttempt {
+            run: run.key,
+            workflow: run.workflow.clone(),
+            run_id: run.run_id.clone(),
+            attempt: attempt.clone(),
+        });
+        Ok(live.take(limit as usize).collect())
+    }
+
+    pub fn put_node_sample(&self, sample: NodeSample, keep: Timestamp) -> Result<()> {
+        let samples = &mut self.lock().node_samples;
+        samples.retain(|(node, at), _| *node != sample.node || *at >= keep);
+        samples.insert((sample.node, sample.at), sample.sample);
+        Ok(())
+    }
+
+    pub fn node_samples(&self, node: &str) -> Result<Vec<NodeSample>> {
+        let state = self.lock();
+        let all = state.node_samples.iter().filter(|((name, _), _)| name == node);
+        let row = |((node, at), sample): (&(String, Timestamp), &Value)| NodeSample {
+            node: node.clone(),
+            at: *at,
+            sample: sample.clone(),
+        };
+        Ok(all.map(row).collect())
+    }
+}
+
+impl super::State {
+    fn node(&mut self, name: &str) -> &mut NodeRow {
+        let new = || NodeRow { name: name.to_owned(), ..NodeRow::default() };
+        self.nodes.entry(name.to_owned()).or_insert_with(new)
+    }
+}
