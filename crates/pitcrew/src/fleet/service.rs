@@ -141,6 +141,14 @@ impl Fleet {
         self.lock().iter().find(|known| known.config.name == name).map(Known::view)
     }
 
+    /// As if a node's devices had told this.
+    #[cfg(test)]
+    pub fn told(&self, name: &str, readings: Vec<Reading>) {
+        if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
+            known.readings = readings;
+        }
+    }
+
     /// What the devices of a node did, the oldest first.
     pub fn samples(&self, name: &str) -> Option<Vec<Sample>> {
         self.lock().iter().find(|known| known.config.name == name).map(|known| known.series.all())

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
+use pitcrew_exec::gpu::Reading;
 use pitcrew_exec::ssh::Fault;
 use pitcrew_store::{AuditEntry, Settled, VariableSet};
 use serde_json::Value;
@@ -47,6 +48,8 @@ async fn busy() -> Rig {
     rig.app.metrics.connected("gpu-1", Err(&Fault::ClosedPort { at: "gpu-1:22".into() }.into()));
     let secrets = crate::secrets::open(&rig.app.store, &rig.app.vault, &rig.app.aws).unwrap();
     rig.app.metrics.follow(&crate::ssh::pool(&rig.app.data, &secrets));
+    let told = Reading { uuid: "gpu-0".into(), use_percent: Some(40.0), power_watts: Some(300.0), ..Reading::default() };
+    rig.app.fleet.told("local", vec![told]);
     // No repository is fetched here.
     let figures = [("fetch_seconds", 0.5), ("fetch_bytes", 1024.0)].map(|(name, n)| (name.to_owned(), n.into()));
     rig.app.metrics.action_succeeded("git.checkout", &figures.into());
@@ -94,6 +97,10 @@ async fn what_is_recorded_is_what_the_documentation_says() {
         "pitcrew_variables_set_total{by=\"user\"} 1",
         "pitcrew_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"2xx\"} 1",
         "pitcrew_gpus 1",
+        "pitcrew_nodes{standing=\"ready\"} 1",
+        "pitcrew_node_gpus{condition=\"usable\",node=\"local\"} 1",
+        "pitcrew_node_gpu_use_percent{node=\"local\"} 40",
+        "pitcrew_node_gpu_power_watts{node=\"local\"} 300",
         "pitcrew_ssh_connect_seconds_count{host=\"gpu-1\"} 1",
         "pitcrew_ssh_connect_failures_total{host=\"gpu-1\",reason=\"unreachable\"} 1",
         "pitcrew_ssh_connections 0",
