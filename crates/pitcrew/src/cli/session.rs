@@ -59,10 +59,16 @@ impl Prepared {
     /// Works on every run that nobody works on. `base_url` is where the pages are.
     pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
         let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, context.now()).await?;
+        fleet.meet(&self.asker(context)?).await;
         self.start(context, Claim::Leading, fleet, base_url)
     }
 
+    fn asker(&self, context: &Context) -> anyhow::Result<Asker> {
+        Asker::new(context.store.clone(), context.vault.clone(), self.ssh.clone(), context.settings.ssh())
+    }
+
     fn start(self, context: &Context, claim: Claim, fleet: Fleet, base_url: String) -> anyhow::Result<Session> {
+        let asker = self.asker(context)?;
         let metrics = Metrics::default();
         metrics.follow(&self.ssh);
         let store = context.store.observed(metrics.store_observer());
@@ -109,8 +115,6 @@ impl Prepared {
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        let vault = context.vault.clone();
-        let asker = Asker::new(context.store.clone(), vault, self.ssh, context.settings.ssh())?;
         Ok(Session { app, asker, tracer, _listener: listener })
     }
 }

@@ -28,6 +28,8 @@ const WITH_GPUS: Duration = Duration::from_secs(10);
 const WITHOUT: Duration = Duration::from_secs(60);
 /// After a node did not answer for the first time, and at most.
 const FAILED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// How long a server waits at its start for nodes that are new to it.
+const MEET: Duration = Duration::from_secs(10);
 /// How soon what somebody did elsewhere is noticed.
 const MARKS: Duration = Duration::from_secs(2);
 
@@ -170,6 +172,19 @@ impl Fleet {
         }
         self.publish();
         Ok(self.view(name))
+    }
+
+    /// Asks nodes that nobody has seen yet, once and not for long: a request that no node can ever meet is refused, so what
+    /// they have should be known before anything is asked of them.
+    pub async fn meet(&self, asker: &Asker) {
+        let new = |known: &Known| known.seen.is_none().then(|| known.config.clone());
+        let new: Vec<NodeConfig> = self.lock().iter().filter_map(new).collect();
+        let asking = new.into_iter().map(async |config| {
+            if let Ok(answer) = tokio::time::timeout(MEET, asker.ask(&config)).await {
+                self.take(&config.name, answer, clock::now());
+            }
+        });
+        join_all(asking).await;
     }
 
     /// Asks all nodes from time to time, for as long as this is polled.

@@ -48,7 +48,8 @@ async fn busy() -> Rig {
     rig.app.metrics.connected("gpu-1", Err(&Fault::ClosedPort { at: "gpu-1:22".into() }.into()));
     let secrets = crate::secrets::open(&rig.app.store, &rig.app.vault, &rig.app.aws).unwrap();
     rig.app.metrics.follow(&crate::ssh::pool(&rig.app.data, &secrets));
-    let told = Reading { uuid: "gpu-0".into(), use_percent: Some(40.0), power_watts: Some(300.0), ..Reading::default() };
+    let told =
+        Reading { uuid: "gpu-0".into(), use_percent: Some(40.0), power_watts: Some(300.0), ..Reading::default() };
     rig.app.fleet.told("local", vec![told]);
     // No repository is fetched here.
     let figures = [("fetch_seconds", 0.5), ("fetch_bytes", 1024.0)].map(|(name, n)| (name.to_owned(), n.into()));

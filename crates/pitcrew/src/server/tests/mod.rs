@@ -21,6 +21,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use futures::StreamExt as _;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::fleet::{Amount, Gpu, Node};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
