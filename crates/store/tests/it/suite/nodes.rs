@@ -18,11 +18,13 @@ pub async fn changes_of_a_node_add_up_beside_what_is_seen_of_it(store: &Store) {
         store.change_node("s21", cordon, audit("node.cordon", 1)),
         store.see_node("s21", &seen, at(5)),
     );
-    (a.unwrap(), b.unwrap(), c.unwrap());
+    a.unwrap();
+    b.unwrap();
+    c.unwrap();
     let taint = NodeChange { taints: [("gpu:NoSchedule".to_owned(), None)].into(), ..NodeChange::default() };
     store.change_node("s21", taint, audit("node.taint", 2)).await.unwrap();
     let row = store.change_node("s21", label("zone", None), audit("node.label", 3)).await.unwrap();
-    assert_eq!(store.nodes().await.unwrap(), [row.clone()]);
+    assert_eq!(store.nodes().await.unwrap(), std::slice::from_ref(&row));
     assert!(row.cordoned && row.taints == [("gpu:NoSchedule".to_owned(), None)].into());
     assert_eq!(row.labels, [("rack".to_owned(), Some("a".to_owned())), ("zone".to_owned(), None)].into());
     assert_eq!((row.seen, row.seen_at), (seen, Some(at(5))));
