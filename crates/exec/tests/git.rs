@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -191,6 +192,34 @@ fn what_cannot_be_checked_out_is_refused_in_words() {
         said(GitRequest { into: ".".into(), ..world.request("main") }).contains("is the working directory or above it")
     );
     assert!(precious.join("data").exists());
+}
+
+#[test]
+fn a_directory_that_another_checkout_is_making_is_waited_for() {
+    let world = World::new();
+    fs::create_dir(world.clone_dir()).unwrap();
+    let half = world.clone_dir().join("half");
+    fs::write(&half, "").unwrap();
+    let other = fs::File::open(world.clone_dir()).unwrap();
+    other.lock().unwrap();
+    let locked = format!(":{} ", other.metadata().unwrap().ino());
+    std::thread::scope(|scope| {
+        let mine = scope.spawn(|| world.checkout("main"));
+        let waits = || {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            locks.lines().any(|lock| lock.contains("-> FLOCK") && lock.contains(&locked))
+        };
+        let mut looks = 0;
+        while !waits() && !mine.is_finished() {
+            looks += 1;
+            assert!(looks < 5_000_000, "it neither waits nor ends");
+            std::thread::yield_now();
+        }
+        fs::remove_file(&half).unwrap();
+        drop(other);
+        let made = mine.join().unwrap().unwrap();
+        assert_eq!(made.commit, world.git(&["rev-parse", "main"]));
+    });
 }
 
 #[test]

@@ -130,9 +130,10 @@ pub fn checkout(request: &GitRequest, access: &Access, progress: &mut dyn FnMut(
     let into = std::path::absolute(&request.into).map_err(io_error("cannot find the working directory"))?;
     let cannot = |verb: &str| io_error(format!("cannot {verb} the directory `{}`", into.display()));
     fs::create_dir_all(&into).map_err(cannot("make"))?;
-    check_directory(&into)?;
     let lock = fs::File::open(&into).map_err(cannot("open"))?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|e| cannot("lock")(e.into()))?;
+    // Only now: another checkout may have been making it.
+    check_directory(&into)?;
 
     let credentials = access.credentials.as_ref().or(location.credentials.as_ref());
     let mut git = Git::new(&into, &location, credentials);

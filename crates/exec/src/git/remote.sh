@@ -71,15 +71,16 @@ wait_for_agent() {
 
 case $PITCREW_GIT_INTO in /*) dir=$PITCREW_GIT_INTO ;; *) dir=$PWD/$PITCREW_GIT_INTO ;; esac
 why=$(mkdir -p -- "$dir" 2>&1) || fail 78 "cannot make the directory \`$dir\`: ${why##*: }"
-if [ ! -e "$dir/.git" ] && [ -n "$(ls -A -- "$dir")" ]; then
-    fail 78 "\`$dir\` holds files but is no git checkout; name an empty directory, or a new one"
-fi
 [ -w "$dir" ] || fail 78 "cannot write to \`$dir\`, which belongs to $(stat -c %U -- "$dir" 2>/dev/null || echo 'another user')"
 GIT_CEILING_DIRECTORIES=${dir%/*}
 export GIT_CEILING_DIRECTORIES
 # Released when this shell ends, however it ends.
 exec 8<"$dir" || fail 1 "cannot open the directory \`$dir\`"
 flock -n 8 || { echo "waiting for another checkout of \`$dir\`" && flock 8; }
+# Only now: another checkout may have been making it.
+if [ ! -e "$dir/.git" ] && [ -n "$(ls -A -- "$dir")" ]; then
+    fail 78 "\`$dir\` holds files but is no git checkout; name an empty directory, or a new one"
+fi
 
 run_git() {
     git -C "$dir" -c core.hooksPath=/dev/null -c core.fsmonitor=false -c core.askPass= -c advice.detachedHead=false \
