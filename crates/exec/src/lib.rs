@@ -23,6 +23,7 @@ pub mod secrets;
 pub mod spec;
 pub mod ssh;
 mod whole;
+pub mod worker;
 
 pub use backend::{
     Backend, BackendError, BackendEvent, Ended, EventSender, GpuUsage, Handle, Observation, StepEnded, Usage,

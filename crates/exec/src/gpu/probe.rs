@@ -3,6 +3,8 @@
 //! Running the script is the caller's, under a deadline; here is what it prints and what that means. A device or driver
 //! that hangs is told apart from one that fails: `timeout` ends `nvidia-smi`, and says so.
 
+use serde::{Deserialize, Serialize};
+
 use super::reading::{READING_FIELDS, Reading, parse_readings};
 use super::{parse_list, parse_meminfo, shorten};
 
@@ -14,7 +16,7 @@ pub const SMI_SECONDS: u32 = 20;
 const MOST_REMARKS: usize = 8;
 
 /// What the devices of a machine answered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Smi {
     /// There is no `nvidia-smi`.
     Absent,
@@ -26,7 +28,7 @@ pub enum Smi {
 }
 
 /// A machine at one moment.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub cores: Option<u32>,
     pub memory_mib: Option<u64>,
