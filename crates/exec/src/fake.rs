@@ -117,7 +117,7 @@ impl Backend for FakeBackend {
     async fn capabilities(&self) -> Capabilities {
         let declared = std::env::var(gpu::PRETEND_VARIABLE).unwrap_or_else(|_| "0".to_owned());
         let env = BTreeMap::from([(gpu::PRETEND_VARIABLE.to_owned(), declared)]);
-        let pretended = gpu::detect(&env, std::time::Duration::ZERO).await;
+        let pretended = gpu::detect(&env, None, std::time::Duration::ZERO).await;
         Capabilities { memory_limit: false, cpu_limit: false, gpus: pretended.gpus, remarks: pretended.remarks }
     }
 }

@@ -1,14 +1,16 @@
-//! GPUs, by `nvidia-smi` or a DCGM exporter.
+//! GPUs, by `nvidia-smi`, the driver's library NVML, or a DCGM exporter.
 //!
 //! Reading an answer is apart from asking: the parsers take text and can be tried on any machine. Asking is always
 //! under a deadline, because a sick driver makes `nvidia-smi` hang, and that hang is itself a finding.
 
 mod dcgm;
 mod mig;
+pub mod nvml;
 mod probe;
 mod reading;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ pub use reading::{Reading, Readings, parse_readings};
 /// Declares a number of pretend devices, for trying things out on a machine without any.
 pub const PRETEND_VARIABLE: &str = "PITCREW_GPUS";
 
+/// Where libraries are besides the usual places, such as the driver's in some containers.
+pub(crate) const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
 pub(crate) const INVENTORY_ARGS: [&str; 2] =
     ["--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"];
 pub(crate) const SAMPLE_ARGS: [&str; 2] =
@@ -125,21 +129,36 @@ fn shorten(line: &str) -> String {
     line.trim().chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-/// The devices of this machine, asked with the `PATH` in `env`, or the pretend ones that `env` declares.
-pub async fn detect(env: &BTreeMap<String, String>, patience: Duration) -> Inventory {
+/// The devices of this machine, asked with the `PATH` in `env`, or the pretend ones that `env` declares. `program` is this
+/// one, where it can stand in for `nvidia-smi`.
+pub async fn detect(env: &BTreeMap<String, String>, program: Option<&Path>, patience: Duration) -> Inventory {
     if let Some(declared) = env.get(PRETEND_VARIABLE) {
         return pretend(declared);
     }
     let path = env.get("PATH").map_or("", String::as_str);
-    let Some(program) = crate::program::find("nvidia-smi", path, std::path::Path::new("/")) else {
-        return Inventory { gpus: Vec::new(), remarks: vec!["no GPU: there is no `nvidia-smi` in PATH".to_owned()] };
+    let none = || Inventory { gpus: Vec::new(), remarks: vec!["no GPU: there is no `nvidia-smi` in PATH".to_owned()] };
+    let mut command = match (crate::program::find("nvidia-smi", path, Path::new("/")), program) {
+        (Some(found), _) => tokio::process::Command::new(found),
+        (None, Some(program)) => {
+            let mut command = tokio::process::Command::new(program);
+            command.args(nvml::STAND_IN);
+            command
+        }
+        (None, None) => return none(),
     };
-    let mut command = tokio::process::Command::new(program);
-    command.args(INVENTORY_ARGS).env_clear().env("PATH", path).stdin(Stdio::null()).kill_on_drop(true);
+    let is_stand_in = command.as_std().get_args().next().is_some();
+    command
+        .args(INVENTORY_ARGS)
+        .env_clear()
+        .env("PATH", path)
+        .envs(env.get_key_value(LIBRARY_PATH))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     let remark = match tokio::time::timeout(patience, command.output()).await {
         Ok(Ok(output)) if output.status.success() => {
             return parse_inventory(&String::from_utf8_lossy(&output.stdout));
         }
+        Ok(Ok(output)) if is_stand_in && output.status.code() == Some(nvml::NO_LIBRARY.into()) => return none(),
         Ok(Ok(output)) => {
             let said = [&output.stdout[..], &output.stderr].concat();
             let said = String::from_utf8_lossy(&said);
@@ -226,7 +245,7 @@ mod tests {
         let written = std::process::Command::new("/bin/sh").args(["-c", write]).arg(&program).arg(script).status();
         assert!(written.unwrap().success());
         let path = format!("{}:/bin:/usr/bin", dir.path().display());
-        detect(&BTreeMap::from([("PATH".to_owned(), path)]), patience).await
+        detect(&BTreeMap::from([("PATH".to_owned(), path)]), None, patience).await
     }
 
     #[tokio::test]
@@ -238,9 +257,9 @@ mod tests {
         assert!(failed.remarks[0].contains("exit status: 9") && failed.remarks[0].contains("has failed"), "{failed:?}");
         let hung = detect_with("exec tail -f /dev/null", Duration::from_millis(50)).await;
         assert!(hung.remarks[0].contains("did not answer within 0.05 s"), "{hung:?}");
-        let none = detect(&BTreeMap::new(), long).await;
+        let none = detect(&BTreeMap::new(), None, long).await;
         assert!(none.remarks[0].contains("no `nvidia-smi`"), "{none:?}");
-        let pretended = detect(&BTreeMap::from([(PRETEND_VARIABLE.to_owned(), "2".to_owned())]), long).await;
+        let pretended = detect(&BTreeMap::from([(PRETEND_VARIABLE.to_owned(), "2".to_owned())]), None, long).await;
         assert_eq!(pretended.gpus.len(), 2);
     }
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::nvml::{NO_LIBRARY, STAND_IN};
 use super::reading::{READING_FIELDS, Reading, parse_readings};
 use super::{parse_list, parse_meminfo, shorten};
 
@@ -39,8 +40,9 @@ pub struct Probe {
     pub remarks: Vec<String>,
 }
 
-/// The script, for `/bin/sh -s`.
+/// The script, for `/bin/sh -s`. Its argument, if any, is a program that can stand in for `nvidia-smi`, see [`super::nvml`].
 pub fn probe_script() -> String {
+    let stand_in = STAND_IN.join(" ");
     // Without `timeout`, as on the smallest systems, the caller's deadline is what ends it.
     format!(
         "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 2 \"$@\"; else shift; \"$@\"; fi; }}\n\
@@ -48,11 +50,14 @@ pub fn probe_script() -> String {
          echo \"cores $(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null)\"\n\
          sed -n 's/^MemTotal:/memory MemTotal:/p' /proc/meminfo 2>/dev/null\n\
          echo \"host $(cat /proc/sys/kernel/hostname 2>/dev/null || uname -n)\"\n\
-         command -v nvidia-smi >/dev/null 2>&1 || {{ echo 'smi none'; exit 0; }}\n\
-         out=$(limit {SMI_SECONDS} nvidia-smi --query-gpu={READING_FIELDS} --format=csv,noheader,nounits 2>&1)\n\
-         echo \"smi $?\"\n\
+         if command -v nvidia-smi >/dev/null 2>&1; then set -- nvidia-smi; none=; else\n\
+         [ $# = 1 ] || {{ echo 'smi none'; exit 0; }}; set -- \"$1\" {stand_in}; none={NO_LIBRARY}; fi\n\
+         out=$(limit {SMI_SECONDS} \"$@\" --query-gpu={READING_FIELDS} --format=csv,noheader,nounits 2>&1)\n\
+         code=$?\n\
+         [ \"$code\" != \"$none\" ] || {{ echo 'smi none'; exit 0; }}\n\
+         echo \"smi $code\"\n\
          printf '%s\\n' \"$out\" | sed 's/^/gpu /'\n\
-         case \"$out\" in *Enabled*) limit {SMI_SECONDS} nvidia-smi -L 2>/dev/null | sed 's/^/list /';; esac\n\
+         case \"$out\" in *Enabled*) limit {SMI_SECONDS} \"$@\" -L 2>/dev/null | sed 's/^/list /';; esac\n\
          exit 0\n"
     )
 }

@@ -100,6 +100,8 @@ pub fn base_environment() -> BTreeMap<String, String> {
 pub struct LocalBackend {
     client: Client,
     base_env: BTreeMap<String, String>,
+    /// This program, unless the runner is another.
+    program: Option<PathBuf>,
 }
 
 impl LocalBackend {
@@ -107,7 +109,11 @@ impl LocalBackend {
     pub fn new(config: LocalConfig, events: EventSender) -> io::Result<Self> {
         let place = Place::open(&config.runner_dir)?;
         let base_env = config.base_env.clone();
-        Ok(LocalBackend { client: Client::new(place, config.runner, config.base_env, events), base_env })
+        let program = match config.runner.as_slice() {
+            [program, word, ..] if word == "internal" => Some(PathBuf::from(program)),
+            _ => None,
+        };
+        Ok(LocalBackend { client: Client::new(place, config.runner, config.base_env, events), base_env, program })
     }
 }
 
@@ -150,7 +156,7 @@ impl Backend for LocalBackend {
 
     async fn capabilities(&self) -> Capabilities {
         let controllers = tokio::task::spawn_blocking(cgroup::Controllers::detect).await;
-        let inventory = gpu::detect(&self.env_with_pretence(), GPU_PATIENCE).await;
+        let inventory = gpu::detect(&self.env_with_pretence(), self.program.as_deref(), GPU_PATIENCE).await;
         let mut capabilities = Capabilities { gpus: inventory.gpus, remarks: inventory.remarks, ..Default::default() };
         if let Ok(controllers) = controllers {
             capabilities.memory_limit = controllers.can_limit_memory();

@@ -21,6 +21,12 @@ pub fn dispatch(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
             let _ = rustls::crypto::ring::default_provider().install_default();
             crate::actions::internal(name, Path::new(input))
         }
+        ([Some("nvml"), args @ ..], _) => {
+            let args: Vec<&str> = args.iter().copied().flatten().collect();
+            let (text, code) = pitcrew_exec::gpu::nvml::answer(&args);
+            print!("{text}");
+            ExitCode::from(code)
+        }
         ([Some("routes")], _) => {
             crate::server::routes().for_each(|route| println!("{route}"));
             ExitCode::SUCCESS

@@ -160,13 +160,9 @@ fn list(target: &Target, nodes: Vec<NodeView>, output: Output) -> anyhow::Result
             (usable, all) if usable == all => all.to_string(),
             (usable, all) => format!("{usable} of {all}"),
         };
-        let standing = match &node.reason {
-            Some(why) => format!("{}: {}", node.standing, format::one_line(why)),
-            None => node.standing.clone(),
-        };
         vec![
             node.name.clone(),
-            standing,
+            node.standing.clone(),
             gpus,
             node.gpu_type().to_owned(),
             node.cpu.to_string(),
@@ -176,7 +172,11 @@ fn list(target: &Target, nodes: Vec<NodeView>, output: Output) -> anyhow::Result
         ]
     };
     let head = ["node", "standing", "gpus", "type", "cpu", "memory", "tasks", "taints"];
-    target.ui().table(&head, nodes.iter().map(row).collect())
+    target.ui().table(&head, nodes.iter().map(row).collect())?;
+    for (node, why) in nodes.iter().filter_map(|node| Some((node, node.reason.as_ref()?))) {
+        target.ui().line(format!("{} is {}: {}", node.name, node.standing, format::one_line(why)))?;
+    }
+    Ok(())
 }
 
 fn memory(mib: u64) -> String {
@@ -217,11 +217,10 @@ fn show(target: &Target, node: &NodeView) -> anyhow::Result<()> {
             gpu.celsius.map(|celsius| format!("{celsius:.0} °C")),
             gpu.fault.as_ref().map(|fault| format!("not used: {fault}")),
         ];
-        let now: Vec<String> = now.into_iter().flatten().collect();
-        line(
-            "gpu",
-            format!("{} {} {}, {}; {}", gpu.id, gpu.model, memory(gpu.memory_mib), gpu.sharing, now.join(", ")),
-        )?;
+        let has = Some(memory(gpu.memory_mib)).filter(|_| gpu.memory_mib > 0);
+        let facts: Vec<String> =
+            has.into_iter().chain([gpu.sharing.clone()]).chain(now.into_iter().flatten()).collect();
+        line("gpu", format!("{} {}: {}", gpu.id, gpu.model, facts.join(", ")))?;
     }
     if let Some(gpu) = node.gpus.first() {
         line("sharing", format!("{}: {}", gpu.sharing, gpu.isolation))?;

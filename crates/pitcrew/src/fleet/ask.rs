@@ -103,7 +103,7 @@ pub async fn this_machine() -> Result<Probe, String> {
     let mut probe = parse_probe(&text).ok_or("`/bin/sh` does not run here")?;
     if is_pretended() {
         let variables = std::env::vars().filter(|(name, _)| name == gpu::PRETEND_VARIABLE).collect();
-        let found = gpu::detect(&variables, PATIENCE).await;
+        let found = gpu::detect(&variables, None, PATIENCE).await;
         let reading =
             |gpu: gpu::Gpu| Reading { index: gpu.index, uuid: gpu.uuid, name: gpu.name, ..Reading::default() };
         (probe.smi, probe.gpus) = (Smi::Answered, found.gpus.into_iter().map(reading).collect());
@@ -117,6 +117,7 @@ async fn here() -> Result<String, String> {
     let failed = |error: std::io::Error| format!("`/bin/sh` cannot be run: {error}");
     let mut child = tokio::process::Command::new(Path::new("/bin/sh"))
         .arg("-s")
+        .args(std::env::current_exe())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

@@ -7,6 +7,7 @@ mod clients;
 mod harness;
 mod help;
 mod nodes;
+mod nvml;
 mod remote;
 mod reports;
 mod runs;

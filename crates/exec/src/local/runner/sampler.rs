@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -12,7 +13,8 @@ use tokio::time::Instant;
 use super::process;
 use super::reaper::Reaper;
 use crate::backend::GpuUsage;
-use crate::gpu::{SAMPLE_ARGS, Sample, parse_samples};
+use crate::gpu::nvml::STAND_IN;
+use crate::gpu::{LIBRARY_PATH, SAMPLE_ARGS, Sample, parse_samples};
 use crate::program;
 
 const EVERY: Duration = Duration::from_secs(2);
@@ -59,12 +61,13 @@ impl Sampler {
         self.meters.borrow_mut().push(Rc::downgrade(&meter));
         let path = env.get("PATH").cloned().unwrap_or_default();
         if !self.running.get()
-            && let Some(program) = program::find("nvidia-smi", &path, std::path::Path::new("/"))
+            && let Some(mut argv) = asks(gpus, &path)
         {
             self.running.set(true);
-            let argv: Vec<String> =
-                std::iter::once(program.to_string_lossy().into_owned()).chain(SAMPLE_ARGS.map(str::to_owned)).collect();
-            tokio::task::spawn_local(Rc::clone(self).run(argv, BTreeMap::from([("PATH".to_owned(), path)])));
+            let asked_with = env.iter().filter(|(name, _)| ["PATH", LIBRARY_PATH].contains(&name.as_str()));
+            let asked_with = asked_with.map(|(name, value)| (name.clone(), value.clone())).collect();
+            argv.extend(SAMPLE_ARGS.map(str::to_owned));
+            tokio::task::spawn_local(Rc::clone(self).run(argv, asked_with));
         }
         meter
     }
@@ -94,6 +97,17 @@ impl Sampler {
         }
         self.running.set(false);
     }
+}
+
+/// Who can be asked about these devices; nobody about pretend ones.
+fn asks(gpus: &[String], path: &str) -> Option<Vec<String>> {
+    if let Some(program) = program::find("nvidia-smi", path, Path::new("/")) {
+        return Some(vec![program.to_string_lossy().into_owned()]);
+    }
+    let is_real = |gpu: &String| gpu.starts_with("GPU-") || gpu.starts_with("MIG-");
+    // The file that this process was started from, also when an upgrade has put another in its place.
+    let stand_in = || [&["/proc/self/exe"][..], &STAND_IN].concat().into_iter().map(str::to_owned).collect();
+    gpus.iter().any(is_real).then(stand_in)
 }
 
 impl Meter {
