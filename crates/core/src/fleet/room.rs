@@ -307,7 +307,7 @@ pub fn devices(node: &Node, request: &Request, ids: &[String]) -> Vec<Device> {
 }
 
 /// The part of this GPU that the request would have; `None`: it is not given in parts.
-fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
+pub(super) fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
     match (asked, gpu.sharing.replicas()) {
         (Gpus::Share(share), Some(replicas)) => Some(share.up_to_part(replicas)),
         (Gpus::MemoryMib(memory), Some(replicas)) if *memory <= gpu.memory_mib => {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
+use pitcrew_core::fleet::mps_environment;
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
 use pitcrew_core::state::{Exit, RunState};
 use pitcrew_exec::aws;
@@ -337,6 +338,13 @@ fn prepare(
     // A task that asks for a number of GPUs sees exactly those, also when it asks for none.
     spec.gpus = task.resources.gpu.as_ref().map(|_| gpus.clone());
     spec.sample_usage = !gpus.is_empty();
+    let node = active.attempts.get(&slot).and_then(|row| row.node.as_deref());
+    if let (Some(name), Some(request)) = (node, &demand.request)
+        && let Some(found) = parts.nodes.borrow().iter().find(|known| known.node.name == name)
+    {
+        let told = mps_environment(&found.node, &gpus, request);
+        spec.env.extend(told.into_iter().map(|(name, value)| (name.to_owned(), value)));
+    }
     if let Some(workdir) = &task.workdir {
         spec.workdir = root.join(rendering.text(workdir)?);
     }

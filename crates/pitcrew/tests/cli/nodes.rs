@@ -49,3 +49,18 @@ fn what_is_no_node_no_label_and_no_taint_is_refused() {
         assert!(ran.stderr.contains(what), "{what}: {ran}");
     }
 }
+
+#[test]
+fn a_task_with_a_part_of_a_gpu_that_mps_shares_is_told_how_much_it_may_have() {
+    let place = Place::new();
+    place.file(
+        "pitcrew.yaml",
+        "nodes:\n- {name: here, gpus: {count: 1, memory: 80Gi}, sharing: {mps: {replicas: 4}}}\n",
+    );
+    let run = "echo \"<$CUDA_MPS_ACTIVE_THREAD_PERCENTAGE $CUDA_MPS_PINNED_DEVICE_MEM_LIMIT>\"";
+    place.file("w.yaml", format!("workflow: w\ntasks:\n  half: {{resources: {{gpu: 0.5}}, run: '{run}'}}\n  whole: {{needs: [half], resources: {{gpu: 1}}, run: '{run}'}}\n"));
+    let mut command = place.command("run w.yaml");
+    let ran = place.ran("run w.yaml", command.env("PITCREW_GPUS", "1").output().unwrap()).ends(0);
+    let logs = place.run("logs 1").ends(0).stdout;
+    assert!(logs.contains("half  │ <50 0=40960M>") && logs.contains("whole │ < >"), "{ran}{logs}");
+}
