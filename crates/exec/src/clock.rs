@@ -1,5 +1,7 @@
 //! The one place of this crate that reads a clock.
 
+use std::time::Duration;
+
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
@@ -14,10 +16,21 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// Time since the machine started, also while it slept: for what must be over at a moment that another machine counts
+/// on. It means nothing after the next start of the machine.
+pub fn since_boot() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the struct that it is given, which lives on this stack.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    // Linux has had this clock since 2.6.39.
+    assert_eq!(done, 0, "this system has no clock that counts from its start");
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// `now() + after`, where a negative or absurd duration neither underflows nor overflows.
 pub fn deadline(after: SignedDuration) -> Instant {
-    let longest = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
-    let after = std::time::Duration::try_from(after).unwrap_or_default();
+    let longest = Duration::from_secs(10 * 365 * 24 * 3600);
+    let after = Duration::try_from(after).unwrap_or_default();
     instant() + after.min(longest)
 }
 

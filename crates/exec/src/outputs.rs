@@ -53,6 +53,23 @@ pub fn collect(file: &Path) -> Outputs {
     outputs
 }
 
+/// The text of files below `root`, by their path as given, and what is wrong with those that cannot be brought; one that is
+/// not there is left out.
+pub(crate) fn fetch(root: &Path, paths: &[String]) -> (BTreeMap<String, String>, Vec<String>) {
+    let (mut files, mut problems) = (BTreeMap::new(), Vec::new());
+    for path in paths {
+        match read_limited(&root.join(path), MAX_OUTPUT) {
+            Ok(Some((text, true))) => drop(files.insert(path.clone(), text)),
+            Ok(Some((_, false))) => {
+                problems.push(format!("`{path}` has more than {MAX_OUTPUT} bytes; make it an artifact"))
+            }
+            Ok(None) => {}
+            Err(error) => problems.push(format!("cannot read `{path}`: {error}")),
+        }
+    }
+    (files, problems)
+}
+
 fn read_limited(path: &Path, limit: usize) -> io::Result<Option<(String, bool)>> {
     // A step may have left a fifo or a device there, which must not hold up whoever reads.
     let file = match File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path) {

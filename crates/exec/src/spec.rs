@@ -52,8 +52,8 @@ pub struct AttemptSpec {
     /// Values that neither the log nor the outputs may show, see [`crate::log::Masker`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masks: Vec<String>,
-    /// Files whose text the end is to bring along if it is a success, relative to the directory of the run; only of an
-    /// attempt that runs on another machine.
+    /// Files whose text the end is to bring along if it is a success, relative to the directory of the run (here: to
+    /// `PITCREW_WORKSPACE` of its environment); only of an attempt that runs on another machine than the server's.
     #[serde(default)]
     pub fetch: Vec<String>,
 }

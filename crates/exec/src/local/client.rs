@@ -39,6 +39,8 @@ struct Shared {
     place: Place,
     runner: Vec<OsString>,
     base_env: BTreeMap<String, String>,
+    /// When the runner is to end what it keeps, if ever.
+    lease_ms: Mutex<Option<u64>>,
     events: EventSender,
     /// Attempts whose end was not told yet.
     live: Mutex<HashMap<AttemptId, Handle>>,
@@ -60,6 +62,7 @@ impl Client {
             place,
             runner,
             base_env,
+            lease_ms: Mutex::default(),
             events,
             live: Mutex::default(),
             link: tokio::sync::Mutex::default(),
@@ -72,15 +75,30 @@ impl Client {
         let spec = Box::new(spec);
         // The message is made once for all tries: a spec can be large.
         let seq = self.0.next_number();
-        let line = protocol::encode(&ToRunner::Start { seq, spec });
+        let lease_ms = *lock(&self.0.lease_ms);
+        let line = protocol::encode(&ToRunner::Start { seq, spec, lease_ms });
         self.0.request(seq, line).await.map(drop)
     }
 
-    pub async fn cancel(&self, handle: &Handle, grace: SignedDuration) -> Result<(), String> {
+    pub async fn cancel(&self, handle: &Handle, grace: SignedDuration, lost: Option<String>) -> Result<(), String> {
         self.follow(handle);
         let seq = self.0.next_number();
-        let line = protocol::encode(&ToRunner::Cancel { seq, handle: handle.clone(), grace });
+        let line = protocol::encode(&ToRunner::Cancel { seq, handle: handle.clone(), grace, lost });
         self.0.request(seq, line).await.map(drop)
+    }
+
+    /// The runner ends what it keeps at that moment. Where there is none, the next one is told when it starts.
+    pub fn lease(&self, until: Duration) {
+        let until_ms = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        *lock(&self.0.lease_ms) = Some(until_ms);
+        let shared = Arc::clone(&self.0);
+        tokio::spawn(async move {
+            // A connection that is being made may have said the old one in its hello; this comes after.
+            if let Some(link) = &*shared.link.lock().await {
+                // A broken one is followed by another, whose hello says it.
+                let _ = link.outgoing.send(protocol::encode(&ToRunner::Lease { until_ms }));
+            }
+        });
     }
 
     /// From now on the attempt's events are told.
@@ -222,7 +240,8 @@ impl Shared {
     async fn shake_hands(&self) -> std::io::Result<Result<(BufReader<OwnedReadHalf>, OwnedWriteHalf), String>> {
         let (address, _dir) = self.place.socket_address()?;
         let (read, mut write) = UnixStream::connect(address).await?.into_split();
-        let hello = ToRunner::Hello { version: VERSION, base_env: self.base_env.clone() };
+        let hello =
+            ToRunner::Hello { version: VERSION, base_env: self.base_env.clone(), lease_ms: *lock(&self.lease_ms) };
         write.write_all(&protocol::encode(&hello)).await?;
         let mut read = BufReader::with_capacity(64 << 10, read);
         let answer = tokio::time::timeout(PATIENCE, protocol::next(&mut read, &mut Vec::new())).await??;

@@ -147,7 +147,7 @@ impl Backend for LocalBackend {
     }
 
     async fn cancel(&self, handle: &Handle, grace: SignedDuration) -> Result<(), BackendError> {
-        self.client.cancel(handle, grace).await.map_err(unreachable)
+        self.client.cancel(handle, grace, None).await.map_err(unreachable)
     }
 
     async fn cleanup(&self, handle: &Handle) -> Result<(), BackendError> {
@@ -164,6 +164,20 @@ impl Backend for LocalBackend {
             capabilities.remarks.extend(controllers.remarks);
         }
         capabilities
+    }
+}
+
+/// What a worker needs besides: what it runs is its own only for as long as the server says.
+impl LocalBackend {
+    /// Whatever runs ends at that moment (time since the machine started) unless this is called again before, also when
+    /// this process is gone by then. Its end is a loss.
+    pub fn lease(&self, until: Duration) {
+        self.client.lease(until);
+    }
+
+    /// Ends an attempt as [`Backend::cancel`] does; its end is a loss with this reason.
+    pub async fn lose(&self, handle: &Handle, grace: SignedDuration, reason: &str) -> Result<(), BackendError> {
+        self.client.cancel(handle, grace, Some(reason.to_owned())).await.map_err(unreachable)
     }
 }
 

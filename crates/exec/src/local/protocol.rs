@@ -28,10 +28,21 @@ pub enum ToRunner {
     Hello {
         version: u32,
         base_env: BTreeMap<String, String>,
+        /// As [`ToRunner::Lease`], where there is one.
+        #[serde(default)]
+        lease_ms: Option<u64>,
+    },
+    /// Everything that the runner keeps ends at that moment, unless another such message comes before: milliseconds
+    /// since the machine started. Without any it keeps for ever. There is no reply.
+    Lease {
+        until_ms: u64,
     },
     Start {
         seq: u64,
         spec: Box<AttemptSpec>,
+        /// The lease reaches at least to there: this may overtake the message that says it.
+        #[serde(default)]
+        lease_ms: Option<u64>,
     },
     Status {
         seq: u64,
@@ -41,6 +52,9 @@ pub enum ToRunner {
         seq: u64,
         handle: Handle,
         grace: SignedDuration,
+        /// Why its end is told as a loss, and not as that somebody wanted it to end.
+        #[serde(default)]
+        lost: Option<String>,
     },
 }
 

@@ -8,4 +8,14 @@
 //! the moment its row is written: its handle names it, and nobody else is ever given it. What is said between the two
 //! is in [`protocol`].
 
+mod courier;
+mod disk;
+mod duty;
+mod logs;
+mod machine;
 pub mod protocol;
+mod wire;
+
+pub use courier::{CourierError, Prober, Said, Worker, work};
+pub use disk::{Credential, Disk, DiskError};
+pub use wire::{Wire, WireError};

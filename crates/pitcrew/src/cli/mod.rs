@@ -35,6 +35,7 @@ mod tokens;
 mod ui;
 mod users;
 mod variables;
+mod worker;
 mod workflow_files;
 
 use std::collections::BTreeMap;
@@ -153,6 +154,7 @@ enum Command {
     Run(run::RunArgs),
     Demo(crate::demo::DemoArgs),
     Server(server::ServerArgs),
+    Worker(worker::WorkerArgs),
     Validate(workflow_files::ValidateArgs),
     Graph(workflow_files::GraphArgs),
     Explain(explain::ExplainArgs),
@@ -248,6 +250,13 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
     start_tracing(&cli, &settings, ui)?;
     // One provider for every TLS connection; a second installation, which only a test makes, changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    if let Command::Worker(args) = cli.command {
+        // It mostly waits: one thread, and none of the parts of a server.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let result = runtime.block_on(worker::command(args, ui, settings));
+        runtime.shutdown_background();
+        return result;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async_command(cli.command, ui, settings));
     // What runs goes on in its own processes; threads that wait for a disk or a name server must not hold us up.
@@ -298,6 +307,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         | Command::Schema { .. }
         | Command::Completions { .. }
         | Command::Version => unreachable!("handled before the settings were read"),
+        Command::Worker(_) => unreachable!("it has a runtime of its own"),
     }
 }
 
@@ -360,12 +370,13 @@ fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<Ex
 /// Messages for operators go to stderr: a server's one line per event, other commands' only when asked for.
 fn start_tracing(cli: &Cli, settings: &Settings, ui: Ui) -> anyhow::Result<()> {
     use tracing_subscriber::EnvFilter;
-    let default = match (cli.global.quiet, cli.global.verbose, matches!(cli.command, Command::Server(_))) {
-        (true, ..) | (false, 0, false) => "error",
-        (false, 0, true) => "pitcrew=info,warn",
-        (false, 1, _) => "pitcrew=debug,info",
-        (false, 2.., _) => "debug",
-    };
+    let default =
+        match (cli.global.quiet, cli.global.verbose, matches!(cli.command, Command::Server(_) | Command::Worker(_))) {
+            (true, ..) | (false, 0, false) => "error",
+            (false, 0, true) => "pitcrew=info,warn",
+            (false, 1, _) => "pitcrew=debug,info",
+            (false, 2.., _) => "debug",
+        };
     let filter = match settings.log() {
         Some(text) => EnvFilter::try_new(text)
             .map_err(|error| error::invalid(format!("the log filter `{text}` is not right: {error}")))?,

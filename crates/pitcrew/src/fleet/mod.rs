@@ -19,7 +19,7 @@ use std::sync::Arc;
 use pitcrew_core::fleet::Node;
 use tokio::sync::watch;
 
-pub use ask::Asker;
+pub use ask::{Asker, this_machine};
 pub use config::NodeConfig;
 #[cfg(test)]
 pub use seen::{Seen, SeenGpu};

@@ -8,6 +8,7 @@ const COMMANDS: &[&str] = &[
     "run",
     "demo",
     "server",
+    "worker",
     "validate",
     "graph",
     "explain",

@@ -88,6 +88,11 @@ pub async fn run(
         ended.outputs = outputs.values;
         ended.output_problems.extend(outputs.problems);
     }
+    if ended.exit.is_success() {
+        let (files, problems) = outputs::fetch(&fetch_root(spec), &spec.fetch);
+        ended.files = files;
+        ended.output_problems.extend(problems);
+    }
     if let Some(masker) = &masker {
         ended.mask(masker);
     }
@@ -98,6 +103,11 @@ pub async fn run(
     ended.usage = attempt.usage;
     ended.at = clock::now();
     ended
+}
+
+/// What the files to fetch are relative to: where steps of the run start unless they say otherwise.
+fn fetch_root(spec: &AttemptSpec) -> PathBuf {
+    spec.env.get("PITCREW_WORKSPACE").map_or_else(|| spec.workdir.clone(), PathBuf::from)
 }
 
 /// The clean base, then what the spec adds, then what Pitcrew itself says.

@@ -117,12 +117,14 @@ async fn read_all(
     let mut understood = false;
     while let Some(message) = protocol::next(&mut read, &mut line).await? {
         let reply = match message {
-            ToRunner::Hello { version, base_env: env } => {
+            ToRunner::Hello { version, base_env: env, lease_ms } => {
                 connection
                     .send(protocol::encode(&FromRunner::Hello { version: VERSION, pid: std::process::id() }).into());
                 base_env = Rc::new(env);
                 understood = version == VERSION;
                 if understood {
+                    // Without one it is a server that only asks, or a worker that has not heard from its own yet.
+                    lease_ms.into_iter().for_each(|until| runner.lease(until));
                     // Not sooner: the hello comes before all events.
                     runner.connections.0.borrow_mut().push(Rc::clone(connection));
                     runner.changed.notify_waiters();
@@ -131,15 +133,20 @@ async fn read_all(
             }
             // It read our version, and should have told its user and gone.
             _ if !understood => return Err(io::Error::new(io::ErrorKind::InvalidData, "no hello, or another version")),
-            ToRunner::Start { seq, spec } => {
+            ToRunner::Start { seq, spec, lease_ms } => {
+                lease_ms.into_iter().for_each(|until| runner.lease(until));
                 runner.start(spec, Rc::clone(&base_env));
                 FromRunner::Done { seq }
             }
             ToRunner::Status { seq, handles } => {
                 FromRunner::Status { seq, observations: handles.iter().map(|h| runner.observe(h)).collect() }
             }
-            ToRunner::Cancel { seq, handle, grace } => {
-                runner.cancel(&handle, grace);
+            ToRunner::Lease { until_ms } => {
+                runner.lease(until_ms);
+                continue;
+            }
+            ToRunner::Cancel { seq, handle, grace, lost } => {
+                runner.cancel(&handle, grace, lost);
                 FromRunner::Done { seq }
             }
         };

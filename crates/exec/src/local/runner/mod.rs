@@ -54,6 +54,9 @@ const FILES_PER_ATTEMPT: u64 = 6;
 const FILES_RESERVED: u64 = 64;
 /// How long a new runner tries to end what a killed one left.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How often the lease is looked at while something runs. A timer would not count the time that the machine sleeps.
+const LOOK: Duration = Duration::from_millis(250);
+const LEASE_OVER: &str = "its worker lost the server for longer than its lease";
 
 /// Runs the runner of `dir` until it is idle; at once when there is one already. Call it from a process of its own,
 /// before anything else made a thread.
@@ -94,11 +97,13 @@ async fn run(dir: &Path) -> io::Result<()> {
         controllers: OnceCell::new(),
         cgroups: Cell::new(0),
         giving_up: Cell::new(false),
+        lease: Cell::new(None),
     });
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {
         () = connection::accept(&runner, &listener) => {}
         () = runner.idle() => {}
+        () = runner.end_with_lease() => {}
         _ = terminate.recv() => runner.give_up().await,
     }
     // In this order, and before the lock is freed: whoever finds no socket makes a new runner, which waits for the lock.
@@ -156,13 +161,36 @@ pub struct Runner {
     controllers: OnceCell<Controllers>,
     cgroups: Cell<u64>,
     giving_up: Cell<bool>,
+    /// When everything ends, as time since the machine started. `None`: never.
+    lease: Cell<Option<Duration>>,
 }
 
 /// An attempt that is not over, or whose end could not be recorded yet.
 struct Live {
     accepted_at: Timestamp,
     stop: watch::Sender<Option<Instant>>,
+    /// Why its end is a loss.
+    lost: OnceCell<String>,
     ended: OnceCell<Ended>,
+}
+
+impl Live {
+    /// Stops it; the end of the grace can only come nearer.
+    fn stop_at(&self, wanted: Instant) {
+        self.stop.send_if_modified(|stop| {
+            let sooner = stop.is_none_or(|at| wanted < at);
+            if sooner {
+                *stop = Some(wanted);
+            }
+            sooner
+        });
+    }
+
+    /// Stops it, and its end is a loss.
+    fn end(&self, reason: String, wanted: Instant) {
+        let _ = self.lost.set(reason);
+        self.stop_at(wanted);
+    }
 }
 
 impl Runner {
@@ -179,8 +207,12 @@ impl Runner {
         }
         let log = make_dir(&spec.dir).and_then(|()| LogWriter::create(&attempt_dir::log(&spec.dir), spec.log_limit));
         let (stop, stopped) = watch::channel(None);
-        let live = Rc::new(Live { accepted_at: clock::now(), stop, ended: OnceCell::new() });
+        let live = Rc::new(Live { accepted_at: clock::now(), stop, lost: OnceCell::new(), ended: OnceCell::new() });
+        if self.is_lease_over() {
+            live.end(LEASE_OVER.to_owned(), clock::instant());
+        }
         self.live.borrow_mut().insert(handle.id.clone(), Rc::clone(&live));
+        self.changed.notify_waiters();
         let runner = Rc::clone(self);
         tokio::task::spawn_local(async move {
             let ended = match log {
@@ -223,6 +255,10 @@ impl Runner {
     async fn finish(&self, live: &Live, handle: Handle, mut ended: Ended) {
         if self.giving_up.get() {
             ended.exit = Exit::Lost { reason: "its runner was told to end".to_owned() };
+        }
+        // What ended by itself before it was told to, ended so.
+        if let (Exit::Cancelled, Some(reason)) = (&ended.exit, live.lost.get()) {
+            ended.exit = Exit::Lost { reason: reason.clone() };
         }
         if let Err(error) = attempt_dir::record_end(&handle.dir, &ended) {
             note(&format!("cannot record the end of {}, trying again: {error}", handle.id));
@@ -268,22 +304,20 @@ impl Runner {
     }
 
     /// Stops an attempt; one that never began is over at once, and stays so.
-    fn cancel(&self, handle: &Handle, grace: SignedDuration) {
+    fn cancel(&self, handle: &Handle, grace: SignedDuration, lost: Option<String>) {
         let wanted = clock::deadline(grace);
         if let Some(live) = self.live.borrow().get(&handle.id) {
-            live.stop.send_if_modified(|stop| {
-                let sooner = stop.is_none_or(|at| wanted < at);
-                if sooner {
-                    *stop = Some(wanted);
-                }
-                sooner
-            });
+            match lost {
+                Some(reason) => live.end(reason, wanted),
+                None => live.stop_at(wanted),
+            }
             return;
         }
         if attempt_dir::began(&handle.dir) || attempt_dir::exit(&handle.dir).exists() {
             return;
         }
-        let ended = Ended::bare(Exit::Cancelled, clock::now());
+        let exit = lost.map_or(Exit::Cancelled, |reason| Exit::Lost { reason });
+        let ended = Ended::bare(exit, clock::now());
         let recorded = make_dir(&handle.dir).and_then(|()| attempt_dir::record_end(&handle.dir, &ended));
         if let Err(error) = recorded {
             note(&format!("cannot record that {} was cancelled: {error}", handle.id));
@@ -323,6 +357,34 @@ impl Runner {
             } else {
                 changed.await;
             }
+        }
+    }
+
+    /// What is kept is kept until then; see [`ToRunner::Lease`](super::protocol::ToRunner).
+    fn lease(&self, until_ms: u64) {
+        let until = Duration::from_millis(until_ms);
+        // A repeated message may be older than what was said since.
+        self.lease.set(Some(self.lease.get().map_or(until, |lease| lease.max(until))));
+        self.changed.notify_waiters();
+    }
+
+    fn is_lease_over(&self) -> bool {
+        self.lease.get().is_some_and(|until| clock::since_boot() >= until)
+    }
+
+    /// Ends what runs when the lease is over: by then somebody else may be given it. Never returns.
+    async fn end_with_lease(&self) {
+        loop {
+            let changed = self.changed.notified();
+            if self.lease.get().is_none() || self.live.borrow().is_empty() {
+                changed.await;
+                continue;
+            }
+            if self.is_lease_over() {
+                let now = clock::instant();
+                self.live.borrow().values().for_each(|live| live.end(LEASE_OVER.to_owned(), now));
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

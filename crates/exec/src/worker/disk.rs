@@ -1,0 +1,207 @@
+//! The directory of a worker: who it is, and what it began.
+//!
+//! ```text
+//! worker.lock            held while a process works here
+//! credential.json        who it is; only its user can read it
+//! incarnation            the number of the last start
+//! held/RUN-TASK.N.json   an attempt that was begun, until the server says that it may be forgotten
+//! runs/RUN/…             as in the data directory of a server: workspace, artifacts, records, attempts
+//! runner/                the process that keeps the attempts
+//! ```
+//!
+//! Invariants: an attempt has its file in `held` before it is begun; no order is kept here, so no secret of one is.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use jiff::SignedDuration;
+use pitcrew_core::{AttemptId, RunKey};
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::Handle;
+use crate::{clock, whole};
+
+/// Who a worker is.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Credential {
+    /// The server that gave it, as it was named.
+    pub server: String,
+    pub worker: String,
+    pub name: String,
+    pub credential: String,
+}
+
+/// What is needed of an attempt after a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    pub attempt: AttemptId,
+    pub grace: SignedDuration,
+    #[serde(default)]
+    pub files: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Disk {
+    root: PathBuf,
+    _lock: File,
+}
+
+/// Why a directory cannot be worked in.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    #[error("another worker works in `{}`", .0.display())]
+    Taken(PathBuf),
+    /// The path, and what failed.
+    #[error("cannot use `{}`: {}", .0.display(), .1)]
+    Io(PathBuf, io::Error),
+}
+
+impl Disk {
+    /// Makes the directory if need be, and locks it for as long as this lives.
+    pub fn open(root: &Path) -> Result<Disk, DiskError> {
+        let failed = |error| DiskError::Io(root.to_owned(), error);
+        DirBuilder::new().recursive(true).mode(0o700).create(root.join("held")).map_err(failed)?;
+        let root = root.canonicalize().map_err(failed)?;
+        let lock =
+            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("worker.lock"));
+        let lock = lock.map_err(failed)?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Disk { root, _lock: lock }),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::Taken(root)),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn runner(&self) -> PathBuf {
+        self.root.join("runner")
+    }
+
+    pub fn run(&self, run: RunKey) -> PathBuf {
+        self.root.join("runs").join(run.to_string())
+    }
+
+    /// An attempt of this worker, wherever others believe that its directory is.
+    pub fn handle(&self, id: &AttemptId) -> Handle {
+        let dir = self.run(id.run).join("attempts").join(id.local_name());
+        Handle { id: id.clone(), dir, place: None }
+    }
+
+    pub fn credential_file(&self) -> PathBuf {
+        self.root.join("credential.json")
+    }
+
+    /// What it was given when it enrolled.
+    pub fn credential(&self) -> io::Result<Option<Credential>> {
+        match std::fs::read(self.credential_file()) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).map(Some)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Synced, since there is no second one.
+    pub fn keep_credential(&self, credential: &Credential) -> io::Result<()> {
+        let temporary = self.root.join("credential.json.new");
+        // One that a crash left could be readable for others.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(&serde_json::to_vec(credential)?)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, self.credential_file())
+    }
+
+    /// The number of this start: higher than that of each before here, and than that of an earlier one whose directory was
+    /// copied, as far as clocks allow.
+    pub fn next_incarnation(&self) -> io::Result<u64> {
+        let file = self.root.join("incarnation");
+        let last: u64 = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let now = u64::try_from(clock::now().as_millisecond()).unwrap_or(0);
+        let next = now.max(last + 1);
+        whole::write(&file, next.to_string().as_bytes())?;
+        Ok(next)
+    }
+
+    fn held(&self, id: &AttemptId) -> PathBuf {
+        self.root.join("held").join(format!("{}-{}.json", id.run, id.local_name()))
+    }
+
+    /// Before an attempt is begun.
+    pub fn keep(&self, kept: &Kept) -> io::Result<()> {
+        let file = self.held(&kept.attempt);
+        let temporary = file.with_extension("new");
+        std::fs::write(&temporary, serde_json::to_vec(kept)?)?;
+        std::fs::rename(&temporary, file)
+    }
+
+    pub fn forget(&self, id: &AttemptId) -> io::Result<()> {
+        match std::fs::remove_file(self.held(id)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What was begun here and not forgotten. What a loss of power tore is left out: nothing of it runs any more.
+    pub fn all_kept(&self) -> io::Result<Vec<Kept>> {
+        let mut all = Vec::new();
+        for entry in std::fs::read_dir(self.root.join("held"))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json")
+                && let Ok(kept) = serde_json::from_slice(&std::fs::read(&path)?)
+            {
+                all.push(kept);
+            }
+        }
+        Ok(all)
+    }
+
+    pub fn remove_run(&self, run: RunKey) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.run(run)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_worker_finds_itself_again_and_nobody_else_reads_who_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("w");
+        let disk = Disk::open(&root).unwrap();
+        assert!(matches!(Disk::open(&root), Err(DiskError::Taken(_))));
+        assert!(disk.credential().unwrap().is_none());
+        let text = |text: &str| text.to_owned();
+        let credential =
+            Credential { server: text("http://x"), worker: text("1"), name: text("n"), credential: text("pw_1") };
+        disk.keep_credential(&credential).unwrap();
+        disk.keep_credential(&credential).unwrap();
+        assert_eq!(disk.credential_file().metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        let first = disk.next_incarnation().unwrap();
+        let kept = Kept { attempt: "7/a[2].1".parse().unwrap(), grace: SignedDuration::from_secs(3), files: true };
+        disk.keep(&kept).unwrap();
+        drop(disk);
+        let disk = Disk::open(&root).unwrap();
+        assert!(disk.credential().unwrap() == Some(credential));
+        assert!(disk.next_incarnation().unwrap() > first);
+        std::fs::write(root.join("held/torn.json"), "{").unwrap();
+        assert_eq!(disk.all_kept().unwrap(), std::slice::from_ref(&kept));
+        disk.forget(&kept.attempt).unwrap();
+        disk.forget(&kept.attempt).unwrap();
+        assert!(disk.all_kept().unwrap().is_empty());
+    }
+}

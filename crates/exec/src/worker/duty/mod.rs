@@ -1,0 +1,430 @@
+//! What a worker has to do: a function of what happened, which gives what to do next. No IO and no clock.
+//!
+//! Invariants, whatever answers are lost, doubled or late: an attempt is begun at most once and never after the lease; at
+//! most `slots` are begun and not over; what ended is told until the server says that it may be forgotten; and nothing is
+//! begun before the server has answered, since only its answer says until when this worker may run anything.
+//!
+//! Times are what passed since the machine started, see [`crate::clock`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::state::Exit;
+use pitcrew_core::{AttemptId, RunKey};
+
+use super::protocol::{Answer, End, Has, How, Order};
+use crate::backend::{Ended, Observation};
+
+/// Tasks that take this long on average gain nothing from work that waits beside them.
+const SHORT: f64 = 2.0;
+/// The time that the next order may take to come: it is bridged by what waits here.
+const BRIDGE: f64 = 0.05;
+/// How much the newest end counts in the mean.
+const WEIGHT: f64 = 0.1;
+
+/// See the module.
+pub struct Duty {
+    slots: usize,
+    held: BTreeMap<AttemptId, Held>,
+    /// The order in which they came; the next to begin first.
+    arrivals: u64,
+    /// Until when the server gives nobody else what is here.
+    lease: Option<Duration>,
+    /// Which server answered last.
+    server: Option<String>,
+    /// Ends that a sync carries which is not answered yet.
+    told: BTreeMap<u64, Vec<AttemptId>>,
+    draining: bool,
+    /// Seconds, of recent attempts.
+    mean: Option<f64>,
+    /// Runs that are over, and still have something here.
+    leaving: BTreeSet<RunKey>,
+    /// The server should hear what changed.
+    news: bool,
+    to_do: Vec<Do>,
+}
+
+struct Held {
+    arrival: u64,
+    phase: Phase,
+    /// The time between the polite and the forced end.
+    grace: SignedDuration,
+    /// When it was begun.
+    begun: Option<Duration>,
+    started_at: Option<Timestamp>,
+    /// Nobody wants to know of it any more.
+    unwanted: bool,
+}
+
+enum Phase {
+    /// Its files are on the way.
+    Coming(Box<Order>),
+    /// It waits for a slot.
+    Ready(Box<Order>),
+    /// Given to the backend, or found there.
+    Begun,
+    /// Over; its files and its log are on the way to the server.
+    Going,
+    Over {
+        end: Box<End>,
+        /// The server that heard of it.
+        told: Option<String>,
+    },
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Do {
+    /// Bring the files of its run; [`Duty::brought`] says when they are there.
+    Bring(AttemptId),
+    Begin(Box<Order>),
+    /// As `Backend::cancel`.
+    Cancel(AttemptId, SignedDuration),
+    /// The same, and its end is a loss for this reason.
+    Lose(AttemptId, SignedDuration, String),
+    /// Bring its files and its log to the server; [`Duty::gone`] says when they are there.
+    Send(AttemptId, Box<End>),
+    /// Nothing of it is needed any more but what keeps it from being begun again.
+    Clean(AttemptId),
+    /// The directory of the run may go.
+    Leave(RunKey),
+}
+
+impl Duty {
+    pub fn new(slots: u32) -> Duty {
+        Duty {
+            slots: slots as usize,
+            held: BTreeMap::new(),
+            arrivals: 0,
+            lease: None,
+            server: None,
+            told: BTreeMap::new(),
+            draining: false,
+            mean: None,
+            leaving: BTreeSet::new(),
+            news: true,
+            to_do: Vec::new(),
+        }
+    }
+
+    /// What an earlier process of this worker began, as it is found.
+    pub fn found(&mut self, id: AttemptId, grace: SignedDuration, observation: Observation) {
+        let phase = match observation {
+            // It was not begun: it will be ordered again, as nobody hears of it.
+            Observation::NeverBegan => return self.to_do.push(Do::Clean(id)),
+            Observation::Running { .. }
+            | Observation::Unreachable { .. }
+            | Observation::Ended(_)
+            | Observation::Lost { .. } => Phase::Begun,
+        };
+        self.hold(id.clone(), phase, grace);
+        self.observed(&id, observation);
+    }
+
+    /// The backend says what is true of an attempt that was begun.
+    pub fn observed(&mut self, id: &AttemptId, observation: Observation) {
+        let end = match observation {
+            Observation::Ended(ended) => End::Ended { ended, log: None },
+            Observation::Lost { reason } => End::Lost { reason },
+            Observation::Running { started_at } => return self.started(id, started_at),
+            Observation::NeverBegan => {
+                End::Lost { reason: "it was begun on its worker, which now knows nothing of it".to_owned() }
+            }
+            Observation::Unreachable { .. } => return,
+        };
+        self.ended(id, end, None);
+    }
+
+    /// Its first step runs.
+    pub fn started(&mut self, id: &AttemptId, at: Timestamp) {
+        if let Some(held) = self.held.get_mut(id)
+            && held.started_at.is_none()
+        {
+            held.started_at = Some(at);
+            self.news = true;
+        }
+    }
+
+    /// Nothing of it runs any more.
+    pub fn ended(&mut self, id: &AttemptId, end: End, now: Option<Duration>) {
+        let Some(held) = self.held.get_mut(id) else { return };
+        match held.phase {
+            Phase::Begun => {}
+            // Told twice.
+            Phase::Coming(_) | Phase::Ready(_) | Phase::Going | Phase::Over { .. } => return,
+        }
+        if let (Some(begun), Some(now)) = (held.begun, now) {
+            let took = now.saturating_sub(begun).as_secs_f64();
+            self.mean = Some(self.mean.map_or(took, |mean| mean + WEIGHT * (took - mean)));
+        }
+        if held.unwanted {
+            return self.drop_held(id);
+        }
+        held.phase = Phase::Going;
+        self.to_do.push(Do::Send(id.clone(), Box::new(end)));
+    }
+
+    /// The backend did not take it, for a reason that will not pass.
+    pub fn not_begun(&mut self, id: &AttemptId, reason: String, at: Timestamp) {
+        let end = End::Ended { ended: Ended::bare(Exit::start_failed(reason), at), log: None };
+        self.ended(id, end, None);
+    }
+
+    /// The files of an attempt are there, or will never be.
+    pub fn brought(&mut self, id: &AttemptId, result: Result<(), String>, at: Timestamp) {
+        let Some(held) = self.held.get_mut(id) else { return };
+        match (std::mem::replace(&mut held.phase, Phase::Going), result) {
+            (Phase::Coming(order), Ok(())) => held.phase = Phase::Ready(order),
+            (Phase::Coming(_), Err(reason)) => {
+                let ended = Ended::bare(Exit::start_failed(reason), at);
+                self.over(id, End::Ended { ended, log: None });
+            }
+            (other @ (Phase::Ready(_) | Phase::Begun | Phase::Going | Phase::Over { .. }), _) => held.phase = other,
+        }
+    }
+
+    /// What an attempt left is at the server, and `end` is complete.
+    pub fn gone(&mut self, id: &AttemptId, end: End) {
+        let Some(held) = self.held.get(id) else { return };
+        match held.phase {
+            Phase::Going if held.unwanted => self.drop_held(id),
+            Phase::Going => self.over(id, end),
+            Phase::Coming(_) | Phase::Ready(_) | Phase::Begun | Phase::Over { .. } => {}
+        }
+    }
+
+    fn over(&mut self, id: &AttemptId, end: End) {
+        if let Some(held) = self.held.get_mut(id) {
+            held.phase = Phase::Over { end: Box::new(end), told: None };
+            self.news = true;
+        }
+    }
+
+    /// What the next sync says; it is remembered which ends it carries.
+    pub fn has(&mut self, seq: u64) -> Vec<Has> {
+        self.news = false;
+        let mut carried = Vec::new();
+        let has = self.held.iter().filter(|(_, held)| !held.unwanted).map(|(id, held)| {
+            let how = match (&held.phase, held.started_at) {
+                (Phase::Over { told, .. }, _) if told.is_some() && *told == self.server => How::Ended { end: None },
+                (Phase::Over { end, .. }, _) => {
+                    carried.push(id.clone());
+                    How::Ended { end: Some(end.clone()) }
+                }
+                (Phase::Begun | Phase::Going, Some(started_at)) => How::Running { started_at },
+                (Phase::Coming(_) | Phase::Ready(_) | Phase::Begun | Phase::Going, _) => How::Waiting,
+            };
+            Has { attempt: id.clone(), how }
+        });
+        let has = has.collect();
+        self.told.insert(seq, carried);
+        has
+    }
+
+    /// Nobody will answer that sync.
+    pub fn unanswered(&mut self, seq: u64) {
+        self.told.remove(&seq);
+        self.news = true;
+    }
+
+    /// An answer to the sync `seq`, which was sent at `sent`. One that answers an older sync is as good: all that it says
+    /// is repeated or done once.
+    pub fn answered(&mut self, seq: u64, sent: Duration, answer: Answer, now: Duration, at: Timestamp) {
+        // Before it is renewed: what waited when it was over may be somebody else's by now.
+        self.is_lease_over(now);
+        let until = sent + Duration::from_millis(answer.lease_ms);
+        self.lease = Some(self.lease.map_or(until, |lease| lease.max(until)));
+        for id in self.told.remove(&seq).unwrap_or_default() {
+            if let Some(Held { phase: Phase::Over { told, .. }, .. }) = self.held.get_mut(&id) {
+                *told = Some(answer.server.clone());
+            }
+        }
+        if self.server.as_ref() != Some(&answer.server) {
+            self.server = Some(answer.server);
+            self.news |= self.held.values().any(|held| matches!(held.phase, Phase::Over { .. }));
+        }
+        for order in answer.start {
+            self.ordered(order);
+        }
+        for cancel in answer.cancel {
+            let grace = SignedDuration::from_millis(i64::try_from(cancel.grace_ms).unwrap_or(i64::MAX));
+            self.cancel(&cancel.handle.id, grace, at);
+        }
+        for id in answer.forget {
+            self.forget(&id);
+        }
+        for run in answer.leave {
+            self.leaving.insert(run);
+        }
+        self.draining |= answer.drain;
+        self.settle(now);
+    }
+
+    fn ordered(&mut self, order: Order) {
+        let id = order.handle.id.clone();
+        if self.held.contains_key(&id) {
+            return;
+        }
+        let grace = order.spec.grace;
+        let files = order.files;
+        let order = Box::new(order);
+        self.hold(id.clone(), if files { Phase::Coming(order) } else { Phase::Ready(order) }, grace);
+        if files {
+            self.to_do.push(Do::Bring(id));
+        }
+    }
+
+    fn hold(&mut self, id: AttemptId, phase: Phase, grace: SignedDuration) {
+        self.arrivals += 1;
+        let held = Held { arrival: self.arrivals, phase, grace, begun: None, started_at: None, unwanted: false };
+        self.held.insert(id, held);
+        self.news = true;
+    }
+
+    fn cancel(&mut self, id: &AttemptId, grace: SignedDuration, at: Timestamp) {
+        if !self.held.contains_key(id) {
+            // Its order did not come, or comes later: then it is over already.
+            self.hold(id.clone(), Phase::Begun, grace);
+            return self.over(id, End::Ended { ended: Ended::bare(Exit::Cancelled, at), log: None });
+        }
+        let Some(held) = self.held.get(id) else { return };
+        match held.phase {
+            Phase::Coming(_) | Phase::Ready(_) => {
+                self.over(id, End::Ended { ended: Ended::bare(Exit::Cancelled, at), log: None });
+            }
+            Phase::Begun => self.to_do.push(Do::Cancel(id.clone(), grace)),
+            Phase::Going | Phase::Over { .. } => {}
+        }
+    }
+
+    fn forget(&mut self, id: &AttemptId) {
+        let Some(held) = self.held.get_mut(id) else { return };
+        match held.phase {
+            Phase::Begun => {
+                held.unwanted = true;
+                self.to_do.push(Do::Cancel(id.clone(), SignedDuration::ZERO));
+            }
+            Phase::Going => held.unwanted = true,
+            Phase::Coming(_) | Phase::Ready(_) | Phase::Over { .. } => self.drop_held(id),
+        }
+    }
+
+    fn drop_held(&mut self, id: &AttemptId) {
+        self.held.remove(id);
+        self.to_do.push(Do::Clean(id.clone()));
+        self.news = true;
+    }
+
+    /// Somebody wants this worker to end.
+    pub fn drain(&mut self) {
+        self.news |= !self.draining;
+        self.draining = true;
+    }
+
+    /// Nothing here may go on: what runs is ended as a loss, what waits is never begun.
+    pub fn end_all(&mut self, reason: &str) {
+        let ids: Vec<AttemptId> = self.held.keys().cloned().collect();
+        for id in ids {
+            let Some(held) = self.held.get(&id) else { continue };
+            match held.phase {
+                Phase::Coming(_) | Phase::Ready(_) => self.over(&id, End::Lost { reason: reason.to_owned() }),
+                Phase::Begun => self.to_do.push(Do::Lose(id.clone(), held.grace, reason.to_owned())),
+                Phase::Going | Phase::Over { .. } => {}
+            }
+        }
+    }
+
+    /// Whether the lease is over; then nothing that waits is begun any more. What runs, the runner ends.
+    pub fn is_lease_over(&mut self, now: Duration) -> bool {
+        let over = self.lease.is_some_and(|until| now >= until);
+        if over {
+            self.held.retain(|_, held| !matches!(held.phase, Phase::Coming(_) | Phase::Ready(_)));
+        }
+        over
+    }
+
+    /// Begins what has a slot, and lets go of runs that have nothing here any more.
+    pub fn settle(&mut self, now: Duration) {
+        if self.lease.is_some() && !self.is_lease_over(now) {
+            let mut free = self.slots.saturating_sub(self.running());
+            let mut ready: Vec<(u64, AttemptId)> = Vec::new();
+            if free > 0 {
+                let waits = |held: &&Held| matches!(held.phase, Phase::Ready(_));
+                ready.extend(self.held.iter().filter(|(_, h)| waits(h)).map(|(id, h)| (h.arrival, id.clone())));
+                ready.sort();
+            }
+            for (_, id) in ready {
+                if free == 0 {
+                    break;
+                }
+                let Some(held) = self.held.get_mut(&id) else { continue };
+                match std::mem::replace(&mut held.phase, Phase::Begun) {
+                    Phase::Ready(order) => {
+                        held.begun = Some(now);
+                        free -= 1;
+                        self.to_do.push(Do::Begin(order));
+                    }
+                    other @ (Phase::Coming(_) | Phase::Begun | Phase::Going | Phase::Over { .. }) => held.phase = other,
+                }
+            }
+        }
+        let free = |run: &RunKey| !self.held.keys().any(|id| id.run == *run);
+        let leave: Vec<RunKey> = self.leaving.iter().filter(|run| free(run)).copied().collect();
+        for run in leave {
+            self.leaving.remove(&run);
+            self.to_do.push(Do::Leave(run));
+        }
+    }
+
+    /// What came up since the last call, in order.
+    pub fn take(&mut self) -> Vec<Do> {
+        std::mem::take(&mut self.to_do)
+    }
+
+    /// Whether the server should hear something before its answer is due.
+    pub fn has_news(&self) -> bool {
+        self.news
+    }
+
+    pub fn lease(&self) -> Option<Duration> {
+        self.lease
+    }
+
+    pub fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Nothing is left to do or to tell.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    /// Begun and not over.
+    pub fn running(&self) -> usize {
+        self.held.values().filter(|held| matches!(held.phase, Phase::Begun)).count()
+    }
+
+    /// Those that run, for their logs.
+    pub fn begun(&self) -> impl Iterator<Item = &AttemptId> {
+        self.held.iter().filter(|(_, held)| matches!(held.phase, Phase::Begun)).map(|(id, _)| id)
+    }
+
+    /// Attempts that it would take beyond its slots: few seconds' work in all, and none where tasks are long.
+    pub fn prefetch(&self) -> u32 {
+        match self.mean {
+            Some(mean) if mean < SHORT && !self.draining => {
+                let slots = self.slots as f64;
+                (slots * BRIDGE / mean.max(0.001)).ceil().clamp(1.0, slots) as u32
+            }
+            _ => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,119 @@
+//! Logs of a worker's attempts, copied to the server byte by byte.
+//!
+//! Invariant: the server says how far it has a log, and what it is sent begins there; so a copy that broke off, or two
+//! that met, leave no gap and no line twice.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pitcrew_core::AttemptId;
+
+use super::protocol::{LOG_INLINE, LOG_PART, LogTail};
+use super::wire::{Wire, WireError};
+use crate::attempt_dir;
+use crate::backend::Handle;
+use crate::local::blocking;
+
+/// How far the server has a log; `None`: it was not asked yet. Held while one copies.
+type Copied = Arc<tokio::sync::Mutex<Option<u64>>>;
+
+/// How far each log was copied.
+#[derive(Clone, Default)]
+pub struct Logs(Arc<Mutex<HashMap<AttemptId, Copied>>>);
+
+impl Logs {
+    /// An attempt begins: nobody has anything of its log.
+    pub fn begin(&self, id: &AttemptId) {
+        *self.of(id).try_lock_owned().expect("nobody copies a log before it is there") = Some(0);
+    }
+
+    fn of(&self, id: &AttemptId) -> Copied {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(id.clone()).or_default())
+    }
+
+    pub fn forget(&self, id: &AttemptId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    /// Copies what is new of a log that grows; nothing while somebody does.
+    pub async fn copy(&self, wire: &Wire, handle: &Handle) -> Result<(), WireError> {
+        let copied = self.of(&handle.id);
+        let Ok(mut at) = copied.try_lock() else { return Ok(()) };
+        if at.is_some_and(|at| length(&handle.dir) <= at) {
+            return Ok(());
+        }
+        advance(wire, handle, &mut at, 0).await
+    }
+
+    /// Copies all of a log that is complete, but for a last part that goes with the end.
+    pub async fn finish(&self, wire: &Wire, handle: &Handle, inline: bool) -> Result<Option<LogTail>, WireError> {
+        let copied = self.of(&handle.id);
+        let mut at = copied.lock().await;
+        if inline {
+            advance(wire, handle, &mut at, LOG_INLINE as u64).await?;
+            if let Some(offset) = *at {
+                let bytes = part(&handle.dir, offset).await.unwrap_or_default();
+                if bytes.is_empty() {
+                    return Ok(None);
+                }
+                if let Ok(text) = String::from_utf8(bytes) {
+                    return Ok(Some(LogTail { offset, text }));
+                }
+            }
+        }
+        // What is no text does not go into JSON.
+        advance(wire, handle, &mut at, 0).await?;
+        Ok(None)
+    }
+}
+
+fn length(dir: &Path) -> u64 {
+    attempt_dir::log(dir).metadata().map_or(0, |meta| meta.len())
+}
+
+/// Sends parts until at most `leave` bytes are left.
+async fn advance(wire: &Wire, handle: &Handle, at: &mut Option<u64>, leave: u64) -> Result<(), WireError> {
+    let mut offset = match *at {
+        Some(offset) => offset,
+        None => wire.log(&handle.id, 0, Vec::new()).await?.offset,
+    };
+    *at = Some(offset);
+    while length(&handle.dir).saturating_sub(offset) > leave {
+        let bytes = part(&handle.dir, offset).await.unwrap_or_default();
+        if bytes.is_empty() {
+            break;
+        }
+        let taken = wire.log(&handle.id, offset, bytes).await?.offset;
+        let stands_still = taken == offset;
+        offset = taken;
+        *at = Some(offset);
+        if stands_still {
+            return Err(WireError::Unreachable("it takes nothing of a log".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// At most [`LOG_PART`] bytes from there.
+async fn part(dir: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let path = attempt_dir::log(dir);
+    blocking(move || {
+        let file = std::fs::File::open(path)?;
+        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(LOG_PART);
+        let mut bytes = vec![0; left.min(LOG_PART)];
+        let mut read = 0;
+        while read < bytes.len() {
+            match file.read_at(&mut bytes[read..], offset + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        Ok(bytes)
+    })
+    .await
+}

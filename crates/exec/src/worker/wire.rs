@@ -1,0 +1,127 @@
+//! The calls of a worker, and what can come of each.
+
+use std::time::Duration;
+
+use pitcrew_core::AttemptId;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+
+use super::protocol::{Answer, Enrol, Enrolled, LogTaken, ROOT, Sync};
+
+/// For a connection, and for each answer that does not wait.
+const CONNECT: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why a call came to nothing.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum WireError {
+    /// Nobody answered, or nothing that makes sense. It may do so later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// The server does not want it: a status of 4xx and its own words.
+    #[error("{1} (status {0})")]
+    Refused(u16, String),
+}
+
+impl WireError {
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            WireError::Unreachable(_) => None,
+            WireError::Refused(status, _) => Some(*status),
+        }
+    }
+}
+
+/// A server, as a worker reaches it.
+#[derive(Clone)]
+pub struct Wire {
+    http: Client,
+    root: Url,
+    bearer: String,
+}
+
+impl Wire {
+    /// `bearer` is a credential, or a token to enrol with. Makes no connection yet; the error is a sentence.
+    pub fn new(server: &str, bearer: &str) -> Result<Wire, String> {
+        let mut root: Url = server.parse().map_err(|error| format!("`{server}` is no address: {error}"))?;
+        if !matches!(root.scheme(), "http" | "https") {
+            return Err(format!("`{server}` is no address of a server: it begins with `http://` or `https://`"));
+        }
+        root.set_path(&format!("{}{ROOT}/", root.path().trim_end_matches('/')));
+        root.set_query(None);
+        let http = Client::builder()
+            .connect_timeout(CONNECT)
+            // A credential goes to the server that was named, and nowhere else.
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("pitcrew/", env!("CARGO_PKG_VERSION")))
+            .tcp_keepalive(Duration::from_secs(20))
+            .pool_max_idle_per_host(3)
+            .build()
+            .map_err(|error| format!("cannot prepare a connection: {error}"))?;
+        Ok(Wire { http, root, bearer: bearer.to_owned() })
+    }
+
+    pub fn with_bearer(&self, bearer: &str) -> Wire {
+        Wire { bearer: bearer.to_owned(), ..self.clone() }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        // A relative path without a scheme always joins.
+        self.root.join(path).unwrap_or_else(|_| self.root.clone())
+    }
+
+    fn post(&self, path: &str) -> RequestBuilder {
+        self.http.post(self.url(path)).bearer_auth(&self.bearer).timeout(PATIENCE)
+    }
+
+    pub async fn enrol(&self, enrol: &Enrol) -> Result<Enrolled, WireError> {
+        read(self.post("enrol").json(enrol)).await
+    }
+
+    pub async fn sync(&self, sync: &Sync, timeout: Duration) -> Result<Answer, WireError> {
+        read(self.post("sync").json(sync).timeout(timeout)).await
+    }
+
+    pub async fn log(&self, attempt: &AttemptId, offset: u64, bytes: Vec<u8>) -> Result<LogTaken, WireError> {
+        let query = [("attempt", attempt.to_string()), ("offset", offset.to_string())];
+        read(self.post("log").query(&query).header("content-type", "application/octet-stream").body(bytes)).await
+    }
+}
+
+async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, WireError> {
+    let response = checked(request).await?;
+    let bytes = response.bytes().await.map_err(unreachable)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| WireError::Unreachable(format!("its answer is none of a Pitcrew server: {error}")))
+}
+
+/// An answer that says that all is well.
+async fn checked(request: RequestBuilder) -> Result<Response, WireError> {
+    let response = request.send().await.map_err(unreachable)?;
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    let text = response.text().await.unwrap_or_default();
+    let detail = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let detail = detail.and_then(|value| Some(value.get("detail")?.as_str()?.to_owned()));
+    let what = detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("an unknown answer").to_owned());
+    // Too many requests, and whatever a server or a proxy before it suffers from, passes.
+    Err(match status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
+        true => WireError::Refused(status.as_u16(), what),
+        false => WireError::Unreachable(format!("it answers with status {}: {what}", status.as_u16())),
+    })
+}
+
+/// The innermost reason, which is the one that says something.
+fn unreachable(error: reqwest::Error) -> WireError {
+    if error.is_timeout() {
+        return WireError::Unreachable("it does not answer in time".to_owned());
+    }
+    let error = error.without_url();
+    let mut source: &dyn std::error::Error = &error;
+    while let Some(inner) = source.source() {
+        source = inner;
+    }
+    WireError::Unreachable(source.to_string())
+}

@@ -1,0 +1,244 @@
+//! A worker, with real processes and real HTTP, against a server that does as it is told.
+
+mod server;
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::path::Path;
+use std::time::Duration;
+
+use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::state::Exit;
+use pitcrew_core::{AttemptId, RunKey, TaskId};
+use pitcrew_exec::local::{LocalConfig, base_environment};
+use pitcrew_exec::worker::protocol::{About, Cancel, Order};
+use pitcrew_exec::worker::{CourierError, Disk, Said, Wire, Worker, work};
+use pitcrew_exec::{AttemptSpec, Command, Handle, StepSpec};
+use server::{CREDENTIAL, Server};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const LONG: Duration = Duration::from_secs(600);
+
+struct Site {
+    dir: tempfile::TempDir,
+    server: Server,
+}
+
+struct Running {
+    task: JoinHandle<Result<(), CourierError>>,
+    drain: oneshot::Sender<()>,
+}
+
+impl Site {
+    async fn new(lease: Duration) -> Site {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Site { dir: tempfile::tempdir().unwrap(), server: Server::start(lease).await }
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.dir.path().canonicalize().unwrap().join("worker")
+    }
+
+    async fn worker(&self, slots: u32) -> Running {
+        // One that was just aborted holds the lock until it is gone.
+        let disk = loop {
+            match Disk::open(&self.root()) {
+                Ok(disk) => break disk,
+                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        let about = About {
+            version: "0".to_owned(),
+            host: "here".to_owned(),
+            data_dir: disk.root().display().to_string(),
+            program: "/bin/true".to_owned(),
+            queues: vec!["default".to_owned()],
+            slots,
+            labels: BTreeMap::new(),
+        };
+        let local = LocalConfig {
+            runner_dir: disk.runner(),
+            runner: vec![env!("CARGO_BIN_EXE_exec-test-runner").into()],
+            base_env: base_environment(),
+        };
+        let wire = Wire::new(&self.server.url, CREDENTIAL).unwrap();
+        let worker =
+            Worker { disk, wire, about, local, prober: Box::new(|| Box::pin(async { None })), drain_deadline: LONG };
+        let (drain, drained) = oneshot::channel();
+        let drained = async {
+            if drained.await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        let task = tokio::spawn(async move { work(worker, drained, &mut |_: Said| {}).await });
+        Running { task, drain }
+    }
+
+    fn order(&self, task: &str, script: &str) -> AttemptId {
+        let id = AttemptId { run: RunKey(7), task: TaskId::new(task).unwrap(), map_index: UNMAPPED, number: 1 };
+        let run = self.root().join("runs/7");
+        let mut spec = AttemptSpec::new(id.clone(), run.join("attempts").join(id.local_name()), run.join("workspace"));
+        spec.steps = vec![StepSpec::new("main", Command::shell(script))];
+        spec.env.insert("PITCREW_WORKSPACE".to_owned(), run.join("workspace").display().to_string());
+        spec.fetch = vec!["result.txt".to_owned(), "missing.txt".to_owned()];
+        let order = Order { handle: Handle::of(&spec), spec, files: false };
+        self.server.with(|script| script.orders.push(order));
+        id
+    }
+
+    fn held(&self) -> usize {
+        std::fs::read_dir(self.root().join("held")).unwrap().count()
+    }
+
+    async fn all_forgotten(&self) {
+        self.server.until("everything is forgotten", |s| s.last.as_ref().is_some_and(|sync| sync.has.is_empty())).await;
+        assert_eq!(self.held(), 0);
+    }
+}
+
+/// The number that a script wrote there.
+async fn number_in(file: &Path) -> i32 {
+    loop {
+        if let Some(number) = std::fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()) {
+            return number;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn exists(pid: i32) -> bool {
+    rustix::process::test_kill_process(rustix::process::Pid::from_raw(pid).unwrap()).is_ok()
+}
+
+#[tokio::test]
+async fn what_is_ordered_runs_and_its_log_outputs_and_files_come_back() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(2).await;
+    let script = "echo hello; echo answer=42 >> $PITCREW_OUTPUT; echo deep > $PITCREW_WORKSPACE/result.txt";
+    let id = site.order("short", script);
+    let large = site.order("large", "i=0; while [ $i -lt 20000 ]; do echo \"line $i of many\"; i=$((i+1)); done");
+    let odd = site.order("odd", "printf '\\377\\376 no text\\n'; exit 3");
+    site.server.until("all ended", |s| s.ended.len() == 3).await;
+    site.all_forgotten().await;
+    let dir = site.root().join("runs/7/attempts");
+    site.server.with(|s| {
+        let ended = &s.ended[&id];
+        assert_eq!((ended.exit.clone(), &ended.outputs["answer"]), (Exit::Code { code: 0 }, &"42".into()));
+        assert_eq!(ended.files, BTreeMap::from([("result.txt".to_owned(), "deep\n".to_owned())]));
+        assert_eq!(s.ended[&odd].exit, Exit::Code { code: 3 });
+        for id in [&id, &large, &odd] {
+            let here = std::fs::read(dir.join(id.local_name()).join("log")).unwrap();
+            assert!(s.logs[id] == here, "the log of {id} is another at the server");
+        }
+        assert!(s.posted > 400_000);
+    });
+    worker.drain.send(()).unwrap();
+    worker.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_finds_what_it_ran_and_does_not_run_it_again() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(4).await;
+    let file = site.dir.path().join("begun");
+    let stop = site.dir.path().join("stop");
+    let script = format!(
+        "echo $$ >> {}; echo first; while [ ! -e {} ]; do sleep 0.05; done; echo last",
+        file.display(),
+        stop.display()
+    );
+    let id = site.order("long", &script);
+    site.server.until("it runs", |s| s.running.contains(&id)).await;
+    let pid = number_in(&file).await;
+    worker.task.abort();
+    let _ = worker.task.await;
+    assert!(exists(pid));
+    let worker = site.worker(4).await;
+    site.server.until("the next one tells of it", |s| s.incarnations.len() == 2 && s.running.contains(&id)).await;
+    std::fs::write(&stop, "").unwrap();
+    site.server.until("it ended", |s| s.ended.contains_key(&id)).await;
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
+    site.all_forgotten().await;
+    let here = std::fs::read(site.root().join("runs/7/attempts/long.1/log")).unwrap();
+    site.server.with(|s| assert!(s.logs[&id] == here));
+    worker.task.abort();
+}
+
+#[tokio::test]
+async fn without_an_answer_what_runs_goes_on_for_the_lease_and_no_longer() {
+    // One worker lives through the cut, the other is dead; the runner ends what they ran.
+    for alive in [true, false] {
+        let site = Site::new(Duration::from_secs(3)).await;
+        let worker = site.worker(1).await;
+        let file = site.dir.path().join("begun");
+        let id = site.order("long", &format!("echo $$ > {}; exec sleep 1000", file.display()));
+        site.server.until("it runs", |s| s.running.contains(&id)).await;
+        let pid = number_in(&file).await;
+        let waits = site.order("waits", "true");
+        site.server.until("another waits", |s| s.waiting.contains(&waits)).await;
+        site.server.with(|s| s.silent = true);
+        if !alive {
+            worker.task.abort();
+        }
+        let gone = async {
+            while exists(pid) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(90), gone).await.expect("the lease ends it");
+        site.server.with(|s| (s.orders.clear(), s.silent = false));
+        let next = if alive { worker } else { site.worker(1).await };
+        site.server.until("it is told as lost", |s| s.lost.contains_key(&id)).await;
+        site.server.with(|s| {
+            assert!(s.lost[&id].contains("lease"), "{:?}", s.lost);
+            assert!(s.ended.is_empty(), "{:?}", s.ended);
+        });
+        site.all_forgotten().await;
+        next.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn what_waits_and_what_runs_can_be_cancelled_and_a_drain_lets_the_rest_end() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(1).await;
+    let stop = site.dir.path().join("stop");
+    let runs = site.order("runs", "sleep 1000");
+    site.server.until("it runs", |s| s.running.contains(&runs)).await;
+    let waits = site.order("waits", "true");
+    let last = site.order("last", &format!("while [ ! -e {} ]; do sleep 0.05; done", stop.display()));
+    site.server.until("two wait", |s| s.waiting.len() == 2).await;
+    site.server.with(|s| {
+        let cancel = |id: &AttemptId| {
+            let order = s.orders.iter().find(|order| order.handle.id == *id).unwrap();
+            Cancel { handle: order.handle.clone(), grace_ms: 100 }
+        };
+        s.cancel = vec![cancel(&runs), cancel(&waits)];
+    });
+    site.server.until("both ended", |s| s.ended.contains_key(&runs) && s.ended.contains_key(&waits)).await;
+    site.server.until("the last one runs", |s| s.running.contains(&last)).await;
+    worker.drain.send(()).unwrap();
+    site.server.until("it drains", |s| s.last.as_ref().is_some_and(|sync| sync.draining)).await;
+    std::fs::write(&stop, "").unwrap();
+    worker.task.await.unwrap().unwrap();
+    site.server.with(|s| {
+        assert_eq!(s.ended[&runs].exit, Exit::Cancelled);
+        assert_eq!((s.ended[&waits].exit.clone(), s.ended[&waits].started_at), (Exit::Cancelled, None));
+        assert!(s.ended[&last].exit.is_success());
+    });
+}
+
+#[tokio::test]
+async fn a_worker_that_was_shut_out_ends_what_it_runs_and_says_why() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(1).await;
+    let file = site.dir.path().join("begun");
+    let id = site.order("long", &format!("echo $$ > {}; exec sleep 1000", file.display()));
+    site.server.until("it runs", |s| s.running.contains(&id)).await;
+    let pid = number_in(&file).await;
+    site.server.with(|s| s.revoked = true);
+    let error = worker.task.await.unwrap().unwrap_err();
+    assert!(matches!(&error, CourierError::Revoked(why) if why == "it was revoked"), "{error}");
+    assert!(!exists(pid));
+}

@@ -1,0 +1,184 @@
+//! A server that says what a test wants it to, over real HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use pitcrew_core::AttemptId;
+use pitcrew_exec::Ended;
+use pitcrew_exec::worker::protocol::{Answer, Cancel, End, How, LogTaken, Order, PROTOCOL, ROOT, Sync};
+use tokio::sync::Notify;
+
+pub const CREDENTIAL: &str = "pw_test";
+
+/// What the server believes, and what it will say.
+#[derive(Default)]
+pub struct Script {
+    pub orders: Vec<Order>,
+    pub cancel: Vec<Cancel>,
+    pub drain: bool,
+    pub revoked: bool,
+    /// Nobody is answered.
+    pub silent: bool,
+    pub lease: Duration,
+    pub running: BTreeSet<AttemptId>,
+    pub waiting: BTreeSet<AttemptId>,
+    pub ended: BTreeMap<AttemptId, Ended>,
+    pub lost: BTreeMap<AttemptId, String>,
+    pub logs: BTreeMap<AttemptId, Vec<u8>>,
+    /// Bytes of logs that did not come with an end.
+    pub posted: usize,
+    pub last: Option<Sync>,
+    pub incarnations: BTreeSet<u64>,
+    /// How many syncs wait here.
+    seq: u64,
+}
+
+#[derive(Clone)]
+pub struct Server {
+    pub script: Arc<Mutex<Script>>,
+    changed: Arc<Notify>,
+    pub url: String,
+}
+
+impl Server {
+    pub async fn start(lease: Duration) -> Server {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let script = Arc::new(Mutex::new(Script { lease, ..Script::default() }));
+        let server = Server { script, changed: Arc::default(), url };
+        let router = Router::new()
+            .route(&format!("{ROOT}/sync"), post(sync))
+            .route(&format!("{ROOT}/log"), post(log))
+            .with_state(server.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        server
+    }
+
+    pub fn with<T>(&self, change: impl FnOnce(&mut Script) -> T) -> T {
+        let result = change(&mut self.script.lock().unwrap());
+        self.changed.notify_waiters();
+        result
+    }
+
+    /// Looks until it holds; it fails loudly when it never does.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Script) -> bool) {
+        let looked = async {
+            while !holds(&self.script.lock().unwrap()) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(90), looked).await.is_err() {
+            let script = self.script.lock().unwrap();
+            panic!("never came: {what}; ended {:?}, lost {:?}, last {:?}", script.ended, script.lost, script.last);
+        }
+    }
+}
+
+fn is_known(headers: &HeaderMap) -> bool {
+    headers.get("authorization").is_some_and(|value| value == &format!("Bearer {CREDENTIAL}"))
+}
+
+async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json<Sync>) -> Response {
+    assert!(is_known(&headers));
+    let taken = server.with(|script| {
+        script.seq += 1;
+        (!script.silent).then(|| {
+            take(script, &sync);
+            script.seq
+        })
+    });
+    // What it did not hear, it does not answer, not even later.
+    let Some(seq) = taken else { std::future::pending().await };
+    let wait = tokio::time::sleep(Duration::from_millis(sync.wait_ms));
+    tokio::pin!(wait);
+    loop {
+        let changed = server.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        {
+            let script = server.script.lock().unwrap();
+            if script.revoked {
+                return (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "detail": "it was revoked" })))
+                    .into_response();
+            }
+            let answer = say(&script, &sync);
+            let has_words = !(answer.start.is_empty() && answer.cancel.is_empty() && answer.forget.is_empty());
+            if !script.silent && (has_words || script.seq != seq || wait.is_elapsed() || sync.wait_ms == 0) {
+                return Json(answer).into_response();
+            }
+        }
+        tokio::select! {
+            () = &mut changed => {}
+            () = &mut wait, if !wait.is_elapsed() => {}
+        }
+    }
+}
+
+fn take(script: &mut Script, sync: &Sync) {
+    script.incarnations.insert(sync.incarnation);
+    (script.running, script.waiting) = (BTreeSet::new(), BTreeSet::new());
+    for has in &sync.has {
+        let id = has.attempt.clone();
+        match &has.how {
+            How::Waiting => drop(script.waiting.insert(id)),
+            How::Running { .. } => drop(script.running.insert(id)),
+            How::Ended { end: None } => {}
+            How::Ended { end: Some(end) } => match end.as_ref() {
+                End::Ended { ended, log } => {
+                    if let Some(tail) = log {
+                        let kept = script.logs.entry(id.clone()).or_default();
+                        if tail.offset == kept.len() as u64 {
+                            kept.extend_from_slice(tail.text.as_bytes());
+                        }
+                    }
+                    script.ended.insert(id, ended.clone());
+                }
+                End::Lost { reason } => drop(script.lost.insert(id, reason.clone())),
+            },
+        }
+    }
+    script.last = Some(sync.clone());
+}
+
+fn say(script: &Script, sync: &Sync) -> Answer {
+    let has = |id: &AttemptId| sync.has.iter().any(|has| has.attempt == *id);
+    let over = |id: &AttemptId| script.ended.contains_key(id) || script.lost.contains_key(id);
+    Answer {
+        protocol: PROTOCOL,
+        server: "s1".to_owned(),
+        lease_ms: script.lease.as_millis() as u64,
+        start: script.orders.iter().filter(|o| !has(&o.handle.id) && !over(&o.handle.id)).cloned().collect(),
+        cancel: script.cancel.iter().filter(|c| !over(&c.handle.id)).cloned().collect(),
+        forget: sync.has.iter().map(|has| has.attempt.clone()).filter(over).collect(),
+        leave: Vec::new(),
+        drain: script.drain,
+    }
+}
+
+async fn log(
+    State(server): State<Server>,
+    headers: HeaderMap,
+    Query(query): Query<BTreeMap<String, String>>,
+    body: Bytes,
+) -> Response {
+    assert!(is_known(&headers));
+    let (id, offset): (AttemptId, usize) = (query["attempt"].parse().unwrap(), query["offset"].parse().unwrap());
+    let offset = server.with(|script| {
+        let kept = script.logs.entry(id).or_default();
+        if offset == kept.len() {
+            kept.extend_from_slice(&body);
+        }
+        let length = kept.len() as u64;
+        script.posted += body.len();
+        length
+    });
+    Json(LogTaken { offset }).into_response()
+}
