@@ -13,6 +13,7 @@ use pitcrew_core::state::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::attempt_dir;
 use crate::capabilities::Capabilities;
 use crate::log::{LogChunk, Masker};
 use crate::place::Place;
@@ -58,6 +59,11 @@ pub trait Backend: Send + Sync {
     /// has an empty one.
     async fn logs(&self, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, BackendError>;
 
+    /// How many bytes of log there are; 0 of an attempt without one.
+    async fn log_size(&self, handle: &Handle) -> Result<u64, BackendError> {
+        Ok(tokio::fs::metadata(attempt_dir::log(&handle.dir)).await.map_or(0, |meta| meta.len()))
+    }
+
     /// Asks every process of the attempt to end, and after `grace` ends those that did not. Returns when that is
     /// under way; the end comes as an event, with [`Exit::Cancelled`].
     ///
@@ -96,12 +102,16 @@ pub struct Handle {
     /// Where it runs, if not here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<Place>,
+    /// The id of the data directory that `dir` lies in, where several servers have one each. `None`: that of whoever
+    /// asks, as it was before directories had ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home: Option<String>,
 }
 
 impl Handle {
     /// The handle of an attempt with this spec.
     pub fn of(spec: &AttemptSpec) -> Self {
-        Handle { id: spec.id.clone(), dir: spec.dir.clone(), place: spec.place.clone() }
+        Handle { id: spec.id.clone(), dir: spec.dir.clone(), place: spec.place.clone(), home: None }
     }
 }
 

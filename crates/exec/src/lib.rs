@@ -29,6 +29,7 @@ pub use backend::{
     Backend, BackendError, BackendEvent, Ended, EventSender, GpuUsage, Handle, Observation, StepEnded, Usage,
 };
 pub use capabilities::Capabilities;
+pub use clock::since_boot;
 pub use log::{LogChunk, LogRecord, LogStream};
 pub use place::{Hop, HostKeys, Place, SshPlace};
 pub use spec::{AttemptSpec, Command, Direction, LentKey, Limits, StepSpec, Transfer};

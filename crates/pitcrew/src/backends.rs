@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::cluster::homed::Homed;
 use async_trait::async_trait;
 use pitcrew_core::SignedDuration;
 use pitcrew_core::ir::BackendKind;
@@ -16,21 +17,45 @@ pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake, Backe
 
 /// Cheap to clone.
 #[derive(Clone)]
-pub struct Backends(Arc<BTreeMap<BackendKind, Arc<dyn Backend>>>);
+pub struct Backends {
+    all: Arc<BTreeMap<BackendKind, Arc<dyn Backend>>>,
+    homed: Option<Arc<Homed>>,
+}
 
 impl Backends {
     pub fn new(all: impl IntoIterator<Item = (BackendKind, Arc<dyn Backend>)>) -> Self {
-        Backends(Arc::new(all.into_iter().collect()))
+        Backends { all: Arc::new(all.into_iter().collect()), homed: None }
+    }
+
+    /// With the `local` backend, as one of several servers has it.
+    pub fn with_homed(mut self, homed: Arc<Homed>) -> Self {
+        let mut all = BTreeMap::clone(&self.all);
+        all.insert(BackendKind::Local, homed.clone());
+        self.all = Arc::new(all);
+        self.homed = Some(homed);
+        self
+    }
+
+    pub fn homed(&self) -> Option<Arc<Homed>> {
+        self.homed.clone()
+    }
+
+    /// Whether the attempt is one of the data directory of this process, as far as that is known.
+    pub fn is_here(&self, handle: &Handle) -> bool {
+        match (&handle.home, &self.homed) {
+            (Some(home), Some(homed)) => home == homed.home(),
+            (None, _) | (_, None) => true,
+        }
     }
 
     /// The backend for tasks of that kind.
     pub fn of(&self, kind: BackendKind) -> Arc<dyn Backend> {
-        self.0.get(&kind).cloned().unwrap_or_else(|| Arc::new(Absent(kind.name().to_owned())))
+        self.all.get(&kind).cloned().unwrap_or_else(|| Arc::new(Absent(kind.name().to_owned())))
     }
 
     /// The backend that goes by that name in the rows of attempts.
     pub fn named(&self, name: &str) -> Arc<dyn Backend> {
-        let found = self.0.values().find(|backend| backend.name() == name);
+        let found = self.all.values().find(|backend| backend.name() == name);
         found.cloned().unwrap_or_else(|| Arc::new(Absent(name.to_owned())))
     }
 }

@@ -23,6 +23,32 @@ impl DataDir {
         Ok(DataDir(path.canonicalize().map_err(explain)?))
     }
 
+    /// What the directory goes by among those of other servers: made once, and the same for ever.
+    pub fn id(&self) -> std::io::Result<String> {
+        let path = self.0.join("id");
+        let read = || {
+            let text = std::fs::read_to_string(&path)?;
+            match text.trim().parse::<uuid::Uuid>() {
+                Ok(id) => Ok(id.to_string()),
+                Err(_) => Err(std::io::Error::other(format!("`{}` holds no id: remove it", path.display()))),
+            }
+        };
+        match read() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            read => return read,
+        }
+        // Appears whole; of two processes that make it at the same moment, one wins.
+        let fresh = uuid::Uuid::now_v7();
+        let temp = self.0.join(format!("id.{}.tmp", fresh.simple()));
+        std::fs::write(&temp, format!("{fresh}\n"))?;
+        let made = std::fs::hard_link(&temp, &path);
+        let _ = std::fs::remove_file(&temp);
+        match made {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+            _ => read(),
+        }
+    }
+
     pub fn root(&self) -> &Path {
         &self.0
     }

@@ -43,6 +43,8 @@ struct Inner {
 struct Key {
     aead: LessSafeKey,
     fingerprint: [u8; FINGERPRINT],
+    /// What [`Vault::word`] derives from.
+    words: [u8; 32],
 }
 
 impl Vault {
@@ -91,6 +93,13 @@ impl Vault {
         String::from_utf8(opened.to_vec()).map_err(|_| damaged())
     }
 
+    /// A word that only holders of the key can say, one per purpose; it tells nothing about the key.
+    pub fn word(&self, purpose: &str) -> anyhow::Result<String> {
+        let key = self.key(true)?;
+        let digest = Sha256::new().chain_update(key.words).chain_update(purpose).finalize();
+        Ok(BASE64.encode(digest))
+    }
+
     /// The key; with `make`, one is made if there is none.
     fn key(&self, make: bool) -> anyhow::Result<&Key> {
         if let Some(key) = self.0.key.get() {
@@ -116,7 +125,9 @@ impl Key {
         let digest = |purpose: &[u8]| Sha256::new().chain_update(purpose).chain_update(from).finalize();
         let key = UnboundKey::new(&CHACHA20_POLY1305, &digest(b"pitcrew vault key\0")).expect("a digest has 32 bytes");
         let fingerprint = digest(b"pitcrew vault fingerprint\0");
-        Key { aead: LessSafeKey::new(key), fingerprint: fingerprint[..FINGERPRINT].try_into().expect("it is longer") }
+        let words = digest(b"pitcrew vault words\0").into();
+        let fingerprint = fingerprint[..FINGERPRINT].try_into().expect("it is longer");
+        Key { aead: LessSafeKey::new(key), fingerprint, words }
     }
 }
 

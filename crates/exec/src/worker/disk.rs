@@ -91,7 +91,7 @@ impl Disk {
     /// An attempt of this worker, wherever others believe that its directory is.
     pub fn handle(&self, id: &AttemptId) -> Handle {
         let dir = self.run(id.run).join("attempts").join(id.local_name());
-        Handle { id: id.clone(), dir, place: None }
+        Handle { id: id.clone(), dir, place: None, home: None }
     }
 
     pub fn credential_file(&self) -> PathBuf {

@@ -17,7 +17,7 @@ use super::retention;
 use super::session::{Prepared, Session};
 use super::ui::Ui;
 use crate::backfill;
-use crate::cluster;
+use crate::cluster::{self, keep::Keep};
 use crate::config::Settings;
 use crate::events;
 use crate::folder;
@@ -112,6 +112,9 @@ impl Serving {
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
             tokio::spawn(app.fleet.clone().run(session.asker.clone())),
         ];
+        if let Some(local) = app.backends.homed() {
+            tasks.push(tokio::spawn(Keep { local, url: server.as_leader().url }.run()));
+        }
         if let Some(folder) = workflows {
             let app = app.clone();
             tasks.push(tokio::spawn(async move {

@@ -16,6 +16,9 @@ use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
 use crate::backends::Backends;
+use crate::cluster::homed::Homed;
+use crate::cluster::keep;
+use crate::cluster::peers::Peers;
 use crate::fleet::{Asker, Fleet};
 use crate::metrics::Metrics;
 use crate::scheduler::{Claim, Parts, Scheduler};
@@ -58,6 +61,9 @@ impl Prepared {
 
     /// Works on every run that nobody works on. `base_url` is where the pages are.
     pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
+        if let Some(local) = self.backends.homed() {
+            keep::take_back(&local).await?;
+        }
         let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, context.now()).await?;
         fleet.meet(&self.asker(context)?).await;
         self.start(context, Claim::Leading, fleet, base_url)
@@ -134,11 +140,14 @@ impl Session {
 pub fn backends(context: &Context, ssh: &Pool) -> anyhow::Result<(Backends, mpsc::UnboundedReceiver<BackendEvent>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let dir = context.data.runner();
-    let local = LocalConfig::new(&dir)
-        .and_then(|config| LocalBackend::new(config, sender.clone()))
-        .with_context(|| format!("cannot use `{}`", dir.display()))?;
-    let local: Arc<dyn Backend> = Arc::new(local);
+    let peers = Peers::new(context.store.clone(), context.vault.clone());
+    let made = context.data.id().and_then(|home| {
+        let local = LocalBackend::new(LocalConfig::new(&dir)?, sender.clone())?;
+        Ok(Homed::new(&context.data, home, peers, context.settings.lost_after(), sender.clone(), local))
+    });
+    let local = Arc::new(made.with_context(|| format!("cannot use `{}`", dir.display()))?);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender)?);
-    Ok((Backends::new([(BackendKind::Local, local), (BackendKind::Fake, fake), (BackendKind::Ssh, ssh)]), events))
+    let backends = Backends::new([(BackendKind::Fake, fake), (BackendKind::Ssh, ssh)]).with_homed(local);
+    Ok((backends, events))
 }

@@ -3,6 +3,14 @@
 //! Invariant: of all servers one leads, by a lock that goes with its connection to the database, and only that one owns
 //! runs, serves schedules and tells people. The leader writes down where it is; the others pass on to it what they are
 //! asked ([`crate::server`]), so that it does not matter which of them somebody talks to.
+//!
+//! Tasks on the machine of a server belong to its data directory ([`homed`]). A server that leads and has another one
+//! asks whoever has it ([`away`], [`peers`]), and each server sees to it that nothing runs twice ([`keep`]).
+
+pub mod away;
+pub mod homed;
+pub mod keep;
+pub mod peers;
 
 use std::time::Duration;
 

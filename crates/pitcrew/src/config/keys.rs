@@ -26,6 +26,8 @@ pub enum Kind {
     Span,
     /// From 1 second to 1 hour.
     Timeout,
+    /// Ten seconds or more.
+    LostAfter,
     /// The number of a port.
     Port,
     /// A region of AWS, such as `eu-central-1`.
@@ -107,6 +109,8 @@ keys! {
         "where traces go";
     PARALLELISM = Count, "parallelism", "PITCREW_PARALLELISM",
         "live tasks at most";
+    LOST_AFTER = LostAfter, "lost_after", "PITCREW_LOST_AFTER",
+        "when tasks of another server that is silent are lost";
     RETENTION = Days, "retention_days", "PITCREW_RETENTION_DAYS",
         "how long finished runs are kept; 0: for ever";
     SSH_USER = Text, "ssh_user", "PITCREW_SSH_USER",
@@ -191,6 +195,10 @@ impl Kind {
             Kind::Timeout => match pitcrew_lang::parse_duration(text) {
                 Ok(span) if (1..=3_600).contains(&span.as_secs()) => Ok(()),
                 _ => wrong("a span of time from 1 second to 1 hour, such as `30s`"),
+            },
+            Kind::LostAfter => match pitcrew_lang::parse_duration(text) {
+                Ok(span) if span.as_secs() >= 10 => Ok(()),
+                _ => wrong("a span of time of 10 seconds or more, such as `5m`"),
             },
             Kind::Port => match text.parse::<u16>() {
                 Ok(1..) => Ok(()),

@@ -327,6 +327,12 @@ impl Settings {
         self.text(keys::PARALLELISM).parse().unwrap_or(1)
     }
 
+    /// How long another server may be silent before the tasks on its machine are given up.
+    pub fn lost_after(&self) -> std::time::Duration {
+        let said = pitcrew_lang::parse_duration(self.text(keys::LOST_AFTER)).ok();
+        said.and_then(|span| span.try_into().ok()).unwrap_or(std::time::Duration::from_secs(300))
+    }
+
     /// `None` keeps everything.
     pub fn retention_days(&self) -> Option<u32> {
         self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
@@ -400,6 +406,7 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::OIDC_SCOPES => "openid profile email".to_owned(),
         keys::OIDC_ROLE_CLAIM => "groups".to_owned(),
         keys::METRICS_OPEN => "false".to_owned(),
+        keys::LOST_AFTER => "5m".to_owned(),
         keys::RETENTION => "90".to_owned(),
         keys::SSH_USER => "ubuntu".to_owned(),
         keys::SSH_PORT => "22".to_owned(),

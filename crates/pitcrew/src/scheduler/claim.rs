@@ -9,6 +9,7 @@ use pitcrew_core::engine::record::{AttemptRecord, RunRecord, StoredRun};
 use pitcrew_core::engine::{Evaluate, Event, Run, Slot};
 use pitcrew_core::fleet::Request;
 use pitcrew_core::state::RunState;
+use pitcrew_exec::Handle;
 use pitcrew_store::ClaimFilter;
 
 use super::active::Active;
@@ -34,6 +35,9 @@ impl Core {
                         self.outcomes.clear();
                     }
                     if (self.leads && !leads) || breaks != self.breaks {
+                        // At once: what follows may have to wait for the database. Whoever watches here comes back, and is
+                        // passed on to the server that leads now.
+                        self.standing.send_if_modified(|told| std::mem::replace(told, false));
                         self.stand_down().await;
                         self.breaks = breaks;
                     }
@@ -141,6 +145,10 @@ impl Core {
         let here = || (!attempt.gpus.is_empty()).then(|| LOCAL.to_owned());
         let node = attempt.node.clone().or_else(here)?;
         let request = self.evaluator.demand(run, slot).ok().and_then(|demand| demand.request);
+        // What runs on the machine of another server holds nothing of this one, under the same name.
+        let handle: Option<Handle> = serde_json::from_value(attempt.handle.clone()).ok();
+        let elsewhere = handle.filter(|handle| handle.place.is_none() && !self.parts.backends.is_here(handle));
+        let node = elsewhere.and_then(|handle| handle.home).map_or(node, |home| format!("{LOCAL} of {home}"));
         let placed = Placed { node, gpus: attempt.gpus.clone() };
         Some((placed, request.map(Arc::unwrap_or_clone).unwrap_or_default()))
     }

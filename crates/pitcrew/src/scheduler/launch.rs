@@ -249,6 +249,7 @@ impl Core {
             let row = active.attempts.get(&slot);
             let is_remote = row.is_some_and(|row| row.backend == BackendKind::Ssh.name());
             let handle: Option<Handle> = row.and_then(|row| serde_json::from_value(row.handle.clone()).ok());
+            let is_away = handle.as_ref().is_some_and(|handle| !self.parts.backends.is_here(handle));
             let place = handle.and_then(|handle| handle.place);
             if let Work::Action { uses, with } = &active.run.workflow.task(slot.task).work
                 && ended.exit.is_success()
@@ -259,7 +260,7 @@ impl Core {
                 self.parts.metrics.action_succeeded(uses, &ended.outputs);
             }
             let render = |text: &str| rendering.text(text);
-            let root = Some(self.parts.data.workspace(run)).filter(|_| !is_remote);
+            let root = Some(self.parts.data.workspace(run)).filter(|_| !is_remote && !is_away);
             outputs::report(active.run.workflow.task(slot.task), ended, root.as_deref(), place.as_ref(), &render)
         };
         let (started_at, at) = (report.started_at, report.at);
@@ -353,13 +354,15 @@ fn prepare(
         spec.workdir = task.workdir.as_ref().map_or(Ok(String::new()), |dir| rendering.text(dir))?.into();
         spec.env.retain(|name, _| !HERE.contains(&name.as_str()));
     }
-    if spec.place.is_some() {
-        let files = task.outputs.iter().filter_map(|output| match &output.from {
-            OutputSource::File(path) => Some(path),
-            OutputSource::Named | OutputSource::Stdout => None,
-        });
-        spec.fetch = files.map(|path| rendering.text(path)).collect::<Result<_, _>>()?;
-    }
+    let files = task.outputs.iter().filter_map(|output| match &output.from {
+        OutputSource::File(path) => Some(rendering.text(path)),
+        OutputSource::Named | OutputSource::Stdout => None,
+    });
+    spec.fetch = match spec.place.is_some() {
+        true => files.collect::<Result<_, _>>()?,
+        // Read here at its end, if this server still leads then; what cannot be named is told then.
+        false => files.filter_map(Result::ok).collect(),
+    };
     match &task.work {
         Work::Noop => return Err("a task without work was launched".to_owned()),
         Work::Steps(steps) => {

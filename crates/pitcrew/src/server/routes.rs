@@ -24,6 +24,8 @@ pub enum Access {
     Open,
     /// Users with this role, or a higher one.
     Role(Role),
+    /// Other servers of the same database.
+    Server,
 }
 
 /// What a refusal looks like.
@@ -147,6 +149,7 @@ impl Routes {
     pub fn build(self, site: &Site) -> Router<Site> {
         let guarded = |info: RouteInfo, answer: MethodRouter<Site>| match info.access {
             Access::Open => answer,
+            Access::Server => answer.route_layer(from_fn_with_state(site.clone(), auth::guard_server)),
             Access::Role(role) => {
                 let gate = auth::Gate { site: site.clone(), role, surface: info.surface };
                 let answer = match info.here {

@@ -3,5 +3,7 @@
 //! With `PITCREW_TEST_POSTGRES`, a server in which databases can be made; without it the tests say so and end.
 
 mod kills;
+mod link;
+mod machines;
 mod passing;
 mod world;

@@ -37,6 +37,8 @@ pub struct Start<'a> {
     pub store: Option<String>,
     /// The password of `admin`; none asks nobody.
     pub password: Option<&'a str>,
+    /// Live tasks at most; 32 unless said.
+    pub parallelism: Option<&'a str>,
     pub env: &'a [(&'a str, &'a str)],
 }
 
@@ -75,6 +77,17 @@ impl World {
         self.sql(&self.store, text).trim().to_owned()
     }
 
+    /// `HOST:PORT` of the database server.
+    pub fn database(&self) -> String {
+        let (_, rest) = self.store.rsplit_once('@').expect("an address with a user");
+        rest.split(['/', '?']).next().unwrap_or_default().to_owned()
+    }
+
+    /// The address of the database by another way.
+    pub fn store_at(&self, host: &str) -> String {
+        self.store.replace(&format!("@{}", self.database()), &format!("@{host}"))
+    }
+
     pub fn workflow(&self, name: &str, text: &str) {
         std::fs::write(self.dir.join(format!("workflows/{name}.yaml")), text).unwrap();
     }
@@ -88,7 +101,7 @@ impl World {
         let log = self.dir.join(format!("{}.log", uuid::Uuid::now_v7()));
         let out = File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pitcrew"));
-        command.args(["server", "--listen", "127.0.0.1:0", "--parallelism", "32"]);
+        command.args(["server", "--listen", "127.0.0.1:0", "--parallelism", start.parallelism.unwrap_or("32")]);
         command.arg("--data-dir").arg(self.dir.join(start.data)).arg("--workflows").arg(self.dir.join("workflows"));
         match start.password {
             Some(password) => command.env("PITCREW_ADMIN_PASSWORD", password),

@@ -56,7 +56,7 @@ const FILES_RESERVED: u64 = 64;
 const SWEEP: Duration = Duration::from_secs(10);
 /// How often the lease is looked at while something runs. A timer would not count the time that the machine sleeps.
 const LOOK: Duration = Duration::from_millis(250);
-const LEASE_OVER: &str = "its worker lost the server for longer than its lease";
+const LEASE_OVER: &str = "its worker or server was cut off from the others for longer than its lease";
 
 /// Runs the runner of `dir` until it is idle; at once when there is one already. Call it from a process of its own,
 /// before anything else made a thread.

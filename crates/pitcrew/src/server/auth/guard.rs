@@ -75,6 +75,19 @@ fn is_same_site(site: &Site, headers: &HeaderMap) -> bool {
     origin.split_once("://").is_some_and(|(_, name)| is_ours(name))
 }
 
+/// Stands before what servers ask each other.
+pub async fn guard_server(State(site): State<Site>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let word = authorization.and_then(|text| text.strip_prefix("Bearer ")).unwrap_or_default();
+    match site.app.backends.homed().is_some_and(|local| local.peers().is_one(word)) {
+        true => next.run(request).await,
+        false => {
+            let message = "only a server with the same secret key may ask this".to_owned();
+            ApiError::Status(StatusCode::UNAUTHORIZED, message).into_response()
+        }
+    }
+}
+
 /// The address of whoever sends a request; behind a proxy that we trust, the one that the proxy saw.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub Option<IpAddr>);

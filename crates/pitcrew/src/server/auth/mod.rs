@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-pub use guard::{Gate, Peer, check_host, check_origin, guard, headers, reader, session_cookie};
+pub use guard::{Gate, Peer, check_host, check_origin, guard, guard_server, headers, reader, session_cookie};
 use limits::Limits;
 use people::People;
 pub use session::{enter, local, login, login_form, logout, logout_everywhere, refused_form};

@@ -170,10 +170,12 @@ fn operation(info: &RouteInfo) -> Value {
     operation["security"] = match info.access {
         Access::Open => json!([]),
         Access::Role(_) if info.path.starts_with("/api/v1/") => json!([{ "bearer": [] }, { "basic": [] }]),
-        Access::Role(_) => json!([{ "bearer": [] }]),
+        Access::Role(_) | Access::Server => json!([{ "bearer": [] }]),
     };
-    if let Access::Role(role) = info.access {
-        operation["description"] = json!(format!("Needs the role `{role:?}`."));
+    match info.access {
+        Access::Open => {}
+        Access::Role(role) => operation["description"] = json!(format!("Needs the role `{role:?}`.")),
+        Access::Server => operation["description"] = json!("For other servers of the same database only."),
     }
     operation
 }

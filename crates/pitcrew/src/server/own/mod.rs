@@ -3,6 +3,7 @@
 //! Runs are named by their key, the number that orders them; it is unique on a server.
 
 pub mod artifacts;
+mod between;
 mod connections;
 mod digest;
 mod events;
@@ -92,6 +93,7 @@ pub fn routes() -> Routes {
         .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
         .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
         .merge(nodes::routes())
+        .merge(between::routes())
 }
 
 /// The run with that key, or 404.

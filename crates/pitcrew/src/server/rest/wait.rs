@@ -1,4 +1,7 @@
 //! Waiting for the end of a run: a line of JSON now, one at each interval, and the last as soon as the run is over.
+//!
+//! An answer that ends without a final state says nothing about the run: the server ended, or another one leads. Whoever
+//! asks again is passed on to that.
 
 use std::time::Duration;
 
@@ -36,7 +39,7 @@ pub async fn wait(
     let tasks = query.all("result").into_iter().map(task_id).collect::<ApiResult<Vec<TaskId>>>()?;
     let run = find_run(&site.app, &workflow_id(&dag)?, &run_id(&run)?).await?;
     let watch = Watch::run(&site.app, run.key);
-    let closing = site.closing.clone();
+    let ends = Box::pin(site.stream_ends());
     let waiting =
         Waiting { site, key: run.key, tasks, watch, interval: Duration::from_secs_f64(interval), first: true };
     let lines = stream::unfold(Some(waiting), |waiting| async move {
@@ -44,7 +47,7 @@ pub async fn wait(
         let (line, over) = waiting.next().await?;
         Some((Ok::<_, std::io::Error>(format!("{line}\n")), (!over).then_some(waiting)))
     });
-    let lines = lines.take_until(closing.cancelled_owned()).fuse();
+    let lines = lines.take_until(ends).fuse();
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 

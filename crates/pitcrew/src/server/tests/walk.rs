@@ -18,6 +18,7 @@ use crate::server::auth::manage::{self, NewToken, NewUser};
 use crate::server::auth::{Role, Use, User};
 use crate::server::routes::{Access, RouteInfo, Surface};
 use crate::server::{LINK, table};
+use crate::vault::Vault;
 
 const SOURCE: &str = "
 workflow: demo
@@ -152,7 +153,7 @@ impl Walk {
 
 fn guarded() -> Vec<(RouteInfo, Role)> {
     let role = |info: &RouteInfo| match info.access {
-        Access::Open => None,
+        Access::Open | Access::Server => None,
         Access::Role(role) => Some((info.clone(), role)),
     };
     table(false).infos().filter_map(role).collect()
@@ -190,6 +191,24 @@ async fn what_is_open_to_anybody_is_a_short_list() {
     GET /assets/{name}
     GET /favicon.ico
     ");
+}
+
+#[tokio::test]
+async fn what_servers_ask_each_other_is_answered_to_nobody_else() {
+    let walk = Walk::new().await;
+    let admin = walk.rig.token_of(&walk.rig.user("boss", Role::Admin).await);
+    let another_key =
+        Vault::new(&walk.rig.app.data, &|_| Some("another key, of 32 characters or more".into())).unwrap();
+    let word = another_key.word("servers ask each other").unwrap();
+    let routes = table(false);
+    let between: Vec<_> = routes.infos().filter(|info| info.access == Access::Server).collect();
+    assert!(!between.is_empty());
+    for info in between {
+        for token in [None, Some(""), Some(admin.as_str()), Some(word.as_str())] {
+            let answer = walk.ask(info, &walk.path(info), token).await;
+            assert_eq!(answer.status(), StatusCode::UNAUTHORIZED, "{} with {token:?}", info.path);
+        }
+    }
 }
 
 #[tokio::test]

@@ -233,8 +233,8 @@ impl LogView {
 
 /// Bytes of a log; 0 when that cannot be known here.
 pub async fn length(app: &App, attempt: &AttemptRecord) -> u64 {
-    let Ok((_, handle)) = app.backend_of(attempt) else { return 0 };
-    tokio::fs::metadata(handle.dir.join("log")).await.map_or(0, |meta| meta.len())
+    let Ok((backend, handle)) = app.backend_of(attempt) else { return 0 };
+    backend.log_size(&handle).await.unwrap_or(0)
 }
 
 type LogPath = Path<(String, String, String, String)>;
@@ -266,7 +266,8 @@ pub async fn live(
             (query.number("offset")?.unwrap_or(0), Lines::resume(start, open))
         }
     };
-    let state = (site.clone(), attempt, offset, lines, FASTEST);
+    let ends = Box::pin(site.stream_ends());
+    let state = (site, attempt, offset, lines, FASTEST);
     let events = stream::unfold(Some(state), |state| async move {
         let (site, attempt, mut offset, mut lines, mut pause) = state?;
         loop {
@@ -295,7 +296,7 @@ pub async fn live(
             pause = (pause * 3 / 2).min(SLOWEST);
         }
     });
-    let events = events.take_until(site.closing.clone().cancelled_owned()).fuse();
+    let events = events.take_until(ends).fuse();
     Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
 }
 
