@@ -19,6 +19,7 @@ use tokio::time::Instant;
 
 use super::disk::{Disk, Kept};
 use super::duty::{Do, Duty};
+use super::files::{Depot, DepotError, LARGEST};
 use super::logs::Logs;
 use super::machine;
 use super::protocol::{About, Answer, End, LONGEST_WAIT, Order, PROTOCOL, Sync};
@@ -112,6 +113,7 @@ struct Courier<'a> {
     about: About,
     prober: Prober,
     logs: Logs,
+    depot: Arc<Depot>,
     news: mpsc::UnboundedSender<News>,
     incarnation: u64,
     seq: u64,
@@ -163,7 +165,9 @@ pub async fn work(
         duty.found(kept.attempt, kept.grace, backend.attach(&handle).await);
     }
     let found = duty.running();
+    let depot = Arc::new(Depot::new(disk.root().join("blobs"), LARGEST));
     let mut courier = Courier {
+        depot,
         duty,
         disk,
         wire,
@@ -425,9 +429,7 @@ impl Courier<'_> {
 
     fn perform(&mut self, what: Do) {
         match what {
-            Do::Bring(id) => {
-                let _ = self.news.send(News::Brought(id, Ok(())));
-            }
+            Do::Bring(id) => self.bring(id),
             Do::Begin(order) => self.begin(order),
             Do::Cancel(id, grace) => self.end(id, grace, None),
             Do::Lose(id, grace, reason) => self.end(id, grace, Some(reason)),
@@ -446,6 +448,7 @@ impl Courier<'_> {
                 });
             }
             Do::Leave(run) => {
+                self.depot.leave(run);
                 let dir = self.disk.run(run);
                 tokio::spawn(async move {
                     let shown = dir.display().to_string();
@@ -458,6 +461,24 @@ impl Courier<'_> {
                 });
             }
         }
+    }
+
+    fn bring(&self, id: AttemptId) {
+        let (depot, wire, news) = (Arc::clone(&self.depot), self.wire.clone(), self.news.clone());
+        let dir = self.disk.run(id.run);
+        tokio::spawn(async move {
+            let brought = loop {
+                match depot.bring(&wire, &dir, &id).await {
+                    Ok(()) => break Ok(()),
+                    Err(DepotError::Later(reason)) => {
+                        tracing::debug!("the files of {id} do not come now: {reason}");
+                        tokio::time::sleep(TICK).await;
+                    }
+                    Err(error) => break Err(format!("the files of its run did not come from the server: {error}")),
+                }
+            };
+            let _ = news.send(News::Brought(id, brought));
+        });
     }
 
     fn begin(&mut self, order: Box<Order>) {
@@ -517,10 +538,18 @@ impl Courier<'_> {
         });
     }
 
-    fn send(&self, id: AttemptId, end: End) {
+    fn send(&self, id: AttemptId, mut end: End) {
+        let files =
+            self.files.get(&id).copied().unwrap_or(false).then(|| (Arc::clone(&self.depot), self.disk.run(id.run)));
         let (logs, wire, news, handle) =
             (self.logs.clone(), self.wire.clone(), self.news.clone(), self.disk.handle(&id));
         tokio::spawn(async move {
+            // Of what was lost nobody knows how far it came: its files would be as good as none.
+            if let (Some((depot, dir)), End::Ended { ended, .. }) = (files, &mut end)
+                && let Err(problem) = send_files(&depot, &wire, &dir, &id).await
+            {
+                ended.output_problems.push(format!("its files did not come to the server: {problem}"));
+            }
             let inline = matches!(end, End::Ended { .. });
             let tail = loop {
                 match logs.finish(&wire, &handle, inline).await {
@@ -563,6 +592,23 @@ impl Courier<'_> {
             }
         }
         error
+    }
+}
+
+/// Until the server has them, or does not want them.
+async fn send_files(depot: &Depot, wire: &Wire, dir: &std::path::Path, id: &AttemptId) -> Result<(), DepotError> {
+    loop {
+        match depot.send(wire, dir, id).await {
+            Ok(left_out) => {
+                left_out.iter().take(10).for_each(|what| tracing::warn!("of {id} stays on this worker: {what}"));
+                return Ok(());
+            }
+            Err(DepotError::Later(reason)) => {
+                tracing::debug!("the files of {id} cannot be sent now: {reason}");
+                tokio::time::sleep(TICK).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 mod courier;
 mod disk;
 mod duty;
+pub mod files;
 mod logs;
 mod machine;
 pub mod protocol;

@@ -1,16 +1,20 @@
 //! The calls of a worker, and what can come of each.
 
+use std::fs::File;
 use std::time::Duration;
 
 use pitcrew_core::AttemptId;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Answer, Enrol, Enrolled, LogTaken, ROOT, Sync};
+use super::files::chunks;
+use super::protocol::{Answer, Changes, Enrol, Enrolled, LogTaken, Manifest, ROOT, Sync};
 
 /// For a connection, and for each answer that does not wait.
 const CONNECT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For an answer that makes the server read files.
+const SCAN: Duration = Duration::from_secs(1800);
 
 /// Why a call came to nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -55,6 +59,8 @@ impl Wire {
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("pitcrew/", env!("CARGO_PKG_VERSION")))
             .tcp_keepalive(Duration::from_secs(20))
+            .tcp_keepalive_interval(Duration::from_secs(10))
+            .tcp_keepalive_retries(4)
             .pool_max_idle_per_host(3)
             .build()
             .map_err(|error| format!("cannot prepare a connection: {error}"))?;
@@ -85,6 +91,36 @@ impl Wire {
     pub async fn log(&self, attempt: &AttemptId, offset: u64, bytes: Vec<u8>) -> Result<LogTaken, WireError> {
         let query = [("attempt", attempt.to_string()), ("offset", offset.to_string())];
         read(self.post("log").query(&query).header("content-type", "application/octet-stream").body(bytes)).await
+    }
+
+    fn run(&self, attempt: &AttemptId, what: &str) -> (Url, [(&'static str, String); 1]) {
+        (self.url(&format!("runs/{}/{what}", attempt.run)), [("attempt", attempt.to_string())])
+    }
+
+    pub async fn manifest(&self, attempt: &AttemptId) -> Result<Manifest, WireError> {
+        let (url, query) = self.run(attempt, "files");
+        read(self.http.get(url).query(&query).bearer_auth(&self.bearer).timeout(SCAN)).await
+    }
+
+    /// The bytes of a file, as they come. Each part may take long, all of them for ever.
+    pub async fn blob(&self, attempt: &AttemptId, sha256: &str) -> Result<Response, WireError> {
+        let (url, query) = self.run(attempt, &format!("blobs/{sha256}"));
+        checked(self.http.get(url).query(&query).bearer_auth(&self.bearer)).await
+    }
+
+    pub async fn put_blob(&self, attempt: &AttemptId, sha256: &str, file: File, size: u64) -> Result<(), WireError> {
+        let (url, query) = self.run(attempt, &format!("blobs/{sha256}"));
+        let body = reqwest::Body::wrap_stream(chunks(file, size));
+        let request = self.http.put(url).query(&query).bearer_auth(&self.bearer).body(body);
+        checked(request.header("content-length", size).header("content-type", "application/octet-stream"))
+            .await
+            .map(drop)
+    }
+
+    pub async fn changes(&self, attempt: &AttemptId, changes: &Changes) -> Result<(), WireError> {
+        let (url, query) = self.run(attempt, "files");
+        let request = self.http.post(url).query(&query).bearer_auth(&self.bearer).json(changes);
+        checked(request.timeout(SCAN)).await.map(drop)
     }
 }
 

@@ -1,10 +1,12 @@
 //! A worker, with real processes and real HTTP, against a server that does as it is told.
 
+mod files;
 mod server;
 
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::id::UNMAPPED;
@@ -23,6 +25,8 @@ const LONG: Duration = Duration::from_secs(600);
 struct Site {
     dir: tempfile::TempDir,
     server: Server,
+    /// The directory of the worker.
+    name: &'static str,
 }
 
 struct Running {
@@ -32,12 +36,17 @@ struct Running {
 
 impl Site {
     async fn new(lease: Duration) -> Site {
+        Site::over(lease, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// One whose server has the runs of another.
+    async fn over(lease: Duration, runs: Arc<tempfile::TempDir>) -> Site {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Site { dir: tempfile::tempdir().unwrap(), server: Server::start(lease).await }
+        Site { dir: tempfile::tempdir().unwrap(), server: Server::start(lease, runs).await, name: "worker" }
     }
 
     fn root(&self) -> std::path::PathBuf {
-        self.dir.path().canonicalize().unwrap().join("worker")
+        self.dir.path().canonicalize().unwrap().join(self.name)
     }
 
     async fn worker(&self, slots: u32) -> Running {
@@ -76,13 +85,17 @@ impl Site {
     }
 
     fn order(&self, task: &str, script: &str) -> AttemptId {
+        self.order_with(task, script, false)
+    }
+
+    fn order_with(&self, task: &str, script: &str, files: bool) -> AttemptId {
         let id = AttemptId { run: RunKey(7), task: TaskId::new(task).unwrap(), map_index: UNMAPPED, number: 1 };
         let run = self.root().join("runs/7");
         let mut spec = AttemptSpec::new(id.clone(), run.join("attempts").join(id.local_name()), run.join("workspace"));
         spec.steps = vec![StepSpec::new("main", Command::shell(script))];
         spec.env.insert("PITCREW_WORKSPACE".to_owned(), run.join("workspace").display().to_string());
         spec.fetch = vec!["result.txt".to_owned(), "missing.txt".to_owned()];
-        let order = Order { handle: Handle::of(&spec), spec, files: false };
+        let order = Order { handle: Handle::of(&spec), spec, files };
         self.server.with(|script| script.orders.push(order));
         id
     }

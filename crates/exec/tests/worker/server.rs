@@ -10,8 +10,8 @@ use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
-use pitcrew_core::AttemptId;
+use axum::routing::{get, post};
+use pitcrew_core::{AttemptId, RunKey};
 use pitcrew_exec::Ended;
 use pitcrew_exec::worker::protocol::{Answer, Cancel, End, How, LogTaken, Order, PROTOCOL, ROOT, Sync};
 use tokio::sync::Notify;
@@ -37,6 +37,9 @@ pub struct Script {
     pub posted: usize,
     pub last: Option<Sync>,
     pub incarnations: BTreeSet<u64>,
+    pub leave: Vec<RunKey>,
+    /// What was asked of files: `get SHA`, `put SHA`.
+    pub moved: Vec<String>,
     /// How many syncs wait here.
     seq: u64,
 }
@@ -46,17 +49,21 @@ pub struct Server {
     pub script: Arc<Mutex<Script>>,
     changed: Arc<Notify>,
     pub url: String,
+    /// Where the files of runs lie.
+    pub runs: Arc<tempfile::TempDir>,
 }
 
 impl Server {
-    pub async fn start(lease: Duration) -> Server {
+    pub async fn start(lease: Duration, runs: Arc<tempfile::TempDir>) -> Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let script = Arc::new(Mutex::new(Script { lease, ..Script::default() }));
-        let server = Server { script, changed: Arc::default(), url };
+        let server = Server { script, changed: Arc::default(), url, runs };
         let router = Router::new()
             .route(&format!("{ROOT}/sync"), post(sync))
             .route(&format!("{ROOT}/log"), post(log))
+            .route(&format!("{ROOT}/runs/{{run}}/files"), get(files::list).post(files::change))
+            .route(&format!("{ROOT}/runs/{{run}}/blobs/{{sha256}}"), get(files::get).put(files::put))
             .with_state(server.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         server
@@ -158,7 +165,7 @@ fn say(script: &Script, sync: &Sync) -> Answer {
         start: script.orders.iter().filter(|o| !has(&o.handle.id) && !over(&o.handle.id)).cloned().collect(),
         cancel: script.cancel.iter().filter(|c| !over(&c.handle.id)).cloned().collect(),
         forget: sync.has.iter().map(|has| has.attempt.clone()).filter(over).collect(),
-        leave: Vec::new(),
+        leave: script.leave.clone(),
         drain: script.drain,
     }
 }
@@ -181,4 +188,62 @@ async fn log(
         length
     });
     Json(LogTaken { offset }).into_response()
+}
+
+/// As the server keeps them, without the check of who asks.
+mod files {
+    use axum::body::Body;
+    use axum::extract::Path;
+    use jiff::Timestamp;
+    use pitcrew_exec::worker::files::{KeptError, Pipe, apply, blob, chunks, manifest, stage};
+    use pitcrew_exec::worker::protocol::Changes;
+
+    use super::*;
+
+    #[allow(clippy::disallowed_methods, reason = "files have real times")]
+    fn now() -> Timestamp {
+        Timestamp::now()
+    }
+
+    fn answer<T: IntoResponse>(result: Result<T, KeptError>) -> Response {
+        match result {
+            Ok(answer) => answer.into_response(),
+            Err(error) => {
+                let status = match error {
+                    KeptError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+                    KeptError::Missing(_) => StatusCode::FAILED_DEPENDENCY,
+                    KeptError::Io(_) => StatusCode::INTERNAL_SERVER_ERROR,
+                };
+                (status, Json(serde_json::json!({ "detail": error.to_string() }))).into_response()
+            }
+        }
+    }
+
+    pub async fn list(State(server): State<Server>, Path(run): Path<String>) -> Response {
+        answer(manifest(&server.runs.path().join(run), now()).map(Json))
+    }
+
+    pub async fn change(
+        State(server): State<Server>,
+        Path(run): Path<String>,
+        Json(changes): Json<Changes>,
+    ) -> Response {
+        answer(apply(&server.runs.path().join(run), &changes, now()))
+    }
+
+    pub async fn get(State(server): State<Server>, Path((run, sha256)): Path<(String, String)>) -> Response {
+        server.with(|script| script.moved.push(format!("get {sha256}")));
+        answer(blob(&server.runs.path().join(run), &sha256).map(|(file, size)| Body::from_stream(chunks(file, size))))
+    }
+
+    pub async fn put(
+        State(server): State<Server>,
+        Path((run, sha256)): Path<(String, String)>,
+        body: Body,
+    ) -> Response {
+        server.with(|script| script.moved.push(format!("put {sha256}")));
+        let dir = server.runs.path().join(run);
+        let staged = Pipe::through(body.into_data_stream(), move |bytes| stage(&dir, &sha256, bytes)).await.unwrap();
+        answer(staged)
+    }
 }

@@ -1,0 +1,70 @@
+//! Between bytes that come and go over the network, and a disk that makes whoever uses it wait.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::StreamExt as _;
+use tokio::io::AsyncReadExt as _;
+use tokio::sync::mpsc;
+
+use super::CHUNK;
+
+/// Parts that may wait for the disk.
+const QUEUE: usize = 8;
+
+/// The reading end, for a thread that may wait.
+pub struct Pipe {
+    parts: mpsc::Receiver<io::Result<Bytes>>,
+    current: Bytes,
+}
+
+impl Pipe {
+    /// Lets `work` read what the stream brings, on a thread of its own. The stream is read to its end, or until `work` is
+    /// done.
+    pub async fn through<T: Send + 'static, E: std::fmt::Display>(
+        stream: impl Stream<Item = Result<Bytes, E>>,
+        work: impl FnOnce(&mut Pipe) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let (sender, parts) = mpsc::channel(QUEUE);
+        let done = tokio::task::spawn_blocking(move || work(&mut Pipe { parts, current: Bytes::new() }));
+        let mut stream = std::pin::pin!(stream);
+        while let Some(part) = stream.next().await {
+            let part = part.map_err(|error| io::Error::other(error.to_string()));
+            if sender.send(part).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        done.await.map_err(io::Error::other)
+    }
+}
+
+impl Read for Pipe {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.parts.blocking_recv() {
+                Some(part) => self.current = part?,
+                None => return Ok(0),
+            }
+        }
+        let count = into.len().min(self.current.len());
+        into[..count].copy_from_slice(&self.current.split_to(count));
+        Ok(count)
+    }
+}
+
+/// The first `size` bytes of a file, in parts.
+pub fn chunks(file: File, size: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    let file = tokio::fs::File::from_std(file).take(size);
+    futures::stream::unfold(Some(file), |file| async move {
+        let mut file = file?;
+        let mut part = Vec::with_capacity(CHUNK);
+        match (&mut file).take(CHUNK as u64).read_to_end(&mut part).await {
+            Ok(0) => None,
+            Ok(_) => Some((Ok(part.into()), Some(file))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}

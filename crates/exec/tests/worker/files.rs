@@ -1,0 +1,157 @@
+//! Files of a run go to the worker that needs them, and come back.
+
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::time::Duration;
+
+use pitcrew_core::{AttemptId, RunKey};
+use pitcrew_exec::worker::files::{KeptError, apply, blob, manifest, stage};
+use pitcrew_exec::worker::protocol::{Changes, File};
+
+use crate::{LONG, Site};
+
+impl Site {
+    fn there(&self, path: &str) -> std::path::PathBuf {
+        self.server.runs.path().join("7").join(path)
+    }
+
+    /// A file of the run, as a task on the server's own machine would leave it.
+    fn leave(&self, path: &str, text: &str) {
+        let path = self.there(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.there(path)).ok()
+    }
+
+    async fn ends(&self, id: &AttemptId) {
+        self.server.until("it ended", |s| s.ended.contains_key(id)).await;
+        self.server.with(|s| {
+            let ended = &s.ended[id];
+            assert!(ended.exit.is_success() && ended.output_problems.is_empty(), "{ended:?}");
+        });
+    }
+
+    fn moved(&self, what: &str) -> usize {
+        self.server.with(|s| s.moved.iter().filter(|moved| moved.starts_with(what)).count())
+    }
+}
+
+#[tokio::test]
+async fn what_one_worker_makes_another_finds_and_only_what_changed_travels() {
+    let mut site = Site::new(LONG).await;
+    site.leave("workspace/src/a.txt", "one");
+    site.leave("workspace/src/same.txt", "one");
+    site.leave("workspace/old.txt", "old");
+    std::fs::set_permissions(site.there("workspace/src/a.txt"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    symlink("src/a.txt", site.there("workspace/link")).unwrap();
+    let first = site.worker(1).await;
+    let script = "set -e; test -x src/a.txt; test \"$(cat link)\" = one; rm old.txt; echo two >> src/a.txt; mkdir -p empty made; \
+                  echo new > made/b.txt; ln -s /etc/hostname leads_out; mkdir ../artifacts/r; echo kept > ../artifacts/r/k.txt";
+    let id = site.order_with("first", script, true);
+    site.ends(&id).await;
+    assert_eq!(site.read("workspace/src/a.txt").as_deref(), Some("onetwo\n"));
+    assert_eq!(site.read("artifacts/r/k.txt").as_deref(), Some("kept\n"));
+    assert!(site.there("workspace/empty").is_dir() && !site.there("workspace/old.txt").exists());
+    assert!(site.there("workspace/leads_out").symlink_metadata().is_err());
+    // Two files have the same bytes, and one was not touched.
+    assert_eq!((site.moved("get"), site.moved("put")), (2, 3));
+    first.task.abort();
+
+    let here = site.root();
+    site.name = "other";
+    let second = site.worker(1).await;
+    let script =
+        "set -e; grep -q two src/a.txt; test \"$(cat made/b.txt)\" = new; test -d empty; echo three > made/b.txt";
+    let id = site.order_with("second", script, true);
+    site.ends(&id).await;
+    assert_eq!(site.read("workspace/made/b.txt").as_deref(), Some("three\n"));
+    assert_eq!(site.moved("put"), 4);
+    second.task.abort();
+
+    // Back on the first, which has all but that.
+    site.name = "worker";
+    let before = site.moved("get");
+    let first = site.worker(1).await;
+    let id = site.order_with("third", "test \"$(cat made/b.txt)\" = three", true);
+    site.ends(&id).await;
+    assert_eq!((site.moved("get") - before, site.moved("put")), (1, 4));
+    // The run is over.
+    site.server.with(|s| s.leave = vec![RunKey(7)]);
+    let gone = async {
+        while here.join("runs/7").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), gone).await.unwrap();
+    first.task.abort();
+}
+
+#[tokio::test]
+async fn two_tasks_at_once_on_two_workers_are_merged_by_path() {
+    let site = Site::new(LONG).await;
+    site.leave("workspace/shared.txt", "s");
+    let gate = site.dir.path().join("gate");
+    let script = |name: &str| {
+        format!("echo {name} > {name}.txt; touch {name}.ready; while [ ! -e {} ]; do sleep 0.05; done", gate.display())
+    };
+    let first = site.worker(1).await;
+    let one = site.order_with("one", &script("one"), true);
+    site.server.until("one runs", |s| s.running.contains(&one)).await;
+    // The server speaks to one worker at a time in this test, so the second has a server of its own with the same files.
+    let second = Site::over(LONG, site.server.runs.clone()).await;
+    let other = second.worker(1).await;
+    let two = second.order_with("two", &script("two"), true);
+    second.server.until("two runs", |s| s.running.contains(&two)).await;
+    std::fs::write(&gate, "").unwrap();
+    site.ends(&one).await;
+    second.ends(&two).await;
+    for path in ["workspace/one.txt", "workspace/two.txt", "workspace/one.ready", "workspace/shared.txt"] {
+        assert!(site.there(path).exists(), "{path} is missing");
+    }
+    first.task.abort();
+    other.task.abort();
+}
+
+#[test]
+fn what_leads_out_of_a_run_is_refused_before_anything_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, now) = (dir.path().join("7"), jiff::Timestamp::UNIX_EPOCH);
+    stage(&run, &"0".repeat(64), &mut &b"x"[..]).unwrap_err();
+    let sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    stage(&run, sha256, &mut &b"x"[..]).unwrap();
+    stage(&run, "../../x", &mut &b"x"[..]).unwrap_err();
+    let file = || File::File { sha256: sha256.to_owned(), size: 1, mode: 0o644 };
+    for (path, file) in [
+        ("../x", file()),
+        ("workspace/../../x", file()),
+        ("/etc/x", file()),
+        ("attempts/a/log", file()),
+        ("workspace/l", File::Link { to: "/etc".to_owned() }),
+        ("workspace/l", File::Link { to: "../../..".to_owned() }),
+        ("workspace/f", File::File { sha256: "../../etc/passwd".to_owned(), size: 1, mode: 0o644 }),
+    ] {
+        let put = [("workspace/right".to_owned(), right(sha256)), (path.to_owned(), file)].into();
+        let error = apply(&run, &Changes { put, removed: Vec::new() }, now).unwrap_err();
+        assert!(matches!(error, KeptError::Refused(_)), "{path}: {error}");
+    }
+    let removed = vec!["workspace/../../other".to_owned()];
+    apply(&run, &Changes { put: Default::default(), removed }, now).unwrap_err();
+    assert!(manifest(&run, now).unwrap().files.is_empty());
+    let put = [("workspace/right".to_owned(), right(sha256))].into();
+    let changes = Changes { put, removed: Vec::new() };
+    // Said twice, it is done once.
+    apply(&run, &changes, now).unwrap();
+    apply(&run, &changes, now).unwrap();
+    assert_eq!(manifest(&run, now).unwrap().files, changes.put);
+    assert_eq!(blob(&run, sha256).unwrap().1, 1);
+    assert!(matches!(blob(&run, &"0".repeat(64)), Err(KeptError::Missing(_))));
+    let unknown = File::File { sha256: "0".repeat(64), size: 1, mode: 0o644 };
+    let put = [("workspace/unknown".to_owned(), unknown)].into();
+    assert!(matches!(apply(&run, &Changes { put, removed: Vec::new() }, now), Err(KeptError::Missing(_))));
+}
+
+fn right(sha256: &str) -> File {
+    File::File { sha256: sha256.to_owned(), size: 1, mode: 0o644 }
+}
