@@ -9,6 +9,8 @@ mod connections;
 mod context;
 mod control;
 mod dags;
+#[cfg(test)]
+mod deploy;
 mod doctor;
 mod error;
 mod explain;

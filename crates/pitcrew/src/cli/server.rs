@@ -47,9 +47,9 @@ pub struct ServerArgs {
 }
 
 /// Names under which browsers may reach a server on loopback, besides `localhost`; separated by commas.
-const HOSTS: &str = "PITCREW_HOSTS";
+pub(super) const HOSTS: &str = "PITCREW_HOSTS";
 /// The password of `admin`, instead of one that is made and stored.
-const PASSWORD: &str = "PITCREW_ADMIN_PASSWORD";
+pub(super) const PASSWORD: &str = "PITCREW_ADMIN_PASSWORD";
 
 /// A server that is about to answer, with everything behind it at work.
 pub struct Serving {

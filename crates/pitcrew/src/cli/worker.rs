@@ -51,7 +51,7 @@ pub struct WorkerArgs {
     pub drain_deadline: String,
 }
 
-const TOKEN: &str = "PITCREW_WORKER_TOKEN";
+pub(super) const TOKEN: &str = "PITCREW_WORKER_TOKEN";
 /// Between tries to enrol.
 const AGAIN: Duration = Duration::from_secs(3);
 /// The longest text that is a token.
