@@ -10,6 +10,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::admission::DEFAULT_NAMESPACE;
 use crate::fleet::{Preferred, Term, Toleration};
 use crate::id::{TaskId, WorkflowId};
 use crate::retry::RetryPolicy;
@@ -45,6 +46,8 @@ pub type Template = String;
 #[derive(Debug, Clone, Serialize)]
 pub struct Workflow {
     pub id: WorkflowId,
+    /// Whose quota its tasks count against.
+    pub namespace: String,
     pub description: String,
     pub tags: Vec<String>,
     /// In the order of the source; the trigger form shows them so.
@@ -393,6 +396,7 @@ impl Workflow {
             tags: Vec::new(),
             params: Vec::new(),
             schedule: None,
+            namespace: DEFAULT_NAMESPACE.to_owned(),
             max_active_runs: 16,
             max_active_tasks: None,
             fail_fast: false,

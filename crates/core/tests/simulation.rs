@@ -33,6 +33,7 @@ fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
         "marked",
         "ready, then not",
         "preempted",
+        "reclaimed",
         "refused",
         "a node went",
         "a node came back",

@@ -6,8 +6,13 @@
 //! promised the room of those that were there before it began to wait: somebody behind it starts only beside that.
 //! To give it room sooner, preemptible holders of lower priority are made to end, the cheapest of them.
 //! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
+//!
+//! Quotas bound what a namespace holds ([`quota`]); of one priority, the namespace goes first that uses least of its own.
 
 mod grant;
+mod pass;
+mod quota;
+mod reclaim;
 mod why;
 
 use std::cmp::Reverse;
@@ -15,10 +20,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::engine::{Demand, Offer, Slot};
-use crate::fleet::{Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
+use crate::fleet::{Amount, Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
 use crate::id::RunKey;
 use crate::ir::Task;
 
+use quota::Quotas;
+pub use quota::{Amounts, DEFAULT_NAMESPACE, Lack, Limits, Quota, QuotaUse, Resource};
 pub use why::{Blocked, Refusal};
 
 /// The pool of a task that names none.
@@ -53,6 +60,16 @@ pub struct Grant {
 pub struct Preemption {
     pub victim: Holder,
     pub by: Holder,
+    pub cause: Cause,
+}
+
+/// Why somebody has to end for somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The other has a higher priority.
+    Priority,
+    /// The namespace of the other takes back what was lent.
+    Reclaim,
 }
 
 /// How much of a pool is in use, and who waits for it.
@@ -70,6 +87,7 @@ type Rank = (Reverse<i64>, Holder);
 /// Those that ask for the same: if one of them has no room, none has.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Line {
+    namespace: Arc<str>,
     pool: String,
     request: Option<Arc<Request>>,
 }
@@ -79,14 +97,19 @@ struct Candidate {
     line: Arc<Line>,
     rank: Rank,
     slots: u32,
+    /// What counts against the quota.
+    asked: Amounts,
     is_preemptible: bool,
     demand: Demand,
 }
 
 #[derive(Debug, Clone)]
 struct Held {
+    namespace: Arc<str>,
     pool: String,
     slots: u32,
+    /// What counts against the quota.
+    amounts: Amounts,
     /// It has a lease of the fleet, under its own name.
     is_placed: bool,
     /// The how many-th grant it was.
@@ -109,6 +132,7 @@ pub struct Admission {
     parallelism: u32,
     pools: BTreeMap<String, Pool>,
     fleet: Fleet,
+    quotas: Quotas,
     lines: BTreeMap<Arc<Line>, BTreeSet<Rank>>,
     candidates: BTreeMap<Holder, Candidate>,
     held: BTreeMap<Holder, Held>,
@@ -116,6 +140,10 @@ pub struct Admission {
     granted: u64,
     /// Who is promised room on the nodes, and how many were granted something before it began to wait.
     promised: Option<(Holder, u64)>,
+    /// Of each cohort, who is the first to get what it can lend.
+    owed: BTreeMap<String, Holder>,
+    /// Namespaces of which somebody waits for the quota, and keeps it from those behind.
+    held_back: BTreeSet<Arc<str>>,
     /// Who has to end, and was not told yet.
     preemptions: Vec<Preemption>,
     /// Nothing changed since the last grants: there are no others.
@@ -133,15 +161,19 @@ impl Admission {
         let mut admission = Admission {
             parallelism,
             pools: BTreeMap::new(),
-            fleet: Fleet::new(nodes, Policy::default(), Workload::default())?,
+            fleet: Fleet::new(Vec::new(), Policy::default(), Workload::default())?,
+            quotas: Quotas::default(),
             lines: BTreeMap::new(),
             candidates: BTreeMap::new(),
             held: BTreeMap::new(),
             granted: 0,
             promised: None,
+            owed: BTreeMap::new(),
+            held_back: BTreeSet::new(),
             preemptions: Vec::new(),
             is_settled: false,
         };
+        admission.set_nodes(nodes)?;
         admission.set_pool(DEFAULT_POOL, 128);
         Ok(admission)
     }
@@ -155,7 +187,33 @@ impl Admission {
     /// The nodes as they are from now on. Who holds something keeps it, also on a node that is gone.
     pub fn set_nodes(&mut self, nodes: Vec<Node>) -> Result<(), Twice> {
         self.is_settled = false;
-        self.fleet.set_nodes(nodes)
+        let whole = Amounts::of_nodes(&nodes);
+        self.fleet.set_nodes(nodes)?;
+        self.quotas.set_whole(whole);
+        Ok(())
+    }
+
+    /// The quotas as they are from now on. A namespace that holds more than its quota is then takes nothing until enough
+    /// was given back.
+    pub fn set_quotas(&mut self, quotas: Vec<Quota>) {
+        if self.quotas.set(quotas) {
+            self.is_settled = false;
+        }
+    }
+
+    /// What each namespace holds that has a quota, or ever asked for something.
+    pub fn quota_uses(&self) -> Vec<QuotaUse<'_>> {
+        let waiting = |namespace: &str| {
+            let lines = self.lines.iter().filter(|(line, _)| *line.namespace == *namespace);
+            lines.map(|(_, ranks)| ranks.len()).sum()
+        };
+        let names = self.quotas.namespaces().into_iter();
+        names.filter_map(|namespace| self.quotas.of(namespace, waiting(namespace))).collect()
+    }
+
+    /// What all of a cohort together hold, and have of their own.
+    pub fn cohort_use(&self, cohort: &str, resource: Resource) -> (Amount, Amount) {
+        self.quotas.of_cohort(cohort, resource)
     }
 
     /// How many slots of a pool are in use, and how many it has.
@@ -211,7 +269,8 @@ impl Admission {
         if !self.pools.contains_key(&pool) {
             return Err(Refusal::NoSuchPool(pool));
         }
-        let line = Line { pool, request: offer.demand.request.clone() };
+        let namespace = self.quotas.name(&offer.namespace);
+        let line = Line { namespace, pool, request: offer.demand.request.clone() };
         let line = match self.lines.get_key_value(&line) {
             Some((line, _)) => line.clone(),
             None => {
@@ -222,7 +281,8 @@ impl Admission {
         let rank = (Reverse(offer.priority), holder);
         self.lines.entry(line.clone()).or_default().insert(rank);
         let (slots, is_preemptible) = (offer.pool_slots, offer.is_preemptible);
-        let candidate = Candidate { line, rank, slots, is_preemptible, demand: offer.demand.clone() };
+        let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default();
+        let candidate = Candidate { line, rank, slots, asked, is_preemptible, demand: offer.demand.clone() };
         self.candidates.insert(holder, candidate);
         self.is_settled = false;
         Ok(())
@@ -257,6 +317,7 @@ impl Admission {
         &mut self,
         run: RunKey,
         slot: Slot,
+        namespace: &str,
         task: &Task,
         is_ending: bool,
         placed: Option<(&Placed, &Request)>,
@@ -270,6 +331,8 @@ impl Admission {
             self.fleet.adopt(lease_id(holder), &placed.node, request, placed.gpus.clone());
         }
         let held = Held {
+            namespace: self.quotas.name(namespace),
+            amounts: placed.map(|(_, request)| Amounts::of(request)).unwrap_or_default(),
             pool: task.pool.as_deref().unwrap_or(DEFAULT_POOL).to_owned(),
             slots: task.pool_slots,
             is_placed: placed.is_some(),
@@ -289,6 +352,7 @@ impl Admission {
         if let Some(pool) = self.pools.get_mut(&held.pool) {
             pool.used -= held.slots;
         }
+        self.quotas.give_back(&held.namespace, held.amounts);
         if held.is_placed {
             self.fleet.release(&lease_id(holder));
         }
@@ -309,14 +373,18 @@ impl Admission {
     /// pools and nodes have, which only a restart with smaller ones brings about.
     pub fn sanity_check(&self, adopted: bool) {
         let mut used: BTreeMap<&str, u32> = BTreeMap::new();
+        let mut amounts: BTreeMap<&str, Amounts> = BTreeMap::new();
         for (holder, held) in &self.held {
             *used.entry(&held.pool).or_default() += held.slots;
+            let sum = amounts.entry(&held.namespace).or_default();
+            *sum = sum.plus(held.amounts);
             assert!(!self.candidates.contains_key(holder), "{holder:?} holds and is in line");
             assert_eq!(self.fleet.leases().contains_key(&lease_id(*holder)), held.is_placed, "the lease of {holder:?}");
         }
         let placed = self.held.values().filter(|held| held.is_placed).count();
         assert_eq!(placed, self.fleet.leases().len(), "a lease is nobody's");
         self.fleet.sanity_check(adopted);
+        self.quotas.sanity_check(&amounts, adopted);
         for (name, pool) in &self.pools {
             assert_eq!(pool.used, used.get(name.as_str()).copied().unwrap_or(0), "use of pool {name}");
             assert!(adopted || pool.used <= pool.slots, "pool {name} holds more than it has");

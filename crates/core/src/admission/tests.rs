@@ -1,5 +1,7 @@
 //! Who goes first, who holds back whom, and what an instance holds.
 
+mod quotas;
+
 use super::*;
 use crate::fleet::{Amount, Gpu, Gpus, Standing};
 use crate::id::TaskId;
@@ -8,7 +10,15 @@ use crate::ir::{TaskIx, Work};
 fn offer(task: u32, priority: i64, slots: u32, gpus: u32) -> Offer {
     let request = Request { gpus: Gpus::Count(gpus), ..Request::default() };
     let demand = Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() };
-    Offer { slot: Slot::new(TaskIx(task), 0), pool: None, pool_slots: slots, priority, is_preemptible: true, demand }
+    Offer {
+        slot: Slot::new(TaskIx(task), 0),
+        namespace: DEFAULT_NAMESPACE.to_owned(),
+        pool: None,
+        pool_slots: slots,
+        priority,
+        is_preemptible: true,
+        demand,
+    }
 }
 
 fn node(name: &str, gpus: usize) -> Node {
@@ -95,7 +105,7 @@ fn a_forgotten_run_holds_nothing() {
         admission.offer(RunKey(7), &offer(task, 0, 1, 0)).unwrap();
     }
     assert_eq!(granted(&mut admission), [0]);
-    admission.adopt(RunKey(8), Slot::new(TaskIx(0), 0), &task(), false, None);
+    admission.adopt(RunKey(8), Slot::new(TaskIx(0), 0), DEFAULT_NAMESPACE, &task(), false, None);
     admission.forget(RunKey(7));
     admission.sanity_check(false);
     assert_eq!(admission.pool_use(DEFAULT_POOL), Some((1, 128)));
@@ -138,7 +148,14 @@ fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_
     let request = Request { cpu: Amount::whole(6), gpus: Gpus::Count(1), ..Request::default() };
     for (number, gpu) in [(1, "local/2"), (2, "local/0")] {
         let placed = Placed { node: "local".to_owned(), gpus: vec![gpu.to_owned()] };
-        admission.adopt(RunKey(1), Slot::new(TaskIx(number), 0), &task(), false, Some((&placed, &request)));
+        admission.adopt(
+            RunKey(1),
+            Slot::new(TaskIx(number), 0),
+            DEFAULT_NAMESPACE,
+            &task(),
+            false,
+            Some((&placed, &request)),
+        );
     }
     // 12 of 8 cores are in use.
     admission.sanity_check(true);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Admission, Holder};
+use super::{Admission, Holder, Lack};
 use crate::engine::Slot;
 use crate::fleet::{BadRequest, Miss};
 use crate::id::RunKey;
@@ -50,6 +50,15 @@ pub enum Blocked {
         used: u32,
         asked: u32,
     },
+    Quota(Lack),
+    /// Somebody before it waits for the quota of its namespace.
+    QuotaKept {
+        namespace: String,
+    },
+    /// Somebody else is the first to get what the cohort can lend.
+    LoanKept {
+        cohort: String,
+    },
     /// Each node, and why it does not take it now.
     Room {
         nodes: Vec<(String, Miss)>,
@@ -68,6 +77,13 @@ impl fmt::Display for Blocked {
             Blocked::Parallelism { max } => write!(f, "all {max} places for running tasks are taken (`parallelism`)"),
             Blocked::Pool { pool, slots, used, asked } => {
                 write!(f, "the pool `{pool}` has {used} of {slots} slots in use, and it asks for {asked}")
+            }
+            Blocked::Quota(lack) => lack.fmt(f),
+            Blocked::QuotaKept { namespace } => {
+                write!(f, "what is left of the quota of namespace `{namespace}` is kept for a task before it")
+            }
+            Blocked::LoanKept { cohort } => {
+                write!(f, "it would have to borrow, and what the cohort `{cohort}` can lend is kept for another task")
             }
             Blocked::Room { nodes } => write!(f, "no node has room for it: {}", listed(nodes)),
             Blocked::Kept => f.write_str("the room that there is, is kept for a task that waits longer"),
@@ -91,6 +107,9 @@ impl Admission {
             let (slots, used) = (pool.slots, pool.used);
             return Some(Blocked::Pool { pool: candidate.line.pool.clone(), slots, used, asked: candidate.slots });
         }
+        if let Some(blocked) = self.why_not_by_quota(holder) {
+            return Some(blocked);
+        }
         if let Some(request) = &candidate.line.request {
             let told = self.fleet.explain(request);
             if told.iter().all(|(_, miss)| miss.is_some()) {
@@ -106,5 +125,23 @@ impl Admission {
             && candidate.line.request.is_some()
             && self.promised.is_some_and(|(first, _)| first != holder && self.candidates.contains_key(&first));
         Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
+    }
+
+    fn why_not_by_quota(&self, holder: Holder) -> Option<Blocked> {
+        let candidate = &self.candidates[&holder];
+        let (namespace, asked) = (&candidate.line.namespace, &candidate.asked);
+        if let Some(lack) = self.quotas.lack(namespace, asked) {
+            return Some(Blocked::Quota(lack));
+        }
+        if asked.is_zero() || !self.is_settled {
+            return None;
+        }
+        if self.held_back.contains(namespace) {
+            return Some(Blocked::QuotaKept { namespace: namespace.to_string() });
+        }
+        let cohort = self.quotas.cohort(namespace)?;
+        let is_other = self.owed.get(cohort).is_some_and(|first| *first != holder);
+        let borrows = self.quotas.would_borrow(namespace, asked).next().is_some();
+        (is_other && borrows).then(|| Blocked::LoanKept { cohort: cohort.to_owned() })
     }
 }

@@ -135,6 +135,7 @@ impl Step<'_> {
         let task = self.run.workflow.task(slot.task);
         self.fx.offers.push(Offer {
             slot,
+            namespace: self.run.workflow.namespace.clone(),
             pool: task.pool.clone(),
             pool_slots: task.pool_slots,
             priority: task.priority,

@@ -158,6 +158,8 @@ impl Effects {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
     pub slot: Slot,
+    /// Whose quota it counts against.
+    pub namespace: String,
     pub pool: Option<String>,
     pub pool_slots: u32,
     pub priority: i64,

@@ -15,7 +15,7 @@ impl World {
     pub fn crash(&mut self) -> Outcome {
         self.crashes_left -= 1;
         self.saw("crashed");
-        let fresh = Memory::new(self.nodes());
+        let fresh = Memory::new(self.nodes(), self.quotas.clone());
         let lost = std::mem::replace(&mut self.memory, fresh);
         if let Some((commits, _)) = lost.commit {
             self.saw("crashed during a commit");
@@ -50,11 +50,11 @@ impl World {
         for slot in &live {
             let id = run.attempt_id(*slot, run.instance(*slot).attempt);
             let placed = stored.attempts.get(&id).cloned().ok_or_else(|| format!("{id} is live without a row"))?;
-            let task = run.workflow.task(slot.task);
+            let (namespace, task) = (&run.workflow.namespace, run.workflow.task(slot.task));
             let request = rules.demand(&run, *slot)?.request;
             let placed = placed.as_ref().zip(request.as_deref());
             let is_ending = run.instance(*slot).stop.is_some();
-            self.memory.admission.adopt(key, *slot, task, is_ending, placed);
+            self.memory.admission.adopt(key, *slot, namespace, task, is_ending, placed);
         }
         let fx = run.resume(self.now, &*rules);
         run.sanity_check();

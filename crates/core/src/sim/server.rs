@@ -11,7 +11,7 @@ use super::backend::Found;
 use super::store::Commit;
 use super::world::{Outcome, World};
 use super::{check, workflows};
-use crate::admission::{Admission, Holder, Placed, Preemption};
+use crate::admission::{Admission, Cause, Holder, Placed, Preemption, Quota};
 use crate::engine::record::RunStop;
 use crate::engine::{Effects, Evaluate, Event, Launch, Report, Run, Slot, Transition};
 use crate::fleet::{Amount, Gpus, Node};
@@ -95,8 +95,9 @@ impl Active {
 }
 
 impl Memory {
-    pub fn new(nodes: Vec<Node>) -> Self {
+    pub fn new(nodes: Vec<Node>, quotas: Vec<Quota>) -> Self {
         let mut admission = Admission::new(12, nodes).expect("nodes of different names");
+        admission.set_quotas(quotas);
         for (pool, slots) in workflows::POOLS {
             admission.set_pool(pool, slots);
         }
@@ -208,9 +209,12 @@ impl World {
                 }
                 self.apply(run, Event::Admitted(slot))?;
             }
-            for Preemption { victim, by } in self.memory.admission.preemptions() {
+            for Preemption { victim, by, cause } in self.memory.admission.preemptions() {
                 quiet = false;
-                self.saw("preempted");
+                self.saw(match cause {
+                    Cause::Priority => "preempted",
+                    Cause::Reclaim => "reclaimed",
+                });
                 let reason = format!("it makes room for {by:?}");
                 self.apply(victim.run, Event::Preempt { slot: victim.slot, reason })?;
             }

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 
 use super::rng::Rng;
 use super::rules::{Rules, TaskRules};
+use crate::admission::{Limits, Quota};
 use crate::fleet::{Amount, Gpus, Node, Request, Sharing};
 use crate::id::{TaskId, WorkflowId};
 use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
@@ -21,6 +22,7 @@ pub(super) const POOLS: [(&str, u32); 2] = [("two", 2), ("three", 3)];
 /// A workflow, and what its templates would say.
 pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, nodes: &[Node]) -> (Workflow, Rules) {
     let mut workflow = Workflow::new(WorkflowId::new(name).expect("a valid id"));
+    workflow.namespace = name.to_owned();
     workflow.max_active_runs = rng.between(1, 3) as u32;
     workflow.max_active_tasks = rng.percent(25).then(|| rng.between(1, 6) as u32);
     workflow.fail_fast = rng.percent(12);
@@ -198,6 +200,27 @@ fn request(rng: &mut Rng, nodes: &[Node]) -> Option<Request> {
     };
     let cpu = Amount::whole(rng.between(1, 3) as u32);
     Some(Request { cpu, memory_mib: 1024, gpus, ..Request::default() })
+}
+
+/// Quotas that let every task go some day: of the namespaces of the workflows, apart or as one cohort.
+pub(super) fn quotas(rng: &mut Rng, nodes: &[Node]) -> Vec<Quota> {
+    if rng.percent(40) {
+        return Vec::new();
+    }
+    let most = nodes.iter().map(|node| node.gpus.len()).max().unwrap_or_default() as u32;
+    let is_lent = rng.percent(60);
+    let gpus = if is_lent { rng.between(0, i64::from(most)) as u32 } else { most };
+    let quota = |namespace: &str, gpus: u32, cpu: u32, weight: i64| {
+        let (gpus, cpu) = (Some(Amount::whole(gpus)), Some(Amount::whole(cpu)));
+        let mut quota = Quota::new(namespace, Limits { gpus, cpu, memory_mib: None });
+        quota.cohort = is_lent.then(|| "all".to_owned());
+        quota.weight = weight as u32;
+        quota
+    };
+    let (first, second) = if is_lent { (rng.between(0, 4) as u32, 3) } else { (3, 4) };
+    // What the one lacks of the most that a task asks for, the other has.
+    let other = if is_lent { most - gpus + rng.between(0, 2) as u32 } else { most };
+    vec![quota("w0", gpus, first, rng.between(1, 3)), quota("w1", other, second, rng.between(1, 3))]
 }
 
 /// One line for each task, for a person who looks into a failed seed.

@@ -16,6 +16,7 @@ use super::server::{Active, Memory};
 use super::store::{Store, Stored};
 use super::trace::Log;
 use super::{Options, check, workflows};
+use crate::admission::Quota;
 use crate::engine::record::{RunRecord, RunType};
 use crate::engine::{Event, Run, Slot};
 use crate::fleet::{Amount, Gpu, Node, Sharing, Standing};
@@ -32,6 +33,7 @@ pub(super) struct World {
     pub log: Rc<RefCell<Log>>,
     pub flows: Vec<(Arc<Workflow>, Arc<Rules>)>,
     pub machines: Vec<Machine>,
+    pub quotas: Vec<Quota>,
     /// How often machines may still come, go, or be cordoned.
     pub moves_left: u32,
     pub store: Store,
@@ -69,6 +71,7 @@ impl World {
                 (Arc::new(workflow), Arc::new(rules))
             })
             .collect();
+        let quotas = workflows::quotas(&mut rng, &nodes);
         let keeps_placeholders = rng.percent(20);
         let actions_left = rng.between(0, i64::from(options.max_actions)) as u32;
         let crashes_left = rng.between(0, i64::from(options.max_crashes)) as u32;
@@ -79,7 +82,8 @@ impl World {
             flows,
             store: Store { keeps_placeholders, ..Store::default() },
             backend: Backend::default(),
-            memory: Memory::new(nodes.clone()),
+            memory: Memory::new(nodes.clone(), quotas.clone()),
+            quotas,
             machines: nodes.into_iter().map(|node| Machine { node, is_gone: false }).collect(),
             moves_left,
             actions_left,

@@ -107,7 +107,7 @@ impl Core {
                 let placed = self.placed(&active.run, slot, &attempt);
                 let placed = placed.as_ref().map(|(placed, request)| (placed, request));
                 let is_ending = active.run.instance(slot).stop.is_some();
-                self.admission.adopt(key, slot, task, is_ending, placed);
+                self.admission.adopt(key, slot, &active.run.workflow.namespace, task, is_ending, placed);
                 active.attempts.insert(slot, attempt);
             }
         }

@@ -1,0 +1,175 @@
+//! One pass over the heads of all lines: who is next, and whether quotas let it go.
+//!
+//! Order: priority, then the namespace of whoever is promised room, then the namespace that uses least of its own, then
+//! age. Invariants: nobody goes beyond a quota; whoever waits for a quota is not overtaken by those behind it that ask for
+//! the same; nobody borrows while somebody waits for what is its own. The first of each namespace that waits for room
+//! keeps what it asks for of the quota.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::quota::{Amounts, Resource};
+use super::{Admission, Holder, Line, Rank};
+use crate::fleet::Promise;
+
+/// What a pass has found out so far.
+pub(super) struct Pass {
+    heads: BTreeMap<Arc<str>, BTreeMap<Rank, Arc<Line>>>,
+    /// Pools without enough slots for somebody.
+    pub lacking: BTreeSet<String>,
+    pub promise: Option<Promise>,
+    /// Until it was asked: who was promised room before this pass.
+    first: Option<(Holder, Arc<str>, i64)>,
+    /// What somebody before waits for, of the quota of each namespace.
+    held_back: BTreeMap<Arc<str>, BTreeSet<Resource>>,
+    /// For whom each cohort keeps what it can lend.
+    kept: BTreeMap<String, Kept>,
+}
+
+struct Kept {
+    by: Rank,
+    /// Those that stand before it there may take what it would borrow.
+    namespace: Arc<str>,
+    resources: BTreeSet<Resource>,
+    /// It waits for no more than is its own.
+    is_own: bool,
+}
+
+fn asked_of(asked: &Amounts) -> impl Iterator<Item = Resource> {
+    Resource::ALL.into_iter().filter(|resource| !asked.get(*resource).is_zero())
+}
+
+impl Pass {
+    pub fn insert(&mut self, rank: Rank, line: Arc<Line>) {
+        self.heads.entry(line.namespace.clone()).or_default().insert(rank, line);
+    }
+}
+
+impl Admission {
+    pub(super) fn begin_pass(&self) -> Pass {
+        let mut pass = Pass {
+            heads: BTreeMap::new(),
+            lacking: BTreeSet::new(),
+            promise: None,
+            first: None,
+            held_back: BTreeMap::new(),
+            kept: BTreeMap::new(),
+        };
+        for (line, ranks) in &self.lines {
+            if let Some(rank) = self.head(line, ranks) {
+                pass.insert(rank, line.clone());
+            }
+        }
+        if let Some((holder, _)) = self.promised
+            && let Some(candidate) = self.candidates.get(&holder)
+        {
+            pass.first = Some((holder, candidate.line.namespace.clone(), candidate.rank.0.0));
+        }
+        for (cohort, by) in &self.owed {
+            let Some(candidate) = self.candidates.get(by) else { continue };
+            let namespace = &*candidate.line.namespace;
+            if self.quotas.cohort(namespace) != Some(cohort) || !self.quotas.could_ever(namespace, &candidate.asked) {
+                continue;
+            }
+            let is_own = self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
+            let (rank, resources) = (candidate.rank, asked_of(&candidate.asked).collect());
+            let namespace = candidate.line.namespace.clone();
+            pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
+        }
+        pass
+    }
+
+    /// The next to be asked.
+    pub(super) fn next(&self, pass: &mut Pass) -> Option<(Rank, Arc<Line>)> {
+        let heads = pass.heads.iter().filter_map(|(name, heads)| Some((name, heads.first_key_value()?.0)));
+        let name = match pass.heads.len() {
+            0 | 1 => heads.map(|(name, _)| name).next()?.clone(),
+            _ => {
+                let is_first = |name: &Arc<str>, rank: &Rank| {
+                    pass.first.as_ref().is_some_and(|(_, first, priority)| first == name && *priority == rank.0.0)
+                };
+                let key = |(name, rank): (&Arc<str>, &Rank)| {
+                    (rank.0, !is_first(name, rank), self.quotas.share(name), rank.1, name.clone())
+                };
+                let order = |(a, b, c, d, _): &(_, bool, f64, Holder, _),
+                             (e, f, g, h, _): &(_, bool, f64, Holder, _)| {
+                    Ord::cmp(a, e).then(b.cmp(f)).then(c.total_cmp(g)).then(d.cmp(h))
+                };
+                heads.map(key).min_by(order)?.4
+            }
+        };
+        let heads = pass.heads.get_mut(&name)?;
+        let next = heads.pop_first();
+        if heads.is_empty() {
+            pass.heads.remove(&name);
+        }
+        if let (Some((rank, _)), Some((first, ..))) = (&next, &pass.first)
+            && rank.1 == *first
+        {
+            pass.first = None;
+        }
+        next
+    }
+
+    /// Whether the quotas let it go. If not, it keeps what it waits for from those behind it.
+    pub(super) fn within_quota(&mut self, pass: &mut Pass, holder: Holder) -> bool {
+        let candidate = &self.candidates[&holder];
+        let (line, asked, rank) = (candidate.line.clone(), candidate.asked, candidate.rank);
+        let namespace = &line.namespace;
+        let Some(quota) = self.quotas.quota(namespace).filter(|_| !asked.is_zero()) else { return true };
+        let cohort = quota.cohort.clone();
+        if let Some(kept) = pass.held_back.get(namespace)
+            && asked_of(&asked).any(|resource| kept.contains(&resource))
+        {
+            return false;
+        }
+        if let Some(kept) = cohort.as_ref().and_then(|cohort| pass.kept.get(cohort))
+            && (kept.is_own || (rank.0 >= kept.by.0 && !(kept.namespace == *namespace && rank <= kept.by)))
+            && self.quotas.would_borrow(namespace, &asked).any(|resource| kept.resources.contains(&resource))
+        {
+            return false;
+        }
+        let Some(lack) = self.quotas.lack(namespace, &asked) else { return true };
+        if !self.quotas.could_ever(namespace, &asked) {
+            return false;
+        }
+        if lack.cohort.is_none() || lack.is_own {
+            pass.held_back.entry(namespace.clone()).or_default().extend(asked_of(&asked));
+        }
+        if let Some(cohort) = lack.cohort {
+            let is_own = lack.is_own;
+            let goes_before = |kept: &Kept| (!is_own, rank.0) < (!kept.is_own, kept.by.0);
+            if pass.kept.get(&cohort).is_none_or(goes_before) {
+                let (namespace, resources) = (namespace.clone(), asked_of(&asked).collect());
+                pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
+            }
+            if is_own {
+                self.reclaim(holder, &cohort);
+            }
+        }
+        false
+    }
+
+    /// It found no room: `could_now` says whether it is worth waiting for.
+    pub(super) fn without_room(&mut self, pass: &mut Pass, holder: Holder, could_now: bool) {
+        let candidate = &self.candidates[&holder];
+        let (namespace, asked) = (candidate.line.namespace.clone(), candidate.asked);
+        match could_now {
+            true => self.quotas.keep(&namespace, asked),
+            false => pass.kept.retain(|_, kept| kept.by.1 != holder),
+        }
+    }
+
+    pub(super) fn end_pass(&mut self, pass: Pass) {
+        self.quotas.end_pass();
+        let is_open =
+            |(cohort, kept): (String, Kept)| self.candidates.contains_key(&kept.by.1).then_some((cohort, kept.by.1));
+        self.owed = pass.kept.into_iter().filter_map(is_open).collect();
+        self.held_back = pass.held_back.into_keys().collect();
+    }
+
+    /// Granted: nothing has to be kept for it any more.
+    pub(super) fn served(&self, pass: &mut Pass, holder: Holder) {
+        pass.kept.retain(|_, kept| kept.by.1 != holder);
+    }
+}
