@@ -23,6 +23,7 @@ mod lookup;
 mod metrics;
 mod notify;
 mod paths;
+mod quotas;
 mod reports;
 mod scheduler;
 mod secrets;

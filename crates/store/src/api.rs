@@ -6,6 +6,7 @@ mod across;
 mod nodes;
 mod outbox;
 mod people;
+mod quotas;
 mod secrets;
 
 use std::collections::BTreeMap;

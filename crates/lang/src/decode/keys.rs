@@ -6,6 +6,7 @@ pub const WORKFLOW: &[&str] = &[
     "description",
     "tags",
     "schedule",
+    "namespace",
     "max_active_runs",
     "max_active_tasks",
     "fail_fast",

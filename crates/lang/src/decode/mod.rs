@@ -195,6 +195,7 @@ impl Decoder<'_, '_> {
                 "description" => self.workflow.description = self.text(node, "description").unwrap_or_default(),
                 "tags" => self.workflow.tags = self.texts(node, "tags").unwrap_or_default(),
                 "schedule" => self.workflow.schedule = self.schedule(node),
+                "namespace" => self.namespace(node),
                 "max_active_runs" => {
                     if let Some(runs) = self.whole(node, "max_active_runs", 1, 100_000) {
                         self.workflow.max_active_runs = runs as u32;
@@ -238,6 +239,14 @@ impl Decoder<'_, '_> {
                 "the workflow has 0 tasks",
                 "add a task below `tasks:`, for example `hello: {run: echo hello}`",
             );
+        }
+    }
+
+    fn namespace(&mut self, node: &Node) {
+        let Some(name) = self.text(node, "namespace") else { return };
+        match pitcrew_core::TaskId::new(&name) {
+            Ok(_) => self.workflow.namespace = name,
+            Err(error) => self.r.error(node.at, error.to_string()),
         }
     }
 

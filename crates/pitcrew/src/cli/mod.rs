@@ -22,6 +22,7 @@ mod nodes;
 mod notify;
 mod password;
 mod pools;
+mod quotas;
 mod report;
 mod retention;
 mod run;
@@ -172,6 +173,7 @@ enum Command {
     Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
     Nodes(nodes::NodesArgs),
+    Quotas(quotas::QuotasArgs),
     Ssh(ssh::SshArgs),
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
@@ -298,6 +300,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Nodes(args) => nodes::command(args, Target::open(ui, settings).await?).await,
+        Command::Quotas(args) => quotas::command(args, Target::open(ui, settings).await?).await,
         Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,

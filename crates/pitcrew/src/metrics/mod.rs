@@ -23,9 +23,9 @@ use prometheus::{CounterVec, HistogramVec, Registry};
 use serde_json::Value;
 
 pub use http::measure;
-pub use scrape::{Figures, PoolFigures, exposition};
+pub use scrape::{Figures, PoolFigures, QuotaFigures, exposition};
 
-/// Workflows, pools, nodes, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
+/// Workflows, pools, namespaces, nodes, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
 pub const CAP: usize = 200;
 /// The value of a label beyond the cap.
 const OTHER: &str = "other";
@@ -38,6 +38,7 @@ struct Families {
     registry: Registry,
     workflows: Names,
     pools: Names,
+    namespaces: Names,
     nodes: Names,
     channels: Names,
     queues: Names,
@@ -100,6 +101,7 @@ impl Default for Metrics {
         Metrics(Arc::new(Families {
             workflows: Names::default(),
             pools: Names::default(),
+            namespaces: Names::default(),
             nodes: Names::default(),
             channels: Names::default(),
             queues: Names::default(),

@@ -19,6 +19,7 @@ pub struct Figures {
     pub tasks_running: usize,
     pub parallelism: u32,
     pub pools: Vec<PoolFigures>,
+    pub quotas: Vec<QuotaFigures>,
     pub gpus: usize,
     pub gpus_used: usize,
 }
@@ -31,6 +32,16 @@ pub struct PoolFigures {
     pub used: u32,
     /// Task instances in line for it.
     pub waiting: usize,
+}
+
+/// A resource of one namespace.
+#[derive(Debug, Clone)]
+pub struct QuotaFigures {
+    pub namespace: String,
+    pub resource: &'static str,
+    pub used: f64,
+    /// Its own, if that is limited.
+    pub limit: Option<f64>,
 }
 
 /// Answers `GET /metrics`, in Prometheus' text format.
@@ -82,6 +93,14 @@ impl Metrics {
                 waiting.with_label_values(&name).add(pool.waiting as f64);
                 slots.with_label_values(&name).add(pool.slots.into());
                 used.with_label_values(&name).add(pool.used.into());
+            }
+            let (used, limit) = (table::QUOTA_USED.gauge(&registry), table::QUOTA_LIMIT.gauge(&registry));
+            for quota in &figures.quotas {
+                let name = [self.0.namespaces.label(&quota.namespace), quota.resource];
+                used.with_label_values(&name).add(quota.used);
+                if let Some(own) = quota.limit {
+                    limit.with_label_values(&name).add(own);
+                }
             }
         }
         self.nodes(&registry, nodes);

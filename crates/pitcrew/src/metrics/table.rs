@@ -79,6 +79,10 @@ table! {
         "Slots of a pool.";
     POOL_USED = Gauge, "pitcrew_pool_slots_used", ["pool"],
         "Slots of a pool in use.";
+    QUOTA_USED = Gauge, "pitcrew_quota_used", ["namespace", "resource"],
+        "What the tasks of a namespace hold: `gpus`, `cpu` (cores) and `memory_mib`.";
+    QUOTA_LIMIT = Gauge, "pitcrew_quota_limit", ["namespace", "resource"],
+        "What a namespace has of its own, where it has a quota; what it holds beyond that, it borrows.";
 
     GPUS = Gauge, "pitcrew_gpus", [],
         "GPUs of this machine.";

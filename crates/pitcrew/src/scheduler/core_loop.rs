@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use pitcrew_core::admission::{Admission, Holder, Placed, Preemption};
+use pitcrew_core::admission::{Admission, Cause, Holder, Placed, Preemption};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
 use pitcrew_core::fleet::{BACKEND_LABEL, Node};
@@ -299,8 +299,8 @@ impl Core {
                 }
                 self.events.push_back((run, Event::Admitted(slot)));
             }
-            for Preemption { victim, by } in self.admission.preemptions() {
-                let reason = self.makes_room(by);
+            for Preemption { victim, by, cause } in self.admission.preemptions() {
+                let reason = self.makes_room(by, cause);
                 tracing::info!(run = victim.run.0, "an attempt of run {} has to end: {reason}", victim.run);
                 self.events.push_back((victim.run, Event::Preempt { slot: victim.slot, reason }));
             }
@@ -314,9 +314,19 @@ impl Core {
         }
     }
 
-    fn makes_room(&self, by: Holder) -> String {
-        let task = self.runs.get(&by.run).map_or("", |active| active.run.workflow.task(by.slot.task).id.as_str());
-        format!("it makes room for `{task}` of run {}, which has a higher priority", by.run)
+    fn makes_room(&self, by: Holder, cause: Cause) -> String {
+        let workflow = self.runs.get(&by.run).map(|active| &active.run.workflow);
+        let task = workflow.map_or("", |workflow| workflow.task(by.slot.task).id.as_str());
+        let namespace = workflow.map_or("", |workflow| &workflow.namespace);
+        match cause {
+            Cause::Priority => format!("it makes room for `{task}` of run {}, which has a higher priority", by.run),
+            Cause::Reclaim => {
+                format!(
+                    "it held what is the namespace `{namespace}`'s own, which takes it back for `{task}` of run {}",
+                    by.run
+                )
+            }
+        }
     }
 
     /// Hands what is unwritten to the store, unless a batch is on its way.

@@ -3,14 +3,15 @@
 //! Recorded is what the engine decided, a moment before it is written: a crash between the two is counted, as
 //! counters start anew with the process anyway.
 
-use pitcrew_core::admission::DEFAULT_POOL;
+use pitcrew_core::admission::{DEFAULT_POOL, Resource};
 use pitcrew_core::engine::Effects;
+use pitcrew_core::fleet::Amount;
 use pitcrew_core::state::{RunState, State};
 
 use super::Parts;
 use super::active::Active;
 use super::core_loop::{Core, run_url};
-use crate::metrics::{Figures, PoolFigures};
+use crate::metrics::{Figures, PoolFigures, QuotaFigures};
 
 impl Active {
     /// Records what the effects of one event say about tasks and the end of the run.
@@ -53,6 +54,20 @@ impl Core {
             used: pool.used,
             waiting: pool.waiting,
         });
+        let quotas = self.admission.quota_uses().into_iter().flat_map(|one| {
+            let (namespace, limits) =
+                (one.namespace.to_owned(), one.quota.map(|quota| quota.limits).unwrap_or_default());
+            Resource::ALL.map(|resource| QuotaFigures {
+                namespace: namespace.clone(),
+                resource: match resource {
+                    Resource::Gpus => "gpus",
+                    Resource::Cpu => "cpu",
+                    Resource::Memory => "memory_mib",
+                },
+                used: one.used.get(resource).to_f64(),
+                limit: limits.get(resource).map(Amount::to_f64),
+            })
+        });
         Figures {
             leads: self.leads,
             runs_queued: in_state(RunState::Queued),
@@ -60,6 +75,7 @@ impl Core {
             tasks_running: self.admission.live(),
             parallelism: self.parts.parallelism,
             pools: pools.collect(),
+            quotas: quotas.collect(),
             gpus,
             gpus_used,
         }

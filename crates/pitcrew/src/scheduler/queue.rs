@@ -10,6 +10,7 @@ use pitcrew_core::state::RunState;
 use pitcrew_core::{RunId, RunKey, TaskId, WorkflowId};
 
 use super::core_loop::Core;
+use crate::quotas::{self, NamespaceUse};
 
 /// The state of the queue at a moment.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Queue {
     pub gpus: (usize, usize),
     /// Of each pool, the slots in use and the instances in line.
     pub pools: BTreeMap<String, (u32, usize)>,
+    /// What each namespace holds.
+    pub namespaces: Vec<NamespaceUse>,
 }
 
 /// Somebody in the queue.
@@ -74,8 +77,20 @@ impl Core {
             live: self.admission.live(),
             parallelism: self.parts.parallelism,
             gpus: self.admission.gpu_use(),
+            namespaces: self.namespaces(),
             pools: self.admission.pools().map(|pool| (pool.name.to_owned(), (pool.used, pool.waiting))).collect(),
         }
+    }
+
+    pub(super) fn namespaces(&self) -> Vec<NamespaceUse> {
+        let uses = self.admission.quota_uses().into_iter();
+        let known = uses.map(|one| NamespaceUse {
+            namespace: one.namespace.to_owned(),
+            used: quotas::amounts(&one.used),
+            borrowed: quotas::amounts(&one.borrowed),
+            waiting: one.waiting,
+        });
+        known.collect()
     }
 
     fn waiting(&self, key: RunKey, slot: Slot) -> Option<Waiting> {

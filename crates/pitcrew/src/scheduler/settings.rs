@@ -1,11 +1,11 @@
-//! What people set while runs go on: variables, connections, pools, which workflows are paused, backfills.
+//! What people set while runs go on: variables, connections, pools, quotas, which workflows are paused, backfills.
 
 use pitcrew_store::{BackfillFilter, Paging};
 
 use super::core_loop::Core;
 
 impl Core {
-    /// Reads variables, connections, pools and open backfills anew.
+    /// Reads variables, connections, pools, quotas and open backfills anew.
     pub async fn refresh_settings(&mut self) {
         if let Err(error) = self.known.refresh().await {
             tracing::warn!(%error, "cannot read the variables and connections");
@@ -23,6 +23,10 @@ impl Core {
         match self.parts.store.pools().await {
             Ok(pools) => pools.iter().for_each(|pool| self.admission.set_pool(&pool.name, pool.slots)),
             Err(error) => tracing::warn!(%error, "cannot read the pools"),
+        }
+        match self.parts.store.quotas().await {
+            Ok(quotas) => self.admission.set_quotas(quotas),
+            Err(error) => tracing::warn!(%error, "cannot read the quotas"),
         }
     }
 }

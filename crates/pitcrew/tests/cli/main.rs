@@ -8,6 +8,7 @@ mod harness;
 mod help;
 mod nodes;
 mod nvml;
+mod quotas;
 mod remote;
 mod reports;
 mod runs;

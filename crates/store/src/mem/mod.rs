@@ -7,6 +7,7 @@ mod across;
 mod nodes;
 mod outbox;
 mod people;
+mod quotas;
 mod reads;
 mod secrets;
 mod settings;
@@ -51,6 +52,7 @@ struct State {
     connections: BTreeMap<String, Connection>,
     secrets: BTreeMap<String, SecretRow>,
     nodes: BTreeMap<String, NodeRow>,
+    quotas: BTreeMap<String, pitcrew_core::admission::Quota>,
     node_samples: BTreeMap<(String, Timestamp), serde_json::Value>,
     notices: BTreeMap<i64, Notice>,
     last_notice: i64,
@@ -109,6 +111,7 @@ impl Mem {
                 connections: BTreeMap::new(),
                 secrets: BTreeMap::new(),
                 nodes: BTreeMap::new(),
+                quotas: BTreeMap::new(),
                 node_samples: BTreeMap::new(),
                 notices: BTreeMap::new(),
                 last_notice: 0,

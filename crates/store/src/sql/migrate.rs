@@ -30,6 +30,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0004_secrets"),
     migration!("0005_placement"),
     migration!("0006_nodes"),
+    migration!("0007_quotas"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -107,6 +108,7 @@ mod tests {
         include_str!("../../tests/data/0004_secrets.sql"),
         include_str!("../../tests/data/0005_placement.sql"),
         include_str!("../../tests/data/0006_nodes.sql"),
+        include_str!("../../tests/data/0007_quotas.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -147,6 +149,7 @@ mod tests {
         assert_eq!(sql.file_errors().await.unwrap().len(), 1);
         assert_eq!(sql.variables(Paging::ALL).await.unwrap().total, 1);
         assert_eq!(sql.pools().await.unwrap().len(), 2);
+        assert_eq!(sql.quotas().await.unwrap()[0].limits.memory_mib, Some(262_144));
         assert_eq!(sql.audit(&AuditFilter::default(), Paging::ALL).await.unwrap().rows.len(), 2);
         assert_eq!(sql.setting("secret").await.unwrap().as_deref(), Some("x"));
         assert_eq!(sql.users(Paging::ALL).await.unwrap().total, 2);
@@ -197,6 +200,7 @@ mod tests {
                 "UPDATE attempts SET number = 0 WHERE task = 'map'",
                 "UPDATE pools SET slots = -1",
                 "UPDATE users SET role = 'root'",
+                "UPDATE quotas SET weight = 0",
                 "UPDATE tokens SET user_name = 'nobody'",
                 "UPDATE connections SET port = 70000",
                 "UPDATE runs SET run_type = 'odd' WHERE key = 2",

@@ -13,6 +13,7 @@ mod nodes;
 mod outbox;
 mod people;
 pub(crate) mod postgres;
+mod quotas;
 mod reads;
 mod retention;
 mod rows;

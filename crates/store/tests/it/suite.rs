@@ -5,6 +5,7 @@ mod nodes;
 mod outbox;
 pub mod ownership;
 mod people;
+mod quotas;
 mod runs;
 mod secrets;
 mod settings;
@@ -24,6 +25,7 @@ pub async fn exercise(store: &Store) {
     secrets::a_secret_counts_its_values(store).await;
     nodes::changes_of_a_node_add_up_beside_what_is_seen_of_it(store).await;
     nodes::samples_of_a_node_are_kept_for_a_while(store).await;
+    quotas::quotas_are_put_changed_and_deleted_with_an_audit_entry(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
     workflows::file_errors_come_and_go(store).await;

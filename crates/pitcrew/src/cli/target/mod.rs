@@ -6,6 +6,7 @@ mod connections;
 mod logs;
 mod nodes;
 mod notices;
+mod quotas;
 mod settings;
 mod steer;
 mod there;

@@ -47,4 +47,13 @@ GpuPoint
   use_percent: number?, used_mib: number?, power_watts: number?, celsius: number?
 NodePatch
   cordoned?: bool?, labels?: object?, taints?: object?
+Quotas
+  quotas: [Quota], total_entries: int
+Quota
+  namespace: text, has_quota: bool, cohort: text?, weight: int, limits: QuotaAmounts, borrow: QuotaAmounts
+  used: QuotaAmounts?, borrowed: QuotaAmounts?, waiting: int
+QuotaAmounts
+  gpus?: number, cpu?: number, memory_mib?: int
+QuotaPatch
+  gpus?: any, cpu?: any, memory?: any, cohort?: text?, borrow_gpus?: any, borrow_cpu?: any, borrow_memory?: any, weight?: any
 ";

@@ -9,6 +9,7 @@ mod digest;
 mod events;
 pub mod nodes;
 mod notices;
+pub mod quotas;
 mod records;
 mod reports;
 
@@ -94,6 +95,7 @@ pub fn routes() -> Routes {
         .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
         .merge(nodes::routes())
         .merge(between::routes())
+        .merge(quotas::routes())
 }
 
 /// The run with that key, or 404.

@@ -34,6 +34,8 @@ fn def(name: &str) -> Option<&'static Def> {
 /// A server that has recorded something in every family.
 async fn busy() -> Rig {
     let rig = Rig::with(BUSY).await;
+    let quota = serde_json::json!({ "gpus": 4 });
+    assert!(rig.patch("/api/pitcrew/v1/quotas/default", quota).await.status.is_success());
     rig.finish("busy").await;
     let set = VariableSet { key: "b".into(), value: "2".into(), description: None };
     rig.app.store.set_variable(set, AuditEntry::new(clock::now(), "admin", "variable.set")).await.unwrap();

@@ -106,3 +106,61 @@ tasks:
     let told = rig.app.scheduler.snapshot(run.key).await.unwrap();
     assert_eq!(told.instances.iter().find(|row| row.task == low).unwrap().attempt, 2);
 }
+
+#[tokio::test]
+async fn a_namespace_stays_within_its_quota_borrows_and_gives_back() {
+    let source = "
+workflow: theirs
+namespace: theirs
+tasks:
+  own: {run: x, backend: fake, resources: {gpu: 1}, env: {FAKE_SLEEP_MS: '3600000'}}
+  lent: {run: x, backend: fake, resources: {gpu: 1}, preemptible: true, priority: 3, env: {FAKE_SLEEP_MS: '3600000'}}
+  more: {run: x, backend: fake, resources: {gpu: 1}, priority: -1}
+";
+    let ours = "workflow: ours\nnamespace: ours\ntasks:\n  own: {run: x, backend: fake, resources: {gpu: 1}}\n";
+    let gpus = (0..4).map(|at| Gpu::new(format!("GPU-{at}"), "NVIDIA A100-SXM4-80GB", 81_920)).collect();
+    let here = FleetNode { node: Node::new("local", Amount::whole(8), 8_192, gpus), reach: Reach::Local };
+    let rig = Rig::on(watch::channel(Arc::new(vec![here])).1).await.knowing(source).await.knowing(ours).await;
+    for namespace in ["theirs", "ours"] {
+        let quota = json!({ "gpus": 1, "cohort": "lab", "memory": "4Gi" });
+        let made = rig.patch(&format!("/api/pitcrew/v1/quotas/{namespace}"), quota).await.json();
+        assert_eq!((&made["limits"], &made["cohort"]), (&json!({ "gpus": 1, "memory_mib": 4096 }), &json!("lab")));
+    }
+    let theirs = rig.start("theirs", json!({})).await;
+    rig.until(theirs.key, "own", "running").await;
+    rig.until(theirs.key, "lent", "running").await;
+    let why = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/more", theirs.key)).await.json();
+    let full = "waits for a slot: namespace `theirs` has 2 of 2 GPUs in use; 1 more would exceed its quota";
+    assert_eq!(why["reasons"], json!([full]));
+    let shown = rig.get("/api/pitcrew/v1/quotas/theirs").await.json();
+    assert_eq!(
+        (&shown["used"]["gpus"], &shown["borrowed"]["gpus"], &shown["waiting"]),
+        (&json!(2), &json!(1), &json!(1))
+    );
+    let page = rig.get("/quotas").await.text;
+    assert!(page.contains("GPUs: 2 of 1, 1 borrowed") && page.contains("theirs"), "{page}");
+    let scraped = rig.get("/metrics").await.text;
+    assert!(scraped.contains(r#"pitcrew_quota_used{namespace="theirs",resource="gpus"} 2"#), "{scraped}");
+
+    let mut changes = rig.app.scheduler.subscribe();
+    let own = rig.start("ours", json!({})).await;
+    while !changes.recv().await.unwrap().finished {}
+    let lent = TaskId::new("lent").unwrap();
+    let tries = rig.app.store.attempts(theirs.key, &lent, -1).await.unwrap();
+    let reason =
+        format!("it held what is the namespace `ours`'s own, which takes it back for `own` of run {}", own.key);
+    assert_eq!((tries[0].message.as_str(), tries[0].exit.clone()), (reason.as_str(), Some(Exit::Cancelled)));
+    // It borrows again, and begins anew.
+    rig.until(theirs.key, "lent", "running").await;
+    assert!(rig.delete("/api/pitcrew/v1/quotas/theirs").await.is_success());
+    rig.until(theirs.key, "more", "success").await;
+    for (body, why) in [
+        (json!({ "gpus": "-1" }), "is no amount"),
+        (json!({ "weight": 0 }), "from 1 to 1000"),
+        (json!({ "borrow_gpus": 1, "gpus": 1, "cohort": null }), "can borrow"),
+        (json!({ "colour": 1 }), "colour"),
+    ] {
+        let refused = rig.patch("/api/pitcrew/v1/quotas/theirs", body).await;
+        assert!(refused.status.is_client_error() && refused.text.contains(why), "{}", refused.text);
+    }
+}

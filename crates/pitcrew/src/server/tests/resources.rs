@@ -15,7 +15,7 @@ tasks:
 ";
 
 impl Rig {
-    async fn patch(&self, path: &str, body: Value) -> super::Answer {
+    pub(super) async fn patch(&self, path: &str, body: Value) -> super::Answer {
         self.ask(Method::PATCH, path, body.to_string()).await
     }
 
@@ -23,7 +23,7 @@ impl Rig {
         self.app.store.latest_run(&workflow.parse().unwrap()).await.unwrap().unwrap().key
     }
 
-    async fn delete(&self, path: &str) -> StatusCode {
+    pub(super) async fn delete(&self, path: &str) -> StatusCode {
         self.ask(Method::DELETE, path, "").await.status
     }
 }

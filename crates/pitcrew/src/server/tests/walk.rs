@@ -5,6 +5,7 @@ use axum::http::{Method, StatusCode, header};
 use axum::response::Response;
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
+use pitcrew_core::admission::{Limits, Quota};
 use pitcrew_store::{
     AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, Settled, TokenRow, VariableSet, WorkflowFilter,
 };
@@ -47,6 +48,8 @@ impl Walk {
         rig.app.store.set_variable(variable, noted("variable.set")).await.unwrap();
         let pool = Pool { name: "p".into(), slots: 1, description: String::new() };
         rig.app.store.put_pool(pool, noted("pool.set")).await.unwrap();
+        let quota = Quota::new("ml", Limits::default());
+        rig.app.store.put_quota(quota, noted("quota.set")).await.unwrap();
         let connection = Connection { id: "c".into(), conn_type: "ssh".into(), ..Connection::default() };
         let connection = connection.seal(&rig.app.vault).unwrap();
         rig.app.store.put_connection(connection, noted("connection.set")).await.unwrap();
@@ -102,6 +105,7 @@ impl Walk {
                 "connection_id" => "c",
                 "pool_name" => "p",
                 "node" => "local",
+                "namespace" => "ml",
                 _ => "1",
             };
             path = format!("{before}{value}{after}");
@@ -147,7 +151,10 @@ impl Walk {
         let users = store.users(Paging::ALL).await.unwrap().rows;
         let tokens = store.tokens(None).await.unwrap();
         let nodes = store.nodes().await.unwrap();
-        format!("{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}")
+        let quotas = store.quotas().await.unwrap();
+        format!(
+            "{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}{quotas:?}"
+        )
     }
 }
 
@@ -343,6 +350,8 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /api/pitcrew/v1/notices/{id}/retry", ""),
     ("POST /api/pitcrew/v1/dags/{dag_id}/dagRuns/{dag_run_id}/cancel", ""),
     ("PATCH /api/pitcrew/v1/nodes/{node}", r#"{"cordoned": true}"#),
+    ("PATCH /api/pitcrew/v1/quotas/{namespace}", r#"{"gpus": 3}"#),
+    ("DELETE /api/pitcrew/v1/quotas/{namespace}", ""),
     ("POST /fleet/{node}/cordon", "cordoned=true"),
     ("POST /fleet/{node}/marks", "labels=rack%3Da&taints="),
     ("POST /workflows/{workflow}/pause", "paused=true"),
@@ -361,6 +370,9 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /pools/new", "name=new&slots=1"),
     ("POST /pools/edit", "name=p&slots=2&description="),
     ("POST /pools/delete", "name=p"),
+    ("POST /quotas/new", "namespace=new&gpus=1"),
+    ("POST /quotas/edit", "namespace=ml&gpus=2"),
+    ("POST /quotas/delete", "namespace=ml"),
     ("POST /connections/new", "id=new&conn_type=ssh"),
     ("POST /connections/edit", "id=c&conn_type=ssh&host=h"),
     ("POST /connections/delete", "id=c"),

@@ -35,6 +35,7 @@ pub const ADMIN: &[Entry] = &[
     entry("variables", "Variables", "/variables", "v", Role::Viewer),
     entry("connections", "Connections", "/connections", "c", Role::Op),
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
+    entry("quotas", "Quotas", "/quotas", "q", Role::Viewer),
     entry("notifications", "Notifications", "/notifications", "n", Role::Viewer),
     entry("audit", "Audit log", "/audit", "a", Role::Viewer),
     entry("users", "Users", "/users", "u", Role::Admin),

@@ -8,6 +8,7 @@ mod connections;
 mod fleet;
 mod notices;
 mod pools;
+mod quotas;
 mod settings;
 mod tokens;
 mod users;
@@ -50,6 +51,13 @@ pub fn routes() -> Routes {
         .get("/pools/edit", Role(Op), pools::form)
         .post("/pools/edit", Role(Op), pools::edit)
         .post("/pools/delete", Role(Op), pools::delete)
+        .get("/quotas", Role(Viewer), quotas::page)
+        .get("/live/quotas", Role(Viewer), quotas::live)
+        .get("/quotas/new", Role(Op), quotas::blank)
+        .post("/quotas/new", Role(Op), quotas::create)
+        .get("/quotas/edit", Role(Op), quotas::form)
+        .post("/quotas/edit", Role(Op), quotas::edit)
+        .post("/quotas/delete", Role(Op), quotas::delete)
         .get("/backfills", Role(Viewer), backfills::page)
         .get("/live/backfills", Role(Viewer), backfills::live)
         .get("/backfills/new", Role(User), backfills::blank)

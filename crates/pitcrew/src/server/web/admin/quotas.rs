@@ -1,0 +1,209 @@
+//! Quotas: what each namespace has of its own, what it holds and borrows, as it is now.
+
+use askama::Template;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use pitcrew_core::admission::{Limits, Quota};
+use pitcrew_core::fleet::Amount;
+
+use crate::quotas::{self, KEYS, QuotaView, memory};
+use crate::server::Site;
+use crate::server::auth::{Role, User};
+use crate::server::error::ApiResult;
+use crate::server::input::Query;
+use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::own::quotas::{all, put, remove};
+use crate::server::web::fmt;
+use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
+use crate::server::web::page::{PageError, PageResult, Shell, html, render};
+
+const LIST: &str = "/quotas";
+
+/// A resource of a namespace.
+struct Bar {
+    name: &'static str,
+    /// Of a bar 100 wide, what is its own and in use.
+    own: f64,
+    /// And what is borrowed.
+    borrowed: f64,
+    text: String,
+}
+
+struct Row {
+    quota: QuotaView,
+    bars: Vec<Bar>,
+}
+
+impl Row {
+    fn of(quota: QuotaView) -> Row {
+        let amount = |amount: Amount| (amount.to_f64(), amount.to_string());
+        let mib = |mib: u64| (mib as f64, memory(mib));
+        let (used, borrowed) = (quota.used.unwrap_or_default(), quota.borrowed.unwrap_or_default());
+        let all = [
+            ("GPUs", used.gpus.map(amount), borrowed.gpus.map(amount), quota.limits.gpus.map(amount)),
+            ("cores", used.cpu.map(amount), borrowed.cpu.map(amount), quota.limits.cpu.map(amount)),
+            ("memory", used.memory_mib.map(mib), borrowed.memory_mib.map(mib), quota.limits.memory_mib.map(mib)),
+        ];
+        let bar = |(name, used, borrowed, own): (&'static str, Option<_>, Option<_>, Option<(f64, String)>)| {
+            let (used, told) = used.unwrap_or((0.0, "0".to_owned()));
+            let (over, more) = borrowed.unwrap_or((0.0, String::new()));
+            let (share, text) = match own {
+                Some((own, text)) => (100.0 / own.max(used).max(f64::MIN_POSITIVE), format!("{told} of {text}")),
+                None if used > 0.0 => (0.0, format!("{told}, without a limit")),
+                None => return None,
+            };
+            let text = if over > 0.0 { format!("{text}, {more} borrowed") } else { text };
+            Some(Bar { name, own: (used - over) * share, borrowed: over * share, text })
+        };
+        let bars = all.into_iter().filter_map(bar).collect();
+        Row { quota, bars }
+    }
+}
+
+#[derive(Template)]
+#[template(path = "admin/quotas.html")]
+struct QuotasPage {
+    shell: Shell,
+    list: String,
+}
+
+#[derive(Template)]
+#[template(path = "admin/quotas_list.html")]
+struct List {
+    rows: Vec<Row>,
+    is_op: bool,
+}
+
+async fn list(site: &Site, is_op: bool) -> ApiResult<String> {
+    Ok(render(List { rows: all(site).await?.into_iter().map(Row::of).collect(), is_op }))
+}
+
+pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
+    let shell = Shell::new(&site, &user, "Quotas").section("quotas").live("/live/quotas".to_owned());
+    Ok(html(QuotasPage { shell, list: list(&site, user.role >= Role::Op).await? }))
+}
+
+pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
+    let is_op = user.role >= Role::Op;
+    let watch = Watch::everything(&site.app);
+    let looker = site.clone();
+    let look = move || {
+        let site = looker.clone();
+        async move {
+            let html = list(&site, is_op).await.ok()?;
+            Some(Look { parts: vec![Part { id: "quotas", html }], elsewhere: true })
+        }
+    };
+    Ok(follow(&site, format!("quotas {is_op}"), watch, look).into_response())
+}
+
+fn fields() -> Vec<Field> {
+    vec![
+        Field::text("namespace", "Namespace").required().example("ml").hint("as workflows name it with `namespace:`"),
+        Field::text("gpus", "GPUs").example("8").hint("its own; parts count, and without a number there is no limit"),
+        Field::text("cpu", "Cores").example("64"),
+        Field::text("memory", "Memory").example("256Gi"),
+        Field::text("cohort", "Cohort")
+            .example("research")
+            .hint("quotas of one cohort lend each other what they do not use"),
+        Field::text("borrow_gpus", "GPUs to borrow").hint("at most; without a number as many as are lent"),
+        Field::text("borrow_cpu", "Cores to borrow"),
+        Field::text("borrow_memory", "Memory to borrow"),
+        Field::new("weight", "Weight", Kind::Number)
+            .hint("with twice the weight a namespace gets twice as much, where several want the same"),
+    ]
+}
+
+fn form_page(site: &Site, user: &User, title: &str, action: &str, form: Form, submit: &'static str) -> FormPage {
+    let shell = Shell::new(site, user, title).section("quotas");
+    let lead = "All tasks of the namespace's workflows together never hold more.";
+    FormPage { shell, above: (LIST, "Quotas"), lead, action: action.to_owned(), form, submit, below: String::new() }
+}
+
+pub async fn blank(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
+    Ok(form_page(&site, &user, "New quota", "/quotas/new", Form::new(fields()), "Create").response())
+}
+
+pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
+    let mut form = Form::new(fields());
+    form.fill(&typed)?;
+    let there = site.app.store.quotas().await?.iter().any(|quota| quota.namespace == form.text("namespace"));
+    if !form.is_wrong() && there {
+        form.wrong("namespace", "the namespace has a quota already");
+    }
+    save(&site, &user, form, true).await
+}
+
+async fn named(site: &Site, namespace: &str) -> PageResult<Quota> {
+    let found = site.app.store.quotas().await?.into_iter().find(|quota| quota.namespace == namespace);
+    found.ok_or_else(|| PageError::not_found(format!("The namespace `{namespace}` has no quota.")))
+}
+
+fn form_of(quota: &Quota) -> Form {
+    let mut fields = fields();
+    let amount = |amount: Option<Amount>| amount.map_or_else(String::new, |amount| amount.to_string());
+    let memory = |mib: Option<u64>| mib.map_or_else(String::new, |mib| format!("{mib}Mi"));
+    let texts = [
+        quota.namespace.clone(),
+        amount(quota.limits.gpus),
+        amount(quota.limits.cpu),
+        memory(quota.limits.memory_mib),
+        quota.cohort.clone().unwrap_or_default(),
+        amount(quota.borrow.gpus),
+        amount(quota.borrow.cpu),
+        memory(quota.borrow.memory_mib),
+        quota.weight.to_string(),
+    ];
+    for (field, text) in fields.iter_mut().zip(texts) {
+        field.text = text;
+    }
+    fields[0].fixed = true;
+    Form::new(fields)
+}
+
+pub async fn form(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
+    let quota = named(&site, query.text("namespace").unwrap_or_default()).await?;
+    Ok(form_page(&site, &user, &quota.namespace, "/quotas/edit", form_of(&quota), "Save").response())
+}
+
+pub async fn edit(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
+    let quota = named(&site, typed.text("namespace")).await?;
+    let mut form = form_of(&quota);
+    form.fill(&typed)?;
+    save(&site, &user, form, false).await
+}
+
+async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageResult {
+    let mut quota = Quota::new(form.text("namespace"), Limits::default());
+    for key in KEYS {
+        let text = form.text(key).trim().to_owned();
+        let text = Some(text.as_str()).filter(|text| !text.is_empty());
+        if let Err(why) = quotas::change(&mut quota, key, text) {
+            form.wrong(key, why);
+        }
+    }
+    if !form.is_wrong()
+        && let Err(why) = quotas::check(&quota)
+    {
+        form.wrong("namespace", why);
+    }
+    if !form.is_wrong() {
+        put(site, user, quota).await?;
+        return Ok(Redirect::to(LIST).into_response());
+    }
+    let name = form.text("namespace").to_owned();
+    let page = match is_new {
+        true => form_page(site, user, "New quota", "/quotas/new", form, "Create"),
+        false => form_page(site, user, &name, "/quotas/edit", form, "Save"),
+    };
+    Ok(page.refused())
+}
+
+pub async fn delete(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult<Redirect> {
+    typed.only(&["namespace"])?;
+    let namespace = typed.text("namespace");
+    match remove(&site, &user, namespace).await? {
+        true => Ok(Redirect::to(LIST)),
+        false => Err(PageError::not_found(format!("The namespace `{namespace}` has no quota."))),
+    }
+}
