@@ -164,7 +164,7 @@ mod tests {
         }
         assert_eq!(quota.limits.memory_mib, Some(256 * 1024));
         assert_eq!(
-            serde_json::to_value(&quota.limits).unwrap(),
+            serde_json::to_value(quota.limits).unwrap(),
             json!({"gpus": 7.5, "cpu": 0.5, "memory_mib": 262_144})
         );
         assert_eq!(check(&quota), Ok(()));
