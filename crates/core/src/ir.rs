@@ -349,6 +349,10 @@ pub struct Placement {
     pub tolerations: Vec<Toleration>,
     /// No backend is named, and it can run anywhere: the node decides.
     pub is_free: bool,
+    /// The queue whose workers take it; `None`: that of all who name none.
+    pub queue: Option<Template>,
+    /// No backend is named, and a worker can run it.
+    pub may_queue: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -360,16 +364,20 @@ pub enum BackendKind {
     Fake,
     /// Processes on another machine, reached over SSH.
     Ssh,
+    /// On a machine that comes for its work. No workflow names it: a task gets there by its queue, or by its node.
+    Worker,
 }
 
 impl BackendKind {
-    pub const ALL: [BackendKind; 3] = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
+    /// Those that a workflow can name.
+    pub const NAMED: [BackendKind; 3] = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
 
     pub fn name(self) -> &'static str {
         match self {
             BackendKind::Local => "local",
             BackendKind::Fake => "fake",
             BackendKind::Ssh => "ssh",
+            BackendKind::Worker => "worker",
         }
     }
 }

@@ -89,6 +89,9 @@ pub trait Backend: Send + Sync {
         Ok(())
     }
 
+    /// From now on this process alone works on runs: what it knew of attempts may be old.
+    fn lead(&self) {}
+
     /// What it can do here: limits, devices. For `doctor` and for the inventory; may take seconds.
     async fn capabilities(&self) -> Capabilities;
 }
@@ -121,6 +124,8 @@ impl Handle {
 pub enum Observation {
     /// `start` was never accepted: nothing of it ran.
     NeverBegan,
+    /// Accepted; its first step has not begun.
+    Waiting,
     /// Accepted and not over.
     Running {
         started_at: Timestamp,

@@ -99,7 +99,7 @@ impl Backend for FakeBackend {
     async fn cancel(&self, handle: &Handle, _grace: SignedDuration) -> Result<(), BackendError> {
         let mut timers = self.0.timers();
         let mut ended = match observe(handle) {
-            Observation::NeverBegan => Ended::bare(Exit::Cancelled, clock::now()),
+            Observation::NeverBegan | Observation::Waiting => Ended::bare(Exit::Cancelled, clock::now()),
             Observation::Running { started_at } => {
                 Ended { started_at: Some(started_at), ..Ended::bare(Exit::Cancelled, clock::now()) }
             }
@@ -131,7 +131,7 @@ impl Shared {
         let mut timers = self.timers();
         match observe(handle) {
             Observation::NeverBegan => {}
-            Observation::Running { .. } => return Ok(()),
+            Observation::Waiting | Observation::Running { .. } => return Ok(()),
             Observation::Ended(ended) => {
                 self.tell(BackendEvent::Ended { id: handle.id.clone(), ended });
                 return Ok(());

@@ -16,6 +16,19 @@ pub const SSH_TIMEOUT: u32 = 30;
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     Ssh(SshPlace),
+    Worker(WorkerPlace),
+}
+
+/// A worker, with what an attempt is rendered with.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WorkerPlace {
+    /// Its id, which no other worker ever has.
+    pub worker: String,
+    /// What it is called; for people.
+    pub name: String,
+    /// Absolute paths there: its data directory, and this program.
+    pub data_dir: String,
+    pub program: String,
 }
 
 /// A user on a host that is reached over SSH.

@@ -56,6 +56,9 @@ pub struct AttemptSpec {
     /// `PITCREW_WORKSPACE` of its environment); only of an attempt that runs on another machine than the server's.
     #[serde(default)]
     pub fetch: Vec<String>,
+    /// Directories that are made before the first step, absolute; only of an attempt on a worker.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dirs: Vec<PathBuf>,
 }
 
 fn default_grace() -> SignedDuration {
@@ -83,6 +86,7 @@ impl AttemptSpec {
             log_limit: DEFAULT_LOG_LIMIT,
             masks: Vec::new(),
             fetch: Vec::new(),
+            dirs: Vec::new(),
         }
     }
 

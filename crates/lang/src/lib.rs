@@ -45,6 +45,8 @@ pub struct ActionInfo {
     /// A JSON Schema for `with`.
     pub with_schema: Value,
     pub on_hosts: OnHosts,
+    /// A worker can run it: it is a process that needs nothing that only the server has.
+    pub on_workers: bool,
 }
 
 /// Whether something runs on another machine.

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord, RunType};
 use pitcrew_core::{RunId, WorkflowId};
 use pitcrew_exec::aws::Aws;
+use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{Backend, Handle, LogChunk};
 use pitcrew_lang::ParamError;
 use pitcrew_store::{AuditEntry, CreateRun, NewRun, Store, StoreError, WorkflowRow};
@@ -32,6 +33,7 @@ pub struct App {
     pub backends: Backends,
     pub metrics: Metrics,
     pub fleet: Fleet,
+    pub workers: Hub,
     /// Channels, and rules for all workflows.
     pub notify: Arc<crate::notify::config::Config>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.

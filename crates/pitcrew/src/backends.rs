@@ -48,6 +48,11 @@ impl Backends {
         }
     }
 
+    /// From now on this process alone works on runs.
+    pub fn lead(&self) {
+        self.all.values().for_each(|backend| backend.lead());
+    }
+
     /// The backend for tasks of that kind.
     pub fn of(&self, kind: BackendKind) -> Arc<dyn Backend> {
         self.all.get(&kind).cloned().unwrap_or_else(|| Arc::new(Absent(kind.name().to_owned())))

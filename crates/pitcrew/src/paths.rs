@@ -49,6 +49,11 @@ impl DataDir {
         }
     }
 
+    /// One of another machine, at this absolute path there.
+    pub fn there(path: &str) -> Self {
+        DataDir(PathBuf::from(path))
+    }
+
     pub fn root(&self) -> &Path {
         &self.0
     }

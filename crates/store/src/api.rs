@@ -8,6 +8,7 @@ mod outbox;
 mod people;
 mod quotas;
 mod secrets;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -8,6 +8,7 @@ mod nodes;
 mod notices;
 mod people;
 mod secrets;
+mod workers;
 
 pub use across::*;
 pub use backfills::*;
@@ -15,6 +16,7 @@ pub use nodes::*;
 pub use notices::*;
 pub use people::*;
 pub use secrets::*;
+pub use workers::*;
 
 use std::collections::BTreeMap;
 

@@ -292,7 +292,9 @@ impl Admission {
     fn check(&self, line: &Line) -> Result<(), Refusal> {
         let Some(request) = &line.request else { return Ok(()) };
         request.check()?;
-        if self.fleet.could_ever(request) {
+        // Nodes are configured; but a worker of the queue may still come.
+        let is_open = request.queue.as_ref().is_some_and(|queue| !self.fleet.serves(queue));
+        if is_open || self.fleet.could_ever(request) {
             return Ok(());
         }
         let misses = self.fleet.never(request).into_iter();

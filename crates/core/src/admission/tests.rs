@@ -212,3 +212,28 @@ fn a_higher_priority_makes_the_cheapest_end_and_nobody_twice() {
     admission.offer(RunKey(1), &offer(7, 9, 1, 2)).unwrap();
     assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![(2, 7), (5, 7)]));
 }
+
+/// Nodes are configured, and what none of them can take is refused; but a worker may come at any time.
+#[test]
+fn a_queue_that_nobody_serves_is_waited_for_and_one_whose_workers_cannot_is_refused() {
+    let mut admission = admission(32, &[("local", 2)]);
+    let asks = |task, gpus: Gpus| {
+        let request = Request { gpus, queue: Some("s21".to_owned()), ..Request::default() };
+        let demand = Demand { request: Some(Arc::new(request)), ..Demand::default() };
+        Offer { demand, ..offer(task, 0, 1, 0) }
+    };
+    admission.offer(RunKey(1), &asks(1, Gpus::Count(16))).unwrap();
+    admission.offer(RunKey(1), &asks(2, Gpus::None)).unwrap();
+    admission.offer(RunKey(1), &offer(3, 0, 1, 2)).unwrap();
+    assert_eq!(granted(&mut admission), [3], "those who wait for a worker hold nobody back");
+    let why = |admission: &Admission, task| admission.why(RunKey(1), Slot::new(TaskIx(task), 0)).unwrap();
+    insta::assert_snapshot!(why(&admission, 1), @"no worker serves the queue `s21`; `pitcrew worker --queue s21` on a machine starts one");
+    let mut worker = node("s21", 1);
+    worker.slots = Some(1);
+    worker.labels.insert(format!("{}s21", crate::fleet::QUEUE_LABEL), "true".to_owned());
+    admission.set_nodes(vec![node("local", 2), worker]).unwrap();
+    assert_eq!(granted(&mut admission), [2]);
+    insta::assert_snapshot!(why(&admission, 1), @"no node has room for it: `s21`: its one slot is taken");
+    let refusal = admission.offer(RunKey(1), &asks(4, Gpus::Count(2))).unwrap_err();
+    insta::assert_snapshot!(refusal, @"no node can ever take it, not even when it is empty: `s21`: 2 GPUs asked for; 1 of its 1 free; `local`: it does not serve the queue `s21`");
+}

@@ -63,6 +63,10 @@ pub enum Blocked {
     Room {
         nodes: Vec<(String, Miss)>,
     },
+    /// There is no worker for its queue.
+    Unserved {
+        queue: String,
+    },
     /// It would fit, but in the room that is kept for somebody who came before it.
     Kept,
     /// It fits, but these many are before it in line.
@@ -86,6 +90,12 @@ impl fmt::Display for Blocked {
                 write!(f, "it would have to borrow, and what the cohort `{cohort}` can lend is kept for another task")
             }
             Blocked::Room { nodes } => write!(f, "no node has room for it: {}", listed(nodes)),
+            Blocked::Unserved { queue } => {
+                write!(
+                    f,
+                    "no worker serves the queue `{queue}`; `pitcrew worker --queue {queue}` on a machine starts one"
+                )
+            }
             Blocked::Kept => f.write_str("the room that there is, is kept for a task that waits longer"),
             Blocked::Behind { ahead: 0 } => f.write_str("it is next in line"),
             Blocked::Behind { ahead: 1 } => f.write_str("1 task is before it in line"),
@@ -111,10 +121,17 @@ impl Admission {
             return Some(blocked);
         }
         if let Some(request) = &candidate.line.request {
+            if let Some(queue) = request.queue.as_ref().filter(|queue| !self.fleet.serves(queue)) {
+                return Some(Blocked::Unserved { queue: queue.clone() });
+            }
             let told = self.fleet.explain(request);
             if told.iter().all(|(_, miss)| miss.is_some()) {
                 let misses = told.into_iter().filter_map(|(node, miss)| Some((node.to_owned(), miss?)));
                 let mut nodes: Vec<(String, Miss)> = misses.collect();
+                let is_of_queue = |(_, miss): &(String, Miss)| !matches!(miss, Miss::Queue(_));
+                if nodes.iter().any(is_of_queue) {
+                    nodes.retain(is_of_queue);
+                }
                 nodes.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
                 return Some(Blocked::Room { nodes });
             }

@@ -31,8 +31,23 @@ pub use request::{BadRequest, Expression, Gpus, Operator, Preferred, Request, Te
 pub use room::{Device, Miss, Part, Room};
 
 /// The label of every node that says by which backend work gets there: `local` for the machine of the server, `ssh` for
-/// another one.
+/// another one, `worker` for one that comes for its work.
 pub const BACKEND_LABEL: &str = "pitcrew/backend";
+/// With the name of a queue after it, the label of a node that takes the tasks of that queue.
+pub const QUEUE_LABEL: &str = "pitcrew/queue.";
+/// The queue of tasks that name none: of workers, only those that serve it take them.
+pub const DEFAULT_QUEUE: &str = "default";
+
+/// Whether something can be the name of a queue, which is a part of a label.
+pub fn check_queue(name: &str) -> Result<(), &'static str> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match name {
+        "" => Err("it is empty"),
+        _ if name.len() > 63 => Err("it has more than 63 characters"),
+        _ if !name.chars().all(is_plain) => Err("it has letters, digits, `-`, `_` and `.` alone"),
+        _ => Ok(()),
+    }
+}
 
 #[cfg(test)]
 mod tests;

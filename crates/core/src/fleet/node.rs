@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
 use super::room::Part;
+use super::{BACKEND_LABEL, DEFAULT_QUEUE, QUEUE_LABEL};
+use crate::ir::BackendKind;
 
 /// A machine that work can be placed on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +26,9 @@ pub struct Node {
     pub custom: BTreeMap<String, Amount>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<Gpu>,
+    /// How many can have something of it at a time; `None`: as many as there is room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
     #[serde(default)]
     pub standing: Standing,
 }
@@ -168,7 +173,26 @@ impl Node {
             memory_mib,
             custom: BTreeMap::new(),
             gpus,
+            slots: None,
             standing: Standing::Ready,
         }
+    }
+
+    /// Whether it takes the tasks of this queue; `None`: those that name none. Only a worker takes no others than those
+    /// of its queues.
+    pub fn serves(&self, queue: Option<&str>) -> bool {
+        let has = |queue: &str| {
+            let mut names = self.labels.keys().filter_map(|label| label.strip_prefix(QUEUE_LABEL));
+            names.any(|name| name == queue)
+        };
+        match queue {
+            Some(queue) => has(queue),
+            None => !self.is_worker() || has(DEFAULT_QUEUE),
+        }
+    }
+
+    /// Whether it is one that comes for its work.
+    pub fn is_worker(&self) -> bool {
+        self.labels.get(BACKEND_LABEL).is_some_and(|kind| kind == BackendKind::Worker.name())
     }
 }

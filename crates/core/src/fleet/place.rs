@@ -165,9 +165,17 @@ impl Fleet {
 
     /// Whether a node could take it that is empty, ready and sound. One that is down could: what it has may not be known.
     pub fn could_ever(&self, request: &Request) -> bool {
-        let could =
-            |node: &Node| matches!(node.standing, Standing::Down(_)) || Room::sound(node).takes(node, request).is_ok();
+        let queue = request.queue.as_deref();
+        let could = |node: &Node| match &node.standing {
+            Standing::Down(_) => node.serves(queue),
+            Standing::Ready | Standing::Cordoned => Room::sound(node).takes(node, request).is_ok(),
+        };
         self.nodes.iter().any(|held| could(&held.node))
+    }
+
+    /// Whether there is a node that takes the tasks of this queue, whatever its standing.
+    pub fn serves(&self, queue: &str) -> bool {
+        self.nodes.iter().any(|held| held.node.serves(Some(queue)))
     }
 
     /// Whether a node could take it that is as it is now, but empty.
@@ -270,7 +278,7 @@ impl Fleet {
                 room.change(&lease.request, &lease.devices, true);
             }
             assert_eq!(room, held.room, "what is left of {}", held.node.name);
-            let is_over = room.memory_mib < 0 || room.cpu < Amount::ZERO;
+            let is_over = room.memory_mib < 0 || room.cpu < Amount::ZERO || room.slots.is_some_and(|left| left < 0);
             let is_over =
                 is_over || room.gpus.iter().any(|left| matches!(left, Left::Share(left) if *left < Amount::ZERO));
             assert!(adopted || !is_over, "{} gave more than it has", held.node.name);

@@ -17,6 +17,8 @@ pub struct Request {
     pub memory_mib: u64,
     pub custom: BTreeMap<String, Amount>,
     pub gpus: Gpus,
+    /// The queue whose workers take it; `None`: that of all who name none.
+    pub queue: Option<String>,
     /// Models of GPU that will do; empty: any.
     pub models: Vec<String>,
     /// Labels that the node has to have.

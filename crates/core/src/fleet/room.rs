@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::DEFAULT_QUEUE;
 use super::amount::Amount;
 use super::node::{Effect, Gpu, Node, Sharing, Standing};
 use super::request::{Gpus, Request};
@@ -15,9 +16,11 @@ use super::request::{Gpus, Request};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Room {
     pub cpu: Amount,
-    /// Below zero where the node has less than when its leases began; so can the amounts be.
+    /// Below zero where the node has less than when its leases began; so can the amounts and slots be.
     pub memory_mib: i64,
     custom: BTreeMap<String, Amount>,
+    /// How many more can have something of it; `None`: that is not counted.
+    pub slots: Option<i64>,
     /// Of each GPU of the node, in its order.
     pub gpus: Vec<Left>,
 }
@@ -53,8 +56,14 @@ pub enum Part {
 pub enum Miss {
     Standing(Standing),
     Taint(String),
+    /// It takes no tasks of this queue.
+    Queue(String),
     /// What its labels do not meet.
     Labels(String),
+    /// So many have something of it, and no more can.
+    Slots {
+        of: u32,
+    },
     Cpu {
         asked: Amount,
         free: Amount,
@@ -84,13 +93,13 @@ impl Miss {
     /// How far the request came: of two misses, the greater is the nearer.
     pub fn nearness(&self) -> u8 {
         match self {
-            Miss::Standing(_) => 0,
+            Miss::Queue(_) | Miss::Standing(_) => 0,
             Miss::Labels(_) => 1,
             Miss::Taint(_) => 2,
             Miss::Model(_) => 3,
             Miss::Custom { .. } => 4,
             Miss::Sharing(_) => 5,
-            Miss::Cpu { .. } | Miss::Memory { .. } | Miss::Gpus { .. } => 6,
+            Miss::Cpu { .. } | Miss::Memory { .. } | Miss::Gpus { .. } | Miss::Slots { .. } => 6,
         }
     }
 }
@@ -101,6 +110,9 @@ impl fmt::Display for Miss {
             Miss::Standing(Standing::Down(why)) => write!(f, "it is down: {why}"),
             Miss::Standing(_) => f.write_str("it is cordoned"),
             Miss::Taint(taint) => write!(f, "its taint `{taint}` is not tolerated"),
+            Miss::Queue(queue) => write!(f, "it does not serve the queue `{queue}`"),
+            Miss::Slots { of: 1 } => f.write_str("its one slot is taken"),
+            Miss::Slots { of } => write!(f, "all {of} slots are taken"),
             Miss::Labels(expression) => write!(f, "its labels do not meet `{expression}`"),
             Miss::Cpu { asked, free } => write!(f, "{asked} cores are asked for and {free} are free"),
             Miss::Memory { asked, free } => write!(f, "{asked} MiB of memory are asked for and {free} are free"),
@@ -144,6 +156,7 @@ impl Room {
             cpu: node.cpu,
             memory_mib: i64::try_from(node.memory_mib).unwrap_or(i64::MAX),
             custom: node.custom.clone(),
+            slots: node.slots.map(i64::from),
             gpus: node.gpus.iter().map(left).collect(),
         }
     }
@@ -169,6 +182,9 @@ impl Room {
     /// The same, whether or not the node takes new work now.
     pub fn takes(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
         admits(node, request)?;
+        if self.slots.is_some_and(|left| left <= 0) {
+            return Err(Miss::Slots { of: node.slots.unwrap_or_default() });
+        }
         if request.cpu > self.cpu {
             return Err(Miss::Cpu { asked: request.cpu, free: self.cpu.max(Amount::ZERO) });
         }
@@ -252,6 +268,9 @@ impl Room {
             true => self.memory_mib -= mib(request),
             false => self.memory_mib += mib(request),
         }
+        if let Some(left) = &mut self.slots {
+            *left += if take { -1 } else { 1 };
+        }
         for (name, by) in &request.custom {
             change(self.custom.entry(name.clone()).or_default(), *by);
         }
@@ -324,6 +343,9 @@ pub(super) fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
 
 /// Whether work like this may go to the node, room or not.
 fn admits(node: &Node, request: &Request) -> Result<(), Miss> {
+    if !node.serves(request.queue.as_deref()) {
+        return Err(Miss::Queue(request.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned())));
+    }
     let hard = node.taints.iter().filter(|taint| taint.effect != Effect::PreferNoSchedule);
     for taint in hard {
         if !request.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {

@@ -188,6 +188,50 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     assert_eq!(fleet.place_gang(&gang("apart", 1, false)), Err(Refused::Twice(id("apart-0"))));
 }
 
+#[test]
+fn a_node_gives_as_many_leases_as_it_has_slots_and_a_worker_only_to_its_queues() {
+    let worker = |name: &str, queue: &str, slots| Node {
+        labels: BTreeMap::from([
+            (BACKEND_LABEL.to_owned(), "worker".to_owned()),
+            (format!("{QUEUE_LABEL}{queue}"), "true".to_owned()),
+        ]),
+        slots: Some(slots),
+        ..node(name, 0)
+    };
+    let mut fleet =
+        fleet(vec![worker("a", "s21", 2), worker("b", "default", 1), worker("none", "s21", 0)], Policy::Fgd);
+    let of = |queue: Option<&str>| Request { queue: queue.map(str::to_owned), ..Request::default() };
+    assert_eq!(fleet.place(id("1"), &of(Some("s21"))).unwrap().node, "a");
+    assert_eq!(fleet.place(id("2"), &of(Some("s21"))).unwrap().node, "a");
+    assert_eq!(fleet.place(id("3"), &of(Some("s21"))), Err(Refused::Full));
+    let told: Vec<String> =
+        fleet.explain(&of(Some("s21"))).into_iter().map(|(_, why)| why.unwrap().to_string()).collect();
+    assert_eq!(told, ["all 2 slots are taken", "it does not serve the queue `s21`", "all 0 slots are taken"]);
+    assert_eq!(fleet.place(id("4"), &of(None)).unwrap().node, "b", "who names no queue goes to `default`");
+    let told = fleet.explain(&of(None))[1].1.clone().unwrap();
+    assert_eq!(told.to_string(), "its one slot is taken");
+    assert!(fleet.serves("s21") && !fleet.serves("s2") && !fleet.serves("s22"));
+    fleet.sanity_check(false);
+    fleet.release(&id("1"));
+    assert_eq!(fleet.place(id("3"), &of(Some("s21"))).unwrap().node, "a");
+    // It came back with fewer, and what runs there runs on.
+    fleet.set_nodes(vec![worker("a", "s21", 1)]).unwrap();
+    fleet.sanity_check(true);
+    fleet.release(&id("2"));
+    assert_eq!(fleet.place(id("5"), &of(Some("s21"))), Err(Refused::Full));
+    assert_eq!(fleet.place(id("6"), &of(Some("s22"))), Err(Refused::Never));
+}
+
+#[test]
+fn the_name_of_a_queue_is_a_part_of_a_label() {
+    for name in ["s21", "default", "A.b-c_9"] {
+        assert_eq!(check_queue(name), Ok(()));
+    }
+    for name in ["", "a b", "a/b", "ü", &"x".repeat(64)] {
+        assert!(check_queue(name).is_err(), "{name}");
+    }
+}
+
 proptest! {
     /// Whatever is placed and given back in whatever order: no device is held beyond what it has, and in the end all
     /// is as it was.

@@ -115,7 +115,7 @@ impl Client {
                 Observation::Ended(_) | Observation::Lost { .. } | Observation::NeverBegan => {
                     live.remove(&handle.id);
                 }
-                Observation::Running { .. } | Observation::Unreachable { .. } => {}
+                Observation::Waiting | Observation::Running { .. } | Observation::Unreachable { .. } => {}
             }
         }
         observations
@@ -322,7 +322,7 @@ impl Shared {
                 Observation::Lost { reason } => self.tell(BackendEvent::Lost { id, reason }),
                 Observation::Unreachable { .. } => answered = false,
                 // Its start is being repeated, if it was asked for.
-                Observation::NeverBegan | Observation::Running { .. } => {}
+                Observation::NeverBegan | Observation::Waiting | Observation::Running { .. } => {}
             }
         }
         answered

@@ -515,6 +515,9 @@ impl Courier<'_> {
     /// Where steps start, and what the environment of an attempt names.
     fn make_dirs(&self, spec: &AttemptSpec) -> std::io::Result<()> {
         let run = self.disk.run(spec.id.run);
+        for dir in &spec.dirs {
+            std::fs::create_dir_all(dir)?;
+        }
         for name in ["workspace", "artifacts"] {
             std::fs::create_dir_all(run.join(name))?;
         }

@@ -6,17 +6,22 @@
 //!
 //! A worker opens all connections, so it may stand behind any firewall. An attempt belongs to exactly one worker from
 //! the moment its row is written: its handle names it, and nobody else is ever given it. What is said between the two
-//! is in [`protocol`].
+//! is in [`protocol`]. On the server, [`Hub`] is the backend of all workers.
 
 mod courier;
 mod disk;
 mod duty;
 pub mod files;
+mod hub;
+mod ledger;
 mod logs;
 mod machine;
+mod mirror;
 pub mod protocol;
 mod wire;
 
 pub use courier::{CourierError, Prober, Said, Worker, work};
 pub use disk::{Credential, Disk, DiskError};
+pub use hub::{Hub, LEASE, NotTaken, SHORTEST_LEASE, Standing, Unanswered};
+pub use ledger::Superseded;
 pub use wire::{Wire, WireError};

@@ -42,16 +42,21 @@ impl Decoder<'_, '_> {
                 return None;
             }
         };
-        let known = self.options.backends.unwrap_or(&BackendKind::ALL);
+        let known = self.options.backends.unwrap_or(&BackendKind::NAMED);
         let Some(kind) = known.iter().copied().find(|kind| kind.name() == name) else {
             let message = match &*name {
-                "ssh" | "docker" | "kubernetes" | "ecs" | "worker" => {
+                "worker" => "a worker is not named as a backend".to_owned(),
+                "ssh" | "docker" | "kubernetes" | "ecs" => {
                     format!("the backend `{name}` is not supported yet")
                 }
                 _ => format!("unknown backend `{name}`"),
             };
             let names = crate::diagnostic::listing(known.iter().map(|kind| kind.name()), "and");
-            self.r.error_hint(node.at, message, format!("the backends are {names}"));
+            let hint = match &*name {
+                "worker" => "write `queue: NAME` for the workers of that queue, and leave `backend` out".to_owned(),
+                _ => format!("the backends are {names}"),
+            };
+            self.r.error_hint(node.at, message, hint);
             return None;
         };
         match (kind, below) {
@@ -63,8 +68,8 @@ impl Decoder<'_, '_> {
                 self.r.error_hint(node.at, "the backend `ssh` does not know its host", HOW_SSH);
                 None
             }
-            (BackendKind::Local | BackendKind::Fake, None) => Some(Backend { kind, place: None }),
-            (BackendKind::Local | BackendKind::Fake, Some(entry)) => {
+            (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, None) => Some(Backend { kind, place: None }),
+            (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, Some(entry)) => {
                 let hint = format!("write `backend: {name}`");
                 self.r.error_hint(entry.value.at, format!("the backend `{name}` takes no settings"), hint);
                 None
@@ -74,14 +79,22 @@ impl Decoder<'_, '_> {
 
     /// Gives a task its own backend, or the one of `defaults` where it can run there. `of` is where the task stands, `asks`
     /// where it says what a node must have.
-    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, asks: Option<(Place, &str)>) {
+    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, asks: Option<(Place, &str)>, queue: Option<Place>) {
         let (at, backend) = match own {
             Some((at, Some(backend))) => (Some(at), Some(backend)),
             Some((_, None)) => return,
-            None => (None, self.defaults.backend.clone()),
+            // A queue of its own wins over the backend of `defaults`, and the other way round.
+            None => (None, self.defaults.backend.clone().filter(|_| queue.is_none())),
         };
+        if let (Some(_), Some(queue)) = (at, queue) {
+            let hint = "leave `backend` out: a worker of the queue runs the task";
+            self.r.error_hint(queue, "a task has a `queue` or a `backend`, not both", hint);
+        } else if at.is_some() {
+            task.placement.queue = None;
+        }
         // Scripts can run wherever there is a shell; of actions, what they need is here.
         task.placement.is_free = backend.is_none() && !matches!(task.work, Work::Action { .. });
+        task.placement.may_queue = backend.is_none();
         let backend = backend.unwrap_or_default();
         let uses = match &task.work {
             Work::Action { uses, .. } => Some(uses),
@@ -89,6 +102,15 @@ impl Decoder<'_, '_> {
         };
         let known = uses.and_then(|uses| self.options.actions.iter().find(|action| action.name == *uses));
         let on_hosts = known.map(|action| action.on_hosts).unwrap_or_default();
+        let on_workers = known.is_none_or(|action| action.on_workers);
+        task.placement.may_queue = task.placement.may_queue && on_workers;
+        if let (Some(uses), Some(queue), false) = (uses, queue, on_workers) {
+            let message = format!("the action `{uses}` cannot run on a worker");
+            self.r.error_hint(queue, message, "leave `queue` out: it runs on the machine of the server");
+        }
+        if !task.placement.may_queue {
+            task.placement.queue = None;
+        }
         if let (Some(uses), OnHosts::Always) = (uses, on_hosts)
             && backend.kind != BackendKind::Ssh
         {

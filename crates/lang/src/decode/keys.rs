@@ -44,6 +44,7 @@ pub const DEFAULTS: &[&str] = &[
     "node_selector",
     "affinity",
     "tolerations",
+    "queue",
     "backend",
     "shell",
 ];
@@ -85,6 +86,7 @@ pub const TASK: &[&str] = &[
     "node_selector",
     "affinity",
     "tolerations",
+    "queue",
     "backend",
 ];
 
@@ -162,7 +164,6 @@ pub const LATER: &[(&str, &str)] = &[
     ("placement", "say what a node must have with `resources`, `node_selector`, `affinity` and `tolerations`"),
     ("recover", "for now, use `retries`; a task lost with its machine is repeated by itself"),
     ("isolation", "for now, tasks run as plain processes"),
-    ("queue", "for now, limit tasks with `pool`"),
     ("image", "for now, tasks run as plain processes; call your container tool in `run`"),
 ];
 

@@ -294,6 +294,7 @@ impl Decoder<'_, '_> {
                     (self.defaults.placement.required, self.defaults.placement.preferred) = affinity;
                 }
                 "tolerations" => self.defaults.placement.tolerations = self.tolerations(node),
+                "queue" => self.defaults.placement.queue = self.queue(node, Owner::Workflow, Role::Shared),
                 "env" => self.defaults.env = self.env(node, Owner::Workflow, Role::Shared),
                 "resources" => {
                     self.defaults.resources = self.resources(node, Owner::Workflow, Role::Shared, Resources::default())
@@ -304,6 +305,12 @@ impl Decoder<'_, '_> {
                 "shell" => self.defaults.shell = self.shell(node).unwrap_or_default(),
                 _ => self.unknown(&entry.key, keys::DEFAULTS, "`defaults`"),
             }
+        }
+        if let (Some(_), Some(_), Some(at)) =
+            (&self.defaults.backend, &self.defaults.placement.queue, node.get("queue"))
+        {
+            let hint = "leave one of them out: a worker of the queue runs the tasks, or they run where `backend` says";
+            self.r.error_hint(at.at, "`defaults` have a `queue` or a `backend`, not both", hint);
         }
     }
 

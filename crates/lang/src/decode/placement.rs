@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pitcrew_core::fleet::{Effect, Expression, Operator, Preferred, Request, Term, Toleration};
+use pitcrew_core::fleet::{Effect, Expression, Operator, Preferred, Request, Term, Toleration, check_queue};
 use pitcrew_core::ir::Resources;
 use serde_json::Value;
 
@@ -88,6 +88,18 @@ impl Decoder<'_, '_> {
             }
         }
         labels
+    }
+
+    /// The queue whose workers take the task; it may be a template.
+    pub fn queue(&mut self, node: &Node, owner: Owner, role: Role) -> Option<String> {
+        let queue = self.text(node, "queue")?;
+        if is_template(&Value::String(queue.clone())) {
+            self.site(owner, role, &queue, node);
+        } else if let Err(why) = check_queue(&queue) {
+            self.r.error(node.at, format!("`{queue}` is no name of a queue: {why}"));
+            return None;
+        }
+        Some(queue)
     }
 
     /// What a node has to meet, and what makes it worth more; short, or as Kubernetes' `nodeAffinity`.

@@ -182,7 +182,7 @@ impl Decoder<'_, '_> {
         let mut max_items = None;
         let (mut setup, mut teardown) = (None, None);
         let (mut parallel_at, mut max_at) = (None, None);
-        let (mut backend, mut asks_at) = (None, None);
+        let (mut backend, mut asks_at, mut queue_at) = (None, None, None);
         for entry in body {
             let node = &entry.value;
             let at = entry.key.at;
@@ -249,12 +249,16 @@ impl Decoder<'_, '_> {
                     (task.placement.required, task.placement.preferred) = self.affinity(node);
                 }
                 "tolerations" => task.placement.tolerations = self.tolerations(node),
+                "queue" => {
+                    queue_at = Some(at);
+                    task.placement.queue = self.queue(node, owner, Role::Launch);
+                }
                 "backend" => backend = Some((node.at, self.backend(node, owner, Role::Launch))),
                 _ => self.unknown(&entry.key, keys::TASK, "a task"),
             }
         }
         task.work = self.work(body, key, owner);
-        self.put(&mut task, key.at, backend, asks_at);
+        self.put(&mut task, key.at, backend, asks_at, queue_at);
         self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use minijinja::{Environment, Error, ErrorKind, Value};
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::engine::{Demand, Evaluate, Run, Slot};
-use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request, check_queue};
 use pitcrew_core::ir::{BackendKind, Foreach, MapUnit, Shape, TaskIx};
 use serde_json::{Map, Value as Json};
 
@@ -26,6 +26,8 @@ pub struct Evaluator {
     known: Mutex<HashMap<String, Arc<Analysis>>>,
     variables: Arc<dyn Variables>,
     url: Arc<dyn Fn(&RunRecord) -> String + Send + Sync>,
+    /// Whose workers take tasks that name no queue and that a worker can run.
+    queue: Option<String>,
 }
 
 impl std::fmt::Debug for Evaluator {
@@ -44,12 +46,18 @@ impl Default for Evaluator {
 impl Evaluator {
     pub fn new(variables: Arc<dyn Variables>) -> Self {
         let url = Arc::new(|_: &RunRecord| String::new());
-        Evaluator { environment: RwLock::new(environment::new()), known: Mutex::default(), variables, url }
+        Evaluator { environment: RwLock::new(environment::new()), known: Mutex::default(), variables, url, queue: None }
     }
 
     /// Sets what `run.url` is; without it, it is an empty text.
     pub fn with_run_url(mut self, url: impl Fn(&RunRecord) -> String + Send + Sync + 'static) -> Self {
         self.url = Arc::new(url);
+        self
+    }
+
+    /// Sends tasks that name no queue to this one.
+    pub fn with_default_queue(mut self, queue: Option<String>) -> Self {
+        self.queue = queue;
         self
     }
 
@@ -246,6 +254,14 @@ impl Evaluate for Evaluator {
             let value = rendering.text(value).map_err(|why| format!("`node_selector.{label}`: {why}"))?;
             request.node_selector.insert(label.clone(), value);
         }
+        if task.backend == BackendKind::Local && placement.may_queue {
+            let named = placement.queue.as_ref().map(|queue| rendering.text(queue)).transpose();
+            let named = named.map_err(|why| format!("`queue`: {why}"))?;
+            if let Some(name) = &named {
+                check_queue(name).map_err(|why| format!("`queue`: `{name}` is no name of a queue: {why}"))?;
+            }
+            request.queue = named.or_else(|| self.queue.clone());
+        }
         let is_here = matches!(task.backend, BackendKind::Local | BackendKind::Fake);
         if request == Request::default() || !is_here {
             return Ok(Demand { request: None, cpu_milli, memory_bytes });
@@ -254,7 +270,11 @@ impl Evaluate for Evaluator {
         let is_choosy = request.gpus != Gpus::None || !request.custom.is_empty() || !request.node_selector.is_empty();
         let is_choosy = is_choosy || !request.required.is_empty() || !request.preferred.is_empty();
         request.tolerations = placement.tolerations.clone();
-        if !placement.is_free || !is_choosy {
+        if request.queue.is_some() {
+            if !placement.is_free {
+                request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Worker.name().to_owned());
+            }
+        } else if !placement.is_free || !is_choosy {
             request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Local.name().to_owned());
         }
         Ok(Demand { request: Some(Arc::new(request)), cpu_milli, memory_bytes })

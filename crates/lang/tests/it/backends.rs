@@ -134,3 +134,88 @@ tasks:
     hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
     "#);
 }
+
+#[test]
+fn a_queue_is_for_what_a_worker_can_run() {
+    let compiled = accept(
+        r#"
+workflow: w
+params: {machine: {type: string}}
+defaults: {queue: s21}
+tasks:
+  given: {run: x}
+  own: {run: x, queue: "{{ params.machine }}"}
+  process: {uses: notebook, with: {}}
+  here: {run: x, backend: local}
+  there: {run: x, backend: {ssh: {host: h}}}
+  none: {uses: variables.set, with: {values: {}}, backend: local}
+"#,
+    );
+    let of = |name: &str| {
+        let placement = &compiled.workflow.task(compiled.workflow.find(name).unwrap()).placement;
+        (placement.queue.as_deref(), placement.may_queue)
+    };
+    assert_eq!(of("given"), (Some("s21"), true));
+    assert_eq!(of("own"), (Some("{{ params.machine }}"), true));
+    assert_eq!(of("process"), (Some("s21"), true));
+    for name in ["here", "there", "none"] {
+        assert_eq!(of(name), (None, false), "{name}");
+    }
+    let compiled = accept("workflow: w\ndefaults: {backend: {ssh: {host: h}}}\ntasks: {a: {run: x, queue: s21}}\n");
+    let task = &compiled.workflow.tasks[0];
+    assert_eq!((task.backend, task.placement.queue.as_deref()), (BackendKind::Local, Some("s21")), "its own wins");
+}
+
+#[test]
+fn queues_that_are_wrong() {
+    assert_snapshot!(refuse(r#"
+workflow: w
+defaults: {queue: "a b"}
+tasks:
+  a: {run: x, queue: s21, backend: local}
+  b: {run: x, backend: worker}
+  c: {uses: ssh.upload, queue: s21}
+  d: {run: x, queue: [s21]}
+  e: {run: x, queue: "{{ paramz.q }}"}
+"#), @r#"
+    w.yaml:2:19: error: `a b` is no name of a queue: it has letters, digits, `-`, `_` and `.` alone
+      |
+    2 | defaults: {queue: "a b"}
+      |                   ^^^^^
+
+    w.yaml:4:15: error: a task has a `queue` or a `backend`, not both
+      |
+    4 |   a: {run: x, queue: s21, backend: local}
+      |               ^^^^^
+    hint: leave `backend` out: a worker of the queue runs the task
+
+    w.yaml:5:24: error: a worker is not named as a backend
+      |
+    5 |   b: {run: x, backend: worker}
+      |                        ^^^^^^
+    hint: write `queue: NAME` for the workers of that queue, and leave `backend` out
+
+    w.yaml:6:3: error: the action `ssh.upload` needs a host, and the task has none
+      |
+    6 |   c: {uses: ssh.upload, queue: s21}
+      |   ^
+    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+
+    w.yaml:6:25: error: the action `ssh.upload` cannot run on a worker
+      |
+    6 |   c: {uses: ssh.upload, queue: s21}
+      |                         ^^^^^
+    hint: leave `queue` out: it runs on the machine of the server
+
+    w.yaml:7:22: error: `queue` must be a text, found a list
+      |
+    7 |   d: {run: x, queue: [s21]}
+      |                      ^
+
+    w.yaml:8:26: error: unknown name `paramz` in a template
+      |
+    8 |   e: {run: x, queue: "{{ paramz.q }}"}
+      |                          ^^^^^^^^
+    hint: did you mean `params`?
+"#);
+}

@@ -10,7 +10,7 @@ pub fn actions() -> Vec<ActionInfo> {
             "ssh.upload" => OnHosts::Always,
             _ => OnHosts::Never,
         };
-        ActionInfo { name: name.into(), with_schema, on_hosts }
+        ActionInfo { name: name.into(), with_schema, on_hosts, on_workers: on_hosts != OnHosts::Always }
     };
     vec![
         action(

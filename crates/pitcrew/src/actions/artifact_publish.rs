@@ -41,6 +41,10 @@ impl Action for ArtifactPublish {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(Plan::Process { with: call.with.clone(), facts: Value::Null, secret: Value::Null, inherit: "AWS_" })
     }

@@ -57,6 +57,12 @@ pub trait Action: Send + Sync {
         OnHosts::Never
     }
 
+    /// Whether a worker can run it: beside the files of the run its process needs nothing that only the server has, such as
+    /// the server's own credentials.
+    fn on_workers(&self) -> bool {
+        true
+    }
+
     /// Whether [`Action::gather`] is to be called.
     fn gathers(&self) -> bool {
         false
@@ -208,6 +214,7 @@ pub fn infos() -> &'static [ActionInfo] {
             name: action.name().to_owned(),
             with_schema: action.schema(),
             on_hosts: action.on_hosts(),
+            on_workers: action.on_workers(),
         };
         ALL.iter().map(info).collect()
     });
@@ -221,9 +228,9 @@ pub fn program() -> Option<&'static Path> {
     PROGRAM.as_deref()
 }
 
-/// The step that runs [`Action::execute`].
-pub fn step(name: &str, job: &Job, secret: &Value, inherit: &str) -> anyhow::Result<StepSpec> {
-    let exe = program().context("cannot find the program of this process")?;
+/// The step that runs [`Action::execute`], by the program at this path if it runs on another machine.
+pub fn step(name: &str, job: &Job, secret: &Value, inherit: &str, there: Option<&Path>) -> anyhow::Result<StepSpec> {
+    let exe = there.or(program()).context("cannot find the program of this process")?;
     let interpreter = [exe.to_string_lossy().as_ref(), "internal", "action", name].map(str::to_owned).to_vec();
     let mut step = StepSpec::new(name, Command::Script { text: serde_json::to_string(job)?, interpreter });
     if !secret.is_null() {

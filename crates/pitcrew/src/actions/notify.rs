@@ -45,6 +45,10 @@ impl Action for Notify {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         let with: With = read(call.with).map_err(|error| format!("{error:#}"))?;
         if with.message.len() > LONGEST {

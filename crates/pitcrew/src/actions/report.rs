@@ -69,6 +69,10 @@ impl Action for Report {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         let facts = serde_json::to_value(facts(call)).map_err(|error| error.to_string())?;
         Ok(Plan::Process { with: call.with.clone(), facts, secret: Value::Null, inherit: "" })

@@ -46,6 +46,10 @@ impl Action for SshTransfer {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         let With { from, to, mode } = serde_json::from_value(call.with.clone()).map_err(|e| format!("`with`: {e}"))?;
         for (name, path) in [("from", &from), ("to", &to)] {

@@ -24,6 +24,10 @@ impl Action for VariablesSet {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         let prefix = call.with["prefix"].as_str().unwrap_or("");
         let values = call.with["values"].as_object().ok_or("`values` is not an object of names and values")?;

@@ -245,7 +245,7 @@ async fn database(settings: &Settings) -> Finding {
 /// Limits and devices.
 async fn machine(context: &Context) -> Vec<Finding> {
     let ssh = ssh::pool(&context.data, &context.secrets);
-    let Ok((backends, _)) = session::backends(context, &ssh) else { return Vec::new() };
+    let Ok((backends, ..)) = session::backends(context, &ssh) else { return Vec::new() };
     let local = backends.of(pitcrew_core::ir::BackendKind::Local);
     let capabilities = local.capabilities().await;
     let mut findings = Vec::new();

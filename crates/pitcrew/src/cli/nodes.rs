@@ -192,12 +192,12 @@ fn show(target: &Target, node: &NodeView) -> anyhow::Result<()> {
     let line = |name: &str, text: String| ui.line(format!("{name:<12} {}", format::one_line(&text)));
     line("node", node.name.clone())?;
     line("standing", node.reason.as_ref().map_or(node.standing.clone(), |why| format!("{}: {why}", node.standing)))?;
-    line(
-        "reached",
-        node.connection
-            .as_ref()
-            .map_or("it is the server's machine".into(), |id| format!("over the connection `{id}`")),
-    )?;
+    let reached = match &node.connection {
+        Some(id) => format!("over the connection `{id}`"),
+        None if node.is_worker => "it is a worker, which comes for its work".to_owned(),
+        None => "it is the server's machine".to_owned(),
+    };
+    line("reached", reached)?;
     line("cpu", node.cpu.to_string())?;
     line("memory", memory(node.memory_mib))?;
     for (key, value) in &node.labels {

@@ -111,6 +111,7 @@ impl Serving {
             tokio::spawn(events::run(app.clone(), owner)),
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
             tokio::spawn(app.fleet.clone().run(session.asker.clone())),
+            tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
         ];
         if let Some(local) = app.backends.homed() {
             tasks.push(tokio::spawn(Keep { local, url: server.as_leader().url }.run()));

@@ -8,6 +8,7 @@ use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
+use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::Owner;
 use tokio::sync::mpsc;
@@ -30,6 +31,7 @@ pub struct Prepared {
     pub owner: Arc<Owner>,
     backends: Backends,
     ssh: Pool,
+    workers: Hub,
     events: mpsc::UnboundedReceiver<BackendEvent>,
 }
 
@@ -46,9 +48,9 @@ impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
         let ssh = ssh::pool(&context.data, &context.secrets);
-        let (backends, events) = backends(context, &ssh)?;
+        let (backends, workers, events) = backends(context, &ssh)?;
         let owner = Arc::new(context.store.register_owner().await?);
-        Ok(Prepared { owner, backends, ssh, events })
+        Ok(Prepared { owner, backends, ssh, workers, events })
     }
 
     /// Works on one run, in the foreground.
@@ -103,6 +105,7 @@ impl Prepared {
             base_url: base_url.clone(),
             metrics: metrics.clone(),
             tracer: tracer.clone(),
+            default_queue: context.settings.default_queue().filter(|_| claim == Claim::Leading),
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {
@@ -117,6 +120,7 @@ impl Prepared {
             notify: context.settings.notify.clone(),
             schedules: Arc::default(),
             fleet,
+            workers: self.workers,
         };
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
@@ -137,7 +141,10 @@ impl Session {
 }
 
 /// The backends of a data directory. They start nothing by themselves.
-pub fn backends(context: &Context, ssh: &Pool) -> anyhow::Result<(Backends, mpsc::UnboundedReceiver<BackendEvent>)> {
+pub fn backends(
+    context: &Context,
+    ssh: &Pool,
+) -> anyhow::Result<(Backends, Hub, mpsc::UnboundedReceiver<BackendEvent>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let dir = context.data.runner();
     let peers = Peers::new(context.store.clone(), context.vault.clone());
@@ -147,7 +154,9 @@ pub fn backends(context: &Context, ssh: &Pool) -> anyhow::Result<(Backends, mpsc
     });
     let local = Arc::new(made.with_context(|| format!("cannot use `{}`", dir.display()))?);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
-    let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender)?);
-    let backends = Backends::new([(BackendKind::Fake, fake), (BackendKind::Ssh, ssh)]).with_homed(local);
-    Ok((backends, events))
+    let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
+    let hub = Hub::new(context.data.root().to_owned(), context.settings.worker_lease(), sender);
+    let workers: Arc<dyn Backend> = Arc::new(hub.clone());
+    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Worker, workers)];
+    Ok((Backends::new(all).with_homed(local), hub, events))
 }

@@ -102,7 +102,7 @@ impl Away {
                     self.end(home, handle, SignedDuration::ZERO, Some("it had not begun when its server ended")).await;
                 }
                 // Its runner does not answer; nothing is known.
-                Observation::Unreachable { .. } => {}
+                Observation::Waiting | Observation::Unreachable { .. } => {}
             }
         }
     }

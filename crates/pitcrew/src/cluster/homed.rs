@@ -92,7 +92,7 @@ impl Homed {
         for (handle, observation) in handles.iter().zip(self.inner.poll(&handles).await) {
             match observation {
                 Observation::Ended(_) | Observation::Lost { .. } => {}
-                Observation::NeverBegan | Observation::Running { .. } => {
+                Observation::NeverBegan | Observation::Waiting | Observation::Running { .. } => {
                     return Err(format!("{} has not ended yet", handle.id));
                 }
                 Observation::Unreachable { reason } => return Err(reason),

@@ -28,6 +28,10 @@ pub enum Kind {
     Timeout,
     /// Ten seconds or more.
     LostAfter,
+    /// From 10 seconds to 1 day.
+    Lease,
+    /// The name of a queue, or nothing.
+    Queue,
     /// The number of a port.
     Port,
     /// A region of AWS, such as `eu-central-1`.
@@ -121,6 +125,10 @@ keys! {
         "how long a connect to a host may take, sign-in included";
     AWS_REGION = Region, "aws_region", "PITCREW_AWS_REGION",
         "the region of AWS, where nothing else names one";
+    WORKER_LEASE = Lease, "worker_lease", "PITCREW_WORKER_LEASE",
+        "how long a worker that is not heard keeps its tasks; at least 10s";
+    DEFAULT_QUEUE = Queue, "default_queue", "PITCREW_DEFAULT_QUEUE",
+        "the queue of tasks that name none, so that workers run them";
     SERVER = Url, "server", "PITCREW_SERVER",
         "the server that commands ask, instead of a data directory here";
     TOKEN_FILE = Path, "token_file", "PITCREW_TOKEN_FILE",
@@ -200,6 +208,14 @@ impl Kind {
                 Ok(span) if span.as_secs() >= 10 => Ok(()),
                 _ => wrong("a span of time of 10 seconds or more, such as `5m`"),
             },
+            Kind::Lease => match pitcrew_lang::parse_duration(text) {
+                Ok(span) if (10..=86_400).contains(&span.as_secs()) => Ok(()),
+                _ => wrong("a span of time from 10 seconds to 1 day, such as `5m`"),
+            },
+            Kind::Queue if text.is_empty() => Ok(()),
+            Kind::Queue => {
+                pitcrew_core::fleet::check_queue(text).map_err(|why| format!("is no name of a queue: {why}"))
+            }
             Kind::Port => match text.parse::<u16>() {
                 Ok(1..) => Ok(()),
                 _ => wrong("a port from 1 to 65535"),

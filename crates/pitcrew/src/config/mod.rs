@@ -343,6 +343,16 @@ impl Settings {
         self.text(keys::AWS_REGION)
     }
 
+    /// How long a worker that is not heard keeps its tasks.
+    pub fn worker_lease(&self) -> SignedDuration {
+        pitcrew_lang::parse_duration(self.text(keys::WORKER_LEASE)).unwrap_or(pitcrew_exec::worker::LEASE)
+    }
+
+    /// The queue of tasks that name none.
+    pub fn default_queue(&self) -> Option<String> {
+        Some(self.text(keys::DEFAULT_QUEUE).to_owned()).filter(|queue| !queue.is_empty())
+    }
+
     /// For hosts of which neither workflow nor connection says more.
     pub fn ssh(&self) -> Defaults {
         let plain = Defaults::default();
@@ -411,6 +421,7 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::SSH_USER => "ubuntu".to_owned(),
         keys::SSH_PORT => "22".to_owned(),
         keys::SSH_TIMEOUT => "30s".to_owned(),
+        keys::WORKER_LEASE => "5m".to_owned(),
         keys::AWS_REGION => "us-east-1".to_owned(),
         keys::TARGET_GPU_USE => "70".to_owned(),
         keys::TARGET_SUCCESS => "95".to_owned(),

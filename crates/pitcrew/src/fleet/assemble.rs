@@ -58,6 +58,7 @@ pub fn assemble(config: &NodeConfig, seen: Option<&Seen>, marks: Option<&NodeRow
         memory_mib: config.memory_mib.or(told.memory_mib).unwrap_or(0),
         custom: BTreeMap::new(),
         gpus,
+        slots: None,
         standing,
     };
     Assembled { node, remarks }

@@ -13,10 +13,12 @@ mod series;
 mod service;
 mod tasks;
 mod view;
+pub mod workers;
 
 use std::sync::Arc;
 
 use pitcrew_core::fleet::Node;
+use pitcrew_exec::WorkerPlace;
 use tokio::sync::watch;
 
 pub use ask::{Asker, this_machine};
@@ -27,6 +29,7 @@ pub use series::Sample;
 pub use service::Fleet;
 pub use tasks::{TaskOnNode, tasks};
 pub use view::{GpuView, NodeView};
+pub use workers::WorkerView;
 
 /// The name of the machine of the server, unless it is configured.
 pub const LOCAL: &str = "local";
@@ -45,6 +48,8 @@ pub enum Reach {
     Local,
     /// Over SSH, by the stored connection of this id.
     Connection(String),
+    /// It comes for it.
+    Worker(WorkerPlace),
 }
 
 /// All nodes as they are now; cheap to clone.

@@ -14,11 +14,12 @@ use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreErr
 use tokio::sync::watch;
 
 use super::ask::{self, Answer, Asker};
-use super::assemble::assemble;
+use super::assemble::{Assembled, assemble};
 use super::config::NodeConfig;
 use super::seen::Seen;
 use super::series::{KEPT, Sample, Series};
 use super::view::NodeView;
+use super::workers::Worker;
 use super::{FleetNode, LOCAL, Nodes, Reach};
 use crate::clock;
 
@@ -35,17 +36,19 @@ const MARKS: Duration = Duration::from_secs(2);
 
 /// All nodes. Cheap to clone.
 #[derive(Clone)]
-pub struct Fleet(Arc<Inner>);
+pub struct Fleet(pub(super) Arc<Inner>);
 
-struct Inner {
-    store: Store,
+pub(super) struct Inner {
+    pub(super) store: Store,
     nodes: Mutex<Vec<Known>>,
     list: watch::Sender<Arc<Vec<FleetNode>>>,
 }
 
 /// What is known of a node.
-struct Known {
-    config: NodeConfig,
+pub(super) struct Known {
+    pub(super) config: NodeConfig,
+    /// It is a worker: who that is, and what it told.
+    pub(super) worker: Option<Worker>,
     seen: Option<Seen>,
     /// The last words of its that the store has.
     written: Option<Seen>,
@@ -59,15 +62,7 @@ struct Known {
 impl Fleet {
     /// These nodes, with what is known of them.
     pub fn of(store: Store, nodes: Vec<(NodeConfig, Option<Seen>)>) -> Fleet {
-        let known = |(config, seen): (NodeConfig, Option<Seen>)| Known {
-            config,
-            written: seen.clone(),
-            seen,
-            marks: None,
-            readings: Vec::new(),
-            series: Series::default(),
-            unwritten: None,
-        };
+        let known = |(config, seen): (NodeConfig, Option<Seen>)| Known::new(config, seen, None);
         let inner = Inner {
             store,
             nodes: Mutex::new(nodes.into_iter().map(known).collect()),
@@ -88,7 +83,7 @@ impl Fleet {
     /// The nodes of the configuration as whoever serves them last saw them.
     pub async fn look(store: Store, configs: &[NodeConfig], now: Timestamp) -> Result<Fleet, StoreError> {
         let fleet = Fleet::stored(store, configs).await?;
-        let is_new = fleet.lock().iter().any(|known| known.config.connection.is_none() && known.seen.is_none());
+        let is_new = fleet.lock().iter().any(|known| known.is_here() && known.seen.is_none());
         if is_new {
             fleet.find_this_machine(now).await;
         }
@@ -105,12 +100,13 @@ impl Fleet {
         let seen = |config: &NodeConfig| serde_json::from_value(rows.get(&config.name)?.seen.clone()).ok();
         let nodes = configs.into_iter().map(|config| (config.clone(), seen(&config))).collect();
         let fleet = Fleet::of(store, nodes);
+        fleet.read_workers(&rows).await?;
         fleet.mark(&rows);
         Ok(fleet)
     }
 
     async fn find_this_machine(&self, now: Timestamp) {
-        let here = self.lock().iter().find(|known| known.config.connection.is_none()).map(|k| k.config.name.clone());
+        let here = self.lock().iter().find(|known| known.is_here()).map(|k| k.config.name.clone());
         if let Some(name) = here {
             let answer = ask::this_machine().await.map(|probe| Answer { probe, dcgm: None });
             self.take(&name, answer, now);
@@ -177,7 +173,8 @@ impl Fleet {
     /// Asks nodes that nobody has seen yet, once and not for long: a request that no node can ever meet is refused, so what
     /// they have should be known before anything is asked of them.
     pub async fn meet(&self, asker: &Asker) {
-        let new = |known: &Known| known.seen.is_none().then(|| known.config.clone());
+        let is_new = |known: &Known| known.seen.is_none() && known.worker.is_none();
+        let new = |known: &Known| is_new(known).then(|| known.config.clone());
         let new: Vec<NodeConfig> = self.lock().iter().filter_map(new).collect();
         let asking = new.into_iter().map(async |config| {
             if let Ok(answer) = tokio::time::timeout(MEET, asker.ask(&config)).await {
@@ -189,7 +186,8 @@ impl Fleet {
 
     /// Asks all nodes from time to time, for as long as this is polled.
     pub async fn run(self, asker: Asker) {
-        let configs: Vec<NodeConfig> = self.lock().iter().map(|known| known.config.clone()).collect();
+        let asked = |known: &&Known| known.worker.is_none();
+        let configs: Vec<NodeConfig> = self.lock().iter().filter(asked).map(|known| known.config.clone()).collect();
         let asking = join_all(configs.into_iter().map(|config| self.follow(config, &asker)));
         join(asking, self.follow_marks()).await;
     }
@@ -229,7 +227,13 @@ impl Fleet {
         loop {
             tokio::time::sleep(MARKS).await;
             match self.0.store.nodes().await {
-                Ok(rows) => self.mark(&by_name(rows)),
+                Ok(rows) => {
+                    let rows = by_name(rows);
+                    if let Err(error) = self.read_workers(&rows).await {
+                        tracing::warn!(%error, "the workers cannot be read");
+                    }
+                    self.mark(&rows);
+                }
                 Err(error) => tracing::warn!(%error, "what people did to nodes cannot be read"),
             }
         }
@@ -243,7 +247,7 @@ impl Fleet {
     }
 
     /// Takes what came of asking a node.
-    fn take(&self, name: &str, answer: Result<Answer, String>, now: Timestamp) {
+    pub(super) fn take(&self, name: &str, answer: Result<Answer, String>, now: Timestamp) {
         let mut nodes = self.lock();
         let Some(known) = nodes.iter_mut().find(|known| known.config.name == name) else { return };
         let seen = known.seen.get_or_insert_default();
@@ -274,7 +278,7 @@ impl Fleet {
     }
 
     /// Writes what a node told, if the store has something else.
-    async fn write(&self, name: &str, now: Timestamp) {
+    pub(super) async fn write(&self, name: &str, now: Timestamp) {
         let changed = {
             let nodes = self.lock();
             let known = nodes.iter().find(|known| known.config.name == name);
@@ -296,7 +300,7 @@ impl Fleet {
     }
 
     /// Goes on after the samples that the store has.
-    async fn remember(&self, name: &str) {
+    pub(super) async fn remember(&self, name: &str) {
         let rows = match self.0.store.node_samples(name).await {
             Ok(rows) => rows,
             Err(error) => return tracing::warn!(%error, node = name, "the samples of a node cannot be read"),
@@ -307,7 +311,7 @@ impl Fleet {
         }
     }
 
-    async fn write_sample(&self, name: &str) {
+    pub(super) async fn write_sample(&self, name: &str) {
         let ended = self.lock().iter_mut().find(|known| known.config.name == name).and_then(|k| k.unwritten.take());
         let Some(sample) = ended else { return };
         let keep = sample.at - KEPT;
@@ -318,7 +322,7 @@ impl Fleet {
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let list: Vec<FleetNode> = self.lock().iter().map(Known::fleet_node).collect();
         self.0.list.send_if_modified(|old| {
             let changed = **old != list;
@@ -329,25 +333,51 @@ impl Fleet {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Known>> {
         // Nothing is left half changed, so a panic elsewhere spoils nothing.
         self.0.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Known {
+    pub(super) fn new(config: NodeConfig, seen: Option<Seen>, worker: Option<Worker>) -> Known {
+        Known {
+            config,
+            worker,
+            written: seen.clone(),
+            seen,
+            marks: None,
+            readings: Vec::new(),
+            series: Series::default(),
+            unwritten: None,
+        }
+    }
+
+    /// Whether it is the machine of the server.
+    fn is_here(&self) -> bool {
+        self.config.connection.is_none() && self.worker.is_none()
+    }
+
+    fn assembled(&self) -> Assembled {
+        let assembled = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref());
+        match &self.worker {
+            Some(worker) => worker.over(assembled),
+            None => assembled,
+        }
+    }
+
     fn fleet_node(&self) -> FleetNode {
-        let node = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref()).node;
-        let reach = match &self.config.connection {
-            Some(id) => Reach::Connection(id.clone()),
-            None => Reach::Local,
+        let node = self.assembled().node;
+        let reach = match (&self.worker, &self.config.connection) {
+            (Some(worker), _) => Reach::Worker(worker.place(&self.config.name)),
+            (None, Some(id)) => Reach::Connection(id.clone()),
+            (None, None) => Reach::Local,
         };
         FleetNode { node, reach }
     }
 
-    fn view(&self) -> NodeView {
-        let assembled = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref());
-        NodeView::new(&self.config, assembled, self.marks.as_ref(), &self.readings)
+    pub(super) fn view(&self) -> NodeView {
+        NodeView::new(&self.config, self.assembled(), self.marks.as_ref(), &self.readings)
     }
 
     fn is_down(&self) -> bool {

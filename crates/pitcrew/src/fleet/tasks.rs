@@ -60,7 +60,7 @@ fn node_of<'n>(live: &LiveAttempt, nodes: &'n [NodeView]) -> Option<&'n NodeView
         let Some(Place::Ssh(place)) = handle.place else { return None };
         return nodes.iter().find(|node| node.connection.is_some() && node.connection == place.connection);
     }
-    nodes.iter().find(holds).or_else(|| nodes.iter().find(|node| node.connection.is_none()))
+    nodes.iter().find(holds).or_else(|| nodes.iter().find(|node| node.connection.is_none() && !node.is_worker))
 }
 
 fn task(live: LiveAttempt) -> TaskOnNode {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pitcrew_core::fleet::{Amount, Gpu, Standing};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpu, Standing};
+use pitcrew_core::ir::BackendKind;
 use pitcrew_exec::gpu::Reading;
 use pitcrew_store::NodeRow;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub struct NodeView {
     pub is_cordoned: bool,
     /// The stored connection that leads there; `None`: the machine of the server.
     pub connection: Option<String>,
+    /// It comes for its work.
+    #[serde(default)]
+    pub is_worker: bool,
     pub labels: BTreeMap<String, String>,
     /// `key=value:Effect`.
     pub taints: Vec<String>,
@@ -63,6 +67,7 @@ impl NodeView {
             Standing::Cordoned => ("cordoned", None),
             Standing::Down(why) => ("down", Some(why)),
         };
+        let is_worker = node.labels.get(BACKEND_LABEL).is_some_and(|kind| kind == BackendKind::Worker.name());
         let gpu = |gpu: &Gpu| GpuView::new(gpu, readings.iter().find(|reading| reading.uuid == gpu.id));
         NodeView {
             name: node.name,
@@ -70,6 +75,7 @@ impl NodeView {
             reason,
             is_cordoned: marks.is_some_and(|marks| marks.cordoned),
             connection: config.connection.clone(),
+            is_worker,
             labels: node.labels,
             taints: node.taints.iter().map(ToString::to_string).collect(),
             cpu: node.cpu,

@@ -34,6 +34,10 @@ impl Core {
                         // Runs of another leader may have ended since.
                         self.outcomes.clear();
                     }
+                    if leads && !self.leads {
+                        // Workers are heard from now on; what was known of them is that of another time.
+                        self.parts.backends.lead();
+                    }
                     if (self.leads && !leads) || breaks != self.breaks {
                         // At once: what follows may have to wait for the database. Whoever watches here comes back, and is
                         // passed on to the server that leads now.

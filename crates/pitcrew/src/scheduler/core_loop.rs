@@ -16,6 +16,7 @@ use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::ssh::{ConfigFile, home};
+use pitcrew_exec::{Place, WorkerPlace};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
@@ -51,6 +52,8 @@ pub(super) struct Core {
     pub events: VecDeque<(RunKey, Event)>,
     /// Runs with something unwritten.
     pub unwritten: BTreeSet<RunKey>,
+    /// Queues without a worker that the log has told of.
+    unserved: BTreeSet<String>,
     /// What is to be done after the next commit.
     pub after: Vec<After>,
     commit: Option<InFlight>,
@@ -99,7 +102,8 @@ pub(super) async fn run(
     let known = Known::new(parts.store.clone(), parts.vault.clone());
     let evaluator = {
         let base = parts.base_url.clone();
-        Evaluator::new(Arc::new(known.clone())).with_run_url(move |run| run_url(&base, run.key))
+        let evaluator = Evaluator::new(Arc::new(known.clone())).with_default_queue(parts.default_queue.clone());
+        evaluator.with_run_url(move |run| run_url(&base, run.key))
     };
     let mut core = Core {
         parts,
@@ -111,6 +115,7 @@ pub(super) async fn run(
         evaluator: Arc::new(evaluator),
         events: VecDeque::new(),
         unwritten: BTreeSet::new(),
+        unserved: BTreeSet::new(),
         after: Vec::new(),
         commit: None,
         turn_of: BTreeSet::new(),
@@ -248,6 +253,12 @@ impl Core {
             self.admission.withdraw(key, slot);
         }
         for offer in fx.offers {
+            if let Some(queue) = offer.demand.request.as_ref().and_then(|request| request.queue.as_ref())
+                && !self.admission.fleet().serves(queue)
+                && self.unserved.insert(queue.clone())
+            {
+                tracing::warn!(queue, "tasks wait for the queue `{queue}`, and no worker serves it");
+            }
             if let Err(refusal) = self.admission.offer(key, &offer) {
                 let reason = refusal.to_string();
                 self.events.push_back((key, Event::Refused { slot: offer.slot, reason }));
@@ -429,6 +440,7 @@ impl Core {
         if let Err(error) = self.admission.set_nodes(nodes) {
             tracing::error!(%error, "the nodes stay as they were");
         }
+        self.unserved.retain(|queue| !self.admission.fleet().serves(queue));
     }
 
     pub fn forget(&mut self, key: RunKey) {
@@ -497,19 +509,31 @@ pub(super) fn launch_row(
 ) -> AttemptRecord {
     let id = active.run.attempt_id(slot, number);
     let task = active.run.workflow.task(slot.task);
-    let by_node = placed.as_ref().filter(|_| task.placement.is_free).and_then(|placed| connection_to(parts, placed));
-    let kind = if by_node.is_some() { BackendKind::Ssh } else { task.backend };
+    let way = match &placed {
+        Some(placed) if task.backend == BackendKind::Local => way_to(parts, placed),
+        _ => Way::Here,
+    };
+    let (kind, by_node) = match &way {
+        Way::Connection(target) if task.placement.is_free => (BackendKind::Ssh, Some(target)),
+        Way::Here | Way::Connection(_) => (task.backend, None),
+        Way::Worker(_) | Way::Gone => (BackendKind::Worker, None),
+    };
     let backend = parts.backends.of(kind);
     let mut bare = pitcrew_exec::AttemptSpec::new(id.clone(), parts.data.attempt(&id), parts.data.workspace(id.run));
     let mut message = String::new();
     if kind == BackendKind::Ssh {
-        let template = by_node.as_ref().or(task.place.as_ref()).unwrap_or(&Value::Null);
+        let template = by_node.or(task.place.as_ref()).unwrap_or(&Value::Null);
         let rendering = evaluator.rendering(&active.run, slot);
         let file = ConfigFile::load(&home()).map_err(|fault| fault.to_string());
         match file.and_then(|file| place::of(template, &rendering, known, &file, &parts.ssh)) {
             Ok(place) => bare.place = Some(place),
             Err(why) => message = why,
         }
+    }
+    match way {
+        Way::Worker(place) => bare.place = Some(Place::Worker(place)),
+        Way::Gone => message = "its node was gone when it was to start there".to_owned(),
+        Way::Here | Way::Connection(_) => {}
     }
     let handle = backend.prepare(&bare);
     let (node, gpus) = placed.map(|placed| (placed.node, placed.gpus)).unzip();
@@ -531,12 +555,23 @@ pub(super) fn launch_row(
     }
 }
 
-/// What stands under `ssh` for a node that is reached by a connection.
-fn connection_to(parts: &Parts, placed: &Placed) -> Option<Value> {
+/// How an attempt gets to its node.
+enum Way {
+    Here,
+    /// What stands under `ssh`.
+    Connection(Value),
+    Worker(WorkerPlace),
+    /// There is no such node any more.
+    Gone,
+}
+
+fn way_to(parts: &Parts, placed: &Placed) -> Way {
     let nodes = parts.nodes.borrow();
-    match &nodes.iter().find(|node| node.node.name == placed.node)?.reach {
-        Reach::Local => None,
-        Reach::Connection(id) => Some(serde_json::json!({ "connection": id })),
+    match nodes.iter().find(|node| node.node.name == placed.node).map(|node| &node.reach) {
+        None => Way::Gone,
+        Some(Reach::Local) => Way::Here,
+        Some(Reach::Connection(id)) => Way::Connection(serde_json::json!({ "connection": id })),
+        Some(Reach::Worker(place)) => Way::Worker(place.clone()),
     }
 }
 
@@ -546,6 +581,7 @@ fn placeable(nodes: &[FleetNode]) -> Vec<Node> {
         let backend = match known.reach {
             Reach::Local => BackendKind::Local,
             Reach::Connection(_) => BackendKind::Ssh,
+            Reach::Worker(_) => BackendKind::Worker,
         };
         let mut node = known.node.clone();
         node.labels.insert(BACKEND_LABEL.to_owned(), backend.name().to_owned());

@@ -4,6 +4,7 @@
 //! after a crash renders the same.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
 use crate::metrics::SetBy;
+use crate::paths::DataDir;
 use crate::sensitive::is_sensitive;
 
 /// What a backend said about an attempt when it was asked.
@@ -42,6 +44,15 @@ pub(super) struct Observed {
 
 /// How long to wait before asking a backend again that could not be reached.
 const AGAIN: Duration = Duration::from_secs(2);
+
+/// What is said of an attempt whose place is not known.
+fn no_place(row: &AttemptRecord) -> Exit {
+    match row.backend == BackendKind::Ssh.name() {
+        true => Exit::cannot_start(row.message.clone()),
+        // Another node may take it.
+        false => Exit::Lost { reason: row.message.clone() },
+    }
+}
 
 /// Variables of an attempt's environment that name directories of this machine.
 const HERE: [&str; 2] = ["PITCREW_WORKSPACE", "PITCREW_ARTIFACTS"];
@@ -69,7 +80,7 @@ struct Gathering {
 impl Gathering {
     async fn finish(mut self, spec: &mut AttemptSpec) -> Result<(), String> {
         self.job.facts = self.action.gather(std::mem::take(&mut self.job.facts), &self.sources).await;
-        push_action(spec, self.action, &self.job, &self.secret, self.inherit)
+        push_action(spec, self.action, &self.job, &self.secret, self.inherit, None)
     }
 }
 
@@ -100,7 +111,8 @@ impl Core {
         marks: Marks,
         gathering: Option<Box<Gathering>>,
     ) {
-        let handle = backend.prepare(&spec);
+        let stored = self.live_handle(run, slot, attempt).map(|(_, handle)| handle);
+        let handle = stored.unwrap_or_else(|| backend.prepare(&spec));
         let me = self.me.clone();
         let secrets = self.parts.secrets.clone();
         let known = self.known.values_of(is_sensitive);
@@ -205,6 +217,8 @@ impl Core {
             Observation::Lost { reason } => {
                 self.ended(run, slot, attempt, Ended::bare(Exit::Lost { reason }, clock::now()));
             }
+            // It is on its way, or waits for a slot where it is.
+            Observation::Waiting => {}
             // Unreachable is never failed. Ask again later.
             Observation::Unreachable { reason } => {
                 tracing::debug!(run = run.0, "attempt {attempt} of run {run} cannot be observed: {reason}");
@@ -251,6 +265,7 @@ impl Core {
             let handle: Option<Handle> = row.and_then(|row| serde_json::from_value(row.handle.clone()).ok());
             let is_away = handle.as_ref().is_some_and(|handle| !self.parts.backends.is_here(handle));
             let place = handle.and_then(|handle| handle.place);
+            let is_away = is_away || matches!(place, Some(Place::Worker(_)));
             if let Work::Action { uses, with } = &active.run.workflow.task(slot.task).work
                 && ended.exit.is_success()
             {
@@ -303,10 +318,10 @@ fn ready(
     // By its row: the node may have decided where it runs.
     let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
     let place = handle.and_then(|handle| handle.place);
-    if place.is_none() && row.backend == BackendKind::Ssh.name() {
-        return Err(Exit::cannot_start(row.message.clone()));
+    if place.is_none() && [BackendKind::Ssh.name(), BackendKind::Worker.name()].contains(&row.backend.as_str()) {
+        return Err(no_place(row));
     }
-    if place.is_none() {
+    if !matches!(place, Some(Place::Ssh(_))) {
         make_workspace(parts, active).map_err(Exit::start_failed)?;
     }
     prepare(parts, evaluator, active, slot, row.number, place).map_err(Exit::cannot_start)
@@ -324,13 +339,19 @@ fn prepare(
     let run = &active.run;
     let task = run.workflow.task(slot.task);
     let id = run.attempt_id(slot, attempt);
-    let root = parts.data.workspace(id.run);
+    // On a worker everything lies as it does here, below a data directory of its own.
+    let (data, program) = match &place {
+        Some(Place::Worker(there)) => (DataDir::there(&there.data_dir), Some(PathBuf::from(&there.program))),
+        Some(Place::Ssh(_)) | None => (parts.data.clone(), None),
+    };
+    let is_host = matches!(place, Some(Place::Ssh(_)));
+    let root = data.workspace(id.run);
     let rendering = evaluator.rendering(run, slot);
     let marks = Marks::new().map_err(|error| error.to_string())?;
     let form = marks.clone();
     let naming = evaluator.rendering(run, slot).with_secrets(move |name| form.mark(name));
-    let mut spec = AttemptSpec::new(id.clone(), parts.data.attempt(&id), root.clone());
-    spec.env = environment(parts, active, slot, attempt, &naming)?;
+    let mut spec = AttemptSpec::new(id.clone(), data.attempt(&id), root.clone());
+    spec.env = environment(parts, &data, active, slot, attempt, &naming)?;
     spec.place = place;
     spec.grace = task.grace;
     let demand = evaluator.demand(run, slot)?;
@@ -349,7 +370,11 @@ fn prepare(
     if let Some(workdir) = &task.workdir {
         spec.workdir = root.join(rendering.text(workdir)?);
     }
-    if spec.place.is_some() {
+    if program.is_some() {
+        spec.dirs = vec![root.clone(), data.artifacts(id.run)];
+        spec.dirs.extend(run.workflow.workspaces.iter().map(|name| root.join(name)));
+    }
+    if is_host {
         // Paths of this machine mean nothing there.
         spec.workdir = task.workdir.as_ref().map_or(Ok(String::new()), |dir| rendering.text(dir))?.into();
         spec.env.retain(|name, _| !HERE.contains(&name.as_str()));
@@ -358,7 +383,7 @@ fn prepare(
         OutputSource::File(path) => Some(rendering.text(path)),
         OutputSource::Named | OutputSource::Stdout => None,
     });
-    spec.fetch = match spec.place.is_some() {
+    spec.fetch = match is_host {
         true => files.collect::<Result<_, _>>()?,
         // Read here at its end, if this server still leads then; what cannot be named is told then.
         false => files.filter_map(Result::ok).collect(),
@@ -377,7 +402,7 @@ fn prepare(
             let with = naming.value(with)?;
             let usage = |slot| active.usage(slot).clone();
             let run_url = run_url(&parts.base_url, id.run);
-            let place = spec.place.as_ref();
+            let place = spec.place.as_ref().filter(|_| is_host);
             let call = Call { with: &with, run, slot, usage: &usage, run_url: &run_url, place, workspace: &root };
             let plan = action.plan(&call)?;
             let moves = |steps: &[StepSpec]| steps.iter().any(|step| matches!(step.command, Command::Transfer(_)));
@@ -393,7 +418,7 @@ fn prepare(
                 Plan::SetVariables(set) => return Ok(Ready::Variables(set)),
                 Plan::Notify(letter) => return Ok(Ready::Letter(letter)),
                 Plan::Remote(steps) => spec.steps = steps,
-                Plan::Process { .. } if spec.place.is_some() => {
+                Plan::Process { .. } if is_host => {
                     return Err(format!("the action `{uses}` cannot run on another machine"));
                 }
                 Plan::Process { with, facts, secret, inherit } => {
@@ -404,10 +429,10 @@ fn prepare(
                         with,
                         facts,
                         secret: Value::Null,
-                        environments: parts.data.environments(),
+                        environments: data.environments(),
                         scratch: spec.dir.join("scratch"),
-                        artifacts: parts.data.artifacts(id.run),
-                        records: parts.data.records(id.run),
+                        artifacts: data.artifacts(id.run),
+                        records: data.records(id.run),
                     };
                     if action.gathers() {
                         let sources = Sources {
@@ -421,7 +446,7 @@ fn prepare(
                         let rest = Gathering { action, job, secret, inherit, sources };
                         return Ok(Ready::Gathering(spec, marks, Box::new(rest)));
                     }
-                    push_action(&mut spec, action, &job, &secret, inherit)?;
+                    push_action(&mut spec, action, &job, &secret, inherit, program.as_deref())?;
                 }
             }
         }
@@ -435,8 +460,9 @@ fn push_action(
     job: &Job,
     secret: &Value,
     inherit: &str,
+    program: Option<&Path>,
 ) -> Result<(), String> {
-    let mut step = actions::step(action.name(), job, secret, inherit).map_err(|error| format!("{error:#}"))?;
+    let mut step = actions::step(action.name(), job, secret, inherit, program).map_err(|error| format!("{error:#}"))?;
     // What the workflow says wins over what the server happens to have.
     step.env.retain(|name, _| !spec.env.contains_key(name));
     spec.steps.push(step);
@@ -468,6 +494,7 @@ fn script(
 /// The environment of a task: the workflow's, then the task's, then facts about the attempt.
 fn environment(
     parts: &Parts,
+    data: &DataDir,
     active: &Active,
     slot: Slot,
     attempt: u32,
@@ -486,8 +513,8 @@ fn environment(
         ("PITCREW_TASK", task.id.to_string()),
         ("PITCREW_MAP_INDEX", run.map_index(slot).to_string()),
         ("PITCREW_TRY", attempt.to_string()),
-        ("PITCREW_WORKSPACE", parts.data.workspace(run.record.key).display().to_string()),
-        ("PITCREW_ARTIFACTS", parts.data.artifacts(run.record.key).display().to_string()),
+        ("PITCREW_WORKSPACE", data.workspace(run.record.key).display().to_string()),
+        ("PITCREW_ARTIFACTS", data.artifacts(run.record.key).display().to_string()),
     ];
     env.extend(facts.map(|(name, value)| (name.to_owned(), value)));
     if let Some(tracer) = &parts.tracer {

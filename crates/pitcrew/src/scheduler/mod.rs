@@ -75,6 +75,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Makes a trace of each run, where that is wanted.
     pub tracer: Option<Tracer>,
+    /// Whose workers take tasks that name no queue and that a worker can run.
+    pub default_queue: Option<String>,
 }
 
 /// Which runs a scheduler takes.

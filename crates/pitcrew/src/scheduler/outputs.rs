@@ -62,10 +62,10 @@ fn message(exit: &Exit, step: Option<&str>, place: Option<&Place>, tail: &str) -
         Some(step) => format!("step `{step}`: {exit}"),
         None => exit.to_string(),
     };
-    if let Some(Place::Ssh(place)) = place
-        && !what.contains(&place.host)
-    {
-        what.push_str(&format!(" (on `{place}`)"));
+    match place {
+        Some(Place::Ssh(place)) if !what.contains(&place.host) => what.push_str(&format!(" (on `{place}`)")),
+        Some(Place::Worker(place)) => what.push_str(&format!(" (on `{}`)", place.name)),
+        Some(Place::Ssh(_)) | None => {}
     }
     if tail.is_empty() { what } else { format!("{}\n{what}", tail.trim_end()) }
 }

@@ -15,12 +15,14 @@ use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use pitcrew_exec::worker::protocol;
 use reqwest::Client;
 use reqwest::redirect::Policy;
 use tokio::time::Instant;
 
 use super::auth::{Gate, session_cookie};
 use super::error::ApiError;
+use super::own::workers;
 use super::routes::Surface;
 use super::web::page::PageError;
 use super::{MAX_BODY, Site};
@@ -96,8 +98,10 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
     }
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MAX_BODY).await else {
-        let message = format!("the body is too large: {} MiB at most", MAX_BODY >> 20);
+    // What workers tell may be long.
+    let most = if parts.uri.path().starts_with(protocol::ROOT) { workers::MOST } else { MAX_BODY };
+    let Ok(body) = to_bytes(body, most).await else {
+        let message = format!("the body is too large: {} MiB at most", most >> 20);
         return ApiError::Status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response();
     };
     let deadline = Instant::now() + PATIENCE;

@@ -8,6 +8,7 @@
 //! that shows or changes a workflow's things must name it in one of these ways, and nothing else may.
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::from_fn_with_state;
@@ -15,6 +16,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use serde_json::Value;
 
 use super::auth::{self, Role};
+use super::own::workers;
 use super::{Site, pass_on};
 
 /// Who may use a route.
@@ -26,6 +28,10 @@ pub enum Access {
     Role(Role),
     /// Other servers of the same database.
     Server,
+    /// A machine with a token to enrol as a worker.
+    Enrolment,
+    /// A worker, by its credential.
+    Worker,
 }
 
 /// What a refusal looks like.
@@ -150,6 +156,16 @@ impl Routes {
         let guarded = |info: RouteInfo, answer: MethodRouter<Site>| match info.access {
             Access::Open => answer,
             Access::Server => answer.route_layer(from_fn_with_state(site.clone(), auth::guard_server)),
+            Access::Enrolment | Access::Worker => {
+                // Who it is, is looked up in the same database, whichever server is asked.
+                let gate = auth::Gate { site: site.clone(), role: Role::Viewer, surface: info.surface };
+                let answer = answer.layer(DefaultBodyLimit::max(workers::MOST));
+                let answer = answer.route_layer(from_fn_with_state(gate, pass_on::pass_on));
+                match info.access {
+                    Access::Worker => answer.route_layer(from_fn_with_state(site.clone(), workers::guard)),
+                    _ => answer.route_layer(from_fn_with_state(site.clone(), workers::guard_enrolment)),
+                }
+            }
             Access::Role(role) => {
                 let gate = auth::Gate { site: site.clone(), role, surface: info.surface };
                 let answer = match info.here {

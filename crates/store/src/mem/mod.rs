@@ -11,6 +11,7 @@ mod quotas;
 mod reads;
 mod secrets;
 mod settings;
+mod workers;
 mod workflows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,6 +55,9 @@ struct State {
     nodes: BTreeMap<String, NodeRow>,
     quotas: BTreeMap<String, pitcrew_core::admission::Quota>,
     node_samples: BTreeMap<(String, Timestamp), serde_json::Value>,
+    workers: BTreeMap<String, WorkerRow>,
+    /// The oldest first.
+    worker_tokens: Vec<WorkerToken>,
     notices: BTreeMap<i64, Notice>,
     last_notice: i64,
     backfills: BTreeMap<i64, Backfill>,
@@ -113,6 +117,8 @@ impl Mem {
                 nodes: BTreeMap::new(),
                 quotas: BTreeMap::new(),
                 node_samples: BTreeMap::new(),
+                workers: BTreeMap::new(),
+                worker_tokens: Vec::new(),
                 notices: BTreeMap::new(),
                 last_notice: 0,
                 backfills: BTreeMap::new(),

@@ -31,6 +31,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0005_placement"),
     migration!("0006_nodes"),
     migration!("0007_quotas"),
+    migration!("0008_workers"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -109,6 +110,7 @@ mod tests {
         include_str!("../../tests/data/0005_placement.sql"),
         include_str!("../../tests/data/0006_nodes.sql"),
         include_str!("../../tests/data/0007_quotas.sql"),
+        include_str!("../../tests/data/0008_workers.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -161,6 +163,9 @@ mod tests {
         assert_eq!((due.len(), due[0].notice.run), (1, Some(RunKey(1))));
         assert!(sql.backfill(1).await.unwrap().unwrap().is_open());
         assert_eq!((failed.run.backfill, running.run.backfill), (Some(1), None));
+        let workers = sql.workers().await.unwrap();
+        assert_eq!((workers.len(), workers[0].revoked, workers[1].drain), (2, None, true));
+        assert_eq!(sql.worker_token("def").await.unwrap().unwrap().uses, Some(3));
         let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");
     }
@@ -206,6 +211,8 @@ mod tests {
                 "UPDATE runs SET run_type = 'odd' WHERE key = 2",
                 "UPDATE notices SET state = 'lost'",
                 "UPDATE backfills SET to_date = 0",
+                "UPDATE workers SET revoked = NULL",
+                "UPDATE worker_tokens SET uses = -1",
                 "INSERT INTO backfills (workflow, from_date, to_date, reprocess, reversed, max_active_runs, conf, \
                  made_by, created, updated) VALUES ('etl', 1, 2, 'none', FALSE, 1, '{}', '', 1, 1)",
                 "INSERT INTO attempts (run, task, map_index, number, backend, handle, queued_at, message) \

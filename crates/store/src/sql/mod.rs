@@ -21,6 +21,7 @@ mod runs;
 mod secrets;
 mod settings;
 pub(crate) mod sqlite;
+mod workers;
 mod workflows;
 
 use std::sync::{Mutex, PoisonError};

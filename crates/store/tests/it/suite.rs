@@ -9,6 +9,7 @@ mod quotas;
 mod runs;
 mod secrets;
 mod settings;
+mod workers;
 mod workflows;
 mod writes;
 
@@ -26,6 +27,7 @@ pub async fn exercise(store: &Store) {
     nodes::changes_of_a_node_add_up_beside_what_is_seen_of_it(store).await;
     nodes::samples_of_a_node_are_kept_for_a_while(store).await;
     quotas::quotas_are_put_changed_and_deleted_with_an_audit_entry(store).await;
+    workers::a_worker_enrols_with_a_token_that_works_and_a_name_that_is_free(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;
     workflows::file_errors_come_and_go(store).await;

@@ -199,7 +199,7 @@ impl Runner {
     fn start(self: &Rc<Self>, spec: Box<AttemptSpec>, base_env: Rc<BTreeMap<String, String>>) {
         let handle = Handle::of(&spec);
         match self.observe(&handle) {
-            Observation::Running { .. } => return,
+            Observation::Waiting | Observation::Running { .. } => return,
             Observation::Ended(ended) => return self.tell_end(handle.id, ended),
             Observation::Lost { reason } => return self.tell(BackendEvent::Lost { id: handle.id, reason }),
             // What cannot be read cannot be written either, and then the end says so.

@@ -113,7 +113,8 @@ impl Duty {
         let phase = match observation {
             // It was not begun: it will be ordered again, as nobody hears of it.
             Observation::NeverBegan => return self.to_do.push(Do::Clean(id)),
-            Observation::Running { .. }
+            Observation::Waiting
+            | Observation::Running { .. }
             | Observation::Unreachable { .. }
             | Observation::Ended(_)
             | Observation::Lost { .. } => Phase::Begun,
@@ -131,7 +132,7 @@ impl Duty {
             Observation::NeverBegan => {
                 End::Lost { reason: "it was begun on its worker, which now knows nothing of it".to_owned() }
             }
-            Observation::Unreachable { .. } => return,
+            Observation::Waiting | Observation::Unreachable { .. } => return,
         };
         self.ended(id, end, None);
     }

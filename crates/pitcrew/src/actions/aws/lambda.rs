@@ -73,6 +73,10 @@ impl Action for LambdaInvoke {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(plan(call))
     }

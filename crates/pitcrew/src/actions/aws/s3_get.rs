@@ -37,6 +37,10 @@ impl Action for S3Get {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(plan(call))
     }

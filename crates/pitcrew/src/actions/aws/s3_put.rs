@@ -39,6 +39,10 @@ impl Action for S3Put {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(plan(call))
     }

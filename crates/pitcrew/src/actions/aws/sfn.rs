@@ -40,6 +40,10 @@ impl Action for SfnStart {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(plan(call))
     }

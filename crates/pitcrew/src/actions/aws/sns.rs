@@ -51,6 +51,10 @@ impl Action for SnsPublish {
         )
     }
 
+    fn on_workers(&self) -> bool {
+        false
+    }
+
     fn plan(&self, call: &Call<'_>) -> Result<Plan, String> {
         Ok(plan(call))
     }

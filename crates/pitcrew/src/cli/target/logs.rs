@@ -30,7 +30,7 @@ impl Target {
     pub fn logs(&self) -> anyhow::Result<Logs<'_>> {
         match self {
             Target::Here(context) => {
-                let (backends, _events) = session::backends(context, &ssh::pool(&context.data, &context.secrets))?;
+                let (backends, ..) = session::backends(context, &ssh::pool(&context.data, &context.secrets))?;
                 Ok(Logs::Here { context, backends })
             }
             Target::There(remote) => Ok(Logs::There(remote)),

@@ -19,6 +19,7 @@ use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
 use pitcrew_exec::fake::FakeBackend;
+use pitcrew_exec::worker::{Hub, LEASE};
 use pitcrew_store::{Notice, NoticeFilter, Paging, Store, StoreUrl};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -134,7 +135,8 @@ impl Rig {
         let owner = Arc::new(store.register_owner().await.unwrap());
         let data = DataDir::open(dir.path()).unwrap();
         let (sender, events) = mpsc::unbounded_channel();
-        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
+        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
+        let workers = Hub::new(data.root().to_owned(), LEASE, sender);
         let (catalog, metrics) = (Arc::new(Catalog::default()), Metrics::default());
         let kinds = [BackendKind::Local, BackendKind::Fake];
         let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
@@ -159,6 +161,7 @@ impl Rig {
             base_url: String::new(),
             metrics: metrics.clone(),
             tracer: None,
+            default_queue: None,
         });
         let app = App {
             store: store.clone(),
@@ -172,6 +175,7 @@ impl Rig {
             notify: settings.notify,
             schedules: Arc::default(),
             fleet,
+            workers,
         };
         for compiled in catalog::compile(workflows, "test.yaml").unwrap() {
             let row = folder::row(&compiled, "test.yaml");

@@ -33,11 +33,12 @@ use serde_json::json;
 
 pub use guard::{Gate, Peer, check_host, check_origin, guard, guard_server, headers, reader, session_cookie};
 use limits::Limits;
+pub use password::letters;
 use people::People;
 pub use session::{enter, local, login, login_form, logout, logout_everywhere, refused_form};
 pub use sign_in::SignInError;
-pub use token::Use;
 use token::{Claims, SigningKey};
+pub use token::{Use, hash as digest};
 
 use super::base_url::BaseUrl;
 

@@ -170,11 +170,13 @@ fn operation(info: &RouteInfo) -> Value {
     operation["security"] = match info.access {
         Access::Open => json!([]),
         Access::Role(_) if info.path.starts_with("/api/v1/") => json!([{ "bearer": [] }, { "basic": [] }]),
-        Access::Role(_) | Access::Server => json!([{ "bearer": [] }]),
+        Access::Role(_) | Access::Server | Access::Enrolment | Access::Worker => json!([{ "bearer": [] }]),
     };
     match info.access {
         Access::Open => {}
         Access::Role(role) => operation["description"] = json!(format!("Needs the role `{role:?}`.")),
+        Access::Enrolment => operation["description"] = json!("For machines with a token to enrol as a worker."),
+        Access::Worker => operation["description"] = json!("For workers, by their credential."),
         Access::Server => operation["description"] = json!("For other servers of the same database only."),
     }
     operation

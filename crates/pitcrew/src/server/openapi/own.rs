@@ -32,7 +32,7 @@ Artifacts
 Nodes
   nodes: [Node], total_entries: int
 Node
-  name: text, standing: ready|cordoned|down, reason: text?, is_cordoned: bool, connection: text?, labels: {text}
+  name: text, standing: ready|cordoned|down, reason: text?, is_cordoned: bool, connection: text?, is_worker: bool, labels: {text}
   taints: [text], cpu: number, memory_mib: int, gpus: [Gpu], tasks: [TaskOnNode], remarks: [text], seen_at: time?
 Gpu
   id: text, model: text, memory_mib: int, sharing: text, isolation: text, fault: text?, instances: [text]
@@ -45,6 +45,16 @@ NodeSample
   at: time, gpus: {GpuPoint}
 GpuPoint
   use_percent: number?, used_mib: number?, power_watts: number?, celsius: number?
+Workers
+  workers: [Worker], total_entries: int
+Worker
+  name: text, id: text, standing: ready|cordoned|draining|down, reason: text?, queues: [text], slots: int, prefetch: int
+  running: int, waiting: int, ended: int, failed: int, gpus: int, version: text, host: text, labels: {text}, drain: bool
+  load1: number?, memory_used_mib: int?, memory_mib: int, cpu: number, enrolled: time, heard_at: time?
+WorkerToken
+  id: text, token: text, queues: [text], expires: time?, uses: int?
+WorkerTokenBody
+  queues?: [text]?, expires?: text?, uses?: int?
 NodePatch
   cordoned?: bool?, labels?: object?, taints?: object?
 Quotas

@@ -12,6 +12,7 @@ mod notices;
 pub mod quotas;
 mod records;
 mod reports;
+pub mod workers;
 
 use axum::Json;
 use axum::extract::{Extension, Path, State};
@@ -96,6 +97,7 @@ pub fn routes() -> Routes {
         .merge(nodes::routes())
         .merge(between::routes())
         .merge(quotas::routes())
+        .merge(workers::routes())
 }
 
 /// The run with that key, or 404.

@@ -12,6 +12,7 @@ mod resources;
 mod second;
 mod trigger;
 mod walk;
+mod workers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use pitcrew_core::ir::BackendKind;
 use pitcrew_core::{RunKey, WorkflowId};
 use pitcrew_exec::Backend;
 use pitcrew_exec::fake::FakeBackend;
+use pitcrew_exec::worker::{Hub, LEASE};
 use pitcrew_store::{Store, StoreUrl};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -89,6 +91,11 @@ impl Rig {
 
     /// A server with these nodes.
     async fn on(nodes: fleet::Nodes) -> Rig {
+        Rig::placing(Some(nodes)).await
+    }
+
+    /// A server with these nodes, or with those of its fleet.
+    async fn placing(nodes: Option<fleet::Nodes>) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&StoreUrl::Memory).await.unwrap();
         let metrics = Metrics::default();
@@ -97,9 +104,12 @@ impl Rig {
         let data = DataDir::open(dir.path()).unwrap();
         let catalog = Arc::new(Catalog::default());
         let (sender, events) = mpsc::unbounded_channel();
-        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender));
+        let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
         let kinds = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
-        let backends = Backends::new(kinds.map(|kind| (kind, backend.clone())));
+        let workers = Hub::new(data.root().to_owned(), LEASE, sender);
+        let own: Arc<dyn Backend> = Arc::new(workers.clone());
+        let all = kinds.map(|kind| (kind, backend.clone())).into_iter().chain([(BackendKind::Worker, own)]);
+        let backends = Backends::new(all);
         let vault = Vault::new(&data, &|_| None).unwrap();
         let aws = crate::secrets::aws("us-east-1").unwrap();
         let gpu: fleet::SeenGpu = serde_json::from_value(json!({ "id": "gpu-0", "model": "NVIDIA A100" })).unwrap();
@@ -117,12 +127,13 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 8,
-            nodes,
+            nodes: nodes.unwrap_or_else(|| fleet.nodes()),
             claim: Claim::Leading,
             notify: Arc::default(),
             base_url: String::new(),
             metrics: metrics.clone(),
             tracer: None,
+            default_queue: None,
         });
         let app = App {
             store,
@@ -136,6 +147,7 @@ impl Rig {
             notify: Arc::default(),
             schedules: Arc::default(),
             fleet,
+            workers,
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         let config = AuthConfig::Password(PASSWORD.into());

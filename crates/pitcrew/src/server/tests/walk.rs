@@ -7,7 +7,8 @@ use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
 use pitcrew_core::admission::{Limits, Quota};
 use pitcrew_store::{
-    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, Settled, TokenRow, VariableSet, WorkflowFilter,
+    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, Settled, TokenRow, VariableSet, WorkerRow,
+    WorkerToken, WorkflowFilter,
 };
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -87,6 +88,29 @@ impl Walk {
             created: clock::now(),
         };
         rig.app.store.add_notices(vec![notice]).await.unwrap();
+        let worker = WorkerRow {
+            id: "w1".into(),
+            name: "w".into(),
+            credential: "0".repeat(64),
+            about: json!({ "may_serve": [], "about": {
+                "version": "1", "host": "h", "data_dir": "/d", "program": "/p", "queues": ["q"], "slots": 1,
+            } }),
+            drain: false,
+            enrolled: clock::now(),
+            revoked: None,
+        };
+        let token = WorkerToken {
+            id: "t".into(),
+            hash: "1".repeat(64),
+            queues: Vec::new(),
+            made_by: "admin".into(),
+            created: clock::now(),
+            expires: None,
+            uses: None,
+        };
+        rig.app.store.put_worker_token(token.clone(), noted("worker.token")).await.unwrap();
+        rig.app.store.enrol_worker(&token.hash, worker, noted("worker.enrol")).await.unwrap();
+        rig.app.fleet.workers_changed().await.unwrap();
         Walk { rig, run: run.key.to_string() }
     }
 
@@ -106,6 +130,7 @@ impl Walk {
                 "pool_name" => "p",
                 "node" => "local",
                 "namespace" => "ml",
+                "worker" => "w",
                 _ => "1",
             };
             path = format!("{before}{value}{after}");
@@ -152,15 +177,17 @@ impl Walk {
         let tokens = store.tokens(None).await.unwrap();
         let nodes = store.nodes().await.unwrap();
         let quotas = store.quotas().await.unwrap();
+        let workers = (store.workers().await.unwrap(), store.worker_tokens().await.unwrap());
         format!(
-            "{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}{quotas:?}"
+            "{workers:?}{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}{quotas:?}"
         )
     }
 }
 
 fn guarded() -> Vec<(RouteInfo, Role)> {
     let role = |info: &RouteInfo| match info.access {
-        Access::Open | Access::Server => None,
+        // These have tests of their own.
+        Access::Open | Access::Server | Access::Enrolment | Access::Worker => None,
         Access::Role(role) => Some((info.clone(), role)),
     };
     table(false).infos().filter_map(role).collect()
@@ -352,6 +379,10 @@ const SAMPLES: &[(&str, &str)] = &[
     ("PATCH /api/pitcrew/v1/nodes/{node}", r#"{"cordoned": true}"#),
     ("PATCH /api/pitcrew/v1/quotas/{namespace}", r#"{"gpus": 3}"#),
     ("DELETE /api/pitcrew/v1/quotas/{namespace}", ""),
+    ("POST /api/pitcrew/v1/workers/token", r#"{"queues": ["s21"], "expires": "1h"}"#),
+    ("POST /api/pitcrew/v1/workers/{worker}/drain", ""),
+    ("POST /api/pitcrew/v1/workers/{worker}/undrain", ""),
+    ("POST /api/pitcrew/v1/workers/{worker}/revoke", ""),
     ("POST /fleet/{node}/cordon", "cordoned=true"),
     ("POST /fleet/{node}/marks", "labels=rack%3Da&taints="),
     ("POST /workflows/{workflow}/pause", "paused=true"),

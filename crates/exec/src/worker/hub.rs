@@ -1,0 +1,479 @@
+//! The server's side of all workers: a [`Backend`] whose attempts run where somebody comes for them.
+//!
+//! Invariants: what a worker says of an attempt is believed only if the attempt's handle names that worker; an end is
+//! recorded in the attempt's directory before anybody hears of it; between two clocks that run at the same speed, a
+//! worker has ended what it runs before it is called lost here.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::SignedDuration;
+use pitcrew_core::AttemptId;
+use pitcrew_core::state::Exit;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::ledger::{self, Fact, Known, Ledger, REPEAT, Superseded};
+use super::mirror;
+use super::protocol::{Answer, Cancel, End, LONGEST_WAIT, LogTaken, Order, Sync};
+use crate::backend::{Backend, BackendError, BackendEvent, Ended, EventSender, Handle, Observation};
+use crate::capabilities::Capabilities;
+use crate::log::LogChunk;
+use crate::place::{Place, WorkerPlace};
+use crate::spec::AttemptSpec;
+use crate::{attempt_dir, clock, local};
+
+const NAME: &str = "worker";
+/// The shortest lease, and the one that workers have unless something else is configured.
+pub const SHORTEST_LEASE: SignedDuration = SignedDuration::from_secs(10);
+pub const LEASE: SignedDuration = SignedDuration::from_mins(5);
+/// How long nobody may have named an attempt that a worker has, before it is looked up.
+const NOBODYS: SignedDuration = SignedDuration::from_secs(30);
+
+/// All workers of a server. Cheap to clone.
+#[derive(Clone)]
+pub struct Hub(Arc<Shared>);
+
+struct Shared {
+    events: EventSender,
+    lease: SignedDuration,
+    /// The data directory here; a worker has its attempts at the same places below its own.
+    root: PathBuf,
+    state: Mutex<State>,
+    /// Held while something of an attempt is written, by a part of its id.
+    writing: [tokio::sync::Mutex<()>; 32],
+}
+
+struct State {
+    /// Another word each time that this server begins to lead.
+    server: String,
+    leads_since: Instant,
+    workers: HashMap<String, Desk>,
+}
+
+/// Where a worker is talked with.
+#[derive(Default)]
+struct Desk {
+    ledger: Ledger,
+    /// Attempts whose end it told, and how many of them failed.
+    ended: (u64, u64),
+    /// Of the attempts that somebody named here.
+    dirs: HashMap<AttemptId, PathBuf>,
+    /// Something changed that the waiting answer may have to say.
+    bell: Arc<Notify>,
+}
+
+/// Why a sync is not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Unanswered {
+    #[error(transparent)]
+    Superseded(#[from] Superseded),
+    #[error("what the worker says cannot be kept: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Why bytes of a log are not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum NotTaken {
+    #[error("nobody here follows the attempt `{0}` on this worker")]
+    Nobodys(AttemptId),
+    #[error("the log cannot be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// What is known of a worker since this server leads.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Standing {
+    /// How long ago it was heard, if at all.
+    pub silent: Option<SignedDuration>,
+    /// It takes no more work, and is about to end.
+    pub draining: bool,
+    pub running: usize,
+    pub waiting: usize,
+    /// Attempts whose end it told since this server leads, and how many of them failed.
+    pub ended: u64,
+    pub failed: u64,
+}
+
+impl Hub {
+    pub fn new(root: PathBuf, lease: SignedDuration, events: EventSender) -> Hub {
+        let state = Mutex::new(State { server: word(), leads_since: clock::instant(), workers: HashMap::new() });
+        let lease = lease.max(SHORTEST_LEASE);
+        Hub(Arc::new(Shared { events, lease, root, state, writing: Default::default() }))
+    }
+
+    pub fn lease(&self) -> SignedDuration {
+        self.0.lease
+    }
+
+    /// How long a worker may be silent before what it runs is lost.
+    pub fn patience(&self) -> SignedDuration {
+        self.0.lease + (self.0.lease / 10).max(SignedDuration::from_secs(10))
+    }
+
+    /// Takes what a worker has, and answers when there is something to do for it, or when its time is up.
+    pub async fn sync(&self, worker: &str, sync: Sync) -> Result<Answer, Unanswered> {
+        let until = clock::instant() + wait(&sync);
+        let (incarnation, seq) = (sync.incarnation, sync.seq);
+        let is_greeting = sync.server.as_deref() != Some(self.0.state().server.as_str());
+        let (facts, bell) = {
+            let mut state = self.0.state();
+            let now = state.now();
+            let desk = state.desk(worker);
+            let facts = desk.ledger.take(now, sync)?;
+            // Whoever waits with an older question answers it now.
+            desk.bell.notify_waiters();
+            (facts, desk.bell.clone())
+        };
+        for fact in facts {
+            self.tell(worker, fact).await?;
+        }
+        loop {
+            // Listens before it looks, so that no bell is missed.
+            let rung = bell.notified();
+            tokio::pin!(rung);
+            rung.as_mut().enable();
+            if let Some(answer) = self.answer(worker, incarnation, seq, is_greeting || clock::instant() >= until) {
+                return Ok(answer);
+            }
+            let look = (clock::instant() + Duration::try_from(REPEAT).unwrap_or_default()).min(until);
+            tokio::select! {
+                () = rung => {}
+                () = tokio::time::sleep_until(look) => {}
+            }
+        }
+    }
+
+    /// `None`: there is nothing to say yet.
+    fn answer(&self, worker: &str, incarnation: u64, seq: u64, anyway: bool) -> Option<Answer> {
+        let mut state = self.0.state();
+        let (now, server) = (state.now(), state.server.clone());
+        let ledger = &mut state.desk(worker).ledger;
+        if !ledger.is_last(incarnation, seq) {
+            return Some(ledger::nothing(&server, self.0.lease));
+        }
+        (anyway || ledger.is_urgent(now)).then(|| ledger.answer(now, &server, self.0.lease))
+    }
+
+    async fn tell(&self, worker: &str, fact: Fact) -> io::Result<()> {
+        match fact {
+            Fact::Started(id, at) => self.0.tell(BackendEvent::Started { id, at }),
+            Fact::Lost(id, reason) => self.0.tell(BackendEvent::Lost { id, reason }),
+            Fact::Ended(id) => {
+                let dir = self.0.state().desk(worker).dirs.get(&id).cloned();
+                if let Some(dir) = dir
+                    && let Some(event) = self.take_end(worker, &id, dir).await?
+                {
+                    self.0.tell(event);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Records an end that the worker told, if one is there to be taken.
+    async fn take_end(&self, worker: &str, id: &AttemptId, dir: PathBuf) -> io::Result<Option<BackendEvent>> {
+        let _alone = self.0.writing(id).lock().await;
+        let Some(end) = self.0.state().desk(worker).ledger.take_end(id) else { return Ok(None) };
+        let (kept, id_there) = (end.clone(), id.clone());
+        let written = local::blocking(move || match *kept {
+            End::Ended { ended, log } => Ok(over(id_there, mirror::end(&dir, ended, log.as_ref())?)),
+            End::Lost { reason } => Ok(BackendEvent::Lost { id: id_there, reason }),
+        });
+        match written.await {
+            Ok(event) => {
+                let is_success = matches!(&event, BackendEvent::Ended { ended, .. } if ended.exit.is_success());
+                let mut state = self.0.state();
+                let ended = &mut state.desk(worker).ended;
+                *ended = (ended.0 + 1, ended.1 + u64::from(!is_success));
+                Ok(Some(event))
+            }
+            Err(error) => {
+                self.0.state().desk(worker).ledger.give_back(id, end);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes bytes of the log of an attempt that the worker runs.
+    pub async fn log(&self, worker: &str, id: &AttemptId, offset: u64, bytes: Vec<u8>) -> Result<LogTaken, NotTaken> {
+        let dir = {
+            let mut state = self.0.state();
+            let desk = state.desk(worker);
+            desk.dirs.get(id).filter(|_| desk.ledger.is_live(id)).cloned()
+        };
+        let Some(dir) = dir else { return Err(NotTaken::Nobodys(id.clone())) };
+        let _alone = self.0.writing(id).lock().await;
+        let offset = local::blocking(move || mirror::append(&dir, offset, &bytes)).await?;
+        Ok(LogTaken { offset })
+    }
+
+    /// Lets a worker take no more work, and end when it has none; or not.
+    pub fn drain(&self, worker: &str, drain: bool) {
+        let mut state = self.0.state();
+        let desk = state.desk(worker);
+        desk.ledger.set_drain(drain);
+        desk.bell.notify_waiters();
+    }
+
+    /// Attempts that the worker has and that nobody here has named for a while: they may be over, or of no run any more.
+    pub fn unclaimed(&self, worker: &str) -> Vec<AttemptId> {
+        let mut state = self.0.state();
+        let before = state.now() - NOBODYS;
+        state.desk(worker).ledger.unclaimed(before)
+    }
+
+    /// Nobody wants to know any more of these: the worker may forget them.
+    pub fn forget(&self, worker: &str, ids: &[AttemptId]) {
+        let mut state = self.0.state();
+        let desk = state.desk(worker);
+        ids.iter().for_each(|id| desk.ledger.forget(id));
+        desk.bell.notify_waiters();
+    }
+
+    /// Whether what this sync says is newer than all that its worker said before.
+    pub fn is_new(&self, worker: &str, sync: &Sync) -> Result<bool, Superseded> {
+        self.0.state().desk(worker).ledger.is_new(sync)
+    }
+
+    /// How a worker stands, by what it said since this server leads.
+    pub fn standing(&self, worker: &str) -> Standing {
+        let state = self.0.state();
+        let Some(desk) = state.workers.get(worker) else { return Standing::default() };
+        let (running, waiting) = desk.ledger.counts();
+        let silent = desk.ledger.silent(state.now());
+        let (ended, failed) = desk.ended;
+        Standing { silent, draining: desk.ledger.is_draining(), running, waiting, ended, failed }
+    }
+
+    /// Where its log and its end are kept here; the handle may be of a server with another data directory.
+    fn dir(&self, handle: &Handle) -> PathBuf {
+        self.0.root.join(below(handle))
+    }
+
+    /// Looks an attempt up: in its directory, else with its worker.
+    async fn observe(&self, handle: &Handle) -> Observation {
+        let Some(place) = worker_of(handle) else {
+            return Observation::Unreachable { reason: "its handle names no worker".to_owned() };
+        };
+        let dir = self.dir(handle);
+        match local::blocking(move || attempt_dir::recorded_end(&dir)).await {
+            Ok(Some(ended)) => return attempt_dir::observed(ended),
+            Ok(None) => {}
+            Err(error) => return unreadable(handle, &error),
+        }
+        let known = {
+            let mut state = self.0.state();
+            let now = state.now();
+            let desk = state.desk(&place.worker);
+            desk.claim(now, &handle.id, self.dir(handle));
+            desk.ledger.observe(now, &handle.id, self.patience())
+        };
+        match (known, self.take_end(&place.worker, &handle.id, self.dir(handle)).await) {
+            (_, Ok(Some(BackendEvent::Ended { ended, .. }))) => Observation::Ended(ended),
+            (_, Ok(Some(BackendEvent::Lost { reason, .. }))) => Observation::Lost { reason },
+            (_, Ok(Some(BackendEvent::Started { at, .. }))) => Observation::Running { started_at: at },
+            (Known::Observed(observation), Ok(None)) => observation,
+            // It was being written a moment ago.
+            (Known::Over, Ok(None)) => match attempt_dir::recorded_end(&self.dir(handle)) {
+                Ok(Some(ended)) => attempt_dir::observed(ended),
+                Ok(None) => Observation::Unreachable { reason: "its end is being written".to_owned() },
+                Err(error) => unreadable(handle, &error),
+            },
+            (_, Err(error)) => unreadable(handle, &error),
+        }
+    }
+}
+
+#[async_trait]
+impl Backend for Hub {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn prepare(&self, spec: &AttemptSpec) -> Handle {
+        Handle::of(spec)
+    }
+
+    fn lead(&self) {
+        let mut state = self.0.state();
+        state.workers.values().for_each(|desk| desk.bell.notify_waiters());
+        *state = State { server: word(), leads_since: clock::instant(), workers: HashMap::new() };
+    }
+
+    async fn start(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError> {
+        let place = worker_of(handle).ok_or_else(|| io_error("start", handle, nowhere()))?;
+        match attempt_dir::recorded_end(&self.dir(handle)) {
+            Ok(None) => {}
+            Ok(Some(ended)) => {
+                self.0.tell(over(handle.id.clone(), ended));
+                return Ok(());
+            }
+            Err(error) => return Err(io_error("start", handle, error)),
+        }
+        let mut state = self.0.state();
+        let now = state.now();
+        let desk = state.desk(&place.worker);
+        desk.claim(now, &handle.id, self.dir(handle));
+        let there = Handle { id: handle.id.clone(), dir: spec.dir.clone(), place: None, home: None };
+        let spec = AttemptSpec { place: None, ..spec };
+        desk.ledger.order(now, Order { handle: there, spec, files: false });
+        desk.bell.notify_waiters();
+        Ok(())
+    }
+
+    async fn attach(&self, handle: &Handle) -> Observation {
+        self.observe(handle).await
+    }
+
+    async fn poll(&self, handles: &[Handle]) -> Vec<Observation> {
+        let mut observations = Vec::with_capacity(handles.len());
+        for handle in handles {
+            observations.push(self.observe(handle).await);
+        }
+        observations
+    }
+
+    async fn logs(&self, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, BackendError> {
+        local::read_log(&self.dir(handle), offset, max_bytes).await
+    }
+
+    async fn cancel(&self, handle: &Handle, grace: SignedDuration) -> Result<(), BackendError> {
+        let place = worker_of(handle).ok_or_else(|| io_error("cancel", handle, nowhere()))?;
+        if matches!(attempt_dir::recorded_end(&self.dir(handle)), Ok(Some(_))) {
+            return Ok(());
+        }
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or_default();
+        let there = Handle {
+            id: handle.id.clone(),
+            dir: Path::new(&place.data_dir).join(below(handle)),
+            place: None,
+            home: None,
+        };
+        let is_there = {
+            let mut state = self.0.state();
+            let now = state.now();
+            let desk = state.desk(&place.worker);
+            desk.claim(now, &handle.id, self.dir(handle));
+            let is_there = desk.ledger.cancel(now, Cancel { handle: there, grace_ms });
+            desk.bell.notify_waiters();
+            is_there
+        };
+        if !is_there {
+            let _alone = self.0.writing(&handle.id).lock().await;
+            let (dir, ended) = (self.dir(handle), Ended::bare(Exit::Cancelled, clock::now()));
+            let written = local::blocking(move || mirror::end(&dir, ended, None)).await;
+            let ended = written.map_err(|error| io_error("cancel", handle, error))?;
+            self.0.tell(over(handle.id.clone(), ended));
+        }
+        Ok(())
+    }
+
+    async fn cleanup(&self, handle: &Handle) -> Result<(), BackendError> {
+        if let Some(place) = worker_of(handle) {
+            self.forget(&place.worker, std::slice::from_ref(&handle.id));
+            self.0.state().desk(&place.worker).dirs.remove(&handle.id);
+        }
+        local::clean(&self.dir(handle)).await
+    }
+
+    async fn leave(&self, handles: &[Handle]) -> Result<(), BackendError> {
+        for handle in handles {
+            let Some(place) = worker_of(handle) else { continue };
+            let mut state = self.0.state();
+            let desk = state.desk(&place.worker);
+            desk.ledger.leave(handle.id.run);
+            desk.bell.notify_waiters();
+        }
+        Ok(())
+    }
+
+    async fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing in it is left half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writing(&self, id: &AttemptId) -> &tokio::sync::Mutex<()> {
+        let part = id.run.0.unsigned_abs().wrapping_mul(31).wrapping_add(u64::from(id.number));
+        let part = id.task.as_str().bytes().fold(part, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
+        &self.writing[(part % self.writing.len() as u64) as usize]
+    }
+
+    fn tell(&self, event: BackendEvent) {
+        // Nobody listens any more when the server ends.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Desk {
+    /// Somebody works on the run of this attempt.
+    fn claim(&mut self, now: SignedDuration, id: &AttemptId, dir: PathBuf) {
+        self.ledger.claim(now, id);
+        self.dirs.entry(id.clone()).or_insert(dir);
+    }
+}
+
+impl State {
+    fn now(&self) -> SignedDuration {
+        SignedDuration::try_from(clock::instant() - self.leads_since).unwrap_or(SignedDuration::MAX)
+    }
+
+    fn desk(&mut self, worker: &str) -> &mut Desk {
+        self.workers.entry(worker.to_owned()).or_default()
+    }
+}
+
+fn word() -> String {
+    let mut bytes = [0_u8; 12];
+    // A word that was there before would only have ends told later; the time makes it another.
+    let filled = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes);
+    let random: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    if filled.is_ok() { random } else { clock::now().as_nanosecond().to_string() }
+}
+
+fn wait(sync: &Sync) -> Duration {
+    let most = Duration::try_from(LONGEST_WAIT).unwrap_or_default();
+    Duration::from_millis(sync.wait_ms).min(most)
+}
+
+fn worker_of(handle: &Handle) -> Option<&WorkerPlace> {
+    match &handle.place {
+        Some(Place::Worker(place)) => Some(place),
+        Some(Place::Ssh(_)) | None => None,
+    }
+}
+
+fn over(id: AttemptId, ended: Ended) -> BackendEvent {
+    match ended.exit {
+        Exit::Lost { reason } => BackendEvent::Lost { id, reason },
+        _ => BackendEvent::Ended { id, ended },
+    }
+}
+
+/// The place of an attempt's directory below any data directory: `runs/RUN/attempts/NAME`.
+fn below(handle: &Handle) -> PathBuf {
+    let parts: Vec<_> = handle.dir.components().collect();
+    parts[parts.len().saturating_sub(4)..].iter().collect()
+}
+
+fn nowhere() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "its handle names no worker")
+}
+
+fn unreadable(handle: &Handle, error: &io::Error) -> Observation {
+    Observation::Unreachable { reason: format!("cannot use `{}`: {error}", handle.dir.display()) }
+}
+
+fn io_error(what: &str, handle: &Handle, source: io::Error) -> BackendError {
+    BackendError::Io { what: format!("cannot {what} the attempt in `{}`", handle.dir.display()), source }
+}

@@ -1,0 +1,391 @@
+//! What the server knows of one worker: which attempts are its, what it last said of each, and what it is still to be told.
+//!
+//! Pure: a sync goes in, facts and an answer come out, and time is an argument: how long the server has led. Invariants:
+//! what was found to be lost stays lost, whatever is heard of it later; what a worker is to do is said again until it is
+//! seen to have done it; an attempt that ran and is not there any more is lost, never one that did not begin.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::{AttemptId, RunKey};
+
+use super::protocol::{Answer, Cancel, End, Has, How, Order, PROTOCOL, Sync};
+use crate::backend::Observation;
+
+/// After this long without a sign that it arrived, something is said again.
+pub const REPEAT: SignedDuration = SignedDuration::from_secs(2);
+/// How often it is said that a run is over; nobody confirms it.
+const LEAVES: u8 = 3;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    incarnation: u64,
+    seq: u64,
+    /// When it was last heard.
+    heard: Option<SignedDuration>,
+    draining: bool,
+    drain: bool,
+    /// When it was last told whether to drain; `None`: not since that changed.
+    drain_said: Option<SignedDuration>,
+    attempts: BTreeMap<AttemptId, Attempt>,
+    /// Runs that are over, and how often that was said.
+    leaves: BTreeMap<RunKey, u8>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    /// Whoever works on its run has named it by its handle; what a worker says of others is not believed.
+    is_claimed: bool,
+    /// Since when the server knows of it.
+    since: SignedDuration,
+    /// Until the worker is seen to have it.
+    order: Option<Order>,
+    /// The order was said: it may be on its way.
+    is_ordered: bool,
+    cancel: Option<Cancel>,
+    /// Its end is committed.
+    forget: bool,
+    told: Told,
+    /// When what is to be done about it was last said.
+    said: Option<SignedDuration>,
+}
+
+/// What the worker last said of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+enum Told {
+    Nothing,
+    Waiting,
+    Running(Timestamp),
+    /// It is over, and another server was told how; this one will be.
+    Unsaid,
+    /// The end itself is here until somebody takes it.
+    Ended(Option<Box<End>>),
+    /// That is what the server found, or the worker said.
+    Lost(String),
+}
+
+/// Something new about an attempt that is claimed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    Started(AttemptId, Timestamp),
+    /// To be taken with [`Ledger::take_end`].
+    Ended(AttemptId),
+    Lost(AttemptId, String),
+}
+
+/// What is known of an attempt.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Known {
+    Observed(Observation),
+    /// The worker told its end, and it was taken.
+    Over,
+}
+
+/// The process that spoke is not the one that started last with this credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "another process goes by the credential of this worker and started later (start {newest}, this one is {found}): \
+     two workers need two names and two data directories"
+)]
+pub struct Superseded {
+    pub found: u64,
+    pub newest: u64,
+}
+
+impl Ledger {
+    /// Whether the sync is newer than all before.
+    pub fn is_new(&self, sync: &Sync) -> Result<bool, Superseded> {
+        let (found, newest) = (sync.incarnation, self.incarnation);
+        match found < newest {
+            true => Err(Superseded { found, newest }),
+            false => Ok(found > newest || sync.seq > self.seq),
+        }
+    }
+
+    /// Whether this sync is the last one that came.
+    pub fn is_last(&self, incarnation: u64, seq: u64) -> bool {
+        (self.incarnation, self.seq) == (incarnation, seq)
+    }
+
+    /// Takes what a worker says that was received at `now`. A sync that comes late changes nothing.
+    pub fn take(&mut self, now: SignedDuration, sync: Sync) -> Result<Vec<Fact>, Superseded> {
+        if !self.is_new(&sync)? {
+            return Ok(Vec::new());
+        }
+        (self.incarnation, self.seq) = (sync.incarnation, sync.seq);
+        self.heard = self.heard.max(Some(now));
+        self.draining = sync.draining;
+        let mut facts = Vec::new();
+        let has: BTreeMap<AttemptId, How> = sync.has.into_iter().map(|Has { attempt, how }| (attempt, how)).collect();
+        self.missing(&has, &mut facts);
+        for (id, how) in has {
+            let attempt = self.attempts.entry(id.clone()).or_insert_with(|| Attempt::new(now, false));
+            attempt.order = None;
+            facts.extend(attempt.take(&id, how));
+        }
+        Ok(facts)
+    }
+
+    /// What it no longer has.
+    fn missing(&mut self, has: &BTreeMap<AttemptId, How>, facts: &mut Vec<Fact>) {
+        self.attempts.retain(|id, attempt| {
+            if has.contains_key(id) {
+                return true;
+            }
+            if attempt.forget || !attempt.is_claimed {
+                return false;
+            }
+            match &attempt.told {
+                Told::Nothing | Told::Ended(_) | Told::Lost(_) => {}
+                Told::Waiting => attempt.told = Told::Nothing,
+                Told::Running(_) | Told::Unsaid => {
+                    let reason = "its worker has no trace of it any more".to_owned();
+                    facts.push(Fact::Lost(id.clone(), reason.clone()));
+                    attempt.told = Told::Lost(reason);
+                }
+            }
+            true
+        });
+    }
+
+    /// Somebody works on the run of this attempt.
+    pub fn claim(&mut self, now: SignedDuration, id: &AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            attempt.is_claimed = true;
+        } else if self.heard.is_none() {
+            // What the worker says of it later is then believed.
+            self.attempts.insert(id.clone(), Attempt::new(now, true));
+        }
+    }
+
+    /// The end that the worker told, once.
+    pub fn take_end(&mut self, id: &AttemptId) -> Option<Box<End>> {
+        let attempt = self.attempts.get_mut(id).filter(|attempt| attempt.is_claimed)?;
+        match &mut attempt.told {
+            Told::Ended(end) => {
+                let end = end.take()?;
+                if let End::Lost { reason } = &*end {
+                    attempt.told = Told::Lost(reason.clone());
+                }
+                Some(end)
+            }
+            Told::Nothing | Told::Waiting | Told::Running(_) | Told::Unsaid | Told::Lost(_) => None,
+        }
+    }
+
+    /// An end that was taken and could not be kept.
+    pub fn give_back(&mut self, id: &AttemptId, end: Box<End>) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            attempt.told = Told::Ended(Some(end));
+        }
+    }
+
+    /// Has the worker start an attempt, unless it has it.
+    pub fn order(&mut self, now: SignedDuration, order: Order) {
+        let attempt = self.attempts.entry(order.handle.id.clone()).or_insert_with(|| Attempt::new(now, true));
+        attempt.is_claimed = true;
+        if attempt.told == Told::Nothing {
+            (attempt.order, attempt.said) = (Some(order), None);
+        }
+    }
+
+    /// Has the worker end an attempt. `false`: the worker never heard of it, and never will.
+    pub fn cancel(&mut self, now: SignedDuration, cancel: Cancel) -> bool {
+        let attempt = self.attempts.entry(cancel.handle.id.clone()).or_insert_with(|| Attempt::new(now, true));
+        attempt.is_claimed = true;
+        if attempt.order.is_some() && !attempt.is_ordered {
+            (attempt.order, attempt.forget) = (None, true);
+            return false;
+        }
+        if !attempt.is_over() {
+            let grace_ms = attempt.cancel.as_ref().map_or(u64::MAX, |before| before.grace_ms);
+            (attempt.cancel, attempt.said) = (Some(Cancel { grace_ms: grace_ms.min(cancel.grace_ms), ..cancel }), None);
+        }
+        true
+    }
+
+    /// The end of an attempt is committed, or nobody knows of it: the worker may forget it.
+    pub fn forget(&mut self, id: &AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            (attempt.forget, attempt.order, attempt.cancel, attempt.said) = (true, None, None, None);
+        }
+    }
+
+    /// The run is over.
+    pub fn leave(&mut self, run: RunKey) {
+        self.leaves.insert(run, 0);
+    }
+
+    pub fn set_drain(&mut self, drain: bool) {
+        if self.drain != drain {
+            (self.drain, self.drain_said) = (drain, None);
+        }
+    }
+
+    /// What is true of an attempt. A worker that was silent for `patience` has ended what it ran.
+    pub fn observe(&mut self, now: SignedDuration, id: &AttemptId, patience: SignedDuration) -> Known {
+        let silent = now - self.heard.unwrap_or_default();
+        let is_heard = self.heard.is_some();
+        let is_over = silent > patience;
+        let attempt = self.attempts.get_mut(id);
+        let reason = || match is_heard {
+            true => format!("its worker was not heard for {} s, and has ended it", silent.as_secs()),
+            false => format!("its worker did not come back within {} s, and has ended it", silent.as_secs()),
+        };
+        Known::Observed(match attempt {
+            None if is_over => {
+                let reason = reason();
+                let told = Told::Lost(reason.clone());
+                self.attempts.insert(id.clone(), Attempt { told, ..Attempt::new(now, true) });
+                Observation::Lost { reason }
+            }
+            None if is_heard => Observation::NeverBegan,
+            None => away(),
+            Some(attempt) => match &attempt.told {
+                Told::Ended(None) if attempt.is_claimed => return Known::Over,
+                Told::Ended(_) => Observation::Unreachable { reason: "its end is being taken".to_owned() },
+                Told::Lost(reason) => Observation::Lost { reason: reason.clone() },
+                Told::Nothing | Told::Waiting | Told::Running(_) | Told::Unsaid if is_over => {
+                    let reason = reason();
+                    (attempt.told, attempt.order, attempt.cancel) = (Told::Lost(reason.clone()), None, None);
+                    Observation::Lost { reason }
+                }
+                Told::Nothing if attempt.order.is_some() => Observation::Waiting,
+                Told::Nothing if is_heard => Observation::NeverBegan,
+                Told::Nothing => away(),
+                Told::Waiting => Observation::Waiting,
+                Told::Unsaid => {
+                    Observation::Unreachable { reason: "its worker is about to tell again how it ended".to_owned() }
+                }
+                Told::Running(started_at) => Observation::Running { started_at: *started_at },
+            },
+        })
+    }
+
+    /// Whether there is something to say that was not said yet, or too long ago.
+    pub fn is_urgent(&self, now: SignedDuration) -> bool {
+        let is_due = |said: Option<SignedDuration>| said.is_none_or(|at| now - at >= REPEAT);
+        let mut open = self.attempts.values().filter(|attempt| attempt.is_open());
+        open.any(|attempt| is_due(attempt.said))
+            || self.leaves.values().any(|times| *times == 0)
+            || (self.drain != self.draining && is_due(self.drain_said))
+    }
+
+    /// All that the worker is to do.
+    pub fn answer(&mut self, now: SignedDuration, server: &str, lease: SignedDuration) -> Answer {
+        let mut answer = nothing(server, lease);
+        for (id, attempt) in self.attempts.iter_mut().filter(|(_, attempt)| attempt.is_open()) {
+            attempt.said = Some(now);
+            attempt.is_ordered |= attempt.order.is_some();
+            answer.start.extend(attempt.order.clone());
+            answer.cancel.extend(attempt.cancel.clone());
+            answer.forget.extend(attempt.forget.then(|| id.clone()));
+        }
+        answer.leave = self.leaves.keys().copied().collect();
+        self.leaves.values_mut().for_each(|times| *times += 1);
+        self.leaves.retain(|_, times| *times < LEAVES);
+        (answer.drain, self.drain_said) = (self.drain, Some(now));
+        answer
+    }
+
+    /// What the worker has and nobody here has named since `before`.
+    pub fn unclaimed(&self, before: SignedDuration) -> Vec<AttemptId> {
+        let nobodys = |attempt: &Attempt| !attempt.is_claimed && !attempt.forget && attempt.since <= before;
+        self.attempts.iter().filter(|(_, attempt)| nobodys(attempt)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Whether somebody here knows this attempt as one of the worker's that is not over.
+    pub fn is_live(&self, id: &AttemptId) -> bool {
+        self.attempts.get(id).is_some_and(|attempt| attempt.is_claimed && !attempt.is_over() && !attempt.forget)
+    }
+
+    /// How long ago it was heard; `None`: not since this server leads.
+    pub fn silent(&self, now: SignedDuration) -> Option<SignedDuration> {
+        self.heard.map(|at| now - at)
+    }
+
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// How many attempts it runs, and how many it has that wait.
+    pub fn counts(&self) -> (usize, usize) {
+        let count = |is: fn(&Told) -> bool| self.attempts.values().filter(|attempt| is(&attempt.told)).count();
+        (count(|told| matches!(told, Told::Running(_))), count(|told| *told == Told::Waiting))
+    }
+}
+
+/// An answer that has nothing to say.
+pub fn nothing(server: &str, lease: SignedDuration) -> Answer {
+    Answer {
+        protocol: PROTOCOL,
+        server: server.to_owned(),
+        lease_ms: u64::try_from(lease.as_millis()).unwrap_or_default(),
+        start: Vec::new(),
+        cancel: Vec::new(),
+        forget: Vec::new(),
+        leave: Vec::new(),
+        drain: false,
+    }
+}
+
+fn away() -> Observation {
+    Observation::Unreachable { reason: "its worker was not heard since this server leads".to_owned() }
+}
+
+impl Attempt {
+    fn new(now: SignedDuration, is_claimed: bool) -> Attempt {
+        let (order, cancel, said) = (None, None, None);
+        Attempt { is_claimed, since: now, order, is_ordered: false, cancel, forget: false, told: Told::Nothing, said }
+    }
+
+    fn is_over(&self) -> bool {
+        matches!(self.told, Told::Unsaid | Told::Ended(_) | Told::Lost(_))
+    }
+
+    /// Whether the worker is to do something about it.
+    fn is_open(&self) -> bool {
+        self.order.is_some() || self.forget || (self.cancel.is_some() && !self.is_over())
+    }
+
+    fn take(&mut self, id: &AttemptId, how: How) -> Option<Fact> {
+        if matches!(self.told, Told::Ended(None) | Told::Lost(_)) {
+            // How it ended is known and stays so.
+            return None;
+        }
+        match how {
+            How::Waiting => {
+                self.told = Told::Waiting;
+                None
+            }
+            How::Running { started_at } => {
+                let is_new = self.told != Told::Running(started_at);
+                self.told = Told::Running(started_at);
+                (is_new && self.is_claimed).then(|| Fact::Started(id.clone(), started_at))
+            }
+            How::Ended { end: None } => {
+                if !matches!(self.told, Told::Ended(_)) {
+                    self.told = Told::Unsaid;
+                }
+                None
+            }
+            How::Ended { end: Some(end) } => {
+                let fact = match (&*end, self.is_claimed) {
+                    (End::Lost { reason }, true) => {
+                        self.told = Told::Lost(reason.clone());
+                        return Some(Fact::Lost(id.clone(), reason.clone()));
+                    }
+                    (End::Ended { .. }, true) => Some(Fact::Ended(id.clone())),
+                    (End::Lost { .. } | End::Ended { .. }, false) => None,
+                };
+                self.told = Told::Ended(Some(end));
+                fact
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

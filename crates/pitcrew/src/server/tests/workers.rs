@@ -1,0 +1,368 @@
+//! Workers over HTTP: a machine enrols, takes its orders, and tells how they went; and who is turned away.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode, header};
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::AttemptId;
+use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::state::Exit;
+use pitcrew_exec::Ended;
+use pitcrew_exec::gpu::{Probe, Reading, Smi};
+use pitcrew_exec::worker::protocol::{About, Answer, End, Enrol, Enrolled, Has, How, LogTail, Order, PROTOCOL, Sync};
+use pitcrew_store::{AuditEntry, WorkerToken};
+use serde_json::{Value, json};
+
+use super::Rig;
+use crate::clock;
+use crate::server::auth::{Role, digest};
+
+const SOURCE: &str = "
+workflow: demo
+workspaces: [data]
+tasks:
+  a: {queue: s21, run: 'echo hi', outputs: {n: {}}}
+---
+workflow: here
+tasks:
+  a: {backend: fake, run: x}
+";
+
+/// A machine as the protocol knows it.
+struct Machine<'r> {
+    rig: &'r Rig,
+    credential: String,
+    incarnation: u64,
+    seq: AtomicU64,
+}
+
+fn about(queues: &[&str]) -> About {
+    About {
+        version: "1.2.3".into(),
+        host: "s21.lab".into(),
+        data_dir: "/srv/worker".into(),
+        program: "/opt/pitcrew".into(),
+        queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
+        slots: 2,
+        labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+    }
+}
+
+fn probe(gpus: &[&str]) -> Probe {
+    let gpu = |id: &&str| Reading { uuid: (*id).into(), name: "NVIDIA A100".into(), ..Reading::default() };
+    Probe {
+        cores: Some(8),
+        memory_mib: Some(1 << 15),
+        host: Some("s21.lab".into()),
+        smi: Smi::Answered,
+        gpus: gpus.iter().map(gpu).collect(),
+        remarks: Vec::new(),
+    }
+}
+
+fn has(attempt: &str, how: How) -> Has {
+    Has { attempt: attempt.parse().unwrap(), how }
+}
+
+fn running() -> How {
+    How::Running { started_at: clock::now() }
+}
+
+fn ended(code: i32, outputs: &[(&str, &str)], log: &str) -> How {
+    let outputs = outputs.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    let now = clock::now();
+    let ended = Ended { outputs, started_at: Some(now), ..Ended::bare(Exit::Code { code }, now) };
+    How::Ended { end: Some(Box::new(End::Ended { ended, log: Some(LogTail { offset: 0, text: log.into() }) })) }
+}
+
+async fn call(rig: &Rig, bearer: &str, path: &str, body: impl Into<Body>) -> (StatusCode, String) {
+    let path = format!("/api/pitcrew/v1/worker/{path}");
+    let request = rig.request(Method::POST, &path).header(header::AUTHORIZATION, format!("Bearer {bearer}"));
+    let answer = rig.send(request.body(body.into()).unwrap()).await;
+    (answer.status, answer.text)
+}
+
+async fn token(rig: &Rig, body: Value) -> String {
+    let answer = rig.post("/api/pitcrew/v1/workers/token", body).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text);
+    answer.json()["token"].as_str().unwrap().to_owned()
+}
+
+async fn enrol(rig: &Rig, token: &str, name: &str, about: About) -> (StatusCode, String) {
+    let wish = Enrol { protocol: PROTOCOL, name: name.into(), about };
+    call(rig, token, "enrol", serde_json::to_string(&wish).unwrap()).await
+}
+
+impl<'r> Machine<'r> {
+    async fn new(rig: &'r Rig, name: &str, queues: &[&str]) -> Machine<'r> {
+        let token = token(rig, json!({ "queues": queues, "expires": "1h", "uses": 1 })).await;
+        let (status, text) = enrol(rig, &token, name, about(queues)).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        let Enrolled { credential, .. } = serde_json::from_str(&text).unwrap();
+        Machine { rig, credential, incarnation: 1, seq: AtomicU64::new(0) }
+    }
+
+    fn says(&self, has: Vec<Has>) -> Sync {
+        Sync {
+            protocol: PROTOCOL,
+            incarnation: self.incarnation,
+            seq: self.seq.fetch_add(1, Ordering::Relaxed) + 1,
+            about: None,
+            draining: false,
+            prefetch: 0,
+            has,
+            probe: None,
+            load: None,
+            wait_ms: 0,
+            server: None,
+        }
+    }
+
+    async fn ask(&self, sync: &Sync) -> (StatusCode, String) {
+        call(self.rig, &self.credential, "sync", serde_json::to_string(sync).unwrap()).await
+    }
+
+    async fn sync(&self, sync: Sync) -> Answer {
+        let (status, text) = self.ask(&sync).await;
+        assert_eq!(status, StatusCode::OK, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Says what it has until it is ordered something.
+    async fn ordered(&self) -> Order {
+        loop {
+            let answer = self.sync(Sync { wait_ms: 20_000, server: None, ..self.says(Vec::new()) }).await;
+            if let Some(order) = answer.start.into_iter().next() {
+                return order;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// It is there, with a probe.
+    async fn appears(&self) -> Answer {
+        self.sync(Sync { probe: Some(probe(&["GPU-1"])), ..self.says(Vec::new()) }).await
+    }
+}
+
+/// Waits for the end of a run, and that its task is in this state then.
+async fn over(rig: &Rig, run: &RunRecord, state: &str) {
+    while !rig.run(run.key).await.state.is_final() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let row = rig.app.store.instance(run.key, &"a".parse().unwrap(), -1).await.unwrap().unwrap();
+    assert_eq!(row.state.name(), state, "{}", row.message);
+}
+
+async fn rig() -> Rig {
+    Rig::placing(None).await.knowing(SOURCE).await
+}
+
+#[tokio::test]
+async fn a_worker_takes_a_task_of_its_queue_and_tells_how_it_went() {
+    let rig = rig().await;
+    let run = rig.start("demo", json!({})).await;
+    rig.until(run.key, "a", "scheduled").await;
+    let explained = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/a", run.key)).await;
+    assert!(explained.text.contains("no worker serves the queue `s21`"), "{}", explained.text);
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let order = machine.ordered().await;
+    let id = order.handle.id.to_string();
+    assert_eq!(order.spec.env["PITCREW_WORKSPACE"], format!("/srv/worker/runs/{}/workspace", run.key));
+    assert_eq!(order.spec.dir, order.handle.dir);
+    assert!(order.spec.dir.starts_with("/srv/worker/runs") && order.spec.place.is_none());
+    assert!(order.spec.dirs.iter().any(|dir| dir.ends_with("workspace/data")), "{:?}", order.spec.dirs);
+    machine.sync(machine.says(vec![has(&id, running())])).await;
+    rig.until(run.key, "a", "running").await;
+    let (status, text) =
+        call(&rig, &machine.credential, &format!("log?attempt={id}&offset=0"), "1767225600000001 o0 hi\n").await;
+    assert_eq!((status, text.as_str()), (StatusCode::OK, r#"{"offset":23}"#));
+    let log = || "/api/v2/dags/demo/dagRuns/r/taskInstances/a/logs/1".to_owned();
+    assert!(rig.get(&log()).await.text.contains("hi"), "while it runs");
+    machine.sync(machine.says(vec![has(&id, ended(0, &[("n", "42")], "1767225600000001 o0 hi\n"))])).await;
+    over(&rig, &run, "success").await;
+    let output = rig.get("/api/v2/dags/demo/dagRuns/r/taskInstances/a/xcomEntries/n").await;
+    assert_eq!(output.json()["value"], "42");
+    assert_eq!(rig.get(&log()).await.text.matches("hi").count(), 1, "a tail that was there adds nothing");
+    // The end is committed; the worker may forget it, and the run.
+    let mut forgotten = Vec::new();
+    while !forgotten.contains(&order.handle.id) {
+        let sync = machine.says(vec![has(&id, How::Ended { end: None })]);
+        forgotten.extend(machine.sync(sync).await.forget);
+        tokio::task::yield_now().await;
+    }
+    let answer = machine.sync(machine.says(Vec::new())).await;
+    assert!(answer.forget.is_empty() && answer.start.is_empty());
+    let worker = rig.get("/api/pitcrew/v1/workers/w1").await.json();
+    assert_eq!((&worker["standing"], &worker["ended"], &worker["failed"]), (&json!("ready"), &json!(1), &json!(0)));
+    assert_eq!((&worker["gpus"], &worker["version"], &worker["slots"]), (&json!(1), &json!("1.2.3"), &json!(2)));
+    let node = rig.get("/api/pitcrew/v1/nodes/w1").await.json();
+    assert_eq!((&node["is_worker"], &node["labels"]["pitcrew/queue.s21"]), (&json!(true), &json!("true")));
+    let list = rig.get("/api/pitcrew/v1/workers").await.json();
+    assert_eq!(list["total_entries"], 1);
+}
+
+#[tokio::test]
+async fn only_a_token_that_works_enrols_and_only_a_free_name() {
+    let rig = rig().await;
+    let two = token(&rig, json!({ "queues": ["s21"], "uses": 2 })).await;
+    let refused = async |token: &str, name: &str, about: About| {
+        let (status, text) = enrol(&rig, token, name, about).await;
+        let detail: Value = serde_json::from_str(&text).unwrap();
+        format!("{} {}", status.as_u16(), detail["detail"].as_str().unwrap_or_default())
+    };
+    for (token, why) in [
+        ("", "enrols with a token"),
+        ("pwt_guessed", "there is no such token"),
+        (rig.token.as_str(), "enrols with a token"),
+    ] {
+        let told = refused(token, "w1", about(&["s21"])).await;
+        assert!(told.starts_with("401") && told.contains(why), "{told}");
+    }
+    let told = refused(&two, "w1", about(&["s21", "other"])).await;
+    assert!(
+        told.starts_with("400") && told.contains("its token is for the queues `s21`, and not for `other`"),
+        "{told}"
+    );
+    for (wrong, why) in [
+        (About { slots: 0, ..about(&["s21"]) }, "1 to 10000 slots"),
+        (About { data_dir: "relative".into(), ..about(&["s21"]) }, "absolute paths"),
+        (About { labels: [("pitcrew/queue.x".into(), "true".into())].into(), ..about(&["s21"]) }, "Pitcrew's own"),
+        (About { queues: Vec::new(), ..about(&[]) }, "serves 1 to"),
+    ] {
+        let told = refused(&two, "w1", wrong).await;
+        assert!(told.starts_with("400") && told.contains(why), "{told}");
+    }
+    assert!(refused(&two, "a b", about(&["s21"])).await.contains("`a b` is no name of a worker"));
+    assert!(refused(&two, "local", about(&["s21"])).await.starts_with("409 there is a node `local` already"));
+    assert_eq!(enrol(&rig, &two, "w1", about(&["s21"])).await.0, StatusCode::OK);
+    assert!(refused(&two, "w1", about(&["s21"])).await.starts_with("409 there is a node `w1` already"));
+    assert_eq!(enrol(&rig, &two, "w2", about(&["s21"])).await.0, StatusCode::OK);
+    assert_eq!(
+        refused(&two, "w3", about(&["s21"])).await,
+        "401 the token has no use left: an administrator makes one with `pitcrew workers token`"
+    );
+    // One that is over.
+    let row = WorkerToken {
+        id: "old".into(),
+        hash: digest("pwt_old"),
+        queues: Vec::new(),
+        made_by: "admin".into(),
+        created: Timestamp::UNIX_EPOCH,
+        expires: Some(clock::now() - SignedDuration::from_secs(1)),
+        uses: None,
+    };
+    rig.app.store.put_worker_token(row, AuditEntry::new(clock::now(), "test", "worker.token")).await.unwrap();
+    assert!(refused("pwt_old", "w3", about(&["s21"])).await.starts_with("401 the token has expired"));
+    let newer = Enrol { protocol: PROTOCOL + 2, name: "w3".into(), about: about(&["s21"]) };
+    let any = token(&rig, json!({})).await;
+    let (status, text) = call(&rig, &any, "enrol", serde_json::to_string(&newer).unwrap()).await;
+    assert!(status == StatusCode::UPGRADE_REQUIRED && text.contains("upgrade the server"), "{text}");
+}
+
+#[tokio::test]
+async fn a_credential_opens_the_calls_of_its_worker_until_it_is_revoked_and_nothing_else() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    for bearer in ["", "pw_guessed", rig.token.as_str()] {
+        let (status, _) = call(&rig, bearer, "sync", "{}").await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    let request = rig.request(Method::GET, "/api/pitcrew/v1/workers");
+    let request = request.header(header::AUTHORIZATION, format!("Bearer {}", machine.credential));
+    assert_eq!(rig.send(request.body(Body::empty()).unwrap()).await.status, StatusCode::UNAUTHORIZED);
+    let op = rig.token_for(Role::Op).await;
+    for (path, status) in [("workers/token", StatusCode::FORBIDDEN), ("workers/w1/revoke", StatusCode::FORBIDDEN)] {
+        let request = rig.request(Method::POST, &format!("/api/pitcrew/v1/{path}"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {op}"));
+        assert_eq!(rig.send(request.body(Body::from("{}")).unwrap()).await.status, status, "{path}");
+    }
+    let later = Machine { rig: &rig, credential: machine.credential.clone(), incarnation: 2, seq: AtomicU64::new(0) };
+    later.appears().await;
+    let (status, text) = machine.ask(&machine.says(Vec::new())).await;
+    assert!(status == StatusCode::CONFLICT && text.contains("started later"), "{text}");
+    let drained = rig.post("/api/pitcrew/v1/workers/w1/drain", json!({})).await.json();
+    assert_eq!((&drained["standing"], &drained["drain"]), (&json!("draining"), &json!(true)));
+    assert!(later.sync(later.says(Vec::new())).await.drain);
+    rig.post("/api/pitcrew/v1/workers/w1/undrain", json!({})).await;
+    assert!(!later.sync(later.says(Vec::new())).await.drain);
+    assert_eq!(rig.post("/api/pitcrew/v1/workers/w1/revoke", json!({})).await.status, StatusCode::OK);
+    let (status, text) = later.ask(&later.says(Vec::new())).await;
+    assert!(status == StatusCode::UNAUTHORIZED && text.contains("it was revoked"), "{text}");
+    assert_eq!(rig.get("/api/pitcrew/v1/workers/w1").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(rig.get("/api/pitcrew/v1/nodes/w1").await.status, StatusCode::NOT_FOUND);
+    let audit = rig.get("/api/v2/eventLogs?limit=100").await.text;
+    for event in ["worker.token", "worker.enrol", "worker.drain", "worker.undrain", "worker.revoke"] {
+        assert!(audit.contains(event), "{event}: {audit}");
+    }
+    assert!(!audit.contains("pw_") && !audit.contains("pwt_"));
+    Machine::new(&rig, "w1", &["s21"]).await;
+}
+
+#[tokio::test]
+async fn what_a_worker_says_of_attempts_that_are_not_its_own_is_not_believed() {
+    let rig = rig().await;
+    let (own, other) = (Machine::new(&rig, "w1", &["s21"]).await, Machine::new(&rig, "w2", &["other"]).await);
+    own.appears().await;
+    other.appears().await;
+    let run = rig.start("demo", json!({})).await;
+    let order = own.ordered().await;
+    let id = order.handle.id.to_string();
+    own.sync(own.says(vec![has(&id, running())])).await;
+    rig.until(run.key, "a", "running").await;
+    other.sync(other.says(vec![has(&id, ended(0, &[("n", "stolen")], ""))])).await;
+    let (status, _) = call(&rig, &other.credential, &format!("log?attempt={id}&offset=0"), "forged\n").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let snapshot = rig.app.scheduler.snapshot(run.key).await.unwrap();
+    assert_eq!(snapshot.instances[0].state.name(), "running");
+    for bad in ["log?attempt=nonsense", "log?attempt=../../etc/passwd&offset=0", "log?attempt=1/a.1&offset=x"] {
+        let (status, text) = call(&rig, &own.credential, bad, "x").await;
+        assert!(status.is_client_error(), "{bad}: {text}");
+    }
+    // Cancelling reaches the one that has it.
+    rig.app.scheduler.cancel(run.key, "ada").await.unwrap();
+    let cancelled = loop {
+        let answer = own.sync(own.says(vec![has(&id, running())])).await;
+        if let Some(cancel) = answer.cancel.into_iter().next() {
+            break cancel;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((cancelled.handle.id, cancelled.handle.dir), (order.handle.id, order.handle.dir));
+}
+
+#[tokio::test]
+async fn a_device_told_twice_is_one_and_a_clock_that_is_off_changes_nothing() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.sync(Sync { probe: Some(probe(&["GPU-1", "GPU-1", "GPU-2"])), ..machine.says(Vec::new()) }).await;
+    let node = rig.get("/api/pitcrew/v1/nodes/w1").await.json();
+    assert_eq!(node["gpus"].as_array().unwrap().len(), 2);
+    assert_eq!(node["remarks"][0], "it reports `GPU-1` twice");
+    let run = rig.start("demo", json!({})).await;
+    let order = machine.ordered().await;
+    let id = order.handle.id.to_string();
+    let hour = SignedDuration::from_hours(1);
+    let off = How::Running { started_at: clock::now() + hour };
+    machine.sync(machine.says(vec![has(&id, off)])).await;
+    rig.until(run.key, "a", "running").await;
+    let ended = Ended::bare(Exit::Code { code: 7 }, clock::now() - hour);
+    let end = How::Ended { end: Some(Box::new(End::Ended { ended, log: None })) };
+    machine.sync(machine.says(vec![has(&id, end)])).await;
+    over(&rig, &run, "failed").await;
+}
+
+#[tokio::test]
+async fn the_calls_of_workers_are_not_open_and_their_attempts_have_names_that_are_safe() {
+    let rig = rig().await;
+    for path in ["enrol", "sync", "log"] {
+        let request = rig.request(Method::POST, &format!("/api/pitcrew/v1/worker/{path}"));
+        assert_eq!(rig.send(request.body(Body::empty()).unwrap()).await.status, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    assert!("../x/a.1".parse::<AttemptId>().is_err());
+}
