@@ -72,6 +72,10 @@ pub enum Said {
     Unreachable {
         reason: String,
     },
+    /// It answers, and does not want what this worker says.
+    Refused {
+        reason: String,
+    },
     Draining {
         left: usize,
     },
@@ -358,10 +362,13 @@ impl Courier<'_> {
             Some(409) => self.fatal = Some(CourierError::Replaced(message(&error))),
             _ => {
                 if self.connected != Some(false) {
-                    (self.say)(Said::Unreachable { reason: error.to_string() });
+                    let reason = message(&error);
+                    (self.say)(match error {
+                        WireError::Unreachable(_) => Said::Unreachable { reason },
+                        WireError::Refused(..) => Said::Refused { reason },
+                    });
                     self.connected = Some(false);
                 }
-                tracing::debug!("a sync failed: {error}");
                 let longest = self.lease_ms.map_or(LONGEST_PAUSE, |lease| Duration::from_millis(lease / 4));
                 let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(8));
                 self.failures += 1;
@@ -521,7 +528,7 @@ impl Courier<'_> {
         for name in ["workspace", "artifacts"] {
             std::fs::create_dir_all(run.join(name))?;
         }
-        Ok(())
+        spec.dirs.iter().filter(|dir| dir.starts_with(&run)).try_for_each(std::fs::create_dir_all)
     }
 
     fn end(&self, id: AttemptId, grace: SignedDuration, lost: Option<String>) {

@@ -321,7 +321,7 @@ impl Backend for Hub {
         desk.claim(now, &handle.id, self.dir(handle));
         let there = Handle { id: handle.id.clone(), dir: spec.dir.clone(), place: None, home: None };
         let spec = AttemptSpec { place: None, ..spec };
-        desk.ledger.order(now, Order { handle: there, spec, files: false });
+        desk.ledger.order(now, Order { handle: there, spec, files: true });
         desk.bell.notify_waiters();
         Ok(())
     }

@@ -275,6 +275,9 @@ fn tell(ui: &Ui, plan: &Plan, name: &str, said: Said) {
             "`{}` cannot be reached: {reason}; what runs goes on for now, and the server is tried again",
             plan.server
         )),
+        Said::Refused { reason } => {
+            ui.warn(format!("`{}` does not take what this worker says: {reason}; it is tried again", plan.server));
+        }
         Said::Draining { left: 0 } => ui.say("no more work is taken"),
         Said::Draining { left } => ui.say(format!(
             "no more work is taken; {} may take {} to end (a second signal ends the worker at once)",

@@ -19,7 +19,7 @@ use crate::backend::{Ended, Observation};
 /// Tasks that take this long on average gain nothing from work that waits beside them.
 const SHORT: f64 = 2.0;
 /// The time that the next order may take to come: it is bridged by what waits here.
-const BRIDGE: f64 = 0.05;
+const BRIDGE: f64 = 0.1;
 /// How much the newest end counts in the mean.
 const WEIGHT: f64 = 0.1;
 

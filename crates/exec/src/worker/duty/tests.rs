@@ -150,7 +150,7 @@ fn work_waits_beside_short_tasks_only() {
         duty.ended(&id(number), success(), Some(begun + Duration::from_secs_f64(seconds)));
         duty.gone(&id(number), success());
     };
-    (1..20).for_each(|n| run(&mut duty, n, 0.1));
+    (1..20).for_each(|n| run(&mut duty, n, 0.2));
     assert_eq!(duty.prefetch(), 4);
     (20..60).for_each(|n| run(&mut duty, n, 0.001));
     assert_eq!(duty.prefetch(), 8);

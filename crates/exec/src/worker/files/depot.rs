@@ -10,6 +10,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pitcrew_core::{AttemptId, RunKey};
@@ -31,7 +32,17 @@ const TRIES: u32 = 10;
 pub struct Depot {
     blobs: PathBuf,
     limit: u64,
-    runs: Mutex<HashMap<RunKey, Arc<tokio::sync::Mutex<()>>>>,
+    runs: Mutex<HashMap<RunKey, Arc<tokio::sync::Mutex<Turn>>>>,
+    /// Counts what is asked and what is begun.
+    order: AtomicU64,
+}
+
+/// When the last bringing and the last sending began that came to an end: what was asked before is done by it. So many
+/// small tasks of one run that begin or end together ask the server once.
+#[derive(Default)]
+struct Turn {
+    brought: u64,
+    sent: u64,
 }
 
 /// Why files did not come or go.
@@ -93,10 +104,14 @@ fn changes(base: &Manifest, here: &Manifest) -> Changes {
 impl Depot {
     /// `blobs` is the directory of what is kept.
     pub fn new(blobs: PathBuf, limit: u64) -> Depot {
-        Depot { blobs, limit, runs: Mutex::default() }
+        Depot { blobs, limit, runs: Mutex::default(), order: AtomicU64::new(1) }
     }
 
-    fn turn(&self, run: RunKey) -> Arc<tokio::sync::Mutex<()>> {
+    fn next(&self) -> u64 {
+        self.order.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn turn(&self, run: RunKey) -> Arc<tokio::sync::Mutex<Turn>> {
         Arc::clone(self.runs.lock().unwrap_or_else(PoisonError::into_inner).entry(run).or_default())
     }
 
@@ -107,14 +122,21 @@ impl Depot {
 
     /// Brings the files of the run of an attempt into `dir`, the directory of the run here.
     pub async fn bring(&self, wire: &Wire, dir: &Path, attempt: &AttemptId) -> Result<(), DepotError> {
+        let asked = self.next();
         let turn = self.turn(attempt.run);
-        let _turn = turn.lock().await;
+        let mut turn = turn.lock().await;
+        if turn.brought > asked {
+            return Ok(());
+        }
         for _ in 0..TRIES {
+            let begun = self.next();
             let there = wire.manifest(attempt).await?.checked().map_err(DepotError::Never)?;
-            let (mut index, here, _) = scan(dir).await?;
+            let (before, mut index, here, _) = scan(dir).await?;
             let base = Manifest { files: std::mem::take(&mut index.base) };
             let steps = steps(&base, &here, &there);
+            let takes = !steps.take.is_empty();
             match self.take(wire, dir, attempt, steps).await {
+                Ok(()) if takes => self.trim().await,
                 Ok(()) => {}
                 // It changed since the manifest was made: on the server somebody else works on it, too.
                 Err(DepotError::Changed | DepotError::Missing) => continue,
@@ -122,8 +144,8 @@ impl Depot {
             }
             index.base = there.files;
             let run = dir.to_owned();
-            blocking(move || index.write(&run)).await?;
-            self.trim().await;
+            blocking(move || index.write(&run, &before)).await?;
+            turn.brought = begun;
             return Ok(());
         }
         Err(DepotError::Never("the files of the run change at the server faster than they can be brought".to_owned()))
@@ -199,15 +221,21 @@ impl Depot {
 
     /// Tells the server what is other here than it was; gives what does not travel, for people.
     pub async fn send(&self, wire: &Wire, dir: &Path, attempt: &AttemptId) -> Result<Vec<String>, DepotError> {
+        let asked = self.next();
         let turn = self.turn(attempt.run);
-        let _turn = turn.lock().await;
+        let mut turn = turn.lock().await;
+        if turn.sent > asked {
+            return Ok(Vec::new());
+        }
         let mut sent: BTreeSet<String> = BTreeSet::new();
         let mut trusts_base = true;
         for _ in 0..TRIES {
-            let (mut index, here, left_out) = scan(dir).await?;
+            let begun = self.next();
+            let (before, mut index, here, left_out) = scan(dir).await?;
             let base = Manifest { files: index.base.clone() };
             let changes = changes(&base, &here);
             if changes.put.is_empty() && changes.removed.is_empty() {
+                turn.sent = begun;
                 return Ok(left_out);
             }
             if trusts_base {
@@ -224,7 +252,8 @@ impl Depot {
             }
             index.base = here.files;
             let run = dir.to_owned();
-            blocking(move || index.write(&run)).await?;
+            blocking(move || index.write(&run, &before)).await?;
+            turn.sent = begun;
             return Ok(left_out);
         }
         Err(DepotError::Never("its files change faster than they can be read".to_owned()))
@@ -298,12 +327,14 @@ fn digest(file: &File) -> Option<String> {
     }
 }
 
-async fn scan(dir: &Path) -> Result<(Index, Manifest, Vec<String>), DepotError> {
+/// The index as it was and as it is, and what lies there.
+async fn scan(dir: &Path) -> Result<(Index, Index, Manifest, Vec<String>), DepotError> {
     let dir = dir.to_owned();
     let scanned = blocking(move || {
-        let mut index = Index::read(&dir)?;
+        let before = Index::read(&dir)?;
+        let mut index = before.clone();
         let found = index.scan(&dir, clock::now())?;
-        Ok((index, found.manifest, found.left_out))
+        Ok((before, index, found.manifest, found.left_out))
     });
     Ok(scanned.await?)
 }

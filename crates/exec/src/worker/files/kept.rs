@@ -33,9 +33,10 @@ pub enum KeptError {
 
 /// What a run has.
 pub fn manifest(run: &Path, now: Timestamp) -> Result<Manifest, KeptError> {
-    let mut index = Index::read(run)?;
+    let before = Index::read(run)?;
+    let mut index = before.clone();
     let found = index.scan(run, now)?;
-    index.write(run)?;
+    index.write(run, &before)?;
     Ok(found.manifest)
 }
 
@@ -122,7 +123,7 @@ pub fn apply(run: &Path, changes: &Changes, now: Timestamp) -> Result<(), KeptEr
         }
     }
     index.scan(run, now)?;
-    index.write(run)?;
+    index.write(run, &Index::default())?;
     for staged in used {
         let _ = std::fs::remove_file(staged);
     }

@@ -8,9 +8,8 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::tree::{Root, copy};
+use super::tree::{Root, copy, unfinished};
 use super::{MOST, PARTS, UNFINISHED, check, check_link};
-use crate::whole;
 use crate::worker::protocol::{File, Manifest};
 
 /// A file that changed so short a time before it was read may change again within the same tick of the clock.
@@ -57,8 +56,14 @@ impl Index {
         }
     }
 
-    pub fn write(&self, run: &Path) -> io::Result<()> {
-        whole::write(&run.join(Self::FILE), &serde_json::to_vec(self)?)
+    /// Only where it differs from `before`, which is what was read. Not synced: without it everything is read again.
+    pub fn write(&self, run: &Path, before: &Index) -> io::Result<()> {
+        if self == before {
+            return Ok(());
+        }
+        let temporary = run.join(unfinished());
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        std::fs::rename(&temporary, run.join(Self::FILE))
     }
 
     /// Looks at everything, and reads what is new.
@@ -215,7 +220,7 @@ mod tests {
         let paths: Vec<&str> = found.manifest.files.keys().map(String::as_str).collect();
         assert_eq!(paths, ["workspace/a/empty", "workspace/a/f", "workspace/a/l"]);
         assert_eq!(found.left_out.len(), 2, "{:?}", found.left_out);
-        index.write(run).unwrap();
+        index.write(run, &Index::default()).unwrap();
         let mut index = Index::read(run).unwrap();
         // Written just now: it is read again, although nothing but its bytes may differ.
         std::fs::write(run.join("workspace/a/f"), "TEXT").unwrap();

@@ -12,6 +12,7 @@ mod notices;
 pub mod quotas;
 mod records;
 mod reports;
+mod worker_files;
 pub mod workers;
 
 use axum::Json;

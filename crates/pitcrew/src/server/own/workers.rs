@@ -17,7 +17,7 @@ use pitcrew_store::{AuditEntry, Enrolment, NodeChange, Store, WorkerChange, Work
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::nodes;
+use super::{nodes, worker_files};
 use crate::clock;
 use crate::fleet::WorkerView;
 use crate::fleet::workers::{Told, check};
@@ -47,6 +47,19 @@ pub fn routes() -> Routes {
         .doc(doc("Worker", "Takes what a worker has, and says what it should do").body("object").answer(200, "object"))
         .post(call("log"), Worker, log)
         .doc(doc("Worker", "Takes a part of a log").query("attempt: text, offset: int").answer(200, "object"))
+        .get(call("runs/{run}/files"), Worker, worker_files::list)
+        .doc(doc("Worker", "Lists the files of a run").query("attempt: text").answer(200, "object"))
+        .post(call("runs/{run}/files"), Worker, worker_files::change)
+        .doc(doc("Worker", "Takes what an attempt did to the files of its run").query("attempt: text").body("object"))
+        .get(call("runs/{run}/blobs/{sha256}"), Worker, worker_files::get)
+        .doc(
+            doc("Worker", "Reads the bytes of a file of a run")
+                .query("attempt: text")
+                .answer(200, "any")
+                .media("application/octet-stream"),
+        )
+        .put(call("runs/{run}/blobs/{sha256}"), Worker, worker_files::put)
+        .doc(doc("Worker", "Takes the bytes of a file of a run").query("attempt: text"))
         .get("/api/pitcrew/v1/workers", Role(Viewer), list)
         .doc(doc("Worker", "Lists workers").answer(200, "Workers"))
         .get(WORKER, Role(Viewer), show)

@@ -1,0 +1,297 @@
+//! The figures of workers in `docs/PERFORMANCE.md`, on the real binary: `cargo bench --profile release -p pitcrew --bench
+//! workers [-- NAME…]`.
+//!
+//! Nothing here passes or fails; it prints. Clients of `idle` are tasks of this process that say what a worker with nothing
+//! to do says, over connections of their own; all other workers are processes.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use reqwest::Client;
+use serde_json::{Value, json};
+
+#[allow(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// How many idle workers there are.
+const WORKERS: usize = 1_000;
+/// How long is looked.
+const LOOK: Duration = Duration::from_secs(60);
+
+struct Bench {
+    dir: tempfile::TempDir,
+    client: Client,
+    server: Child,
+    url: String,
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// A worker process; it and its runner end with this.
+struct Worker(Child, PathBuf);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+        let _ = std::fs::remove_dir_all(&self.1);
+    }
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = now();
+    while !holds().await {
+        assert!(begun.elapsed() < Duration::from_secs(1200), "never came: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+impl Bench {
+    async fn start() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("workflows")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let server = Command::new(env!("CARGO_BIN_EXE_pitcrew"))
+            .args(["server", "--no-auth", "--parallelism", "10000", "--listen", &format!("127.0.0.1:{port}")])
+            .arg("--data-dir")
+            .arg(dir.path().join("server"))
+            .arg("--workflows")
+            .arg(dir.path().join("workflows"))
+            .env("PITCREW_GPUS", "0")
+            .env_remove("PITCREW_STORE")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        let bench = Bench { dir, client, server, url: format!("http://127.0.0.1:{port}") };
+        until("the server answers", async || bench.client.get(format!("{}/health", bench.url)).send().await.is_ok())
+            .await;
+        bench
+    }
+
+    async fn post(&self, path: &str, bearer: Option<&str>, body: Value) -> Value {
+        let mut request = self.client.post(format!("{}{path}", self.url)).json(&body);
+        if let Some(bearer) = bearer {
+            request = request.bearer_auth(bearer);
+        }
+        let answer = request.send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap().json().await.unwrap_or_default()
+    }
+
+    async fn token(&self) -> String {
+        let made = self.post("/api/pitcrew/v1/workers/token", None, json!({})).await;
+        made["token"].as_str().expect("a token").to_owned()
+    }
+
+    async fn worker(&self, name: &str, slots: usize) -> Worker {
+        let data = self.dir.path().join(name);
+        let child = Command::new(env!("CARGO_BIN_EXE_pitcrew"))
+            .args(["worker", "--name", name, "--server", &self.url, "--slots", &slots.to_string(), "--data-dir"])
+            .arg(&data)
+            .env("PITCREW_WORKER_TOKEN", self.token().await)
+            .env("PITCREW_GPUS", "0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let path = format!("/api/pitcrew/v1/workers/{name}");
+        until("a worker is known", async || self.get(&path).await["name"] == name).await;
+        Worker(child, data)
+    }
+
+    /// Runs a workflow of these tasks to its end; the seconds that it took.
+    async fn run(&self, name: &str, tasks: &str) -> f64 {
+        let file = self.dir.path().join(format!("workflows/{name}.yaml"));
+        std::fs::write(file, format!("workflow: {name}\nmax_active_tasks: 10000\ntasks:\n{tasks}")).unwrap();
+        let path = format!("/api/v2/dags/{name}");
+        until("the workflow is known", async || self.get(&path).await["dag_id"] == name).await;
+        let body = json!({ "dag_run_id": "r", "logical_date": null });
+        self.post(&format!("{path}/dagRuns"), None, body).await;
+        let run = format!("{path}/dagRuns/r");
+        let mut last = Value::Null;
+        until("the run ends", async || {
+            last = self.get(&run).await;
+            matches!(last["state"].as_str(), Some("success" | "failed"))
+        })
+        .await;
+        assert_eq!(last["state"], "success", "{last}");
+        seconds(&last, "end_date") - seconds(&last, "start_date")
+    }
+}
+
+fn seconds(row: &Value, key: &str) -> f64 {
+    let at: jiff::Timestamp = row[key].as_str().unwrap_or_else(|| panic!("{key} of {row}")).parse().unwrap();
+    at.as_nanosecond() as f64 / 1e9
+}
+
+fn percentile(sorted: &[f64], p: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * p).round() as usize]
+}
+
+/// Seconds of a processor that a process has used.
+fn cpu(child: &Child) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+}
+
+fn resident(child: &Child) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0");
+    line.split_whitespace().next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
+
+/// A worker that never gets anything to do.
+async fn simulated(url: String, token: String, number: usize) {
+    let client = Client::builder().no_proxy().build().unwrap();
+    let root = format!("{url}/api/pitcrew/v1/worker");
+    let about = json!({
+        "version": env!("CARGO_PKG_VERSION"), "host": format!("host{number}"), "data_dir": "/var/lib/pitcrew/worker",
+        "program": "/usr/bin/pitcrew", "queues": [format!("q{}", number % 10)], "slots": 8,
+    });
+    let enrol = json!({ "protocol": 1, "name": format!("idle-{number}"), "about": about });
+    let answer = client.post(format!("{root}/enrol")).bearer_auth(token).json(&enrol).send().await.unwrap();
+    let enrolled: Value = answer.error_for_status().unwrap().json().await.unwrap();
+    let credential = enrolled["credential"].as_str().unwrap().to_owned();
+    let mut server = Value::Null;
+    for seq in 1.. {
+        let wait = if seq == 1 { 0 } else { 25_000 };
+        let mut sync = json!({
+            "protocol": 1, "incarnation": 1, "seq": seq, "has": [], "wait_ms": wait, "server": server,
+            "load": {"load1": 0.5, "memory_used_mib": 1024},
+        });
+        if seq == 1 {
+            sync["about"] = about.clone();
+        }
+        let answer = client.post(format!("{root}/sync")).bearer_auth(&credential).json(&sync).send().await;
+        let Ok(answer) = answer else { return };
+        let answer: Value = answer.error_for_status().unwrap().json().await.unwrap();
+        server = answer["server"].clone();
+    }
+}
+
+async fn idle(bench: &Bench) {
+    let token = bench.token().await;
+    let clients: Vec<_> =
+        (0..WORKERS).map(|number| tokio::spawn(simulated(bench.url.clone(), token.clone(), number))).collect();
+    until("all enrolled", async || {
+        bench.get("/api/pitcrew/v1/workers").await["total_entries"].as_u64() == Some(WORKERS as u64)
+    })
+    .await;
+    // What belongs to the beginning is over after the first wait.
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let before = cpu(&bench.server);
+    tokio::time::sleep(LOOK).await;
+    let used = (cpu(&bench.server) - before) / LOOK.as_secs_f64() * 100.0;
+    println!(
+        "idle       {WORKERS} workers with nothing to do  {used:.1} % of a core (aim ≤ 5), {:.0} MiB (aim ≤ 100)",
+        resident(&bench.server)
+    );
+    assert!(clients.iter().all(|client| !client.is_finished()), "a simulated worker gave up");
+    clients.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+async fn dispatch(bench: &Bench) {
+    let _worker = bench.worker("dispatch", 4).await;
+    let tasks: String = (0..300)
+        .map(|i| {
+            let needs = if i == 0 { String::new() } else { format!("needs: [t{}], ", i - 1) };
+            format!("  t{i}: {{queue: default, {needs}run: 'true'}}\n")
+        })
+        .collect();
+    bench.run("dispatch", &tasks).await;
+    let mut rows = Vec::new();
+    for offset in (0..300).step_by(100) {
+        let path = format!("/api/v2/dags/dispatch/dagRuns/r/taskInstances?limit=100&offset={offset}");
+        rows.extend(bench.get(&path).await["task_instances"].as_array().expect("a list").iter().cloned());
+    }
+    let gaps = |from: &[f64], to: &[f64]| -> Vec<f64> {
+        let mut gaps: Vec<f64> = from.iter().zip(to).map(|(from, to)| (to - from) * 1e3).collect();
+        gaps.sort_by(f64::total_cmp);
+        gaps
+    };
+    rows.sort_by(|a, b| seconds(a, "start_date").total_cmp(&seconds(b, "start_date")));
+    let column = |key: &str| -> Vec<f64> { rows.iter().map(|row| seconds(row, key)).collect() };
+    let (queued, start, end) = (column("queued_when"), column("start_date"), column("end_date"));
+    let dispatched = gaps(&queued, &start);
+    let chained = gaps(&end[..end.len() - 1], &start[1..]);
+    println!(
+        "dispatch   queued → begun on a waiting worker  p50 {:.1} ms (aim ≤ 10), p99 {:.1} ms (aim ≤ 50); end of a task → begin of \
+         the next, p50 {:.1} ms, p99 {:.1} ms",
+        percentile(&dispatched, 0.5),
+        percentile(&dispatched, 0.99),
+        percentile(&chained, 0.5),
+        percentile(&chained, 0.99),
+    );
+}
+
+async fn memory(bench: &Bench) {
+    let worker = bench.worker("memory", 8).await;
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    let fresh = resident(&worker.0);
+    let tasks: String = (0..200).map(|i| format!("  t{i}: {{queue: default, run: 'true'}}\n")).collect();
+    bench.run("memory", &tasks).await;
+    tokio::time::sleep(Duration::from_secs(35)).await;
+    println!(
+        "memory     a worker with nothing to do  {fresh:.1} MiB (aim ≤ 15), after 200 tasks {:.1} MiB",
+        resident(&worker.0)
+    );
+}
+
+async fn slots(bench: &Bench) {
+    let count = 10_000;
+    for slots in [4, 20, 100] {
+        let mut workers = Vec::new();
+        for number in 0..4 {
+            workers.push(bench.worker(&format!("slots-{slots}-{number}"), slots / 4).await);
+        }
+        let tasks: String = (0..count).map(|i| format!("  t{i}: {{queue: default, run: 'sleep 0.1'}}\n")).collect();
+        let took = bench.run(&format!("slots-{slots}"), &tasks).await;
+        let ideal = f64::from(count) * 0.1 / slots as f64;
+        println!(
+            "slots      {count} × `sleep 0.1` on {slots} slots of 4 workers  {took:.1} s, {:.1} % of the ideal {ideal:.1} s (aim ≥ 97)",
+            ideal / took * 100.0
+        );
+    }
+}
+
+fn is_asked(name: &str) -> bool {
+    let asked: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    asked.is_empty() || asked.iter().any(|word| word == name)
+}
+
+#[tokio::main]
+async fn main() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    // Each with a server of its own.
+    if is_asked("idle") {
+        idle(&Bench::start().await).await;
+    }
+    if is_asked("dispatch") {
+        dispatch(&Bench::start().await).await;
+    }
+    if is_asked("memory") {
+        memory(&Bench::start().await).await;
+    }
+    if is_asked("slots") {
+        slots(&Bench::start().await).await;
+    }
+}

@@ -1,0 +1,193 @@
+//! What a worker does while all is well, and how it ends.
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use crate::world::World;
+
+/// What `nvidia-smi` prints of two devices, in the order that it is asked for.
+const SMI: &str = r#"#!/bin/sh
+case "$*" in
+*-L*) exit 0;;
+*utilization.gpu,memory.used*) printf '0, GPU-11111111-1111-1111-1111-111111111111, 97, 40536, 312.5\n'; exit 0;;
+*) printf '0, GPU-11111111-1111-1111-1111-111111111111, Disabled, 81920, 40536, 97, 312, 61, NVIDIA A100-SXM4-80GB\n';;
+esac
+"#;
+
+#[tokio::test]
+async fn a_task_of_a_queue_runs_on_its_worker_and_its_log_and_outputs_come_back() {
+    let world = World::new();
+    let worker = world.worker("s21", &["--queue", "s21", "--slots", "2"], &[]).await;
+    world.workflow(
+        "here",
+        "  train:\n    queue: s21\n    run: |\n      echo on $PITCREW_WORKSPACE\n      echo answer=42 >> \"$PITCREW_OUTPUT\"\n  \
+         show:\n    needs: [train]\n    queue: s21\n    run: echo got {{ tasks.train.outputs.answer }}\n",
+    );
+    world.trigger("here").await;
+    world.becomes("here", "success").await;
+    let path = |task: &str| format!("/api/v2/dags/here/dagRuns/r/taskInstances/{task}/logs/1?full_content=true");
+    let train = world.get(&path("train")).await.to_string();
+    assert!(train.contains(world.dir.join("s21").to_str().unwrap()), "{train}");
+    assert!(world.get(&path("show")).await.to_string().contains("got 42"));
+    drop(worker);
+}
+
+#[tokio::test]
+async fn a_leased_gpu_is_seen_by_the_task_alone_that_holds_it() {
+    let world = World::new();
+    let bin = world.dir.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    // By another process: a file that this one has open for writing cannot be run.
+    let write = std::process::Command::new("/bin/sh")
+        .args(["-c", "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+        .args([bin.join("nvidia-smi").to_str().unwrap(), SMI])
+        .status();
+    assert!(write.unwrap().success());
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let _worker = world.worker("gpus", &["--queue", "default", "--queue", "gpu"], &[("PATH", &path)]).await;
+    world.workflow(
+        "leased",
+        &format!(
+            "  one:\n    queue: gpu\n    resources: {{gpu: 1}}\n    run: echo $CUDA_VISIBLE_DEVICES >> {}\n",
+            world.effects("seen").display()
+        ),
+    );
+    world.trigger("leased").await;
+    world.becomes("leased", "success").await;
+    assert_eq!(world.lines("seen"), ["GPU-11111111-1111-1111-1111-111111111111"]);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_finds_its_task_again_when_it_is_started() {
+    let world = World::new();
+    let mut worker = world.worker("w", &[], &[]).await;
+    let stop = world.effects("stop");
+    world.workflow(
+        "long",
+        &format!(
+            "  long:\n    queue: default\n    run: |\n      echo $$ >> {}\n      while [ ! -e {} ]; do sleep 0.1; done\n",
+            world.effects("begun").display(),
+            stop.display()
+        ),
+    );
+    world.trigger("long").await;
+    let pid = world.wait_lines("begun", 1)[0].clone();
+    worker.kill();
+    let worker = world.start("w", &world.url, &[], &[]);
+    worker.says("1 task of before");
+    assert!(crate::world::exists(&pid));
+    std::fs::write(&stop, "").unwrap();
+    world.becomes("long", "success").await;
+    assert_eq!(world.lines("begun").len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_finds_the_tasks_of_workers_again() {
+    let mut world = World::new();
+    let _worker = world.worker("w", &["--slots", "2"], &[]).await;
+    let stop = world.effects("stop");
+    world.workflow(
+        "long",
+        &format!(
+            "  long:\n    queue: default\n    run: |\n      echo $PITCREW_TRY >> {}\n      while [ ! -e {} ]; do sleep 0.1; done\n  \
+             next:\n    queue: default\n    needs: [long]\n    run: echo $PITCREW_TRY >> {}\n",
+            world.effects("begun").display(),
+            stop.display(),
+            world.effects("next").display(),
+        ),
+    );
+    world.trigger("long").await;
+    world.wait_lines("begun", 1);
+    world.restart_server();
+    world.server.says("Ctrl-C");
+    std::fs::write(&stop, "").unwrap();
+    world.becomes("long", "success").await;
+    assert_eq!((world.lines("begun"), world.lines("next")), (vec!["1".to_owned()], vec!["1".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_drain_lets_what_runs_end_and_a_second_worker_takes_the_rest() {
+    let world = World::new();
+    let mut first = world.worker("first", &["--slots", "1"], &[]).await;
+    let stop = world.effects("stop");
+    world.workflow(
+        "long",
+        &format!(
+            "  long:\n    queue: default\n    run: |\n      echo x >> {}\n      while [ ! -e {} ]; do sleep 0.1; done\n",
+            world.effects("begun").display(),
+            stop.display()
+        ),
+    );
+    world.workflow(
+        "next",
+        &format!("  next:\n    queue: default\n    run: pwd > {}\n", world.effects("next").display()),
+    );
+    world.trigger("long").await;
+    world.wait_lines("begun", 1);
+    first.signal(Signal::TERM);
+    first.says("no more work is taken");
+    let _second = world.worker("second", &["--slots", "1"], &[]).await;
+    world.trigger("next").await;
+    world.becomes("next", "success").await;
+    assert!(world.lines("next")[0].contains("/second/"));
+    std::fs::write(&stop, "").unwrap();
+    assert!(first.ends().success(), "{}", first.tail());
+    world.becomes("long", "success").await;
+}
+
+#[tokio::test]
+async fn whoever_is_shut_out_or_comes_twice_ends_and_says_why() {
+    let world = World::new();
+    let mut worker = world.worker("w", &[], &[]).await;
+    world.workflow(
+        "long",
+        &format!(
+            "  long:\n    queue: default\n    run: echo $$ >> {}; exec sleep 1000\n",
+            world.effects("begun").display()
+        ),
+    );
+    world.trigger("long").await;
+    let pid = world.wait_lines("begun", 1)[0].clone();
+    // The same credential elsewhere: the one that was started last works.
+    let copy = world.dir.join("copy/worker");
+    std::fs::create_dir_all(&copy).unwrap();
+    std::fs::copy(world.dir.join("w/worker/credential.json"), copy.join("credential.json")).unwrap();
+    let mut second = std::process::Command::new(env!("CARGO_BIN_EXE_pitcrew"));
+    second.args(["worker", "--server", &world.url, "--data-dir"]).arg(world.dir.join("copy"));
+    let mut second = crate::world::spawned(&world.dir, second);
+    second.says("takes work from");
+    assert_eq!(worker.ends().code(), Some(1), "{}", worker.tail());
+    assert!(worker.text().contains("another process works with this worker's credential"), "{}", worker.tail());
+    world.wait_now("its task is ended", || !crate::world::exists(&pid));
+    world.post("/api/pitcrew/v1/workers/w/revoke", json!({})).await;
+    assert_eq!(second.ends().code(), Some(1), "{}", second.tail());
+    assert!(second.text().contains("does not take this worker's credential any more"), "{}", second.tail());
+}
+
+#[tokio::test]
+async fn a_token_that_is_wrong_or_used_up_and_a_name_that_is_taken_are_told() {
+    let world = World::new();
+    let mut wrong = world.start("w", &world.url, &[], &[("PITCREW_WORKER_TOKEN", "pwt_nobody_made_this")]);
+    assert_eq!(wrong.ends().code(), Some(2), "{}", wrong.tail());
+    assert!(wrong.text().contains("there is no such token") && wrong.text().contains("hint: make a new token"));
+    let mut none = world.start("w", &world.url, &[], &[]);
+    assert_eq!(none.ends().code(), Some(2), "{}", none.tail());
+    assert!(none.text().contains("has no token"), "{}", none.tail());
+    let token = world.post("/api/pitcrew/v1/workers/token", json!({ "uses": 1 })).await;
+    let token = token["token"].as_str().unwrap().to_owned();
+    let file = world.dir.join("token");
+    std::fs::write(&file, format!("{token}\n")).unwrap();
+    let first = world.start("w", &world.url, &["--token-file", file.to_str().unwrap()], &[]);
+    first.says("takes work from");
+    let mut used = world.start("other", &world.url, &["--token-file", file.to_str().unwrap()], &[]);
+    assert_eq!(used.ends().code(), Some(2), "{}", used.tail());
+    let token = world.post("/api/pitcrew/v1/workers/token", json!({ "uses": 1 })).await;
+    let token = token["token"].as_str().unwrap().to_owned();
+    std::fs::remove_dir_all(world.dir.join("other")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pitcrew"));
+    command.args(["worker", "--server", &world.url, "--name", "w", "--data-dir"]).arg(world.dir.join("other"));
+    command.env("PITCREW_WORKER_TOKEN", token);
+    let mut taken = crate::world::spawned(&world.dir, command);
+    assert_eq!(taken.ends().code(), Some(2), "{}", taken.tail());
+    assert!(taken.text().contains("hint: choose another name"), "{}", taken.tail());
+}
