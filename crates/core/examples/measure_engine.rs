@@ -99,7 +99,8 @@ fn play(run: &mut Run) -> usize {
                 events.push(Event::Ended { slot: launch.slot, attempt: launch.attempt, report: report.clone() });
             }
         }
-        events.extend(admission.grant().into_iter().map(|grant| Event::Admitted(grant.holder.slot)));
+        events
+            .extend(admission.grant(Timestamp::UNIX_EPOCH).into_iter().map(|grant| Event::Admitted(grant.holder.slot)));
         if events.is_empty() {
             return ended;
         }

@@ -3,18 +3,24 @@
 //! One pass over the heads of all lines, the best first. Invariant: a line whose head finds no room is left alone for the
 //! rest of the pass, so a pass costs what it grants and as many tries as there are lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use jiff::Timestamp;
 
 use super::pass::Pass;
 use super::{Admission, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id};
-use crate::fleet::LeaseId;
+use crate::fleet::{Lease, LeaseId};
+
+/// Candidates of a line that are looked at for one that is brief.
+const LOOKED_AT: usize = 100;
 
 impl Admission {
     /// Grants what fits now, best first. Each grant is told to its run, as [`Event::Admitted`], before the run takes
     /// any event that could take the offer back.
     ///
     /// [`Event::Admitted`]: crate::engine::Event::Admitted
-    pub fn grant(&mut self) -> Vec<Grant> {
+    pub fn grant(&mut self, now: Timestamp) -> Vec<Grant> {
         let mut grants = Vec::new();
         if std::mem::replace(&mut self.is_settled, true) {
             return grants;
@@ -32,8 +38,14 @@ impl Admission {
             if !self.within_quota(&mut pass, rank.1) {
                 continue;
             }
-            let Some(placed) = self.place(rank.1, &line, &mut pass) else { continue };
             let candidate = self.candidates[&rank.1].clone();
+            let ends = candidate.limit.and_then(|limit| now.checked_add(limit).ok());
+            let Some((placed, is_brief)) = self.place(rank.1, &line, ends, &mut pass) else {
+                if let Some(brief) = self.brief(&line, rank, now, &pass) {
+                    pass.insert(brief, line);
+                }
+                continue;
+            };
             self.withdraw(rank.1.run, rank.1.slot);
             let held = Held {
                 namespace: line.namespace.clone(),
@@ -42,6 +54,8 @@ impl Admission {
                 slots: candidate.slots,
                 is_placed: placed.is_some(),
                 number: self.granted,
+                ends,
+                is_brief,
                 priority: rank.0.0,
                 is_preemptible: candidate.is_preemptible,
                 is_ending: false,
@@ -59,11 +73,35 @@ impl Admission {
         grants
     }
 
-    /// The lease of a candidate, if it asks for one; `None`: it has to wait.
-    fn place(&mut self, holder: Holder, line: &Line, pass: &mut Pass) -> Option<Option<Placed>> {
-        let Some(request) = &line.request else { return Some(None) };
+    /// Of those behind one that found no room and that ask for the same, the first that is gone before promised room is
+    /// needed. Of a long line only the first are looked at.
+    fn brief(&self, line: &Line, after: Rank, now: Timestamp, pass: &Pass) -> Option<Rank> {
+        let promise = pass.promise.as_ref().filter(|promise| promise.starts().is_some())?;
+        let is_brief = |rank: &&Rank| {
+            let limit = self.candidates[&rank.1].limit;
+            promise.is_before(limit.and_then(|limit| now.checked_add(limit).ok()))
+        };
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        self.lines.get(line)?.range(behind).take(LOOKED_AT).find(is_brief).copied()
+    }
+
+    /// The lease of a candidate, if it asks for one, and whether it is in room that is promised; `None`: it has to wait.
+    fn place(
+        &mut self,
+        holder: Holder,
+        line: &Line,
+        ends: Option<Timestamp>,
+        pass: &mut Pass,
+    ) -> Option<(Option<Placed>, bool)> {
+        let Some(request) = &line.request else { return Some((None, false)) };
+        let placed = |lease: &Lease| Some(Placed { node: lease.node.clone(), gpus: lease.ids.clone() });
         if let Ok(lease) = self.fleet.place_beside(lease_id(holder), request, pass.promise.as_mut()) {
-            return Some(Some(Placed { node: lease.node.clone(), gpus: lease.ids.clone() }));
+            return Some((placed(lease), false));
+        }
+        if let Some(promise) = &pass.promise
+            && let Ok(lease) = self.fleet.place_before(lease_id(holder), request, promise, ends)
+        {
+            return Some((placed(lease), true));
         }
         // What no node takes as it is now has no room to be kept for.
         let could_now = self.fleet.could_now(request);
@@ -75,9 +113,14 @@ impl Admission {
             };
             self.promised = Some((holder, since));
             self.make_room(holder, request);
-            let later = self.held.iter().filter(|(_, held)| held.is_placed && held.number >= since);
+            let stays = |held: &Held| held.number >= since && !held.is_brief;
+            let later = self.held.iter().filter(|(_, held)| held.is_placed && stays(held));
             let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
-            pass.promise = Some(self.fleet.promise(request, |lease| later.contains(lease)));
+            let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
+            let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
+            let promise = self.fleet.promise(request, |lease| later.contains(lease), |lease| ends.get(lease).copied());
+            self.starts = promise.starts();
+            pass.promise = Some(promise);
         }
         None
     }

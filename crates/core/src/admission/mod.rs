@@ -4,6 +4,7 @@
 //! ever held beyond what it has. Candidates go by priority, then by age of their run, then by place in the workflow.
 //! A candidate that lacks slots holds back those behind it in its pool. The first that lacks room on the nodes is
 //! promised the room of those that were there before it began to wait: somebody behind it starts only beside that.
+//! Where time limits say by when that room is there, somebody that is gone before then may use it in the meantime.
 //! To give it room sooner, preemptible holders of lower priority are made to end, the cheapest of them.
 //! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
 //!
@@ -18,6 +19,8 @@ mod why;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::{Demand, Offer, Slot};
 use crate::fleet::{Amount, Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
@@ -100,6 +103,7 @@ struct Candidate {
     /// What counts against the quota.
     asked: Amounts,
     is_preemptible: bool,
+    limit: Option<SignedDuration>,
     demand: Demand,
 }
 
@@ -114,6 +118,10 @@ struct Held {
     is_placed: bool,
     /// The how many-th grant it was.
     number: u64,
+    /// By when it is gone, if that is known.
+    ends: Option<Timestamp>,
+    /// It was let into promised room, and is gone before that is needed.
+    is_brief: bool,
     priority: i64,
     is_preemptible: bool,
     /// It was told to end, or ends anyway.
@@ -144,6 +152,8 @@ pub struct Admission {
     owed: BTreeMap<String, Holder>,
     /// Namespaces of which somebody waits for the quota, and keeps it from those behind.
     held_back: BTreeSet<Arc<str>>,
+    /// By when it has room at the latest, if that is known.
+    starts: Option<Timestamp>,
     /// Who has to end, and was not told yet.
     preemptions: Vec<Preemption>,
     /// Nothing changed since the last grants: there are no others.
@@ -168,6 +178,7 @@ impl Admission {
             held: BTreeMap::new(),
             granted: 0,
             promised: None,
+            starts: None,
             owed: BTreeMap::new(),
             held_back: BTreeSet::new(),
             preemptions: Vec::new(),
@@ -191,6 +202,12 @@ impl Admission {
         self.fleet.set_nodes(nodes)?;
         self.quotas.set_whole(whole);
         Ok(())
+    }
+
+    /// What placement is after from now on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.is_settled = false;
+        self.fleet.set_policy(policy);
     }
 
     /// The quotas as they are from now on. A namespace that holds more than its quota is then takes nothing until enough
@@ -282,7 +299,8 @@ impl Admission {
         self.lines.entry(line.clone()).or_default().insert(rank);
         let (slots, is_preemptible) = (offer.pool_slots, offer.is_preemptible);
         let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default();
-        let candidate = Candidate { line, rank, slots, asked, is_preemptible, demand: offer.demand.clone() };
+        let candidate =
+            Candidate { line, rank, slots, asked, is_preemptible, limit: offer.limit, demand: offer.demand.clone() };
         self.candidates.insert(holder, candidate);
         self.is_settled = false;
         Ok(())
@@ -339,6 +357,9 @@ impl Admission {
             slots: task.pool_slots,
             is_placed: placed.is_some(),
             number: self.granted,
+            // Since when it runs, and whether it is ended in time, only its backend knows.
+            ends: None,
+            is_brief: false,
             priority: task.priority,
             is_preemptible: task.is_preemptible,
             is_ending,

@@ -1,5 +1,6 @@
 //! Who goes first, who holds back whom, and what an instance holds.
 
+mod brief;
 mod quotas;
 
 use super::*;
@@ -17,6 +18,7 @@ fn offer(task: u32, priority: i64, slots: u32, gpus: u32) -> Offer {
         pool_slots: slots,
         priority,
         is_preemptible: true,
+        limit: None,
         demand,
     }
 }
@@ -35,7 +37,7 @@ fn admission(parallelism: u32, nodes: &[(&str, usize)]) -> Admission {
 }
 
 fn granted(admission: &mut Admission) -> Vec<u32> {
-    let tasks = admission.grant().iter().map(|grant| grant.holder.slot.task.0).collect();
+    let tasks = admission.grant(Timestamp::UNIX_EPOCH).iter().map(|grant| grant.holder.slot.task.0).collect();
     admission.sanity_check(false);
     tasks
 }
@@ -61,7 +63,7 @@ fn gpus_are_exact_devices_and_a_waiting_gang_is_not_overtaken_by_small_ones() {
     let mut admission = admission(32, &[("local", 2)]);
     admission.offer(RunKey(1), &offer(1, 0, 1, 1)).unwrap();
     let placed = Placed { node: "local".to_owned(), gpus: vec!["local/0".to_owned()] };
-    assert_eq!(admission.grant()[0].placed, Some(placed));
+    assert_eq!(admission.grant(Timestamp::UNIX_EPOCH)[0].placed, Some(placed));
     admission.offer(RunKey(1), &offer(2, 0, 1, 2)).unwrap();
     admission.offer(RunKey(1), &offer(3, 0, 1, 1)).unwrap();
     admission.offer(RunKey(1), &offer(4, 0, 1, 0)).unwrap();
@@ -117,7 +119,7 @@ fn nodes_come_and_go_and_leases_stay() {
     for task in 1..=3 {
         admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
     }
-    let grants = admission.grant();
+    let grants = admission.grant(Timestamp::UNIX_EPOCH);
     let nodes: Vec<_> = grants.iter().filter_map(|grant| Some(grant.placed.as_ref()?.node.as_str())).collect();
     assert_eq!(nodes, ["a", "b"]);
     // `a` vanishes: its task may still run there, so what it holds is nobody else's when the node is back.
@@ -162,11 +164,25 @@ fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_
     let needs_cpu =
         |cores| Demand { request: Some(Arc::new(Request { cpu: cores, ..request.clone() })), ..Demand::default() };
     admission.offer(RunKey(1), &Offer { demand: needs_cpu(Amount::ONE), ..offer(3, 0, 1, 0) }).unwrap();
-    assert!(admission.grant().is_empty());
+    assert!(admission.grant(Timestamp::UNIX_EPOCH).is_empty());
     admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
-    let grants = admission.grant();
+    let grants = admission.grant(Timestamp::UNIX_EPOCH);
     assert_eq!(grants[0].placed.as_ref().unwrap().gpus, ["local/1"]);
     admission.sanity_check(false);
+}
+
+#[test]
+fn the_policy_decides_where_the_next_one_goes() {
+    for (policy, nodes) in [(Policy::Pack, ["a", "a"]), (Policy::Spread, ["a", "b"])] {
+        let mut admission = admission(32, &[("a", 4), ("b", 4)]);
+        admission.set_policy(policy);
+        for task in [1, 2] {
+            admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
+        }
+        let grants = admission.grant(Timestamp::UNIX_EPOCH);
+        let placed: Vec<&str> = grants.iter().map(|grant| grant.placed.as_ref().unwrap().node.as_str()).collect();
+        assert_eq!(placed, nodes, "{policy}");
+    }
 }
 
 #[test]

@@ -140,6 +140,7 @@ impl Step<'_> {
             pool_slots: task.pool_slots,
             priority: task.priority,
             is_preemptible: task.is_preemptible,
+            limit: task.timeout.and_then(|timeout| timeout.checked_add(task.grace)),
             demand,
         });
     }

@@ -165,6 +165,8 @@ pub struct Offer {
     pub priority: i64,
     /// It may be made to end for somebody of higher priority.
     pub is_preemptible: bool,
+    /// How long an attempt takes at most, with its forced end; `None`: nobody knows.
+    pub limit: Option<SignedDuration>,
     pub demand: Demand,
 }
 

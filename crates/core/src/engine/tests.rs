@@ -169,7 +169,13 @@ impl World {
             let fx = self.run.apply(event, self.now, &self.script);
             events.extend(self.absorb(fx));
             if events.is_empty() {
-                events.extend(self.admission.grant().iter().rev().map(|grant| Event::Admitted(grant.holder.slot)));
+                events.extend(
+                    self.admission
+                        .grant(Timestamp::UNIX_EPOCH)
+                        .iter()
+                        .rev()
+                        .map(|grant| Event::Admitted(grant.holder.slot)),
+                );
             }
             self.run.sanity_check();
             self.admission.sanity_check(false);

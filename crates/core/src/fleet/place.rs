@@ -113,6 +113,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// What placement is after from now on; what is held stays where it is.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+        self.memory.clear();
+    }
+
     /// For somebody who runs already: holds the devices of these ids on this node, whatever is said of the node now.
     pub fn adopt(&mut self, id: LeaseId, node: &str, request: &Request, ids: Vec<String>) {
         if self.leases.contains_key(&id) {

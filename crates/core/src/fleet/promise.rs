@@ -2,12 +2,18 @@
 //!
 //! A promise is what the fleet looks like once all those are gone who were there before the wait began. Invariant: as long
 //! as somebody is let past only by [`Fleet::place_beside`], the one who waits has room then; so he does not wait for ever.
+//! Where it is known by when they are gone, somebody who is gone before that may have the promised room in the meantime.
 
 use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::place::{Fleet, Lease, LeaseId, Refused};
 use super::request::Request;
 use super::room::Room;
+
+/// What passes between a grant and the start that a time limit counts from is no more than this, as a rule.
+const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
 /// What is kept for a request.
 #[derive(Debug, Clone)]
@@ -17,20 +23,54 @@ pub struct Promise {
     rooms: Vec<Room>,
     /// Nodes that have room for the request, then.
     fitting: BTreeSet<usize>,
+    /// By when there is room at the latest, if that is known.
+    starts: Option<Timestamp>,
+}
+
+impl Promise {
+    /// By when there is room at the latest, if that is known.
+    pub fn starts(&self) -> Option<Timestamp> {
+        self.starts
+    }
+
+    /// Whether somebody who ends then is gone before the room is needed.
+    pub fn is_before(&self, ends: Option<Timestamp>) -> bool {
+        let latest = self.starts.and_then(|start| start.checked_sub(MARGIN).ok());
+        latest.zip(ends).is_some_and(|(latest, ends)| ends <= latest)
+    }
 }
 
 impl Fleet {
-    /// Keeps room for the request: all leases but those that `stays` names will be gone by then.
-    pub fn promise(&self, request: &Request, stays: impl Fn(&LeaseId) -> bool) -> Promise {
+    /// Keeps room for the request: all leases but those that `stays` names will be gone by then, and `ends` says by when.
+    pub fn promise(
+        &self,
+        request: &Request,
+        stays: impl Fn(&LeaseId) -> bool,
+        ends: impl Fn(&LeaseId) -> Option<Timestamp>,
+    ) -> Promise {
         let mut rooms: Vec<Room> = self.nodes.iter().map(|held| held.room.clone()).collect();
-        for (_, lease) in self.leases().iter().filter(|(id, _)| !stays(id)) {
-            if let Some(at) = self.at(&lease.node) {
-                rooms[at].change(&lease.request, &lease.devices, false);
+        let going = self.leases().iter().filter(|(id, _)| !stays(id));
+        let mut going: Vec<(Timestamp, &Lease)> =
+            going.map(|(id, lease)| (ends(id).unwrap_or(Timestamp::MAX), lease)).collect();
+        going.sort_by_key(|(end, _)| *end);
+        let mut starts = None;
+        for (end, lease) in going {
+            let Some(at) = self.at(&lease.node) else { continue };
+            rooms[at].change(&lease.request, &lease.devices, false);
+            if end < Timestamp::MAX && rooms[at].fits(&self.nodes[at].node, request).is_ok() {
+                // What is given back after that is too late.
+                starts = Some((end, at));
+                break;
             }
         }
         let fits = |(at, room): (usize, &Room)| room.fits(&self.nodes[at].node, request).is_ok().then_some(at);
-        let fitting = rooms.iter().enumerate().filter_map(fits).collect();
-        Promise { request: request.clone(), rooms, fitting }
+        // Who is told a time is kept room where that holds.
+        let fitting = match starts {
+            Some((_, at)) => BTreeSet::from([at]),
+            None => rooms.iter().enumerate().filter_map(fits).collect(),
+        };
+        let starts = starts.map(|(end, _)| end);
+        Promise { request: request.clone(), rooms, fitting, starts }
     }
 
     /// Places a request where that keeps the promise.
@@ -60,6 +100,17 @@ impl Fleet {
             promise.fitting.remove(&at);
         }
         Ok(self.take(id, at, request))
+    }
+
+    /// Places a request that ends before the promised room is there, wherever it fits now.
+    pub fn place_before(
+        &mut self,
+        id: LeaseId,
+        request: &Request,
+        promise: &Promise,
+        ends: Option<Timestamp>,
+    ) -> Result<&Lease, Refused> {
+        if promise.is_before(ends) { self.place(id, request) } else { Err(Refused::Full) }
     }
 
     /// What would be left of a node then, and whether the promise could still be kept there.

@@ -201,7 +201,7 @@ impl World {
                 self.saw("refused");
                 self.apply(key, event)?;
             }
-            for grant in self.memory.admission.grant() {
+            for grant in self.memory.admission.grant(self.now) {
                 quiet = false;
                 let Holder { run, slot } = grant.holder;
                 if let Some(active) = self.memory.runs.get_mut(&run) {

@@ -99,6 +99,7 @@ impl Prepared {
             aws_region: context.settings.aws_region().to_owned(),
             events: self.events,
             parallelism: context.settings.parallelism(),
+            policy: context.settings.placement_policy(),
             nodes: fleet.nodes(),
             claim,
             notify: context.settings.notify.clone(),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use pitcrew_core::fleet::Policy;
 use pitcrew_store::Role;
 
 use crate::server::{BaseUrl, address_of, roles};
@@ -48,6 +49,8 @@ pub enum Kind {
     Text,
     /// `viewer`, `user`, `op` or `admin`.
     Role,
+    /// `pack`, `spread` or `fgd`.
+    Policy,
     /// `group=role`, separated by commas.
     Roles,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
@@ -113,6 +116,8 @@ keys! {
         "where traces go";
     PARALLELISM = Count, "parallelism", "PITCREW_PARALLELISM",
         "live tasks at most";
+    PLACEMENT_POLICY = Policy, "placement_policy", "PITCREW_PLACEMENT_POLICY",
+        "which of the nodes with room a task goes to: `pack`, `spread` or `fgd`";
     LOST_AFTER = LostAfter, "lost_after", "PITCREW_LOST_AFTER",
         "when tasks of another server that is silent are lost";
     RETENTION = Days, "retention_days", "PITCREW_RETENTION_DAYS",
@@ -167,6 +172,10 @@ impl Kind {
                 .parse::<Role>()
                 .map(drop)
                 .map_err(|_| format!("must be `viewer`, `user`, `op` or `admin`, found `{text}`")),
+            Kind::Policy => match text.parse::<Policy>() {
+                Ok(_) => Ok(()),
+                Err(_) => wrong("`pack`, `spread` or `fgd`"),
+            },
             Kind::Roles => match roles(text) {
                 Some(_) => Ok(()),
                 None => wrong("pairs such as `devs=user, admins=admin`"),

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use jiff::SignedDuration;
+use pitcrew_core::fleet::Policy;
 use pitcrew_exec::ssh::Defaults;
 use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
@@ -327,6 +328,11 @@ impl Settings {
         self.text(keys::PARALLELISM).parse().unwrap_or(1)
     }
 
+    /// Which of the nodes with room a task goes to.
+    pub fn placement_policy(&self) -> Policy {
+        self.text(keys::PLACEMENT_POLICY).parse().unwrap_or_default()
+    }
+
     /// How long another server may be silent before the tasks on its machine are given up.
     pub fn lost_after(&self) -> std::time::Duration {
         let said = pitcrew_lang::parse_duration(self.text(keys::LOST_AFTER)).ok();
@@ -416,6 +422,7 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::OIDC_SCOPES => "openid profile email".to_owned(),
         keys::OIDC_ROLE_CLAIM => "groups".to_owned(),
         keys::METRICS_OPEN => "false".to_owned(),
+        keys::PLACEMENT_POLICY => Policy::default().to_string(),
         keys::LOST_AFTER => "5m".to_owned(),
         keys::RETENTION => "90".to_owned(),
         keys::SSH_USER => "ubuntu".to_owned(),

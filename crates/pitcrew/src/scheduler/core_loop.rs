@@ -98,7 +98,8 @@ pub(super) async fn run(
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
     let nodes = placeable(&parts.nodes.borrow_and_update());
-    let admission = Admission::new(parts.parallelism, nodes).expect("the list of nodes has no name twice");
+    let mut admission = Admission::new(parts.parallelism, nodes).expect("the list of nodes has no name twice");
+    admission.set_policy(parts.policy);
     let known = Known::new(parts.store.clone(), parts.vault.clone());
     let evaluator = {
         let base = parts.base_url.clone();
@@ -303,7 +304,7 @@ impl Core {
             while let Some((key, event)) = self.events.pop_front() {
                 self.apply(key, event);
             }
-            for grant in self.admission.grant() {
+            for grant in self.admission.grant(clock::now()) {
                 let Holder { run, slot } = grant.holder;
                 if let (Some(active), Some(placed)) = (self.runs.get_mut(&run), grant.placed) {
                     active.granted.insert(slot, placed);

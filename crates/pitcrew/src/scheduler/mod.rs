@@ -26,6 +26,7 @@ mod settings;
 use std::sync::Arc;
 
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
+use pitcrew_core::fleet::Policy;
 use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::BackendEvent;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub events: mpsc::UnboundedReceiver<BackendEvent>,
     /// Live instances at most, over all runs.
     pub parallelism: u32,
+    /// Which of the nodes with room a task goes to.
+    pub policy: Policy,
     /// Where work can run.
     pub nodes: Nodes,
     /// Which runs are ours to take.

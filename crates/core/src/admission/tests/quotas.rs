@@ -192,7 +192,7 @@ fn no_quota_is_ever_exceeded_and_nobody_waits_for_ever_for_what_is_its_own() {
                     waits.insert(holder, turn);
                 }
             }
-            for grant in admission.grant() {
+            for grant in admission.grant(Timestamp::UNIX_EPOCH) {
                 ends.insert(grant.holder, turn + rng.between(1, 12) as u32);
                 waits.remove(&grant.holder);
             }
@@ -237,7 +237,7 @@ fn no_quota_is_ever_exceeded_and_nobody_waits_for_ever_for_what_is_its_own() {
         let mut left = usize::MAX;
         while admission.candidates.len() < left {
             left = admission.candidates.len();
-            for grant in admission.grant() {
+            for grant in admission.grant(Timestamp::UNIX_EPOCH) {
                 waits.remove(&grant.holder);
                 admission.release(grant.holder.run, grant.holder.slot);
             }

@@ -155,6 +155,7 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 64,
+            policy: settings.placement_policy(),
             nodes: fleet.nodes(),
             claim: Claim::Leading,
             notify: settings.notify.clone(),

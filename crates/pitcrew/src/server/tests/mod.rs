@@ -127,6 +127,7 @@ impl Rig {
             aws_region: String::new(),
             events,
             parallelism: 8,
+            policy: pitcrew_core::fleet::Policy::default(),
             nodes: nodes.unwrap_or_else(|| fleet.nodes()),
             claim: Claim::Leading,
             notify: Arc::default(),
