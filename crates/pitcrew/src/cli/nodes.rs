@@ -1,5 +1,6 @@
 //! `nodes`: the machines that work can go to, with kubectl's words for what is done to them.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -117,17 +118,20 @@ async fn drain(target: &Target, name: &str, timeout: Option<&str>, repeat: bool)
     cordon(target, name, true).await?;
     let begun = clock::instant();
     let mut told = usize::MAX;
+    let mut stopped = BTreeSet::new();
     loop {
         let tasks = target.node(name).await?.tasks;
         if tasks.is_empty() {
             ui.say(format!("the node `{name}` is drained: nothing runs there, and nothing new comes"));
             return Ok(ExitCode::SUCCESS);
         }
+        if repeat {
+            // Once only for each: who is told to stop needs a while for it. A server that has not noticed yet that the node
+            // is cordoned may begin one there again.
+            let fresh = tasks.iter().filter(|t| stopped.insert((t.run, t.task.clone(), t.map_index, t.attempt)));
+            again(target, fresh).await?;
+        }
         if tasks.len() != told {
-            // Once only for each: who is told to stop needs a while for it.
-            if repeat && told == usize::MAX {
-                again(target, &tasks).await?;
-            }
             told = tasks.len();
             let names: Vec<String> = tasks.iter().take(10).map(|t| format!("{} of run {}", t.name(), t.run)).collect();
             ui.say(format!("waiting for {}: {}", format::plural(told as u64, "task"), names.join(", ")));
@@ -142,7 +146,7 @@ async fn drain(target: &Target, name: &str, timeout: Option<&str>, repeat: bool)
 }
 
 /// Stops tasks and lets them run again, where the placement then says.
-async fn again(target: &Target, tasks: &[TaskOnNode]) -> anyhow::Result<()> {
+async fn again(target: &Target, tasks: impl Iterator<Item = &TaskOnNode>) -> anyhow::Result<()> {
     for task in tasks {
         let index = (task.map_index >= 0).then_some(task.map_index);
         target.repeat_task(task.run, &task.task, index).await?;

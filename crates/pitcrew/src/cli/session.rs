@@ -101,6 +101,7 @@ impl Prepared {
             parallelism: context.settings.parallelism(),
             policy: context.settings.placement_policy(),
             nodes: fleet.nodes(),
+            fleet: fleet.clone(),
             claim,
             notify: context.settings.notify.clone(),
             base_url: base_url.clone(),

@@ -18,6 +18,8 @@ use crate::vault::Vault;
 
 /// For one node, connecting included. Longer than the script gives `nvidia-smi`, twice.
 const PATIENCE: Duration = Duration::from_secs(50);
+/// For an exporter.
+const EXPORTER: Duration = Duration::from_secs(10);
 /// Bytes that are read of an answer.
 const MOST: u64 = 4 << 20;
 
@@ -40,8 +42,7 @@ pub struct Answer {
 
 impl Asker {
     pub fn new(store: Store, vault: Vault, pool: Pool, defaults: Defaults) -> anyhow::Result<Asker> {
-        let http =
-            reqwest::Client::builder().timeout(Duration::from_secs(10)).redirect(reqwest::redirect::Policy::none());
+        let http = reqwest::Client::builder().timeout(EXPORTER).redirect(reqwest::redirect::Policy::none());
         Ok(Asker { store, vault, pool, defaults, http: http.build()? })
     }
 
@@ -54,7 +55,7 @@ impl Asker {
             };
             let probe = parse_probe(&text).ok_or("it runs no `/bin/sh` for this user")?;
             let dcgm = match &node.dcgm {
-                Some(url) => Some(self.exporter(url).await),
+                Some(url) => Some(exporter(&self.http, url).await),
                 None => None,
             };
             Ok(Answer { probe, dcgm })
@@ -76,19 +77,24 @@ impl Asker {
         let done = done.map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())
     }
+}
 
-    async fn exporter(&self, url: &str) -> Result<Readings, String> {
-        let failed = |error: reqwest::Error| format!("the DCGM exporter cannot be asked: {}", error.without_url());
-        let mut response = self.http.get(url).send().await.and_then(|r| r.error_for_status()).map_err(failed)?;
-        let mut body = Vec::new();
-        while let Some(part) = response.chunk().await.map_err(failed)? {
-            body.extend_from_slice(&part);
-            if body.len() as u64 > MOST {
-                return Err("the DCGM exporter answers without end".to_owned());
-            }
+/// What an exporter tells.
+async fn exporter(http: &reqwest::Client, url: &str) -> Result<Readings, String> {
+    let failed = |error: reqwest::Error| {
+        let late = error.is_timeout().then(|| format!("it does not answer within {} s", EXPORTER.as_secs()));
+        let why = late.unwrap_or_else(|| error.without_url().to_string());
+        format!("the DCGM exporter cannot be asked: {why}")
+    };
+    let mut response = http.get(url).send().await.and_then(|r| r.error_for_status()).map_err(failed)?;
+    let mut body = Vec::new();
+    while let Some(part) = response.chunk().await.map_err(failed)? {
+        body.extend_from_slice(&part);
+        if body.len() as u64 > MOST {
+            return Err("the DCGM exporter answers without end".to_owned());
         }
-        Ok(parse_dcgm(&String::from_utf8_lossy(&body)))
     }
+    Ok(parse_dcgm(&String::from_utf8_lossy(&body)))
 }
 
 /// Whether the devices of this machine are declared in the environment, and so never change.
@@ -134,4 +140,89 @@ async fn here() -> Result<String, String> {
     }
     child.wait().await.map_err(failed)?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\nconnection: close\r\n\r\n";
+    const TOLD: &str = "# TYPE DCGM_FI_DEV_GPU_UTIL gauge\n\
+        DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\",device=\"nvidia0\",modelName=\"NVIDIA A100-SXM4-80GB\"} 97\n\
+        DCGM_FI_DEV_POWER_USAGE{gpu=\"0\",UUID=\"GPU-a\",modelName=\"NVIDIA A100-SXM4-80GB\"} 312.5\n";
+
+    /// How an exporter answers.
+    enum Way {
+        /// These parts, one after the other as they are read.
+        Parts(Vec<String>),
+        /// Half an answer, and then nothing for as long as somebody waits.
+        Hang,
+        /// A line again and again.
+        Endless,
+    }
+
+    /// The address of an exporter that answers one question.
+    async fn serve(way: Way) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 4096];
+            let _ = stream.read(&mut asked).await;
+            match way {
+                Way::Parts(parts) => {
+                    for part in parts {
+                        if stream.write_all(part.as_bytes()).await.and(stream.flush().await).is_err() {
+                            return;
+                        }
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Way::Hang => {
+                    let _ = stream.write_all(format!("{HEAD}DCGM_FI_DEV_GPU").as_bytes()).await;
+                    // Until whoever asked gives up.
+                    while stream.read(&mut asked).await.is_ok_and(|read| read > 0) {}
+                }
+                Way::Endless => {
+                    let _ = stream.write_all(HEAD.as_bytes()).await;
+                    while stream.write_all(TOLD.as_bytes()).await.is_ok() {}
+                }
+            }
+        });
+        format!("http://{address}/metrics")
+    }
+
+    async fn ask(way: Way) -> Result<Readings, String> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let http = reqwest::Client::builder().timeout(EXPORTER).no_proxy().build().unwrap();
+        exporter(&http, &serve(way).await).await
+    }
+
+    #[tokio::test]
+    async fn an_exporter_that_is_slow_or_talks_nonsense_is_read_and_one_that_fails_is_told() {
+        let slow: Vec<String> =
+            std::iter::once(HEAD).map(str::to_owned).chain(TOLD.chars().map(String::from)).collect();
+        let read = ask(Way::Parts(slow)).await.unwrap();
+        let [gpu] = &read.gpus[..] else { panic!("{read:?}") };
+        assert_eq!((gpu.uuid.as_str(), gpu.use_percent, gpu.power_watts), ("GPU-a", Some(97.0), Some(312.5)));
+
+        let garbage =
+            ask(Way::Parts(vec![format!("{HEAD}<html>\u{fffd}{{{{DCGM_FI_DEV_GPU_UTIL{{gpu=")])).await.unwrap();
+        assert!(garbage.gpus.is_empty());
+        let failed = "HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        let said = ask(Way::Parts(vec![failed.to_owned()])).await.unwrap_err();
+        assert!(said.contains("cannot be asked") && said.contains("500"), "{said}");
+        let said = ask(Way::Parts(vec!["nonsense".to_owned()])).await.unwrap_err();
+        assert!(said.contains("cannot be asked"), "{said}");
+        let said = ask(Way::Endless).await.unwrap_err();
+        assert_eq!(said, "the DCGM exporter answers without end");
+    }
+
+    #[tokio::test]
+    async fn an_exporter_that_hangs_is_given_up() {
+        let said = ask(Way::Hang).await.unwrap_err();
+        assert_eq!(said, "the DCGM exporter cannot be asked: it does not answer within 10 s");
+    }
 }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
+use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::Reading;
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +87,39 @@ impl Series {
     }
 }
 
+/// Longer gaps tell nothing of the power in between.
+const LONGEST_GAP: f64 = 30.0;
+
+/// What devices did between two moments, for an attempt that held them on a machine where nothing of ours measures: as
+/// the samples of its node tell, one entry per device that has at least one.
+pub fn usage(samples: &[Sample], gpus: &[String], from: Timestamp, to: Timestamp) -> Vec<GpuUsage> {
+    let within = || samples.iter().filter(|sample| (from..=to).contains(&sample.at));
+    let of = |id: &String| {
+        let points: Vec<(Timestamp, &Point)> =
+            within().filter_map(|sample| Some((sample.at, sample.gpus.get(id)?))).collect();
+        let used: Vec<f64> = points.iter().filter_map(|(_, point)| point.use_percent).collect();
+        let memory: Vec<f64> = points.iter().filter_map(|(_, point)| point.used_mib).collect();
+        let power: Vec<(Timestamp, f64)> = points.iter().filter_map(|(at, p)| Some((*at, p.power_watts?))).collect();
+        let joules = power.windows(2).map(|pair| {
+            let gap = pair[1].0.duration_since(pair[0].0).as_secs_f64().clamp(0.0, LONGEST_GAP);
+            (pair[0].1 + pair[1].1) / 2.0 * gap
+        });
+        let bytes = |mib: f64| (mib * 1_048_576.0) as u64;
+        let mean = |all: &[f64]| all.iter().sum::<f64>() / (all.len().max(1) as f64);
+        let most = |all: &[f64]| all.iter().copied().fold(0.0, f64::max);
+        (!points.is_empty()).then(|| GpuUsage {
+            uuid: id.clone(),
+            samples: u32::try_from(points.len()).unwrap_or(u32::MAX),
+            mean_utilization_percent: mean(&used),
+            max_utilization_percent: most(&used),
+            mean_memory_bytes: bytes(mean(&memory)),
+            max_memory_bytes: bytes(most(&memory)),
+            energy_wh: (power.len() > 1).then(|| joules.sum::<f64>() / 3600.0),
+        })
+    };
+    gpus.iter().filter_map(of).collect()
+}
+
 impl Point {
     fn of(reading: &Reading) -> Point {
         Point {
@@ -148,5 +182,31 @@ mod tests {
         let again = Series::after(stored);
         assert_eq!(again.all().len(), OLDER);
         assert!(series.add(&[], at(0)).is_none());
+    }
+
+    #[test]
+    fn an_attempt_gets_what_its_devices_did_while_it_held_them() {
+        let sample = |second, percent, mib, watts| Sample {
+            at: at(second),
+            gpus: BTreeMap::from([
+                ("GPU-a".to_owned(), Point { use_percent: percent, used_mib: mib, power_watts: watts, celsius: None }),
+                ("GPU-b".to_owned(), Point::default()),
+            ]),
+        };
+        let samples = [
+            sample(0, Some(100.0), Some(9.0), Some(999.0)),
+            sample(10, Some(20.0), Some(1.0), Some(100.0)),
+            sample(20, None, Some(3.0), Some(300.0)),
+            sample(90, Some(60.0), None, Some(300.0)),
+            sample(100, Some(100.0), Some(9.0), Some(999.0)),
+        ];
+        let held = ["GPU-a".to_owned(), "GPU-b".to_owned(), "GPU-c".to_owned()];
+        let [a, b] = &usage(&samples, &held, at(5), at(95))[..] else { panic!("of two there are samples") };
+        assert_eq!((a.samples, a.mean_utilization_percent, a.max_utilization_percent), (3, 40.0, 60.0));
+        assert_eq!((a.mean_memory_bytes, a.max_memory_bytes), (2 << 20, 3 << 20));
+        // 200 W for 10 s, and 300 W for 30 s of the 70 in which nobody looked.
+        assert_eq!(a.energy_wh, Some(11_000.0 / 3600.0));
+        assert_eq!((b.uuid.as_str(), b.samples, b.max_memory_bytes, b.energy_wh), ("GPU-b", 3, 0, None));
+        assert!(usage(&samples, &held, at(21), at(89)).is_empty());
     }
 }

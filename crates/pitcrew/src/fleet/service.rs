@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use jiff::Timestamp;
+use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::{Reading, Smi};
 use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreError};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use super::ask::{self, Answer, Asker};
 use super::assemble::{Assembled, assemble};
 use super::config::NodeConfig;
 use super::seen::Seen;
-use super::series::{KEPT, Sample, Series};
+use super::series::{KEPT, Sample, Series, usage};
 use super::view::NodeView;
 use super::workers::Worker;
 use super::{FleetNode, LOCAL, Nodes, Reach};
@@ -150,6 +151,13 @@ impl Fleet {
     /// What the devices of a node did, the oldest first.
     pub fn samples(&self, name: &str) -> Option<Vec<Sample>> {
         self.lock().iter().find(|known| known.config.name == name).map(|known| known.series.all())
+    }
+
+    /// What devices of a node did in that time, as far as it was asked then.
+    pub fn usage(&self, name: &str, gpus: &[String], from: Timestamp, to: Timestamp) -> Vec<GpuUsage> {
+        let known = self.lock();
+        let Some(known) = known.iter().find(|known| known.config.name == name) else { return Vec::new() };
+        usage(&known.series.all(), gpus, from, to)
     }
 
     /// Does something to a node; it counts when this returns. `None`: there is no such node.

@@ -257,6 +257,13 @@ impl Core {
             active.run.stale_reports += 1;
             return;
         }
+        // On a host nothing of ours measures; what its node told in that time does.
+        if let Some(row) = active.attempts.get(&slot).filter(|row| !row.gpus.is_empty())
+            && ended.usage.gpus.is_empty()
+            && let (Some(node), Some(from)) = (&row.node, ended.started_at.or(row.start))
+        {
+            ended.usage.gpus = self.parts.fleet.usage(node, &row.gpus, from, ended.at);
+        }
         let usage = ended.usage.clone();
         let report: Report = {
             let rendering = self.evaluator.rendering(&active.run, slot);

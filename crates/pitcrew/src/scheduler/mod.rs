@@ -41,7 +41,7 @@ pub use rendered::Rendered;
 
 use crate::backends::Backends;
 use crate::catalog::Catalog;
-use crate::fleet::Nodes;
+use crate::fleet::{Fleet, Nodes};
 use crate::metrics::{Figures, Metrics};
 use crate::paths::DataDir;
 use crate::traces::Tracer;
@@ -69,6 +69,8 @@ pub struct Parts {
     pub policy: Policy,
     /// Where work can run.
     pub nodes: Nodes,
+    /// What the devices there did.
+    pub fleet: Fleet,
     /// Which runs are ours to take.
     pub claim: Claim,
     /// Who is told of what, beside the rules of the workflows.

@@ -108,3 +108,72 @@ async fn a_node_tells_what_it_has_and_what_becomes_of_it() {
     std::fs::remove_file(fake.0.join("hang")).unwrap();
     world.wait("it answers again", || node(&world)["standing"] == "ready" && faults(&node(&world)) == ["", ""]);
 }
+
+/// Lines of the file.
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap_or_default().lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_placement_sent_to_a_host_is_drained_runs_again_and_tells_what_its_gpu_did() {
+    let mut world = World::new();
+    let fake = Fake::new(world.path("smi"));
+    let sshd = Sshd::start(&format!("SetEnv SHLVL=1 PATH={}:/usr/bin:/bin", fake.0.display())).await;
+    let key = world.path("key");
+    keygen(&key, "ed25519", "");
+    sshd.admit(&key);
+    std::fs::write(world.path("pitcrew.yaml"), "nodes:\n- {name: s21, connection: gpu}\n").unwrap();
+    world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
+    connect(&world, &sshd, &key);
+    let (begun, go) = (world.path("begun"), world.path("go"));
+    let run =
+        format!("echo $CUDA_VISIBLE_DEVICES >> {}; until [ -e {} ]; do sleep 0.1; done", begun.display(), go.display());
+    world.workflow(
+        "train",
+        &format!(
+            "workflow: train\ntasks:\n  train: {{resources: {{gpu: 1}}, run: '{run}'}}\n  \
+             told: {{uses: report, needs: [train]}}\n"
+        ),
+    );
+    let _server = world.serve();
+    world.wait("the node is asked", || {
+        world.run(&["nodes", "list"]).status.success() && node(&world)["standing"] == "ready"
+    });
+    world.wait("it is known", || world.run(&["dags", "trigger", "train"]).status.success());
+    world.wait("it runs on the host", || lines(&begun) == 1);
+    world.wait("the node knows it", || node(&world)["tasks"].as_array().is_some_and(|tasks| tasks.len() == 1));
+
+    // It is stopped at once, and waits for a node; there is no other one with a GPU.
+    let said = world.ok(&["nodes", "drain", "s21", "--repeat", "--timeout", "60s"]);
+    assert!(said.contains("waiting for 1 task") && said.contains("is drained"), "{said}");
+    assert_eq!(node(&world)["standing"], "cordoned");
+    assert_eq!(node(&world)["tasks"], json!([]));
+    // Where the server had not noticed the cordon yet, it began there once more.
+    let before = lines(&begun);
+    world.ok(&["nodes", "uncordon", "s21"]);
+    world.wait("it runs again", || lines(&begun) > before);
+    assert!(std::fs::read_to_string(&begun).unwrap().lines().all(|line| line.starts_with("GPU-")));
+
+    // What the node tells while it runs becomes what the attempt used.
+    let rows = BOTH.replace(", 4, 35,", ", 2048, 60,").replace("[N/A], [N/A], [N/A]", "2048, 60, 312.50");
+    fake.prints(&rows, 0);
+    let seen = |gpu: &Value| gpu["use_percent"] == 60.0;
+    let log = std::fs::read_to_string(world.path("server.log")).unwrap();
+    let url = log.lines().find_map(|line| line.trim().strip_prefix("pages")).unwrap().trim().to_owned();
+    // What devices do just now only the server knows.
+    world.wait("the node tells of its use", || {
+        let node = world.json(&["--server", &url, "nodes", "show", "s21", "--output", "json"]);
+        node["gpus"].as_array().unwrap().iter().all(seen)
+    });
+    std::fs::write(&go, "").unwrap();
+    let mut report = Value::Null;
+    world.wait("the report is there", || {
+        let file = world.files_named("report.json").into_iter().next();
+        let text = file.and_then(|file| std::fs::read(file).ok()).unwrap_or_default();
+        report = serde_json::from_slice(&text).unwrap_or_default();
+        !report.is_null()
+    });
+    let text = report.to_string();
+    assert!(text.contains("\"max_utilization_percent\":60.0"), "{text}");
+    assert!(text.contains(&format!("\"max_memory_bytes\":{}", 2048_u64 << 20)), "{text}");
+}

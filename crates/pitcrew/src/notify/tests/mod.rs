@@ -157,6 +157,7 @@ impl Rig {
             parallelism: 64,
             policy: settings.placement_policy(),
             nodes: fleet.nodes(),
+            fleet: fleet.clone(),
             claim: Claim::Leading,
             notify: settings.notify.clone(),
             base_url: String::new(),

@@ -129,6 +129,7 @@ impl Rig {
             parallelism: 8,
             policy: pitcrew_core::fleet::Policy::default(),
             nodes: nodes.unwrap_or_else(|| fleet.nodes()),
+            fleet: fleet.clone(),
             claim: Claim::Leading,
             notify: Arc::default(),
             base_url: String::new(),
