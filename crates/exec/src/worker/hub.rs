@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use pitcrew_core::AttemptId;
 use pitcrew_core::state::Exit;
+use pitcrew_core::AttemptId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -238,6 +238,17 @@ impl Hub {
     /// Whether what this sync says is newer than all that its worker said before.
     pub fn is_new(&self, worker: &str, sync: &Sync) -> Result<bool, Superseded> {
         self.0.state().desk(worker).ledger.is_new(sync)
+    }
+
+    /// Whether the worker has this attempt, and it is not over; `None`: nobody here has named it yet, but it may be so.
+    pub fn has(&self, worker: &str, id: &AttemptId) -> Option<bool> {
+        let mut state = self.0.state();
+        let ledger = &state.desk(worker).ledger;
+        match ledger.is_live(id) {
+            true => Some(true),
+            false if ledger.is_unknown(id) => None,
+            false => Some(false),
+        }
     }
 
     /// How a worker stands, by what it said since this server leads.

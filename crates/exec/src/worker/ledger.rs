@@ -300,6 +300,11 @@ impl Ledger {
         self.attempts.get(id).is_some_and(|attempt| attempt.is_claimed && !attempt.is_over() && !attempt.forget)
     }
 
+    /// Whether nobody here has named it, and that may still come.
+    pub fn is_unknown(&self, id: &AttemptId) -> bool {
+        self.attempts.get(id).map_or(self.heard.is_none(), |attempt| !attempt.is_claimed && !attempt.forget)
+    }
+
     /// How long ago it was heard; `None`: not since this server leads.
     pub fn silent(&self, now: SignedDuration) -> Option<SignedDuration> {
         self.heard.map(|at| now - at)

@@ -39,6 +39,7 @@ mod ui;
 mod users;
 mod variables;
 mod worker;
+mod workers;
 mod workflow_files;
 
 use std::collections::BTreeMap;
@@ -173,6 +174,7 @@ enum Command {
     Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
     Nodes(nodes::NodesArgs),
+    Workers(workers::WorkersArgs),
     Quotas(quotas::QuotasArgs),
     Ssh(ssh::SshArgs),
     Users(users::UsersArgs),
@@ -300,6 +302,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Nodes(args) => nodes::command(args, Target::open(ui, settings).await?).await,
+        Command::Workers(args) => workers::command(args, Target::open(ui, settings).await?).await,
         Command::Quotas(args) => quotas::command(args, Target::open(ui, settings).await?).await,
         Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,

@@ -44,6 +44,7 @@ use error::ApiError;
 pub use input::parse_time;
 pub use oidc::{OidcConfig, address_of, roles};
 pub use own::nodes::audit as node_audit;
+pub use own::workers::{audit as worker_audit, fresh_token as fresh_worker_token};
 use routes::{Access, Routes};
 use web::figures::FigureCache;
 

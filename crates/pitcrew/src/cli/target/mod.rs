@@ -10,6 +10,7 @@ mod quotas;
 mod settings;
 mod steer;
 mod there;
+mod workers;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::config::Settings;
 pub use logs::{LogSource, Logs};
 pub use steer::Wish;
 pub use there::Remote;
+pub use workers::WorkerDeed;
 
 pub enum Target {
     Here(Box<Context>),

@@ -270,7 +270,11 @@ async fn log(
     }
     match site.app.workers.log(&worker.id, &id, offset, bytes.to_vec()).await {
         Ok(taken) => Ok(Json(taken)),
-        Err(error @ NotTaken::Nobodys(_)) => Err(ApiError::not_found(error.to_string())),
+        Err(error @ NotTaken::Nobodys(_)) => Err(match site.app.workers.has(&worker.id, &id) {
+            // Right after a start of the server.
+            None => ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            Some(_) => ApiError::not_found(error.to_string()),
+        }),
         Err(NotTaken::Io(error)) => Err(unanswered(Unanswered::Io(error))),
     }
 }
@@ -294,19 +298,13 @@ async fn show(State(site): State<Site>, Path(name): Path<String>) -> ApiResult<J
     one(&site, &name).map(Json)
 }
 
-/// A token to enrol with, as it is made: shown once.
-pub struct FreshToken {
-    pub row: WorkerToken,
-    pub secret: String,
-}
-
-/// Makes a token; the caller stores its row.
+/// Makes a token to enrol with: its row, which the caller stores, and itself, which is shown once.
 pub fn fresh_token(
     queues: Vec<String>,
     expires: Option<Timestamp>,
     uses: Option<u32>,
     by: &str,
-) -> anyhow::Result<FreshToken> {
+) -> anyhow::Result<(WorkerToken, String)> {
     for queue in &queues {
         let right = pitcrew_core::fleet::check_queue(queue);
         right.map_err(|why| anyhow::anyhow!("`{queue}` is no name of a queue: {why}"))?;
@@ -314,7 +312,7 @@ pub fn fresh_token(
     let secret = format!("{TOKEN}{}", letters::<40>()?);
     let (id, hash) = (letters::<8>()?, digest(&secret));
     let row = WorkerToken { id, hash, queues, made_by: by.to_owned(), created: clock::now(), expires, uses };
-    Ok(FreshToken { row, secret })
+    Ok((row, secret))
 }
 
 /// The audit entry of something that somebody does with workers.
@@ -342,7 +340,7 @@ async fn token(
     };
     body.finish()?;
     let fresh = fresh_token(queues, expires, uses, &user.name);
-    let FreshToken { row, secret } = fresh.map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let (row, secret) = fresh.map_err(|error| ApiError::bad_request(error.to_string()))?;
     let detail = json!({ "id": row.id, "queues": row.queues, "expires": row.expires, "uses": row.uses });
     let answer = json!({
         "id": row.id, "token": secret, "queues": row.queues, "expires": row.expires, "uses": row.uses,

@@ -366,3 +366,46 @@ async fn the_calls_of_workers_are_not_open_and_their_attempts_have_names_that_ar
     }
     assert!("../x/a.1".parse::<AttemptId>().is_err());
 }
+
+#[tokio::test]
+async fn files_of_a_run_go_to_whoever_works_on_it_and_to_nobody_else() {
+    let rig = rig().await;
+    let (own, other) = (Machine::new(&rig, "w1", &["s21"]).await, Machine::new(&rig, "w2", &["other"]).await);
+    own.appears().await;
+    other.appears().await;
+    let run = rig.start("demo", json!({})).await;
+    let order = own.ordered().await;
+    assert!(order.files);
+    let id = order.handle.id.to_string();
+    let workspace = rig.app.data.workspace(run.key);
+    std::fs::create_dir_all(&workspace).unwrap();
+    std::fs::write(workspace.join("in.txt"), "in").unwrap();
+    let path = |what: &str| format!("/api/pitcrew/v1/worker/runs/{}/{what}?attempt={id}", run.key);
+    let ask = async |machine: &Machine<'_>, method: Method, what: &str, body: &str| {
+        let request = rig.request(method, &path(what));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {}", machine.credential));
+        let answer = rig.send(request.body(Body::from(body.to_owned())).unwrap()).await;
+        (answer.status, answer.text)
+    };
+    let (status, listed) = ask(&own, Method::GET, "files", "").await;
+    assert!(status == StatusCode::OK && listed.contains("workspace/in.txt"), "{listed}");
+    let sha = digest("in");
+    assert_eq!(ask(&own, Method::GET, &format!("blobs/{sha}"), "").await, (StatusCode::OK, "in".to_owned()));
+    let made = digest("out");
+    assert_eq!(ask(&own, Method::PUT, &format!("blobs/{made}"), "out").await.0, StatusCode::NO_CONTENT);
+    let change = |path: &str| {
+        json!({ "put": { path: { "file": { "sha256": made, "size": 3, "mode": 420 } } }, "removed": [] }).to_string()
+    };
+    assert_eq!(ask(&own, Method::POST, "files", &change("workspace/out.txt")).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(std::fs::read_to_string(workspace.join("out.txt")).unwrap(), "out");
+    let (status, text) = ask(&own, Method::POST, "files", &change("workspace/../../../escaped")).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{text}");
+    assert_eq!(ask(&own, Method::PUT, &format!("blobs/{sha}"), "other").await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    for (method, what) in [(Method::GET, "files".to_owned()), (Method::GET, format!("blobs/{sha}"))] {
+        assert_eq!(ask(&other, method, &what, "").await.0, StatusCode::NOT_FOUND, "{what}");
+    }
+    assert_eq!(ask(&other, Method::POST, "files", &change("workspace/forged")).await.0, StatusCode::NOT_FOUND);
+    own.sync(own.says(vec![has(&id, ended(0, &[("n", "1")], ""))])).await;
+    over(&rig, &run, "success").await;
+    assert_eq!(ask(&own, Method::GET, "files", "").await.0, StatusCode::NOT_FOUND, "it is over");
+}

@@ -1,0 +1,124 @@
+//! Workers, here or on a server.
+
+use pitcrew_exec::worker::Hub;
+use pitcrew_store::{NodeChange, WorkerChange};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Target;
+use super::settings::refused;
+use crate::cli::context;
+use crate::cli::error::invalid;
+use crate::clock;
+use crate::fleet::{Fleet, WorkerView};
+use crate::server::{fresh_worker_token, node_audit, worker_audit};
+
+const WORKERS: [&str; 4] = ["api", "pitcrew", "v1", "workers"];
+
+/// What somebody does to a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerDeed {
+    Drain,
+    Undrain,
+    Revoke,
+}
+
+impl WorkerDeed {
+    fn word(self) -> &'static str {
+        match self {
+            WorkerDeed::Drain => "drain",
+            WorkerDeed::Undrain => "undrain",
+            WorkerDeed::Revoke => "revoke",
+        }
+    }
+}
+
+impl Target {
+    /// Every worker. How one stands, only the server knows that it calls; here it is `enrolled`.
+    pub async fn workers(&self) -> anyhow::Result<Vec<WorkerView>> {
+        match self {
+            Target::Here(context) => {
+                let fleet = Fleet::look(context.store.clone(), &context.settings.nodes, context.now()).await?;
+                let (events, _) = mpsc::unbounded_channel();
+                let hub = Hub::new(context.data.root().to_owned(), context.settings.worker_lease(), events);
+                let known = |worker: WorkerView| WorkerView {
+                    standing: if worker.drain { "draining" } else { "enrolled" }.to_owned(),
+                    reason: None,
+                    ..worker
+                };
+                Ok(fleet.workers(&hub).into_iter().map(known).collect())
+            }
+            Target::There(remote) => {
+                #[derive(Deserialize)]
+                struct Answer {
+                    workers: Vec<WorkerView>,
+                }
+                let answer: Answer = remote.get(&WORKERS, &[]).await?;
+                Ok(answer.workers)
+            }
+        }
+    }
+
+    /// The worker of that name.
+    pub async fn worker(&self, name: &str) -> anyhow::Result<WorkerView> {
+        let found = self.workers().await?.into_iter().find(|worker| worker.name == name);
+        found.ok_or_else(|| {
+            let hint = format!("`{} workers list` shows all of them", self.pitcrew());
+            invalid(format!("there is no worker `{name}`\nhint: {hint}"))
+        })
+    }
+
+    /// Makes a token to enrol with.
+    pub async fn worker_token(
+        &self,
+        queues: Vec<String>,
+        life: Option<String>,
+        uses: Option<u32>,
+    ) -> anyhow::Result<Value> {
+        match self {
+            Target::Here(context) => {
+                let life = life.as_deref().map(pitcrew_lang::parse_duration).transpose().map_err(invalid)?;
+                let expires = life.and_then(|life| clock::now().checked_add(life).ok());
+                let who = context::who();
+                let (row, secret) =
+                    fresh_worker_token(queues, expires, uses, &who).map_err(|e| invalid(e.to_string()))?;
+                let mut shown = json!({ "id": row.id, "queues": row.queues, "expires": expires, "uses": uses });
+                let audit = worker_audit(&who, "worker.token", shown.clone());
+                context.store.put_worker_token(row, audit).await.map_err(refused)?;
+                shown["token"] = json!(secret);
+                Ok(shown)
+            }
+            Target::There(remote) => {
+                let [api, own, version, workers] = WORKERS;
+                let body = json!({ "queues": queues, "expires": life, "uses": uses });
+                remote.post(&[api, own, version, workers, "token"], body).await
+            }
+        }
+    }
+
+    pub async fn do_to_worker(&self, name: &str, deed: WorkerDeed) -> anyhow::Result<()> {
+        let worker = self.worker(name).await?;
+        match self {
+            Target::Here(context) => {
+                let who = context::who();
+                let drain = (deed != WorkerDeed::Revoke).then_some(deed == WorkerDeed::Drain);
+                let revoked = (deed == WorkerDeed::Revoke).then(clock::now);
+                let change = WorkerChange { about: None, drain, revoked };
+                let audit = worker_audit(&who, &format!("worker.{}", deed.word()), json!({ "worker": name }));
+                context.store.change_worker(&worker.id, change, Some(audit)).await.map_err(refused)?;
+                if drain.is_some() {
+                    let cordon = NodeChange { cordoned: drain, ..NodeChange::default() };
+                    let audit = node_audit(&who, name, &cordon);
+                    context.store.change_node(name, cordon, audit).await.map_err(refused)?;
+                }
+                self.changed().await;
+            }
+            Target::There(remote) => {
+                let [api, own, version, workers] = WORKERS;
+                let _: Value = remote.post(&[api, own, version, workers, name, deed.word()], json!({})).await?;
+            }
+        }
+        Ok(())
+    }
+}
