@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use pitcrew_core::state::Exit;
 use pitcrew_core::AttemptId;
+use pitcrew_core::state::Exit;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
