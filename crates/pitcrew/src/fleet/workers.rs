@@ -210,17 +210,22 @@ impl Fleet {
 
     /// Takes what a worker said beside its attempts.
     pub async fn worker_said(&self, id: &str, sync: &Sync, now: Timestamp) {
-        let name = {
+        // The list of all nodes is put together only for what its readers see: a thousand workers say every half minute that
+        // nothing happened.
+        let (name, is_news) = {
             let mut all = self.lock();
             let Some(known) = all.iter_mut().find(|known| known.worker.as_ref().is_some_and(|w| w.id == id)) else {
                 return;
             };
+            let mut is_news = false;
             if let Some(worker) = &mut known.worker {
+                let before = (worker.is_heard, worker.is_draining, worker.prefetch);
                 (worker.is_heard, worker.heard_at) = (true, Some(now));
                 (worker.is_draining, worker.prefetch) = (sync.draining, sync.prefetch);
                 worker.load = sync.load.or(worker.load);
+                is_news = before != (worker.is_heard, worker.is_draining, worker.prefetch);
             }
-            known.config.name.clone()
+            (known.config.name.clone(), is_news)
         };
         match &sync.probe {
             Some(probe) => {
@@ -228,7 +233,8 @@ impl Fleet {
                 self.write(&name, now).await;
                 self.write_sample(&name).await;
             }
-            None => self.publish(),
+            None if is_news => self.publish(),
+            None => {}
         }
     }
 
@@ -237,11 +243,15 @@ impl Fleet {
         loop {
             tokio::time::sleep(std::time::Duration::from_secs(1)).await;
             let patience = SILENT.min(hub.lease());
+            let mut is_news = false;
             for worker in self.lock().iter_mut().filter_map(|known| known.worker.as_mut()) {
                 let silent = hub.standing(&worker.id).silent;
-                worker.is_heard = silent.is_some_and(|silent| silent <= patience);
+                let is_heard = silent.is_some_and(|silent| silent <= patience);
+                is_news |= std::mem::replace(&mut worker.is_heard, is_heard) != is_heard;
             }
-            self.publish();
+            if is_news {
+                self.publish();
+            }
         }
     }
 
