@@ -88,6 +88,8 @@ impl Fleet {
         if is_new {
             fleet.find_this_machine(now).await;
         }
+        let elsewhere = |worker: &mut Worker| worker.is_elsewhere = true;
+        fleet.lock().iter_mut().filter_map(|known| known.worker.as_mut()).for_each(elsewhere);
         Ok(fleet)
     }
 
@@ -385,7 +387,12 @@ impl Known {
     }
 
     pub(super) fn view(&self) -> NodeView {
-        NodeView::new(&self.config, self.assembled(), self.marks.as_ref(), &self.readings)
+        let mut view = NodeView::new(&self.config, self.assembled(), self.marks.as_ref(), &self.readings);
+        if self.worker.as_ref().is_some_and(|worker| worker.is_elsewhere) {
+            view.standing = "enrolled".to_owned();
+            view.reason = Some("only the server knows whether it calls: `--server URL` asks it".to_owned());
+        }
+        view
     }
 
     fn is_down(&self) -> bool {

@@ -16,9 +16,9 @@ use super::tasks::TaskOnNode;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeView {
     pub name: String,
-    /// `ready`, `cordoned` or `down`.
+    /// `ready`, `cordoned` or `down`; of a worker that is looked at without its server, `enrolled`.
     pub standing: String,
-    /// Why it is down.
+    /// Why it is down, or not known.
     pub reason: Option<String>,
     /// Somebody said that it takes no new work; also while it is down.
     pub is_cordoned: bool,

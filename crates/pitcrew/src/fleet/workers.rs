@@ -46,6 +46,8 @@ pub(super) struct Worker {
     pub enrolled: Timestamp,
     /// It was heard not long ago.
     pub is_heard: bool,
+    /// Not this process hears it, but the server.
+    pub is_elsewhere: bool,
     /// It takes no more work.
     pub is_draining: bool,
     pub prefetch: u32,
@@ -130,6 +132,7 @@ impl Worker {
             drain: row.drain,
             enrolled: row.enrolled,
             is_heard: false,
+            is_elsewhere: false,
             is_draining: false,
             prefetch: 0,
             load: None,

@@ -191,3 +191,39 @@ async fn a_token_that_is_wrong_or_used_up_and_a_name_that_is_taken_are_told() {
     assert_eq!(taken.ends().code(), Some(2), "{}", taken.tail());
     assert!(taken.text().contains("hint: choose another name"), "{}", taken.tail());
 }
+
+#[tokio::test]
+async fn the_commands_tell_how_a_worker_stands_and_let_it_go() {
+    let world = World::new();
+    let pitcrew = |line: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pitcrew"));
+        command.args(line.split_whitespace()).current_dir(&world.dir).env_remove("PITCREW_STORE").env("NO_COLOR", "1");
+        let output = command.env("PITCREW_DATA_DIR", world.dir.join("server")).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(output.status.success(), "{line}: {text}");
+        text
+    };
+    let asked = |line: &str| pitcrew(&format!("--server {} {line}", world.url));
+    assert!(asked("workers list").contains("no workers"));
+    let token = asked("workers token --queue s21 --uses 1 --output json");
+    let token: serde_json::Value = serde_json::from_str(&token).unwrap();
+    let token = token["token"].as_str().unwrap();
+    let mut worker = world.start("w1", &world.url, &["--queue", "s21"], &[("PITCREW_WORKER_TOKEN", token)]);
+    worker.says("takes work from");
+    let view = |line: &str| -> serde_json::Value { serde_json::from_str(&asked(line)).unwrap() };
+    world.wait_now("it is ready", || view("workers show w1 --output json")["standing"] == "ready");
+    assert_eq!(view("nodes show w1 --output json")["standing"], "ready");
+    assert!(asked("nodes show w1").contains("it is a worker"));
+    // Without the server, nobody knows whether it calls.
+    for line in ["workers list", "nodes list"] {
+        let told = pitcrew(line);
+        assert!(told.contains("w1") && told.contains("enrolled"), "{told}");
+    }
+    asked("workers drain w1");
+    assert!(worker.ends().success());
+    asked("workers undrain w1");
+    asked("workers revoke w1");
+    assert!(asked("workers list").contains("no workers"));
+    let mut again = world.start("w1", &world.url, &["--queue", "s21"], &[]);
+    assert!(!again.ends().success(), "{}", again.text());
+}
