@@ -234,15 +234,18 @@ impl Fleet {
 
     /// What other processes did with the same store.
     async fn follow_marks(&self) {
+        let mut before = None;
         loop {
             tokio::time::sleep(MARKS).await;
-            match self.0.store.nodes().await {
+            let rows = async { Ok::<_, StoreError>((self.0.store.nodes().await?, self.0.store.workers().await?)) };
+            match rows.await {
+                // A thousand nodes to which nothing happened cost no more than looking.
+                Ok(rows) if before.as_ref() == Some(&rows) => {}
                 Ok(rows) => {
-                    let rows = by_name(rows);
-                    if let Err(error) = self.read_workers(&rows).await {
-                        tracing::warn!(%error, "the workers cannot be read");
-                    }
-                    self.mark(&rows);
+                    let nodes = by_name(rows.0.clone());
+                    self.set_workers(&rows.1, &nodes).await;
+                    self.mark(&nodes);
+                    before = Some(rows);
                 }
                 Err(error) => tracing::warn!(%error, "what people did to nodes cannot be read"),
             }

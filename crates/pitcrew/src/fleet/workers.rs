@@ -172,15 +172,22 @@ impl Fleet {
     /// Takes notice of workers that enrolled, changed or were revoked.
     pub(super) async fn read_workers(&self, nodes: &BTreeMap<String, NodeRow>) -> Result<(), StoreError> {
         let rows = self.0.store.workers().await?;
+        self.set_workers(&rows, nodes).await;
+        Ok(())
+    }
+
+    pub(super) async fn set_workers(&self, rows: &[WorkerRow], nodes: &BTreeMap<String, NodeRow>) {
         let living: Vec<&WorkerRow> = rows.iter().filter(|row| row.revoked.is_none()).collect();
         let mut fresh = Vec::new();
         {
             let mut all = self.lock();
             let ids: BTreeSet<&str> = living.iter().map(|row| row.id.as_str()).collect();
             all.retain(|known| known.worker.as_ref().is_none_or(|worker| ids.contains(worker.id.as_str())));
+            let places = all.iter().enumerate().map(|(place, known)| (known.config.name.clone(), place));
+            let places: BTreeMap<String, usize> = places.collect();
             for row in living {
                 let Some(read) = Worker::new(row) else { continue };
-                let known = all.iter_mut().find(|known| known.config.name == row.name);
+                let known = places.get(&row.name).map(|place| &mut all[*place]);
                 match known.map(|known| (&mut known.config, &mut known.worker)) {
                     Some((at, Some(worker))) => {
                         *at = config(&row.name, &read.told.about);
@@ -200,7 +207,6 @@ impl Fleet {
         for name in fresh {
             self.remember(&name).await;
         }
-        Ok(())
     }
 
     /// Takes notice of workers at once.
