@@ -4,6 +4,7 @@
 //! knows no connections and no defaults: what is not said stays open.
 
 use jiff::SignedDuration;
+use pitcrew_core::fleet::{CONNECTION_LABEL, HOST_LABEL, PORT_LABEL};
 use serde_json::{Map, Value};
 
 use crate::quantity;
@@ -91,6 +92,39 @@ impl SshTarget {
         }
         Ok(())
     }
+}
+
+/// Whether what stands under `ssh` says which host, be it by a template.
+pub(crate) fn names_host(place: &Value) -> bool {
+    ["connection", "host"].into_iter().any(|key| place.get(key).is_some_and(|value| !value.is_null()))
+}
+
+/// The labels of the nodes that are meant by what stands under `ssh`: those of its connection, or of its host.
+pub(crate) fn node_labels(
+    place: &Value,
+    render: impl Fn(&str, &Value) -> Result<Value, String>,
+) -> Result<Vec<(&'static str, String)>, String> {
+    let mut fields = Map::new();
+    for key in ["connection", "host", "port"] {
+        if let Some(value) = place.get(key) {
+            fields.insert(key.to_owned(), render(key, value)?);
+        }
+    }
+    let target = match names_host(place) {
+        true => read(&fields).map_err(|wrong| format!("`backend.ssh.{}`: {wrong}", wrong.key))?,
+        false => {
+            let mut target = SshTarget::default();
+            let port = fields.get("port").unwrap_or(&Value::Null);
+            target.set("port", port).map_err(|wrong| format!("`backend.ssh.port`: {wrong}"))?;
+            target
+        }
+    };
+    let labels = [
+        (CONNECTION_LABEL, target.connection),
+        (HOST_LABEL, target.host),
+        (PORT_LABEL, target.port.map(|port| port.to_string())),
+    ];
+    Ok(labels.into_iter().filter_map(|(label, value)| Some((label, value?))).collect())
 }
 
 /// A directory on a host where steps start: as [`remote_path`], or in the home directory of the user.

@@ -33,6 +33,12 @@ pub use room::{Device, Miss, Part, Room};
 /// The label of every node that says by which backend work gets there: `local` for the machine of the server, `ssh` for
 /// another one, `worker` for one that comes for its work.
 pub const BACKEND_LABEL: &str = "pitcrew/backend";
+/// The labels of a node that is reached over SSH: its stored connection, and where that leads.
+pub const CONNECTION_LABEL: &str = "pitcrew/connection";
+pub const HOST_LABEL: &str = "pitcrew/host";
+pub const PORT_LABEL: &str = "pitcrew/port";
+/// Labels below it are the server's own, and are known of a node that has never answered.
+pub const OWN_LABELS: &str = "pitcrew/";
 /// With the name of a queue after it, the label of a node that takes the tasks of that queue.
 pub const QUEUE_LABEL: &str = "pitcrew/queue.";
 /// The queue of tasks that name none: of workers, only those that serve it take them.

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::OWN_LABELS;
 use super::amount::Amount;
 use super::fragments::Workload;
 use super::node::{Node, Standing};
@@ -172,8 +173,11 @@ impl Fleet {
     /// Whether a node could take it that is empty, ready and sound. One that is down could: what it has may not be known.
     pub fn could_ever(&self, request: &Request) -> bool {
         let queue = request.queue.as_deref();
+        let own = || request.node_selector.iter().filter(|(label, _)| label.starts_with(OWN_LABELS));
         let could = |node: &Node| match &node.standing {
-            Standing::Down(_) => node.serves(queue),
+            Standing::Down(_) => {
+                node.serves(queue) && own().all(|(label, value)| node.labels.get(label) == Some(value))
+            }
             Standing::Ready | Standing::Cordoned => Room::sound(node).takes(node, request).is_ok(),
         };
         self.nodes.iter().any(|held| could(&held.node))

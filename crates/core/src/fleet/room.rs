@@ -87,6 +87,11 @@ pub enum Miss {
     },
     /// Its GPUs are not shared in a way that could give it.
     Sharing(Gpus),
+    /// So much memory of one is asked for, and none of its GPUs has more than this; 0: nobody told how much they have.
+    GpuMemory {
+        asked: u64,
+        most: u64,
+    },
 }
 
 impl Miss {
@@ -98,7 +103,7 @@ impl Miss {
             Miss::Taint(_) => 2,
             Miss::Model(_) => 3,
             Miss::Custom { .. } => 4,
-            Miss::Sharing(_) => 5,
+            Miss::Sharing(_) | Miss::GpuMemory { .. } => 5,
             Miss::Cpu { .. } | Miss::Memory { .. } | Miss::Gpus { .. } | Miss::Slots { .. } => 6,
         }
     }
@@ -122,6 +127,12 @@ impl fmt::Display for Miss {
             Miss::Gpus { asked, free, of } => write!(f, "{asked} asked for; {free} of its {of} free"),
             Miss::Sharing(asked @ Gpus::Mig { .. }) => write!(f, "{asked} asked for; its GPUs have none"),
             Miss::Sharing(asked) => write!(f, "{asked} asked for; its GPUs are not shared"),
+            Miss::GpuMemory { asked, most: 0 } => {
+                write!(f, "{asked} MiB of a GPU asked for; nobody told how much memory its GPUs have")
+            }
+            Miss::GpuMemory { asked, most } => {
+                write!(f, "{asked} MiB of a GPU asked for; its GPUs have {most} at most")
+            }
         }
     }
 }
@@ -224,7 +235,11 @@ impl Room {
                 let parts = usable().filter_map(|(at, (gpu, left))| Some((at, part(gpu, &request.gpus)?, left)));
                 let parts: Vec<_> = parts.collect();
                 if parts.is_empty() {
-                    return Err(Miss::Sharing(request.gpus.clone()));
+                    let most = usable().map(|(_, (gpu, _))| gpu.memory_mib).max().unwrap_or_default();
+                    return Err(match &request.gpus {
+                        Gpus::MemoryMib(asked) if *asked > most => Miss::GpuMemory { asked: *asked, most },
+                        asked => Miss::Sharing(asked.clone()),
+                    });
                 }
                 let free = parts.into_iter().filter(|(_, part, left)| left.share() >= *part);
                 let free: Vec<_> = free.map(|(at, part, _)| (at, part)).collect();

@@ -159,6 +159,26 @@ fn what_makes_no_sense_or_fits_nowhere_is_said_at_once() {
     let told = fleet.explain(&ask(share("0.5")));
     assert_eq!(told[0].1.as_ref().unwrap().to_string(), "0.5 of a GPU asked for; its GPUs are not shared");
     assert_eq!(told[1].1, None);
+    // Memory that nobody has, and memory of which nobody told.
+    let memory = ask(Gpus::MemoryMib(100_000));
+    let said = |node: Node| Room::of(&node).takes(&node, &memory).err().unwrap().to_string();
+    assert_eq!(said(shared("a", 1)), "100000 MiB of a GPU asked for; its GPUs have 81920 at most");
+    let mut untold = node("a", 1);
+    untold.gpus[0].memory_mib = 0;
+    assert_eq!(said(untold), "100000 MiB of a GPU asked for; nobody told how much memory its GPUs have");
+}
+
+#[test]
+fn what_a_node_has_that_is_down_may_not_be_known_but_where_it_is() {
+    let down = Node { standing: Standing::Down("unheard".into()), ..node("a", 0) };
+    let labels = BTreeMap::from([(HOST_LABEL.to_owned(), "gpu-1".to_owned())]);
+    let fleet = fleet(vec![Node { labels, ..down }], Policy::Fgd);
+    let on = |label: &str, value: &str| Request {
+        node_selector: BTreeMap::from([(label.to_owned(), value.to_owned())]),
+        ..ask(Gpus::Count(8))
+    };
+    assert!(fleet.could_ever(&on(HOST_LABEL, "gpu-1")) && fleet.could_ever(&on("gpu-type", "A100")));
+    assert!(!fleet.could_ever(&on(HOST_LABEL, "gpu-2")));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use super::{Decoder, Owner, Role, keys};
 use crate::OnHosts;
 use crate::diagnostic::Place;
-use crate::place::SshTarget;
+use crate::place::{SshTarget, names_host};
 use crate::yaml::{Entry, Node};
 
 /// Where a task's own `backend` stands, and what it says if that is right.
@@ -27,6 +27,8 @@ impl Default for Backend {
 }
 
 const HOW_SSH: &str = "write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`";
+const HOW_PLACED: &str =
+    "write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have";
 
 impl Decoder<'_, '_> {
     pub fn backend(&mut self, node: &Node, owner: Owner, role: Role) -> Option<Backend> {
@@ -64,11 +66,7 @@ impl Decoder<'_, '_> {
                 let place = self.ssh(entry, owner, role)?;
                 Some(Backend { kind, place: Some(Value::Object(place)) })
             }
-            (BackendKind::Ssh, None) => {
-                self.r.error_hint(node.at, "the backend `ssh` does not know its host", HOW_SSH);
-                None
-            }
-            (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, None) => Some(Backend { kind, place: None }),
+            (_, None) => Some(Backend { kind, place: None }),
             (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, Some(entry)) => {
                 let hint = format!("write `backend: {name}`");
                 self.r.error_hint(entry.value.at, format!("the backend `{name}` takes no settings"), hint);
@@ -78,8 +76,8 @@ impl Decoder<'_, '_> {
     }
 
     /// Gives a task its own backend, or the one of `defaults` where it can run there. `of` is where the task stands, `asks`
-    /// where it says what a node must have.
-    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, asks: Option<(Place, &str)>, queue: Option<Place>) {
+    /// whether it says itself what a node must have.
+    pub fn put(&mut self, task: &mut Task, of: Place, own: Own, asks: bool, queue: Option<Place>) {
         let (at, backend) = match own {
             Some((at, Some(backend))) => (Some(at), Some(backend)),
             Some((_, None)) => return,
@@ -132,16 +130,19 @@ impl Decoder<'_, '_> {
                     None => return,
                 }
             }
-            if let Some((at, key)) = asks {
-                let hint =
-                    "leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`";
-                let message =
-                    format!("`{key}` says nothing where `backend` names the host: what it has is not counted");
-                self.r.error_hint(at, message, hint);
+            match backend.place.as_ref().is_some_and(names_host) {
+                // Those of `defaults` are for tasks that go to a node.
+                true if !asks => {
+                    task.resources = Resources::default();
+                    task.placement = Placement::default();
+                }
+                true => {}
+                false if is_choosy(task) => {}
+                false => {
+                    let at = at.unwrap_or(of);
+                    return self.r.error_hint(at, "the backend `ssh` does not know its host", HOW_PLACED);
+                }
             }
-            // Those of `defaults` are for tasks that go to a node.
-            task.resources = Resources::default();
-            task.placement = Placement::default();
         }
         task.backend = backend.kind;
         task.place = backend.place;
@@ -172,11 +173,15 @@ impl Decoder<'_, '_> {
             }
             place.insert(key.to_owned(), value);
         }
-        let given = |key: &str| place.get(key).is_some_and(|value| !value.is_null());
-        if !given("connection") && !given("host") {
-            self.r.error_hint(entry.key.at, "the backend `ssh` does not know its host", HOW_SSH);
-            return None;
-        }
         Some(place)
     }
+}
+
+/// Whether what a task asks for leaves a choice of nodes to be made.
+fn is_choosy(task: &Task) -> bool {
+    let placement = &task.placement;
+    task.resources != Resources::default()
+        || !placement.node_selector.is_empty()
+        || !placement.required.is_empty()
+        || !placement.preferred.is_empty()
 }

@@ -182,7 +182,7 @@ impl Decoder<'_, '_> {
         let mut max_items = None;
         let (mut setup, mut teardown) = (None, None);
         let (mut parallel_at, mut max_at) = (None, None);
-        let (mut backend, mut asks_at, mut queue_at) = (None, None, None);
+        let (mut backend, mut asks, mut queue_at) = (None, false, None);
         for entry in body {
             let node = &entry.value;
             let at = entry.key.at;
@@ -235,17 +235,17 @@ impl Decoder<'_, '_> {
                 "setup" => setup = self.flag(node, "setup").filter(|is| *is).map(|_| at),
                 "teardown" => teardown = self.teardown(node, &mut raw.of).map(|fails_run| (at, fails_run)),
                 "resources" => {
-                    asks_at = Some((at, "resources"));
+                    asks = true;
                     let base = std::mem::take(&mut task.resources);
                     task.resources = self.resources(node, owner, Role::Launch, base);
                 }
                 "node_selector" => {
-                    asks_at = asks_at.or(Some((at, "node_selector")));
+                    asks = true;
                     let base = std::mem::take(&mut task.placement.node_selector);
                     task.placement.node_selector = self.node_selector(node, owner, Role::Launch, base);
                 }
                 "affinity" => {
-                    asks_at = asks_at.or(Some((at, "affinity")));
+                    asks = true;
                     (task.placement.required, task.placement.preferred) = self.affinity(node);
                 }
                 "tolerations" => task.placement.tolerations = self.tolerations(node),
@@ -258,7 +258,7 @@ impl Decoder<'_, '_> {
             }
         }
         task.work = self.work(body, key, owner);
-        self.put(&mut task, key.at, backend, asks_at, queue_at);
+        self.put(&mut task, key.at, backend, asks, queue_at);
         self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;

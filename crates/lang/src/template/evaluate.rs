@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::context::{Rendering, find_task};
 use super::environment::{Limited, MAX_RENDERED};
 use super::{Analysis, Variables, analyse, environment, values};
-use crate::quantity;
+use crate::{place, quantity};
 
 /// Templates kept compiled; beyond that the cache starts anew.
 const MAX_CACHED: usize = 4_096;
@@ -262,15 +262,26 @@ impl Evaluate for Evaluator {
             }
             request.queue = named.or_else(|| self.queue.clone());
         }
-        let is_here = matches!(task.backend, BackendKind::Local | BackendKind::Fake);
-        if request == Request::default() || !is_here {
+        // A task that names its host and asks for nothing goes there, whether that is a node or not.
+        let is_ssh = task.backend == BackendKind::Ssh;
+        let needs_node = is_ssh && !task.place.as_ref().is_some_and(place::names_host);
+        if request == Request::default() && !needs_node {
             return Ok(Demand { request: None, cpu_milli, memory_bytes });
         }
         // Cores and memory alone are no reason to go where the files of the run are not.
         let is_choosy = request.gpus != Gpus::None || !request.custom.is_empty() || !request.node_selector.is_empty();
         let is_choosy = is_choosy || !request.required.is_empty() || !request.preferred.is_empty();
         request.tolerations = placement.tolerations.clone();
-        if request.queue.is_some() {
+        if is_ssh {
+            request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Ssh.name().to_owned());
+            if let Some(place) = &task.place {
+                let field = |key: &str, value: &Json| {
+                    rendering.value(value).map_err(|why| format!("`backend.ssh.{key}`: {why}"))
+                };
+                let labels = place::node_labels(place, field)?;
+                request.node_selector.extend(labels.into_iter().map(|(label, value)| (label.to_owned(), value)));
+            }
+        } else if request.queue.is_some() {
             if !placement.is_free {
                 request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Worker.name().to_owned());
             }

@@ -18,6 +18,7 @@ tasks:
   also: {uses: git.checkout, with: {url: u}}
   here: {uses: variables.set, with: {values: {}}}
   own: {run: x, backend: local}
+  placed: {run: x, resources: {gpu: 1}}
 "#,
     );
     let place = serde_json::json!({ "host": "{{ params.server }}", "port": 2222 });
@@ -26,9 +27,23 @@ tasks:
         (task.backend, task.place.clone(), task.resources.cpu.is_some())
     };
     assert_eq!(of("there"), (BackendKind::Ssh, Some(place.clone()), false));
+    assert_eq!(of("placed"), (BackendKind::Ssh, Some(place.clone()), true));
     assert_eq!(of("also"), (BackendKind::Ssh, Some(place), false));
     assert_eq!(of("here"), (BackendKind::Local, None, true));
     assert_eq!(of("own"), (BackendKind::Local, None, true));
+    // Without a host, what is asked for decides; an action that cannot run there stays here.
+    let compiled = accept(
+        r#"
+workflow: w
+defaults: {backend: ssh, node_selector: {zone: west}}
+tasks: {there: {run: x}, here: {uses: variables.set, with: {values: {}}}}
+"#,
+    );
+    let of = |name: &str| {
+        let task = compiled.workflow.task(compiled.workflow.find(name).unwrap());
+        (task.backend, task.place.clone(), task.placement.node_selector.len())
+    };
+    assert_eq!((of("there"), of("here")), ((BackendKind::Ssh, None, 1), (BackendKind::Local, None, 1)));
 }
 
 #[test]
@@ -53,16 +68,10 @@ tasks:
   e: {run: x, backend: {ssh: {host: "gpu-1:22", port: 0, hots: x, workdir: "~/a"}}}
   f: {run: x, backend: {ssh: {host: "{{ paramz.h }}", key: "{{ tasks.a.outputs.key }}"}}}
   g: {uses: variables.set, with: {values: {}}, backend: {ssh: {host: h}}}
-  h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
+  h: {run: x}
   i: {uses: ssh.upload}
   j: {uses: ssh.upload, backend: local}
 "#), @r#"
-    w.yaml:2:21: error: the backend `ssh` does not know its host
-      |
-    2 | defaults: {backend: ssh}
-      |                     ^^^
-    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
-
     w.yaml:4:24: error: the backend `docker` is not supported yet
       |
     4 |   a: {run: x, backend: docker}
@@ -75,11 +84,11 @@ tasks:
       |                                ^
     hint: write `backend: local`
 
-    w.yaml:6:25: error: the backend `ssh` does not know its host
+    w.yaml:6:24: error: the backend `ssh` does not know its host
       |
     6 |   c: {run: x, backend: {ssh: {user: ubuntu}}}
-      |                         ^^^
-    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+      |                        ^
+    hint: write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have
 
     w.yaml:7:30: error: `ssh` must be a mapping, found the text `gpu-1`
       |
@@ -115,17 +124,17 @@ tasks:
        |                                                         ^
     hint: leave `backend` out, or write `backend: local`
 
-    w.yaml:11:42: error: `resources` says nothing where `backend` names the host: what it has is not counted
+    w.yaml:11:3: error: the backend `ssh` does not know its host
        |
-    11 |   h: {run: x, backend: {ssh: {host: h}}, resources: {gpu: 1}}
-       |                                          ^^^^^^^^^
-    hint: leave `backend` out, so that a node is chosen; or limit what runs on the host with a `pool`
+    11 |   h: {run: x}
+       |   ^
+    hint: write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have
 
-    w.yaml:12:3: error: the action `ssh.upload` needs a host, and the task has none
+    w.yaml:12:3: error: the backend `ssh` does not know its host
        |
     12 |   i: {uses: ssh.upload}
        |   ^
-    hint: write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`
+    hint: write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have
 
     w.yaml:13:34: error: the action `ssh.upload` needs a host, and the task has none
        |

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use insta::assert_snapshot;
 use pitcrew_core::engine::record::{RunRecord, RunType};
 use pitcrew_core::engine::{Evaluate, Event, Report, Run, Slot};
-use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, CONNECTION_LABEL, Gpus, HOST_LABEL, PORT_LABEL, Request};
 use pitcrew_core::ir::{MapUnit, Workflow};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_core::{RunId, RunKey, Timestamp};
@@ -302,6 +302,12 @@ tasks:
   here: {run: x, backend: local, resources: {gpu: 1}}
   cores: {run: x, resources: {cpu: 2}}
   nothing: {run: x, resources: {gpu: 0}}
+  any: {run: x, backend: ssh, resources: {gpu: 1}}
+  at: {run: x, backend: {ssh: {user: u, workdir: /srv}}, resources: {gpu: 0}}
+  there: {run: x, backend: {ssh: {connection: "{{ params.type }}"}}, resources: {gpu: 1}}
+  host: {run: x, backend: {ssh: {host: "[::1]", port: 2222}}, resources: {cpu: 1}}
+  free: {run: x, backend: {ssh: {connection: c}}, resources: {gpu: 0}}
+  wrong: {run: x, backend: {ssh: {host: "{{ 'a b' }}"}}, resources: {gpu: 1}}
 "#,
     );
     let request = |task: &str| world.evaluator.demand(&world.run, world.slot(task, 0)).unwrap().request;
@@ -316,4 +322,16 @@ tasks:
         assert_eq!(selector, BTreeMap::from([(BACKEND_LABEL.to_owned(), "local".to_owned())]), "{task}");
     }
     assert_eq!(request("nothing"), None);
+    // Over SSH: any node that is reached so, or the one that is meant.
+    let of = |task: &str| request(task).unwrap().node_selector.clone();
+    let ssh = |more: &[(&str, &str)]| {
+        let all = [&[(BACKEND_LABEL, "ssh")], more].concat();
+        all.into_iter().map(|(label, value)| (label.to_owned(), value.to_owned())).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!((of("any"), of("at")), (ssh(&[]), ssh(&[])));
+    assert_eq!(of("there"), ssh(&[(CONNECTION_LABEL, "A100")]));
+    assert_eq!(of("host"), ssh(&[(HOST_LABEL, "::1"), (PORT_LABEL, "2222")]));
+    assert_eq!(request("free"), None, "it goes there, a node or not");
+    let wrong = world.evaluator.demand(&world.run, world.slot("wrong", 0)).unwrap_err();
+    assert!(wrong.starts_with("`backend.ssh.host`"), "{wrong}");
 }

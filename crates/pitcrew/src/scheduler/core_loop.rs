@@ -11,12 +11,11 @@ use jiff::Timestamp;
 use pitcrew_core::admission::{Admission, Cause, Holder, Placed, Preemption};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
-use pitcrew_core::fleet::{BACKEND_LABEL, Node};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
+use pitcrew_exec::Place;
 use pitcrew_exec::ssh::{ConfigFile, home};
-use pitcrew_exec::{Place, WorkerPlace};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
@@ -25,11 +24,11 @@ use tokio::task::JoinHandle;
 
 use super::active::Active;
 use super::launch::Observed;
+use super::nodes::{Hosts, Way, placeable, way_to};
 use super::notices::Outcomes;
 use super::perform::After;
 use super::{Ask, Changed, Claim, Parts, Step, place};
 use crate::clock;
-use crate::fleet::{FleetNode, Reach};
 use crate::known::Known;
 
 /// Messages taken in one turn, so that a flood still gets committed.
@@ -53,7 +52,9 @@ pub(super) struct Core {
     /// Runs with something unwritten.
     pub unwritten: BTreeSet<RunKey>,
     /// Queues without a worker that the log has told of.
-    unserved: BTreeSet<String>,
+    pub unserved: BTreeSet<String>,
+    /// Where the stored connections of the nodes lead.
+    pub hosts: Hosts,
     /// What is to be done after the next commit.
     pub after: Vec<After>,
     commit: Option<InFlight>,
@@ -97,7 +98,7 @@ pub(super) async fn run(
 ) {
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
-    let nodes = placeable(&parts.nodes.borrow_and_update());
+    let nodes = placeable(&parts.nodes.borrow_and_update(), &Hosts::new());
     let mut admission = Admission::new(parts.parallelism, nodes).expect("the list of nodes has no name twice");
     admission.set_policy(parts.policy);
     let known = Known::new(parts.store.clone(), parts.vault.clone());
@@ -117,6 +118,7 @@ pub(super) async fn run(
         events: VecDeque::new(),
         unwritten: BTreeSet::new(),
         unserved: BTreeSet::new(),
+        hosts: Hosts::new(),
         after: Vec::new(),
         commit: None,
         turn_of: BTreeSet::new(),
@@ -435,15 +437,6 @@ impl Core {
         }
     }
 
-    /// Nodes came, went, or are otherwise than before.
-    fn take_nodes(&mut self) {
-        let nodes = placeable(&self.parts.nodes.borrow_and_update());
-        if let Err(error) = self.admission.set_nodes(nodes) {
-            tracing::error!(%error, "the nodes stay as they were");
-        }
-        self.unserved.retain(|queue| !self.admission.fleet().serves(queue));
-    }
-
     pub fn forget(&mut self, key: RunKey) {
         if let Some(active) = self.runs.remove(&key) {
             self.admission.forget(key);
@@ -511,12 +504,12 @@ pub(super) fn launch_row(
     let id = active.run.attempt_id(slot, number);
     let task = active.run.workflow.task(slot.task);
     let way = match &placed {
-        Some(placed) if task.backend == BackendKind::Local => way_to(parts, placed),
+        Some(placed) if matches!(task.backend, BackendKind::Local | BackendKind::Ssh) => way_to(parts, placed, task),
         _ => Way::Here,
     };
     let (kind, by_node) = match &way {
-        Way::Connection(target) if task.placement.is_free => (BackendKind::Ssh, Some(target)),
-        Way::Here | Way::Connection(_) => (task.backend, None),
+        Way::Connection(target) => (BackendKind::Ssh, Some(target)),
+        Way::Here => (task.backend, None),
         Way::Worker(_) | Way::Gone => (BackendKind::Worker, None),
     };
     let backend = parts.backends.of(kind);
@@ -554,41 +547,6 @@ pub(super) fn launch_row(
         gpus: gpus.unwrap_or_default(),
         usage: Value::Null,
     }
-}
-
-/// How an attempt gets to its node.
-enum Way {
-    Here,
-    /// What stands under `ssh`.
-    Connection(Value),
-    Worker(WorkerPlace),
-    /// There is no such node any more.
-    Gone,
-}
-
-fn way_to(parts: &Parts, placed: &Placed) -> Way {
-    let nodes = parts.nodes.borrow();
-    match nodes.iter().find(|node| node.node.name == placed.node).map(|node| &node.reach) {
-        None => Way::Gone,
-        Some(Reach::Local) => Way::Here,
-        Some(Reach::Connection(id)) => Way::Connection(serde_json::json!({ "connection": id })),
-        Some(Reach::Worker(place)) => Way::Worker(place.clone()),
-    }
-}
-
-/// The nodes as placement takes them: each says by which backend work gets there.
-fn placeable(nodes: &[FleetNode]) -> Vec<Node> {
-    let labelled = |known: &FleetNode| {
-        let backend = match known.reach {
-            Reach::Local => BackendKind::Local,
-            Reach::Connection(_) => BackendKind::Ssh,
-            Reach::Worker(_) => BackendKind::Worker,
-        };
-        let mut node = known.node.clone();
-        node.labels.insert(BACKEND_LABEL.to_owned(), backend.name().to_owned());
-        node
-    };
-    nodes.iter().map(labelled).collect()
 }
 
 /// A full disk or a database that is away is waited for: nothing else may happen before these rows are written.

@@ -12,6 +12,7 @@ mod claim;
 mod core_loop;
 mod launch;
 mod measure;
+mod nodes;
 mod notices;
 mod outputs;
 mod past;

@@ -17,9 +17,13 @@ struct Fake(PathBuf);
 
 impl Fake {
     fn new(dir: PathBuf) -> Fake {
+        Fake::of(dir, BOTH)
+    }
+
+    fn of(dir: PathBuf, rows: &str) -> Fake {
         std::fs::create_dir(&dir).unwrap();
         let fake = Fake(dir);
-        fake.prints(BOTH, 0);
+        fake.prints(rows, 0);
         let script = format!(
             "#!/bin/sh\ncd '{}'\n[ -e hang ] && exec tail -f /dev/null\ncat rows\nexit \"$(cat code)\"\n",
             fake.0.display()
@@ -39,9 +43,13 @@ impl Fake {
 }
 
 fn connect(world: &World, sshd: &Sshd, key: &Path) {
+    connect_as(world, "gpu", sshd, key);
+}
+
+fn connect_as(world: &World, id: &str, sshd: &Sshd, key: &Path) {
     let user = text(&Command::new("whoami").output().unwrap());
     let (port, extra) = (sshd.port.to_string(), json!({ "key_file": key }).to_string());
-    let host = ["connections", "add", "gpu", "--conn-type", "ssh", "--conn-host", "127.0.0.1", "--conn-port", &port];
+    let host = ["connections", "add", id, "--conn-type", "ssh", "--conn-host", "127.0.0.1", "--conn-port", &port];
     world.ok(&[&host[..], &["--conn-login", user.trim(), "--conn-extra", &extra]].concat());
 }
 
@@ -176,4 +184,129 @@ async fn a_task_that_placement_sent_to_a_host_is_drained_runs_again_and_tells_wh
     let text = report.to_string();
     assert!(text.contains("\"max_utilization_percent\":60.0"), "{text}");
     assert!(text.contains(&format!("\"max_memory_bytes\":{}", 2048_u64 << 20)), "{text}");
+}
+
+/// The states of a run's tasks, and what is said of the run's end.
+fn shown(world: &World, run: &str) -> (Vec<String>, String) {
+    let shown = world.json(&["runs", "show", run, "--output", "json"]);
+    let tasks = shown["tasks"].as_array().unwrap();
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    (tasks.iter().map(|row| text(row, "state")).collect(), tasks.iter().map(|row| text(row, "message")).collect())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_that_are_for_hosts_take_devices_of_the_nodes_that_these_are() {
+    let mut world = World::new();
+    let key = world.path("key");
+    keygen(&key, "ed25519", "");
+    let other = BOTH.lines().next().unwrap().replace("GPU-a", "GPU-c");
+    let fakes = [Fake::new(world.path("smi")), Fake::of(world.path("smi2"), &other)];
+    let mut sshds = Vec::new();
+    for (fake, id) in fakes.iter().zip(["gpu", "gpu2"]) {
+        let sshd = Sshd::start(&format!("SetEnv SHLVL=1 PATH={}:/usr/bin:/bin", fake.0.display())).await;
+        sshd.admit(&key);
+        connect_as(&world, id, &sshd, &key);
+        sshds.push(sshd);
+    }
+    let config = "nodes:\n- {name: s21, connection: gpu}\n- {name: s22, connection: gpu2}\n";
+    std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
+    world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
+    let (begun, go) = (world.path("begun"), world.path("go"));
+    let script = format!(
+        "run: 'echo $CUDA_VISIBLE_DEVICES >> {}; until [ -e {}.$CUDA_VISIBLE_DEVICES ]; do sleep 0.1; done'",
+        begun.display(),
+        go.display()
+    );
+    let port = sshds[1].port;
+    let tasks = [
+        ("many", format!("backend: ssh, resources: {{gpu: 1}}, foreach: [1, 2, 3, 4], {script}")),
+        ("both", "backend: ssh, resources: {gpu: 2}, run: 'echo $CUDA_VISIBLE_DEVICES'".to_owned()),
+        ("named", "backend: {ssh: {connection: gpu2}}, resources: {gpu: 1}, run: 'echo $CUDA_VISIBLE_DEVICES'".into()),
+        (
+            "host",
+            format!(
+                "backend: {{ssh: {{host: 127.0.0.1, port: {port}, workdir: {}}}}}, resources: {{gpu: 1}}, \
+                 run: 'pwd; echo $CUDA_VISIBLE_DEVICES'",
+                world.path("there").display()
+            ),
+        ),
+        ("never", "backend: {ssh: {connection: gpu2}}, resources: {gpu: 2}, run: x".to_owned()),
+        ("nobody", "backend: {ssh: {host: gpu-9}}, resources: {gpu: 1}, run: x".to_owned()),
+    ];
+    for (name, task) in &tasks {
+        world.workflow(name, &format!("workflow: {name}\ntasks:\n  t: {{{task}}}\n"));
+    }
+    let mut server = world.serve();
+    let is_ready = |name: &str| world.json(&["nodes", "show", name, "--output", "json"])["standing"] == "ready";
+    world.wait("both are asked", || {
+        world.run(&["nodes", "list"]).status.success() && is_ready("s21") && is_ready("s22")
+    });
+    let trigger = |name: &str| {
+        let mut run = String::new();
+        world.wait("it is known", || {
+            let said = world.run(&["dags", "trigger", name, "--output", "json"]);
+            let answer: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+            run = answer["run_id"].as_str().unwrap_or_default().to_owned();
+            !run.is_empty()
+        });
+        run
+    };
+    let over = |run: &str| {
+        let is_over = |state: &str| ["success", "failed"].contains(&state);
+        world.wait("it is over", || shown(&world, run).0.iter().all(|state| is_over(state)));
+        shown(&world, run)
+    };
+
+    // What can never be is said at once, for the host that is meant.
+    let (states, said) = over(&trigger("never"));
+    assert_eq!(states, ["failed"]);
+    assert!(said.contains("no node can ever take it") && said.contains("`s22`: 2 GPUs asked for"), "{said}");
+    let (_, said) = over(&trigger("nobody"));
+    assert!(said.contains("its labels do not meet `pitcrew/host = gpu-9`"), "{said}");
+
+    // One device each, wherever there is one; the last one waits.
+    let many = trigger("many");
+    world.wait("three run", || lines(&begun) == 3);
+    let devices = || {
+        let text = std::fs::read_to_string(&begun).unwrap();
+        let mut devices: Vec<String> = text.lines().map(str::to_owned).collect();
+        devices.sort();
+        devices
+    };
+    assert_eq!(devices(), ["GPU-a", "GPU-b", "GPU-c"]);
+    let named = trigger("named");
+
+    // The next server has them hold the same devices.
+    server.kill();
+    let _server = world.serve();
+    world.wait("it serves", || world.run(&["dags", "list"]).status.success());
+    let on = |node: &str| {
+        let node = world.json(&["nodes", "show", node, "--output", "json"]);
+        let tasks = node["tasks"].as_array().unwrap().iter();
+        let mut held: Vec<String> =
+            tasks.flat_map(|task| task["gpus"].as_array().unwrap()).map(Value::to_string).collect();
+        held.sort();
+        held
+    };
+    world.wait("it knows them", || on("s21").len() == 2 && on("s22").len() == 1);
+    assert_eq!((on("s21"), on("s22")), (vec!["\"GPU-a\"".into(), "\"GPU-b\"".into()], vec!["\"GPU-c\"".to_owned()]));
+    std::fs::write(world.path("go.GPU-b"), "").unwrap();
+    world.wait("the last one takes what is given back", || lines(&begun) == 4);
+    assert_eq!(devices(), ["GPU-a", "GPU-b", "GPU-b", "GPU-c"]);
+    for device in ["GPU-a", "GPU-c"] {
+        std::fs::write(world.path(&format!("go.{device}")), "").unwrap();
+    }
+    assert_eq!(over(&many).0, ["success"; 4]);
+    assert_eq!(over(&named).0, ["success"]);
+    assert!(world.ok(&["logs", &named]).contains("GPU-c"));
+
+    // All is given back; what the task says of the host stands above what the connection says.
+    let both = trigger("both");
+    assert_eq!(over(&both).0, ["success"]);
+    assert!(world.ok(&["logs", &both]).contains("GPU-a,GPU-b"));
+    let host = trigger("host");
+    assert_eq!(over(&host).0, ["success"]);
+    let log = world.ok(&["logs", &host]);
+    assert!(log.contains("GPU-c") && log.contains("there"), "{log}");
+    assert_eq!((on("s21").len(), on("s22").len()), (0, 0));
 }
