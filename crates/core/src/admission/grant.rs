@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::pass::Pass;
 use super::{Admission, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id};
-use crate::fleet::{Lease, LeaseId};
+use crate::fleet::{Lease, LeaseId, Promise, Request};
 
 /// Candidates of a line that are looked at for one that is brief.
 const LOOKED_AT: usize = 100;
@@ -28,11 +28,9 @@ impl Admission {
         let mut pass = self.begin_pass();
         while (self.held.len() as u32) < self.parallelism {
             let Some((rank, line)) = self.next(&mut pass) else { break };
-            if pass.lacking.contains(&line.pool) {
-                continue;
-            }
-            if self.lacks_slots(rank.1) {
+            if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1) {
                 pass.lacking.insert(line.pool.clone());
+                self.served(&mut pass, rank.1);
                 continue;
             }
             if !self.within_quota(&mut pass, rank.1) {
@@ -103,26 +101,32 @@ impl Admission {
         {
             return Some((placed(lease), true));
         }
-        // What no node takes as it is now has no room to be kept for.
-        let could_now = self.fleet.could_now(request);
-        self.without_room(pass, holder, could_now);
-        if pass.promise.is_none() && could_now {
-            let since = match self.promised {
-                Some((before, since)) if before == holder => since,
-                _ => self.granted,
-            };
-            self.promised = Some((holder, since));
+        self.without_room(holder);
+        if pass.promise.is_none() {
             self.make_room(holder, request);
-            let stays = |held: &Held| held.number >= since && !held.is_brief;
-            let later = self.held.iter().filter(|(_, held)| held.is_placed && stays(held));
-            let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
-            let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
-            let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
-            let promise = self.fleet.promise(request, |lease| later.contains(lease), |lease| ends.get(lease).copied());
+            let before = self.promised.filter(|(before, _)| *before == holder).map(|(_, since)| since);
+            let mut since = before.unwrap_or(self.granted);
+            let mut promise = self.promise(request, since);
+            if !promise.can_be_kept() {
+                // Nodes are gone that it was promised, and who came later holds the others: it begins to wait for those.
+                since = self.granted;
+                promise = self.promise(request, since);
+            }
+            self.promised = Some((holder, since));
             self.starts = promise.starts();
             pass.promise = Some(promise);
         }
         None
+    }
+
+    /// The room of all that were granted something before so many grants were made.
+    fn promise(&self, request: &Request, since: u64) -> Promise {
+        let stays = |held: &Held| held.number >= since && !held.is_brief;
+        let later = self.held.iter().filter(|(_, held)| held.is_placed && stays(held));
+        let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
+        let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
+        let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
+        self.fleet.promise(request, |lease| later.contains(lease), |lease| ends.get(lease).copied())
     }
 
     /// Who has to end since it was asked last; each is told once, as [`Event::Preempt`].
@@ -141,7 +145,7 @@ impl Admission {
         ranks.iter().find(|(_, holder)| self.candidates[holder].slots <= pool.slots).copied()
     }
 
-    fn lacks_slots(&self, holder: Holder) -> bool {
+    pub(super) fn lacks_slots(&self, holder: Holder) -> bool {
         let candidate = &self.candidates[&holder];
         let pool = &self.pools[&candidate.line.pool];
         pool.used + candidate.slots > pool.slots

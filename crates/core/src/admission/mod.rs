@@ -156,6 +156,8 @@ pub struct Admission {
     starts: Option<Timestamp>,
     /// Who has to end, and was not told yet.
     preemptions: Vec<Preemption>,
+    /// Whether the nodes as they are now could take what a line asks for, were they empty; as far as it was asked.
+    could: BTreeMap<Arc<Line>, bool>,
     /// Nothing changed since the last grants: there are no others.
     is_settled: bool,
 }
@@ -182,6 +184,7 @@ impl Admission {
             owed: BTreeMap::new(),
             held_back: BTreeSet::new(),
             preemptions: Vec::new(),
+            could: BTreeMap::new(),
             is_settled: false,
         };
         admission.set_nodes(nodes)?;
@@ -198,6 +201,7 @@ impl Admission {
     /// The nodes as they are from now on. Who holds something keeps it, also on a node that is gone.
     pub fn set_nodes(&mut self, nodes: Vec<Node>) -> Result<(), Twice> {
         self.is_settled = false;
+        self.could.clear();
         let whole = Amounts::of_nodes(&nodes);
         self.fleet.set_nodes(nodes)?;
         self.quotas.set_whole(whole);

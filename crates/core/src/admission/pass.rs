@@ -3,7 +3,7 @@
 //! Order: priority, then the namespace of whoever is promised room, then the namespace that uses least of its own, then
 //! age. Invariants: nobody goes beyond a quota; whoever waits for a quota is not overtaken by those behind it that ask for
 //! the same; nobody borrows while somebody waits for what is its own. The first of each namespace that waits for room
-//! keeps what it asks for of the quota.
+//! keeps what it asks for of the quota. Whoever no node could take now, or whose pool is full, keeps nothing from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -46,7 +46,8 @@ impl Pass {
 }
 
 impl Admission {
-    pub(super) fn begin_pass(&self) -> Pass {
+    pub(super) fn begin_pass(&mut self) -> Pass {
+        self.ask_nodes();
         let mut pass = Pass {
             heads: BTreeMap::new(),
             lacking: BTreeSet::new(),
@@ -55,19 +56,24 @@ impl Admission {
             held_back: BTreeMap::new(),
             kept: BTreeMap::new(),
         };
-        for (line, ranks) in &self.lines {
+        for (line, ranks) in self.lines.iter().filter(|(line, _)| self.could_now(line)) {
             if let Some(rank) = self.head(line, ranks) {
                 pass.insert(rank, line.clone());
             }
         }
         if let Some((holder, _)) = self.promised
             && let Some(candidate) = self.candidates.get(&holder)
+            && self.could_now(&candidate.line)
         {
             pass.first = Some((holder, candidate.line.namespace.clone(), candidate.rank.0.0));
         }
         for (cohort, by) in &self.owed {
             let Some(candidate) = self.candidates.get(by) else { continue };
             let namespace = &*candidate.line.namespace;
+            // Meanwhile others may borrow: what it cannot use now is no use to anybody if it is kept.
+            if !self.could_now(&candidate.line) || self.lacks_slots(*by) {
+                continue;
+            }
             if self.quotas.cohort(namespace) != Some(cohort) || !self.quotas.could_ever(namespace, &candidate.asked) {
                 continue;
             }
@@ -77,6 +83,26 @@ impl Admission {
             pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
         }
         pass
+    }
+
+    /// Asks the nodes about lines of which it is not known whether they could be served now.
+    fn ask_nodes(&mut self) {
+        if self.could.len() > 2 * self.lines.len() + 64 {
+            let lines = &self.lines;
+            self.could.retain(|line, _| lines.contains_key(line));
+        }
+        for line in self.lines.keys() {
+            if let Some(request) = &line.request
+                && !self.could.contains_key(line)
+            {
+                self.could.insert(line.clone(), self.fleet.could_now(request));
+            }
+        }
+    }
+
+    /// Whether the nodes as they are now could take what the line asks for, were they empty.
+    pub(super) fn could_now(&self, line: &Line) -> bool {
+        line.request.is_none() || self.could.get(line).copied().unwrap_or_default()
     }
 
     /// The next to be asked.
@@ -150,14 +176,11 @@ impl Admission {
         false
     }
 
-    /// It found no room: `could_now` says whether it is worth waiting for.
-    pub(super) fn without_room(&mut self, pass: &mut Pass, holder: Holder, could_now: bool) {
+    /// It found no room, and is worth waiting for.
+    pub(super) fn without_room(&mut self, holder: Holder) {
         let candidate = &self.candidates[&holder];
         let (namespace, asked) = (candidate.line.namespace.clone(), candidate.asked);
-        match could_now {
-            true => self.quotas.keep(&namespace, asked),
-            false => pass.kept.retain(|_, kept| kept.by.1 != holder),
-        }
+        self.quotas.keep(&namespace, asked);
     }
 
     pub(super) fn end_pass(&mut self, pass: Pass) {
@@ -168,7 +191,7 @@ impl Admission {
         self.held_back = pass.held_back.into_keys().collect();
     }
 
-    /// Granted: nothing has to be kept for it any more.
+    /// Granted, or it cannot be for now: nothing has to be kept for it.
     pub(super) fn served(&self, pass: &mut Pass, holder: Holder) {
         pass.kept.retain(|_, kept| kept.by.1 != holder);
     }

@@ -2,6 +2,7 @@
 
 mod brief;
 mod quotas;
+mod turns;
 
 use super::*;
 use crate::fleet::{Amount, Gpu, Gpus, Standing};

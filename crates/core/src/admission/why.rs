@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{Admission, Holder, Lack};
 use crate::engine::Slot;
-use crate::fleet::{BadRequest, Miss};
+use crate::fleet::{BadRequest, Miss, Request};
 use crate::id::RunKey;
 
 /// Nodes that are told of in one sentence.
@@ -113,6 +113,11 @@ impl Admission {
         if self.held.len() as u32 >= self.parallelism {
             return Some(Blocked::Parallelism { max: self.parallelism });
         }
+        if let Some(request) = &candidate.line.request
+            && !self.fleet.could_now(request)
+        {
+            return Some(self.why_no_room(request));
+        }
         if pool.used + candidate.slots > pool.slots {
             let (slots, used) = (pool.slots, pool.used);
             return Some(Blocked::Pool { pool: candidate.line.pool.clone(), slots, used, asked: candidate.slots });
@@ -120,21 +125,10 @@ impl Admission {
         if let Some(blocked) = self.why_not_by_quota(holder) {
             return Some(blocked);
         }
-        if let Some(request) = &candidate.line.request {
-            if let Some(queue) = request.queue.as_ref().filter(|queue| !self.fleet.serves(queue)) {
-                return Some(Blocked::Unserved { queue: queue.clone() });
-            }
-            let told = self.fleet.explain(request);
-            if told.iter().all(|(_, miss)| miss.is_some()) {
-                let misses = told.into_iter().filter_map(|(node, miss)| Some((node.to_owned(), miss?)));
-                let mut nodes: Vec<(String, Miss)> = misses.collect();
-                let is_of_queue = |(_, miss): &(String, Miss)| !matches!(miss, Miss::Queue(_));
-                if nodes.iter().any(is_of_queue) {
-                    nodes.retain(is_of_queue);
-                }
-                nodes.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
-                return Some(Blocked::Room { nodes });
-            }
+        if let Some(request) = &candidate.line.request
+            && self.fleet.explain(request).iter().all(|(_, miss)| miss.is_some())
+        {
+            return Some(self.why_no_room(request));
         }
         let rivals = self.lines.iter().filter(|(line, _)| line.pool == candidate.line.pool);
         let ahead = rivals.map(|(_, ranks)| ranks.range(..candidate.rank).count()).sum();
@@ -142,6 +136,20 @@ impl Admission {
             && candidate.line.request.is_some()
             && self.promised.is_some_and(|(first, _)| first != holder && self.candidates.contains_key(&first));
         Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
+    }
+
+    fn why_no_room(&self, request: &Request) -> Blocked {
+        if let Some(queue) = request.queue.as_ref().filter(|queue| !self.fleet.serves(queue)) {
+            return Blocked::Unserved { queue: queue.clone() };
+        }
+        let told = self.fleet.explain(request).into_iter();
+        let mut nodes: Vec<(String, Miss)> = told.filter_map(|(node, miss)| Some((node.to_owned(), miss?))).collect();
+        let is_of_queue = |(_, miss): &(String, Miss)| !matches!(miss, Miss::Queue(_));
+        if nodes.iter().any(is_of_queue) {
+            nodes.retain(is_of_queue);
+        }
+        nodes.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
+        Blocked::Room { nodes }
     }
 
     fn why_not_by_quota(&self, holder: Holder) -> Option<Blocked> {

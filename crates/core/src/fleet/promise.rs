@@ -28,6 +28,11 @@ pub struct Promise {
 }
 
 impl Promise {
+    /// Whether any node will have the room: not if those that would have had it went away.
+    pub fn can_be_kept(&self) -> bool {
+        !self.fitting.is_empty()
+    }
+
     /// By when there is room at the latest, if that is known.
     pub fn starts(&self) -> Option<Timestamp> {
         self.starts

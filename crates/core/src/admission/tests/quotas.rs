@@ -156,6 +156,63 @@ fn a_large_task_of_a_namespace_that_uses_much_is_not_overtaken_for_ever() {
     panic!("it waited all the time");
 }
 
+/// What is taken back for somebody whose node is away would be lent again, and taken back again, for ever.
+#[test]
+fn nothing_is_taken_back_for_somebody_whom_no_node_takes_now() {
+    let mut nodes = vec![node("away", 4), node("here", 8)];
+    nodes[0].gpus.iter_mut().for_each(|gpu| gpu.model = "H100".to_owned());
+    nodes[0].standing = Standing::Cordoned;
+    let mut admission = Admission::new(32, nodes.clone()).unwrap();
+    admission.set_quotas(vec![lent("ours", 4), lent("theirs", 4)]);
+    for task in 1..=8 {
+        admission.offer(RunKey(1), &of("theirs", offer(task, 0, 1, 1))).unwrap();
+    }
+    assert_eq!(granted(&mut admission).len(), 8);
+    let asks = |task, queue: Option<&str>| {
+        let queue = queue.map(str::to_owned);
+        let request = Request { gpus: Gpus::Count(4), models: vec!["H100".to_owned()], queue, ..Request::default() };
+        of(
+            "ours",
+            Offer { demand: Demand { request: Some(Arc::new(request)), ..Demand::default() }, ..offer(task, 0, 1, 0) },
+        )
+    };
+    admission.offer(RunKey(1), &asks(10, None)).unwrap();
+    admission.offer(RunKey(1), &asks(11, Some("unserved"))).unwrap();
+    for task in 20..24 {
+        admission.offer(RunKey(1), &of("theirs", offer(task, 0, 1, 1))).unwrap();
+        assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![]));
+        // Nor is what becomes free kept for it.
+        admission.release(RunKey(1), Slot::new(TaskIx(task - 19), 0));
+        assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![task], vec![]));
+    }
+    insta::assert_snapshot!(why(&admission, 10), @"no node has room for it: `here`: it has no GPU of the model H100; `away`: it is cordoned");
+    insta::assert_snapshot!(why(&admission, 11), @"no worker serves the queue `unserved`; `pitcrew worker --queue unserved` on a machine starts one");
+    nodes[0].standing = Standing::Ready;
+    admission.set_nodes(nodes).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    assert_eq!(ends(&mut admission).len(), 4);
+}
+
+/// Whoever cannot start because its pool is closed or full keeps nothing of what a cohort lends.
+#[test]
+fn a_loan_is_not_kept_for_somebody_without_a_slot() {
+    let mut admission = admission(32, &[("a", 8)]);
+    admission.set_quotas(vec![lent("ours", 2), lent("theirs", 2), lent("idle", 4)]);
+    admission.set_pool("other", 1);
+    admission.offer(RunKey(1), &of("ours", offer(1, 0, 1, 8))).unwrap();
+    assert_eq!(granted(&mut admission), [1]);
+    admission.offer(RunKey(1), &of("ours", Offer { pool: Some("other".to_owned()), ..offer(2, 0, 1, 4) })).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    admission.offer(RunKey(1), &of("theirs", offer(3, 0, 1, 4))).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    admission.set_pool("other", 0);
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    assert_eq!(granted(&mut admission), [3]);
+    admission.release(RunKey(1), Slot::new(TaskIx(3), 0));
+    admission.set_pool("other", 1);
+    assert_eq!(granted(&mut admission), [2]);
+}
+
 /// Namespaces that offer without end, and begin anew what was ended; whatever happens, limits hold, and nobody who asks
 /// for no more than is its own waits for long.
 #[test]
