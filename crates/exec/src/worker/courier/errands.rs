@@ -1,0 +1,185 @@
+//! What takes time: files and logs that come and go, and what the backend is asked to do. Each is a task of its own that
+//! tries until it is done or cannot be done, and says so in the inbox.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::SignedDuration;
+use pitcrew_core::AttemptId;
+
+use super::super::disk::Kept;
+use super::super::duty::Do;
+use super::super::files::{Depot, DepotError};
+use super::super::protocol::{End, Order};
+use super::super::wire::{Wire, WireError};
+use super::{Courier, News, TICK};
+use crate::backend::{Backend, BackendError, Handle};
+use crate::local::blocking;
+use crate::spec::AttemptSpec;
+
+impl Courier<'_> {
+    pub(super) fn perform(&mut self, what: Do) {
+        match what {
+            Do::Bring(id) => self.bring(id),
+            Do::Begin(order) => self.begin(order),
+            Do::Cancel(id, grace) => self.end(id, grace, None),
+            Do::Lose(id, grace, reason) => self.end(id, grace, Some(reason)),
+            Do::Send(id, end) => self.send(id, *end),
+            Do::Clean(id) => {
+                self.files.remove(&id);
+                self.logs.forget(&id);
+                if let Err(error) = self.disk.forget(&id) {
+                    tracing::warn!("cannot forget {id}: {error}");
+                }
+                let (backend, handle) = (Arc::clone(&self.backend), self.disk.handle(&id));
+                tokio::spawn(async move {
+                    if let Err(error) = backend.cleanup(&handle).await {
+                        tracing::debug!("{error}");
+                    }
+                });
+            }
+            Do::Leave(run) => {
+                self.depot.leave(run);
+                let dir = self.disk.run(run);
+                tokio::spawn(async move {
+                    let shown = dir.display().to_string();
+                    match blocking(move || std::fs::remove_dir_all(dir)).await {
+                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                            tracing::warn!("cannot remove `{shown}`: {error}");
+                        }
+                        _ => {}
+                    }
+                });
+            }
+        }
+    }
+
+    fn bring(&self, id: AttemptId) {
+        let (depot, wire, news) = (Arc::clone(&self.depot), self.wire.clone(), self.news.clone());
+        let dir = self.disk.run(id.run);
+        tokio::spawn(async move {
+            let brought = loop {
+                match depot.bring(&wire, &dir, &id).await {
+                    Ok(()) => break Ok(()),
+                    Err(DepotError::Later(reason)) => {
+                        tracing::debug!("the files of {id} do not come now: {reason}");
+                        tokio::time::sleep(TICK).await;
+                    }
+                    Err(error) => break Err(format!("the files of its run did not come from the server: {error}")),
+                }
+            };
+            let _ = news.send(News::Brought(id, brought));
+        });
+    }
+
+    fn begin(&mut self, order: Box<Order>) {
+        let Order { handle: Handle { id, .. }, mut spec, files } = *order;
+        let handle = self.disk.handle(&id);
+        self.files.insert(id.clone(), files);
+        let kept = Kept { attempt: id.clone(), grace: spec.grace, files };
+        if let Err(error) = self.disk.keep(&kept).and_then(|()| self.make_dirs(&spec)) {
+            let reason =
+                format!("cannot write to the directory of the worker, `{}`: {error}", self.disk.root().display());
+            let _ = self.news.send(News::NotBegun(id, reason));
+            return;
+        }
+        self.logs.begin(&id);
+        (spec.dir, spec.place) = (handle.dir.clone(), None);
+        let (backend, news) = (Arc::clone(&self.backend), self.news.clone());
+        tokio::spawn(async move {
+            loop {
+                match backend.start(&handle, spec.clone()).await {
+                    Ok(()) => return,
+                    Err(BackendError::Unreachable { reason, .. }) => {
+                        tracing::warn!("cannot start {}: {reason}; trying again", handle.id);
+                        tokio::time::sleep(TICK).await;
+                    }
+                    Err(error @ BackendError::Io { .. }) => {
+                        let _ = news.send(News::NotBegun(handle.id.clone(), error.to_string()));
+                        return;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Where steps start, and what the environment of an attempt names.
+    fn make_dirs(&self, spec: &AttemptSpec) -> std::io::Result<()> {
+        let run = self.disk.run(spec.id.run);
+        for dir in &spec.dirs {
+            std::fs::create_dir_all(dir)?;
+        }
+        for name in ["workspace", "artifacts"] {
+            std::fs::create_dir_all(run.join(name))?;
+        }
+        spec.dirs.iter().filter(|dir| dir.starts_with(&run)).try_for_each(std::fs::create_dir_all)
+    }
+
+    pub(super) fn end(&self, id: AttemptId, grace: SignedDuration, lost: Option<String>) {
+        let (backend, handle) = (Arc::clone(&self.backend), self.disk.handle(&id));
+        tokio::spawn(async move {
+            loop {
+                let done = match &lost {
+                    Some(reason) => backend.lose(&handle, grace, reason).await,
+                    None => backend.cancel(&handle, grace).await,
+                };
+                match done {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!("cannot end {}: {error}; trying again", handle.id),
+                }
+                tokio::time::sleep(TICK).await;
+            }
+        });
+    }
+
+    fn send(&self, id: AttemptId, mut end: End) {
+        let files =
+            self.files.get(&id).copied().unwrap_or(false).then(|| (Arc::clone(&self.depot), self.disk.run(id.run)));
+        let (logs, wire, news, handle) =
+            (self.logs.clone(), self.wire.clone(), self.news.clone(), self.disk.handle(&id));
+        tokio::spawn(async move {
+            // Of what was lost nobody knows how far it came: its files would be as good as none.
+            if let (Some((depot, dir)), End::Ended { ended, .. }) = (files, &mut end)
+                && let Err(problem) = send_files(&depot, &wire, &dir, &id).await
+            {
+                ended.output_problems.push(format!("its files did not come to the server: {problem}"));
+            }
+            let inline = matches!(end, End::Ended { .. });
+            let tail = loop {
+                match logs.finish(&wire, &handle, inline).await {
+                    Ok(tail) => break tail,
+                    Err(WireError::Unreachable(reason)) => {
+                        tracing::debug!("the log of {id} cannot be copied now: {reason}");
+                        tokio::time::sleep(TICK).await;
+                    }
+                    Err(refused @ WireError::Refused(..)) => {
+                        tracing::debug!("the server does not want the log of {id}: {refused}");
+                        break None;
+                    }
+                }
+            };
+            let end = match end {
+                End::Ended { ended, .. } => End::Ended { ended, log: tail },
+                End::Lost { reason } => End::Lost { reason },
+            };
+            let _ = news.send(News::Gone(id, end));
+        });
+    }
+}
+
+/// Until the server has them, or does not want them.
+async fn send_files(depot: &Depot, wire: &Wire, dir: &Path, id: &AttemptId) -> Result<(), DepotError> {
+    loop {
+        match depot.send(wire, dir, id).await {
+            Ok(left_out) => {
+                left_out.iter().take(10).for_each(|what| tracing::warn!("of {id} stays on this worker: {what}"));
+                return Ok(());
+            }
+            Err(DepotError::Later(reason)) => {
+                tracing::debug!("the files of {id} cannot be sent now: {reason}");
+                tokio::time::sleep(TICK).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}

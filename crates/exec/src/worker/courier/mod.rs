@@ -1,0 +1,337 @@
+//! Does what [`Duty`] says, and tells it what came of it: one loop that owns the duty, and a task for whatever waits.
+//!
+//! ```text
+//! answers, ends, files that came ──► inbox ──► Duty ──► what to do ──► tasks
+//! ```
+//!
+//! [`exchange`] talks with the server, [`errands`] does what takes time.
+
+mod errands;
+mod exchange;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use jiff::SignedDuration;
+use pitcrew_core::AttemptId;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::disk::Disk;
+use super::duty::{Do, Duty};
+use super::files::{Depot, LARGEST};
+use super::logs::Logs;
+use super::protocol::{About, Answer, End};
+use super::wire::{Wire, WireError};
+use crate::backend::{Backend, BackendEvent, Handle, Observation};
+use crate::clock;
+use crate::gpu::Probe;
+use crate::local::{LocalBackend, LocalConfig};
+use exchange::Flight;
+
+/// How often logs that grow are copied, and the lease is looked at; and between tries of what may succeed later.
+const TICK: Duration = Duration::from_secs(1);
+/// How often the runner is asked about all that it should have; its events are hints.
+const LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How often the machine is asked again what it has.
+const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// How long a worker that must end waits for what it ended.
+const BURIAL: Duration = Duration::from_secs(20);
+
+/// What asks the machine what it has; `None` when it does not tell.
+pub type Prober = Box<dyn Fn() -> BoxFuture<'static, Option<Probe>> + Send + std::marker::Sync>;
+
+/// A worker that has a credential.
+pub struct Worker {
+    pub disk: Disk,
+    pub wire: Wire,
+    pub about: About,
+    pub local: LocalConfig,
+    pub prober: Prober,
+    /// How long a drain may take before what runs is ended.
+    pub drain_deadline: Duration,
+}
+
+/// What people are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// The server answered, for the first time or again; so many attempts of an earlier process go on.
+    Connected {
+        found: usize,
+    },
+    Unreachable {
+        reason: String,
+    },
+    /// It answers, and does not want what this worker says.
+    Refused {
+        reason: String,
+    },
+    Draining {
+        left: usize,
+    },
+    /// The drain took too long: what is left is ended.
+    DrainOver {
+        left: usize,
+    },
+    /// The lease is over, and with it what ran.
+    LeaseOver,
+}
+
+/// Why a worker ended, if not because it was told to and had nothing left.
+#[derive(Debug, thiserror::Error)]
+pub enum CourierError {
+    /// The server does not know its credential any more.
+    #[error("the server does not take this worker's credential any more: {0}")]
+    Revoked(String),
+    /// Somebody else goes by the same credential.
+    #[error("another process works with this worker's credential: {0}")]
+    Replaced(String),
+    #[error("{0}")]
+    Io(String),
+}
+
+enum News {
+    Answered { seq: u64, sent: Duration, result: Result<Answer, WireError> },
+    Looked(Vec<(Handle, Observation)>),
+    NotBegun(AttemptId, String),
+    Brought(AttemptId, Result<(), String>),
+    Gone(AttemptId, End),
+    Probed(Option<Probe>),
+}
+
+struct Courier<'a> {
+    duty: Duty,
+    disk: Disk,
+    wire: Wire,
+    backend: Arc<LocalBackend>,
+    about: About,
+    prober: Prober,
+    logs: Logs,
+    depot: Arc<Depot>,
+    news: mpsc::UnboundedSender<News>,
+    incarnation: u64,
+    seq: u64,
+    /// Syncs that are not answered: what each carried.
+    flights: BTreeMap<u64, Flight>,
+    last_sent: Option<Instant>,
+    /// Not before this, since the last try failed.
+    pause_until: Option<Instant>,
+    failures: u32,
+    connected: Option<bool>,
+    found: usize,
+    about_told: bool,
+    probe: Option<Probe>,
+    probing: bool,
+    lease_ms: Option<u64>,
+    lease_over: bool,
+    files: BTreeMap<AttemptId, bool>,
+    say: &'a mut (dyn FnMut(Said) + Send),
+    fatal: Option<CourierError>,
+}
+
+/// Works until `drain` resolves and all that runs is over, or until something makes it impossible.
+pub async fn work(
+    worker: Worker,
+    drain: impl Future<Output = ()>,
+    say: &mut (dyn FnMut(Said) + Send),
+) -> Result<(), CourierError> {
+    let Worker { disk, wire, about, local, prober, drain_deadline } = worker;
+    let io = |what: &str| {
+        let what = what.to_owned();
+        move |error: std::io::Error| CourierError::Io(format!("{what}: {error}"))
+    };
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let backend = LocalBackend::new(local, sender).map_err(io("cannot make the directory of the runner"))?;
+    let (news, mut inbox) = mpsc::unbounded_channel();
+    let incarnation = disk.next_incarnation().map_err(io("cannot count the starts of this worker"))?;
+    let mut duty = Duty::new(about.slots);
+    let mut files = BTreeMap::new();
+    for kept in disk.all_kept().map_err(io("cannot read what this worker began"))? {
+        let handle = disk.handle(&kept.attempt);
+        files.insert(kept.attempt.clone(), kept.files);
+        duty.found(kept.attempt, kept.grace, backend.attach(&handle).await);
+    }
+    let found = duty.running();
+    let depot = Arc::new(Depot::new(disk.root().join("blobs"), LARGEST));
+    let mut courier = Courier {
+        depot,
+        duty,
+        disk,
+        wire,
+        backend: Arc::new(backend),
+        about,
+        prober,
+        logs: Logs::default(),
+        news,
+        incarnation,
+        seq: 0,
+        flights: BTreeMap::new(),
+        last_sent: None,
+        pause_until: None,
+        failures: 0,
+        connected: None,
+        found,
+        about_told: false,
+        probe: None,
+        probing: false,
+        lease_ms: None,
+        lease_over: false,
+        files,
+        say,
+        fatal: None,
+    };
+    let mut drain = std::pin::pin!(drain);
+    let mut asked_to_drain = false;
+    let mut drain_at: Option<Instant> = None;
+    let mut tick = tokio::time::interval(TICK);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    let mut probe = tokio::time::interval(PROBE_EVERY);
+    // What it has is known before it is given any work.
+    courier.probe = (courier.prober)().await;
+    probe.reset();
+    loop {
+        courier.step();
+        if let Some(error) = courier.fatal.take() {
+            return Err(courier.give_up(&mut events, error).await);
+        }
+        if courier.duty.is_draining() {
+            if drain_at.is_none() {
+                (courier.say)(Said::Draining { left: courier.duty.running() });
+                drain_at = Some(clock::instant() + drain_deadline);
+            }
+            if courier.duty.is_empty() && !courier.duty.has_news() {
+                return Ok(());
+            }
+        }
+        tokio::select! {
+            Some(event) = events.recv() => {
+                courier.event(event);
+                while let Ok(event) = events.try_recv() {
+                    courier.event(event);
+                }
+            }
+            Some(news) = inbox.recv() => {
+                courier.heard(news);
+                while let Ok(news) = inbox.try_recv() {
+                    courier.heard(news);
+                }
+            }
+            () = &mut drain, if !asked_to_drain => {
+                asked_to_drain = true;
+                courier.duty.drain();
+            }
+            () = clock::until(drain_at) => {
+                (courier.say)(Said::DrainOver { left: courier.duty.running() });
+                courier.duty.end_all("its worker was drained, and it took longer than the drain may");
+                drain_at = Some(clock::instant() + BURIAL + drain_deadline);
+            }
+            () = clock::until(courier.wake_at()) => {}
+            _ = tick.tick(), if courier.duty.running() > 0 => courier.tick(),
+            _ = look.tick(), if courier.duty.running() > 0 => courier.look(),
+            _ = probe.tick() => courier.ask_machine(),
+        }
+    }
+}
+
+impl Courier<'_> {
+    fn step(&mut self) {
+        self.duty.settle(clock::since_boot());
+        for what in self.duty.take() {
+            self.perform(what);
+        }
+        self.exchange();
+    }
+
+    fn heard(&mut self, news: News) {
+        match news {
+            News::Answered { seq, sent, result } => self.answered(seq, sent, result),
+            News::Looked(seen) => {
+                for (handle, observation) in seen {
+                    self.duty.observed(&handle.id, observation);
+                }
+            }
+            News::NotBegun(id, reason) => self.duty.not_begun(&id, reason, clock::now()),
+            News::Brought(id, result) => self.duty.brought(&id, result, clock::now()),
+            News::Gone(id, end) => self.duty.gone(&id, end),
+            News::Probed(probe) => {
+                self.probing = false;
+                self.probe = probe.or(self.probe.take());
+            }
+        }
+    }
+
+    fn event(&mut self, event: BackendEvent) {
+        let now = Some(clock::since_boot());
+        match event {
+            BackendEvent::Started { id, at } => self.duty.started(&id, at),
+            BackendEvent::Ended { id, ended } => self.duty.ended(&id, End::Ended { ended, log: None }, now),
+            BackendEvent::Lost { id, reason } => self.duty.ended(&id, End::Lost { reason }, now),
+        }
+    }
+
+    fn tick(&mut self) {
+        if self.duty.is_lease_over(clock::since_boot()) && !std::mem::replace(&mut self.lease_over, true) {
+            (self.say)(Said::LeaseOver);
+        }
+        if self.connected != Some(true) {
+            return;
+        }
+        for id in self.duty.begun() {
+            let (logs, wire, handle) = (self.logs.clone(), self.wire.clone(), self.disk.handle(id));
+            tokio::spawn(async move {
+                if let Err(error) = logs.copy(&wire, &handle).await {
+                    tracing::debug!("the log of {} cannot be copied now: {error}", handle.id);
+                }
+            });
+        }
+    }
+
+    /// Asks the runner about all that was begun.
+    fn look(&self) {
+        let handles: Vec<Handle> = self.duty.begun().map(|id| self.disk.handle(id)).collect();
+        let (backend, news) = (Arc::clone(&self.backend), self.news.clone());
+        tokio::spawn(async move {
+            let mut seen = Vec::new();
+            for handle in handles {
+                // One that is just being started is not there yet.
+                match backend.attach(&handle).await {
+                    Observation::NeverBegan => {}
+                    observation => seen.push((handle, observation)),
+                }
+            }
+            let _ = news.send(News::Looked(seen));
+        });
+    }
+
+    fn ask_machine(&mut self) {
+        if !std::mem::replace(&mut self.probing, true) {
+            let (asked, news) = ((self.prober)(), self.news.clone());
+            tokio::spawn(async move { drop(news.send(News::Probed(asked.await))) });
+        }
+    }
+
+    /// Ends all that runs: nobody would take what comes of it, and somebody else may be doing the same.
+    async fn give_up(
+        &mut self,
+        events: &mut mpsc::UnboundedReceiver<BackendEvent>,
+        error: CourierError,
+    ) -> CourierError {
+        self.duty.end_all("its worker was shut out by the server");
+        for what in self.duty.take() {
+            if let Do::Lose(id, _, reason) = what {
+                self.end(id, SignedDuration::ZERO, Some(reason));
+            }
+        }
+        let deadline = clock::instant() + BURIAL;
+        while self.duty.running() > 0 {
+            match tokio::time::timeout_at(deadline, events.recv()).await {
+                Ok(Some(event)) => self.event(event),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        error
+    }
+}
