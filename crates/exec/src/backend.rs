@@ -158,12 +158,19 @@ pub enum BackendEvent {
         id: AttemptId,
         reason: String,
     },
+    /// Nothing of it ran, and whoever accepted it knows nothing of it any more: it has to be started once more.
+    NeverBegan {
+        id: AttemptId,
+    },
 }
 
 impl BackendEvent {
     pub fn id(&self) -> &AttemptId {
         match self {
-            BackendEvent::Started { id, .. } | BackendEvent::Ended { id, .. } | BackendEvent::Lost { id, .. } => id,
+            BackendEvent::Started { id, .. }
+            | BackendEvent::Ended { id, .. }
+            | BackendEvent::Lost { id, .. }
+            | BackendEvent::NeverBegan { id } => id,
         }
     }
 }

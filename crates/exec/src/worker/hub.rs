@@ -33,6 +33,8 @@ pub const SHORTEST_LEASE: SignedDuration = SignedDuration::from_secs(10);
 pub const LEASE: SignedDuration = SignedDuration::from_mins(5);
 /// How long nobody may have named an attempt that a worker has, before it is looked up.
 const NOBODYS: SignedDuration = SignedDuration::from_secs(30);
+/// How many of them are looked up at a time: whoever claims a million costs no more than others.
+const MOST_LOOKED_UP: usize = 100;
 
 /// All workers of a server. Cheap to clone.
 #[derive(Clone)]
@@ -59,6 +61,7 @@ struct State {
 #[derive(Default)]
 struct Desk {
     ledger: Ledger,
+    revoked: bool,
     /// Attempts whose end it told, and how many of them failed.
     ended: (u64, u64),
     /// Of the attempts that somebody named here.
@@ -72,8 +75,8 @@ struct Desk {
 pub enum Unanswered {
     #[error(transparent)]
     Superseded(#[from] Superseded),
-    #[error("what the worker says cannot be kept: {0}")]
-    Io(#[from] io::Error),
+    #[error("it was revoked")]
+    Revoked,
 }
 
 /// Why bytes of a log are not taken.
@@ -130,14 +133,14 @@ impl Hub {
             (facts, desk.bell.clone())
         };
         for fact in facts {
-            self.tell(worker, fact).await?;
+            self.tell(worker, fact).await;
         }
         loop {
             // Listens before it looks, so that no bell is missed.
             let rung = bell.notified();
             tokio::pin!(rung);
             rung.as_mut().enable();
-            if let Some(answer) = self.answer(worker, incarnation, seq, is_greeting || clock::instant() >= until) {
+            if let Some(answer) = self.answer(worker, incarnation, seq, is_greeting || clock::instant() >= until)? {
                 return Ok(answer);
             }
             let look = (clock::instant() + Duration::try_from(REPEAT).unwrap_or_default()).min(until);
@@ -149,30 +152,47 @@ impl Hub {
     }
 
     /// `None`: there is nothing to say yet.
-    fn answer(&self, worker: &str, incarnation: u64, seq: u64, anyway: bool) -> Option<Answer> {
+    fn answer(&self, worker: &str, incarnation: u64, seq: u64, anyway: bool) -> Result<Option<Answer>, Unanswered> {
         let mut state = self.0.state();
         let (now, server) = (state.now(), state.server.clone());
-        let ledger = &mut state.desk(worker).ledger;
-        if !ledger.is_last(incarnation, seq) {
-            return Some(ledger::nothing(&server, self.0.lease));
+        let desk = state.desk(worker);
+        if desk.revoked {
+            return Err(Unanswered::Revoked);
         }
-        (anyway || ledger.is_urgent(now)).then(|| ledger.answer(now, &server, self.0.lease))
+        let ledger = &mut desk.ledger;
+        if !ledger.is_last(incarnation, seq) {
+            return Ok(Some(ledger::nothing(&server, self.0.lease)));
+        }
+        Ok((anyway || ledger.is_urgent(now)).then(|| ledger.answer(now, &server, self.0.lease)))
     }
 
-    async fn tell(&self, worker: &str, fact: Fact) -> io::Result<()> {
+    /// The worker is let in no more: a question of it that waits is not answered, and gets no order.
+    pub fn revoke(&self, worker: &str) {
+        let mut state = self.0.state();
+        let desk = state.desk(worker);
+        desk.revoked = true;
+        desk.bell.notify_waiters();
+    }
+
+    /// A disk that is full is not the worker's fault: its sync is answered, and an end that cannot be kept now stays in the
+    /// ledger until somebody asks for it.
+    async fn tell(&self, worker: &str, fact: Fact) {
         match fact {
             Fact::Started(id, at) => self.0.tell(BackendEvent::Started { id, at }),
             Fact::Lost(id, reason) => self.0.tell(BackendEvent::Lost { id, reason }),
+            Fact::NeverBegan(id) => self.0.tell(BackendEvent::NeverBegan { id }),
             Fact::Ended(id) => {
                 let dir = self.0.state().desk(worker).dirs.get(&id).cloned();
-                if let Some(dir) = dir
-                    && let Some(event) = self.take_end(worker, &id, dir).await?
-                {
-                    self.0.tell(event);
+                let Some(dir) = dir else { return };
+                match self.take_end(worker, &id, dir).await {
+                    Ok(Some(event)) => self.0.tell(event),
+                    Ok(None) => {}
+                    Err(error) => {
+                        tracing::error!("the end of {id} cannot be written now: {error}; it is tried again");
+                    }
                 }
             }
         }
-        Ok(())
     }
 
     /// Records an end that the worker told, if one is there to be taken.
@@ -223,8 +243,8 @@ impl Hub {
     /// Attempts that the worker has and that nobody here has named for a while: they may be over, or of no run any more.
     pub fn unclaimed(&self, worker: &str) -> Vec<AttemptId> {
         let mut state = self.0.state();
-        let before = state.now() - NOBODYS;
-        state.desk(worker).ledger.unclaimed(before)
+        let now = state.now();
+        state.desk(worker).ledger.unclaimed(now, now - NOBODYS, MOST_LOOKED_UP)
     }
 
     /// Nobody wants to know any more of these: the worker may forget them.
@@ -288,6 +308,7 @@ impl Hub {
             (_, Ok(Some(BackendEvent::Ended { ended, .. }))) => Observation::Ended(ended),
             (_, Ok(Some(BackendEvent::Lost { reason, .. }))) => Observation::Lost { reason },
             (_, Ok(Some(BackendEvent::Started { at, .. }))) => Observation::Running { started_at: at },
+            (_, Ok(Some(BackendEvent::NeverBegan { .. }))) => Observation::NeverBegan,
             (Known::Observed(observation), Ok(None)) => observation,
             // It was being written a moment ago.
             (Known::Over, Ok(None)) => match attempt_dir::recorded_end(&self.dir(handle)) {

@@ -37,7 +37,7 @@ pub struct Ledger {
 struct Attempt {
     /// Whoever works on its run has named it by its handle; what a worker says of others is not believed.
     is_claimed: bool,
-    /// Since when the server knows of it.
+    /// Since when the server knows of it, or looked it up.
     since: SignedDuration,
     /// Until the worker is seen to have it.
     order: Option<Order>,
@@ -72,6 +72,8 @@ pub enum Fact {
     /// To be taken with [`Ledger::take_end`].
     Ended(AttemptId),
     Lost(AttemptId, String),
+    /// It waited there, and the worker has no trace of it any more: whoever asked for it asks again.
+    NeverBegan(AttemptId),
 }
 
 /// What is known of an attempt.
@@ -138,7 +140,11 @@ impl Ledger {
             }
             match &attempt.told {
                 Told::Nothing | Told::Ended(_) | Told::Lost(_) => {}
-                Told::Waiting => attempt.told = Told::Nothing,
+                Told::Waiting => {
+                    attempt.told = Told::Nothing;
+                    // Its order was dropped when it arrived. One that is to end is told so, and needs no order for that.
+                    facts.extend(attempt.cancel.is_none().then(|| Fact::NeverBegan(id.clone())));
+                }
                 Told::Running(_) | Told::Unsaid => {
                     let reason = "its worker has no trace of it any more".to_owned();
                     facts.push(Fact::Lost(id.clone(), reason.clone()));
@@ -289,10 +295,17 @@ impl Ledger {
         answer
     }
 
-    /// What the worker has and nobody here has named since `before`.
-    pub fn unclaimed(&self, before: SignedDuration) -> Vec<AttemptId> {
+    /// Of what the worker has and nobody here has named since `before`, so many at most; each is named here once, and then
+    /// again after the same time.
+    pub fn unclaimed(&mut self, now: SignedDuration, before: SignedDuration, most: usize) -> Vec<AttemptId> {
         let nobodys = |attempt: &Attempt| !attempt.is_claimed && !attempt.forget && attempt.since <= before;
-        self.attempts.iter().filter(|(_, attempt)| nobodys(attempt)).map(|(id, _)| id.clone()).collect()
+        let found = self.attempts.iter_mut().filter(|(_, attempt)| nobodys(attempt)).take(most);
+        found
+            .map(|(id, attempt)| {
+                attempt.since = now;
+                id.clone()
+            })
+            .collect()
     }
 
     /// Whether somebody here knows this attempt as one of the worker's that is not over.

@@ -113,11 +113,20 @@ fn what_ran_and_is_not_there_any_more_is_lost_and_what_waited_is_ordered_again()
     }
     ledger.take(s(1), sync(1, vec![("ran", running()), ("waited", How::Waiting)])).unwrap();
     let facts = ledger.take(s(2), sync(2, vec![])).unwrap();
-    assert!(matches!(&facts[..], [Fact::Lost(lost, _)] if *lost == id("ran")), "{facts:?}");
+    assert!(
+        matches!(&facts[..], [Fact::Lost(lost, _), Fact::NeverBegan(gone)] if *lost == id("ran") && *gone == id("waited")),
+        "{facts:?}"
+    );
     assert_eq!(observed(&mut ledger, 2, "waited"), Known::Observed(Observation::NeverBegan));
+    ledger.order(s(2), order("waited"));
+    assert_eq!(said(&mut ledger, 2), "start 7/waited.1");
     // Whatever it says later.
-    assert_eq!(ledger.take(s(3), sync(3, vec![("ran", ended(0))])).unwrap(), []);
+    assert_eq!(ledger.take(s(3), sync(3, vec![("ran", ended(0)), ("waited", How::Waiting)])).unwrap(), []);
     assert!(matches!(observed(&mut ledger, 3, "ran"), Known::Observed(Observation::Lost { .. })));
+    // One that is to end is not ordered again for that.
+    ledger.cancel(s(3), cancel("waited", 5));
+    assert_eq!(ledger.take(s(4), sync(4, vec![])).unwrap(), []);
+    assert_eq!(said(&mut ledger, 4), "cancel 7/waited.1 5");
 }
 
 #[test]
@@ -152,10 +161,12 @@ fn after_a_restart_the_truth_is_what_the_worker_has() {
     assert_eq!(facts, [Fact::Ended(id("b"))], "what nobody named is not believed");
     assert!(ledger.take_end(&id("x")).is_none());
     assert_eq!(observed(&mut ledger, 3, "never"), Known::Observed(Observation::NeverBegan));
-    assert_eq!(ledger.unclaimed(s(0)), []);
-    assert_eq!(ledger.unclaimed(s(3)), [id("x")]);
+    assert_eq!(ledger.unclaimed(s(3), s(0), 9), []);
+    assert_eq!(ledger.unclaimed(s(3), s(2), 0), []);
+    assert_eq!(ledger.unclaimed(s(3), s(2), 9), [id("x")]);
+    assert_eq!(ledger.unclaimed(s(4), s(2), 9), [], "it was just looked up");
     ledger.forget(&id("x"));
-    assert_eq!((said(&mut ledger, 3).as_str(), ledger.unclaimed(s(3)).len()), ("forget 7/x.1", 0));
+    assert_eq!((said(&mut ledger, 3).as_str(), ledger.unclaimed(s(9), s(9), 9).len()), ("forget 7/x.1", 0));
     // An end that was told before anybody named the attempt waits for them.
     ledger.take(s(4), sync(52, vec![("late", ended(0))])).unwrap();
     ledger.claim(s(5), &id("late"));

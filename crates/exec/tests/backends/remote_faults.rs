@@ -55,7 +55,7 @@ async fn a_link_that_is_cut_all_the_time_costs_no_line_and_nothing_runs_twice() 
                     open.remove(&id);
                 }
                 BackendEvent::Started { .. } => {}
-                lost @ BackendEvent::Lost { .. } => panic!("{lost:?}"),
+                other @ (BackendEvent::Lost { .. } | BackendEvent::NeverBegan { .. }) => panic!("{other:?}"),
             }
         }
     })

@@ -193,6 +193,10 @@ impl Core {
         let Some(slot) = slot else { return };
         match event {
             BackendEvent::Started { at, .. } => self.started(id.run, slot, id.number, at),
+            BackendEvent::NeverBegan { .. } => {
+                let (attempt, observation) = (id.number, Observation::NeverBegan);
+                self.observed(Observed { run: id.run, slot, attempt, observation });
+            }
             BackendEvent::Ended { ended, .. } => self.ended(id.run, slot, id.number, ended),
             BackendEvent::Lost { reason, .. } => {
                 self.ended(id.run, slot, id.number, Ended::bare(Exit::Lost { reason }, clock::now()));

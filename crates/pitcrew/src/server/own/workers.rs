@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use pitcrew_core::AttemptId;
 use pitcrew_exec::worker::protocol::{Answer, Enrol, Enrolled, LOG_PART, LogTaken, PROTOCOL, ROOT, Sync};
 use pitcrew_exec::worker::{NotTaken, Unanswered};
-use pitcrew_store::{AuditEntry, Enrolment, NodeChange, Store, WorkerChange, WorkerRow, WorkerToken};
+use pitcrew_store::{AuditEntry, Enrolment, NodeChange, Store, StoreError, WorkerChange, WorkerRow, WorkerToken};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -35,6 +35,8 @@ pub const MOST: usize = 64 << 20;
 /// How tokens and credentials begin.
 const TOKEN: &str = "pwt_";
 const CREDENTIAL: &str = "pw_";
+const REVOKED: &str =
+    "no worker has this credential, or it was revoked: enrol again with a token of `pitcrew workers token`";
 
 pub fn routes() -> Routes {
     const WORKER: &str = "/api/pitcrew/v1/workers/{worker}";
@@ -100,9 +102,7 @@ pub async fn guard(State(site): State<Site>, mut request: Request, next: Next) -
             request.extensions_mut().insert(row);
             next.run(request).await
         }
-        Ok(None) => turned_away(
-            "no worker has this credential, or it was revoked: enrol again with a token of `pitcrew workers token`",
-        ),
+        Ok(None) => turned_away(REVOKED),
         Err(error) => ApiError::from(error).into_response(),
     }
 }
@@ -212,9 +212,11 @@ async fn sync(
         }
         site.app.fleet.worker_said(&worker.id, &sync, clock::now()).await;
         hub.drain(&worker.id, worker.drain);
-        let over = nobodys(&site.app.store, hub.unclaimed(&worker.id)).await?;
-        if !over.is_empty() {
-            hub.forget(&worker.id, &over);
+        match nobodys(&site.app.store, hub.unclaimed(&worker.id)).await {
+            Ok(over) if over.is_empty() => {}
+            Ok(over) => hub.forget(&worker.id, &over),
+            // The lease of what runs does not depend on it.
+            Err(error) => tracing::warn!("cannot look up what the worker `{}` has: {error}", worker.name),
         }
     }
     hub.sync(&worker.id, sync).await.map(Json).map_err(unanswered)
@@ -223,10 +225,7 @@ async fn sync(
 fn unanswered(error: Unanswered) -> ApiError {
     match error {
         Unanswered::Superseded(error) => ApiError::conflict(error.to_string()),
-        Unanswered::Io(error) => {
-            tracing::error!("what a worker says cannot be kept: {error}");
-            ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, "the server cannot write; its log says why".to_owned())
-        }
+        Unanswered::Revoked => ApiError::Status(StatusCode::UNAUTHORIZED, REVOKED.to_owned()),
     }
 }
 
@@ -243,7 +242,7 @@ async fn take_about(store: &Store, worker: &WorkerRow, about: &pitcrew_exec::wor
 }
 
 /// Those that are over by their rows, or of which there is no row.
-async fn nobodys(store: &Store, ids: Vec<AttemptId>) -> ApiResult<Vec<AttemptId>> {
+async fn nobodys(store: &Store, ids: Vec<AttemptId>) -> Result<Vec<AttemptId>, StoreError> {
     let mut over = Vec::new();
     for id in ids {
         let rows = store.attempts(id.run, &id.task, id.map_index).await?;
@@ -275,7 +274,11 @@ async fn log(
             None => ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             Some(_) => ApiError::not_found(error.to_string()),
         }),
-        Err(NotTaken::Io(error)) => Err(unanswered(Unanswered::Io(error))),
+        Err(NotTaken::Io(error)) => {
+            tracing::error!("the log of {id} cannot be written: {error}");
+            let message = "the server cannot write; its log says why".to_owned();
+            Err(ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, message))
+        }
     }
 }
 
@@ -394,6 +397,7 @@ pub async fn end(site: &Site, user: &User, name: &str) -> ApiResult<()> {
     let change = WorkerChange { revoked: Some(clock::now()), ..WorkerChange::default() };
     let entry = audit(&user.name, "worker.revoke", json!({ "worker": name, "id": worker.id }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;
+    site.app.workers.revoke(&worker.id);
     site.app.fleet.workers_changed().await?;
     Ok(())
 }

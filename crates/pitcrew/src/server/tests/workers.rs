@@ -366,3 +366,55 @@ async fn the_calls_of_workers_are_not_open_and_their_attempts_have_names_that_ar
     }
     assert!("../x/a.1".parse::<AttemptId>().is_err());
 }
+
+#[tokio::test]
+async fn what_waited_on_a_worker_and_is_not_there_any_more_is_ordered_again() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let run = rig.start("demo", json!({})).await;
+    let id = machine.ordered().await.handle.id;
+    let waiting = || vec![has(&id.to_string(), How::Waiting)];
+    assert!(machine.sync(machine.says(waiting())).await.start.is_empty());
+    // Its process was started anew, or its lease was over for a moment.
+    assert_eq!(machine.ordered().await.handle.id, id);
+    machine.sync(machine.says(waiting())).await;
+    machine.sync(machine.says(vec![has(&id.to_string(), ended(0, &[("n", "1")], ""))])).await;
+    over(&rig, &run, "success").await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_write_answers_its_workers_and_takes_their_ends_when_it_can() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let run = rig.start("demo", json!({})).await;
+    let id = machine.ordered().await.handle.id;
+    // As good as a disk without room.
+    let attempts = rig.app.data.attempt(&id).parent().unwrap().to_owned();
+    let _ = std::fs::remove_dir_all(&attempts);
+    std::fs::create_dir_all(attempts.parent().unwrap()).unwrap();
+    std::fs::write(&attempts, "").unwrap();
+    let end = || vec![has(&id.to_string(), ended(0, &[("n", "1")], "x\n"))];
+    let answer = machine.sync(machine.says(end())).await;
+    assert!(answer.lease_ms > 0 && answer.forget.is_empty());
+    // It was told to this server, and is not told again.
+    let told = machine.says(vec![has(&id.to_string(), How::Ended { end: None })]);
+    assert!(machine.sync(told).await.forget.is_empty());
+    let (status, _) = call(&rig, &machine.credential, &format!("log?attempt={id}&offset=0"), "x\n").await;
+    assert!(!status.is_success(), "{status}");
+    std::fs::remove_file(&attempts).unwrap();
+    over(&rig, &run, "success").await;
+}
+
+#[tokio::test]
+async fn a_worker_that_is_revoked_while_its_question_waits_gets_no_order() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    let server = machine.appears().await.server;
+    let question = Sync { wait_ms: 20_000, server: Some(server), ..machine.says(Vec::new()) };
+    let (answer, ()) = tokio::join!(machine.ask(&question), async {
+        rig.post("/api/pitcrew/v1/workers/w1/revoke", json!({})).await;
+    });
+    assert!(answer.0 == StatusCode::UNAUTHORIZED && answer.1.contains("it was revoked"), "{}", answer.1);
+}
