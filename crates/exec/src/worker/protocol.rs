@@ -225,6 +225,16 @@ pub enum File {
     Dir,
 }
 
+impl File {
+    /// Of its bytes, if it has any.
+    pub fn digest(&self) -> Option<&str> {
+        match self {
+            File::File { sha256, .. } => Some(sha256),
+            File::Link { .. } | File::Dir => None,
+        }
+    }
+}
+
 /// What an attempt did to the files of its run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Changes {

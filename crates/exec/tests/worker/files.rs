@@ -114,6 +114,34 @@ async fn two_tasks_at_once_on_two_workers_are_merged_by_path() {
     other.task.abort();
 }
 
+#[tokio::test]
+async fn what_a_lost_attempt_left_never_takes_the_place_of_what_was_done_since() {
+    let site = Site::new(Duration::from_secs(3)).await;
+    site.leave("workspace/model.txt", "none");
+    let worker = site.worker(1).await;
+    let lost = site.order_with("fit", "echo part > model.txt; echo part > rest.txt; exec sleep 1000", true);
+    let here = site.root().join("runs/7/workspace/rest.txt");
+    let wrote = async {
+        while !here.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), wrote).await.unwrap();
+    site.server.with(|s| (s.orders.clear(), s.silent = true));
+    // Its lease is over, whatever answers come now.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    site.server.with(|s| (s.silent, s.lease) = (false, LONG));
+    site.server.until("it is told as lost", |s| s.lost.contains_key(&lost)).await;
+    // It was done again elsewhere.
+    site.leave("workspace/model.txt", "whole");
+    let next =
+        site.order_with("test", "test \"$(cat model.txt)\" = whole && test ! -e rest.txt && touch mine.txt", true);
+    site.ends(&next).await;
+    assert_eq!(site.read("workspace/model.txt").as_deref(), Some("whole"));
+    assert!(site.there("workspace/mine.txt").exists() && !site.there("workspace/rest.txt").exists());
+    worker.task.abort();
+}
+
 #[test]
 fn what_leads_out_of_a_run_is_refused_before_anything_is_done() {
     let dir = tempfile::tempdir().unwrap();

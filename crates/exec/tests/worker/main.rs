@@ -1,6 +1,7 @@
 //! A worker, with real processes and real HTTP, against a server that does as it is told.
 
 mod files;
+mod merging;
 mod server;
 
 use std::collections::BTreeMap;

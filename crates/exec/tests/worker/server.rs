@@ -40,6 +40,10 @@ pub struct Script {
     pub leave: Vec<RunKey>,
     /// What was asked of files: `get SHA`, `put SHA`.
     pub moved: Vec<String>,
+    /// After so many calls for files, each comes to nothing.
+    pub cut: Option<usize>,
+    /// The next change is made, and its answer is lost.
+    pub loses_answer: bool,
     /// How many syncs wait here.
     seq: u64,
 }
@@ -219,7 +223,26 @@ mod files {
         }
     }
 
+    /// Whether this call comes to nothing.
+    fn is_cut(server: &Server) -> bool {
+        server.with(|script| match &mut script.cut {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        })
+    }
+
+    fn nothing() -> Response {
+        StatusCode::BAD_GATEWAY.into_response()
+    }
+
     pub async fn list(State(server): State<Server>, Path(run): Path<String>) -> Response {
+        if is_cut(&server) {
+            return nothing();
+        }
         answer(manifest(&server.runs.path().join(run), now()).map(Json))
     }
 
@@ -228,10 +251,20 @@ mod files {
         Path(run): Path<String>,
         Json(changes): Json<Changes>,
     ) -> Response {
-        answer(apply(&server.runs.path().join(run), &changes, now()))
+        if is_cut(&server) {
+            return nothing();
+        }
+        let done = answer(apply(&server.runs.path().join(run), &changes, now()));
+        match server.with(|script| std::mem::take(&mut script.loses_answer)) {
+            true => nothing(),
+            false => done,
+        }
     }
 
     pub async fn get(State(server): State<Server>, Path((run, sha256)): Path<(String, String)>) -> Response {
+        if is_cut(&server) {
+            return nothing();
+        }
         server.with(|script| script.moved.push(format!("get {sha256}")));
         answer(blob(&server.runs.path().join(run), &sha256).map(|(file, size)| Body::from_stream(chunks(file, size))))
     }
@@ -241,6 +274,9 @@ mod files {
         Path((run, sha256)): Path<(String, String)>,
         body: Body,
     ) -> Response {
+        if is_cut(&server) {
+            return nothing();
+        }
         server.with(|script| script.moved.push(format!("put {sha256}")));
         let dir = server.runs.path().join(run);
         let staged = Pipe::through(body.into_data_stream(), move |bytes| stage(&dir, &sha256, bytes)).await.unwrap();

@@ -26,6 +26,7 @@ impl Courier<'_> {
             Do::Lose(id, grace, reason) => self.end(id, grace, Some(reason)),
             Do::Send(id, end) => self.send(id, *end),
             Do::Clean(id) => {
+                self.depot.lost(&self.disk.run(id.run), &id);
                 self.files.remove(&id);
                 self.logs.forget(&id);
                 if let Err(error) = self.disk.forget(&id) {
@@ -83,6 +84,9 @@ impl Courier<'_> {
             let _ = self.news.send(News::NotBegun(id, reason));
             return;
         }
+        if files {
+            self.depot.begun(&id);
+        }
         self.logs.begin(&id);
         (spec.dir, spec.place) = (handle.dir.clone(), None);
         let (backend, news) = (Arc::clone(&self.backend), self.news.clone());
@@ -138,11 +142,16 @@ impl Courier<'_> {
         let (logs, wire, news, handle) =
             (self.logs.clone(), self.wire.clone(), self.news.clone(), self.disk.handle(&id));
         tokio::spawn(async move {
-            // Of what was lost nobody knows how far it came: its files would be as good as none.
-            if let (Some((depot, dir)), End::Ended { ended, .. }) = (files, &mut end)
-                && let Err(problem) = send_files(&depot, &wire, &dir, &id).await
-            {
-                ended.output_problems.push(format!("its files did not come to the server: {problem}"));
+            if let Some((depot, dir)) = files {
+                // Of what was lost nobody knows how far it came: its files would be as good as none.
+                if let End::Ended { ended, .. } = &mut end
+                    && let Err(problem) = send_files(&depot, &wire, &dir, &id).await
+                {
+                    ended.output_problems.push(format!("its files did not come to the server: {problem}"));
+                }
+                // Nothing, if they were sent.
+                depot.lost(&dir, &id);
+                depot.note_loss(&dir, id.run).await;
             }
             let inline = matches!(end, End::Ended { .. });
             let tail = loop {

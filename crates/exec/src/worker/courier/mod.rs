@@ -155,6 +155,7 @@ pub async fn work(
     }
     let found = duty.running();
     let depot = Arc::new(Depot::new(disk.root().join("blobs"), LARGEST));
+    files.iter().filter(|(_, files)| **files).for_each(|(id, _)| depot.begun(id));
     let mut courier = Courier {
         depot,
         duty,

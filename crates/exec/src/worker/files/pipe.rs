@@ -18,6 +18,7 @@ const QUEUE: usize = 8;
 pub struct Pipe {
     parts: mpsc::Receiver<io::Result<Bytes>>,
     current: Bytes,
+    is_broken: bool,
 }
 
 impl Pipe {
@@ -28,7 +29,8 @@ impl Pipe {
         work: impl FnOnce(&mut Pipe) -> T + Send + 'static,
     ) -> io::Result<T> {
         let (sender, parts) = mpsc::channel(QUEUE);
-        let done = tokio::task::spawn_blocking(move || work(&mut Pipe { parts, current: Bytes::new() }));
+        let done =
+            tokio::task::spawn_blocking(move || work(&mut Pipe { parts, current: Bytes::new(), is_broken: false }));
         let mut stream = std::pin::pin!(stream);
         while let Some(part) = stream.next().await {
             let part = part.map_err(|error| io::Error::other(error.to_string()));
@@ -39,13 +41,22 @@ impl Pipe {
         drop(sender);
         done.await.map_err(io::Error::other)
     }
+
+    /// Whether the stream failed: then what came of it is not the fault of a disk.
+    pub fn is_broken(&self) -> bool {
+        self.is_broken
+    }
 }
 
 impl Read for Pipe {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {
             match self.parts.blocking_recv() {
-                Some(part) => self.current = part?,
+                Some(Ok(part)) => self.current = part,
+                Some(Err(error)) => {
+                    self.is_broken = true;
+                    return Err(error);
+                }
                 None => return Ok(0),
             }
         }

@@ -1,6 +1,6 @@
 //! What lies in the directory of a run. A file that was read before is not read again while nothing says that it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -8,6 +8,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::depot::Memory;
 use super::tree::{Root, copy, unfinished};
 use super::{MOST, PARTS, UNFINISHED, check, check_link};
 use crate::worker::protocol::{File, Manifest};
@@ -18,9 +19,9 @@ const SETTLED_NS: i128 = 2_000_000_000;
 /// What was found the last time; lies beside the parts, as `files.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Index {
-    /// What the server had when it was asked last, or was told; empty on the server.
+    /// Only on a worker.
     #[serde(default)]
-    pub base: BTreeMap<String, File>,
+    pub memory: Memory,
     #[serde(default)]
     seen: BTreeMap<String, Seen>,
 }
@@ -42,6 +43,31 @@ pub struct Found {
     pub manifest: Manifest,
     /// For people: what does not travel, and why.
     pub left_out: Vec<String>,
+    /// Paths that may not be looked at: nothing is known of them and of what is below.
+    pub hidden: BTreeSet<String>,
+}
+
+impl Found {
+    pub fn is_hidden(&self, path: &str) -> bool {
+        let mut steps = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above));
+        !self.hidden.is_empty() && steps.any(|path| self.hidden.contains(path))
+    }
+
+    fn hide(&mut self, path: &str, error: &io::Error) {
+        self.left_out.push(format!("`{path}` cannot be read: {error}"));
+        self.hidden.insert(path.to_owned());
+    }
+}
+
+/// What runs beside this may remove what it made, or make something else of it.
+fn is_gone(error: &io::Error) -> bool {
+    let is_other = error.raw_os_error() == Some(libc::ELOOP);
+    is_other
+        || matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidInput)
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 impl Index {
@@ -97,12 +123,15 @@ impl Index {
             let mut is_empty = true;
             let entries = match std::fs::read_dir(run.join(&dir)) {
                 Ok(entries) => entries,
-                // What runs beside this may remove what it made.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) if is_gone(&error) => continue,
+                Err(error) if is_forbidden(&error) => {
+                    found.hide(&dir, &error);
+                    continue;
+                }
                 Err(error) => return Err(at(&dir, error)),
             };
             for entry in entries {
-                let entry = entry?;
+                let entry = entry.map_err(|error| at(&dir, error))?;
                 let Ok(name) = entry.file_name().into_string() else {
                     let shown = entry.file_name().to_string_lossy().into_owned();
                     found.left_out.push(format!("the name of `{dir}/{shown}` is not UTF-8"));
@@ -122,13 +151,21 @@ impl Index {
                 }
                 let meta = match entry.metadata() {
                     Ok(meta) => meta,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) if is_gone(&error) => continue,
+                    Err(error) if is_forbidden(&error) => {
+                        found.hide(&path, &error);
+                        continue;
+                    }
                     Err(error) => return Err(at(&path, error)),
                 };
                 if meta.is_dir() {
                     open.push(path);
                 } else if meta.is_symlink() {
-                    let to = std::fs::read_link(entry.path())?.to_string_lossy().into_owned();
+                    let to = match std::fs::read_link(entry.path()).map(std::path::PathBuf::into_os_string) {
+                        Ok(to) => to.to_string_lossy().into_owned(),
+                        Err(error) if is_gone(&error) => continue,
+                        Err(error) => return Err(at(&path, error)),
+                    };
                     match check_link(&path, &to) {
                         Ok(()) => drop(found.manifest.files.insert(path, File::Link { to })),
                         Err(problem) => found.left_out.push(problem),
@@ -141,10 +178,8 @@ impl Index {
                             found.manifest.files.insert(path.clone(), entry);
                             seen.insert(path, file);
                         }
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                            found.left_out.push(format!("`{path}` cannot be read: {error}"));
-                        }
+                        Err(error) if is_gone(&error) => {}
+                        Err(error) if is_forbidden(&error) => found.hide(&path, &error),
                         Err(error) => return Err(at(&path, error)),
                     }
                 } else {

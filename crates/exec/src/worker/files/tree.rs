@@ -45,7 +45,8 @@ impl Root {
             };
             dir = opened.map_err(|error| match error {
                 Errno::LOOP | Errno::NOTDIR => {
-                    io::Error::other(format!("`{part}` in `{path}` is a link or a file, and nothing goes through it"))
+                    let text = format!("`{part}` in `{path}` is a link or a file, and nothing goes through it");
+                    io::Error::new(io::ErrorKind::NotADirectory, text)
                 }
                 other => other.into(),
             })?;
@@ -60,7 +61,7 @@ impl Root {
         let file = Open::from(openat(&at.dir, at.name.as_str(), flags, Mode::empty())?);
         match file.metadata()?.is_file() {
             true => Ok(file),
-            false => Err(io::Error::other(format!("`{path}` is no file"))),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` is no file"))),
         }
     }
 
@@ -72,7 +73,9 @@ impl Root {
         let mut file = Open::from(openat(&at.dir, temporary.as_str(), flags, Mode::from(0o600))?);
         let written = copy(from, &mut file).and_then(|digest| match digest == sha256 {
             true => Ok(rustix::fs::fchmod(&file, Mode::from(mode & 0o777))?),
-            false => Err(io::Error::other(format!("what came for `{path}` has another digest"))),
+            false => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, format!("what came for `{path}` has another digest")))
+            }
         });
         let placed = written.and_then(|()| at.put(&temporary));
         if placed.is_err() {
