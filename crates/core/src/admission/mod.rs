@@ -242,6 +242,17 @@ impl Admission {
         self.pools.get(name).map(|pool| (pool.used, pool.slots))
     }
 
+    /// How many stand in line for the workers of each queue.
+    pub fn queues(&self) -> BTreeMap<&str, usize> {
+        let mut all = BTreeMap::new();
+        for (line, ranks) in self.lines.iter().filter(|(_, ranks)| !ranks.is_empty()) {
+            if let Some(queue) = line.request.as_ref().and_then(|request| request.queue.as_deref()) {
+                *all.entry(queue).or_default() += ranks.len();
+            }
+        }
+        all
+    }
+
     /// Every pool, by name.
     pub fn pools(&self) -> impl Iterator<Item = PoolUse<'_>> {
         self.pools.iter().map(|(name, pool)| {

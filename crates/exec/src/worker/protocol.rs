@@ -149,8 +149,12 @@ pub struct LogTail {
 /// What the machine of a worker does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Load {
-    /// The load average over a minute.
+    /// The load average over a minute, and over 5 and 15; a worker of before does not tell those.
     pub load1: f64,
+    #[serde(default)]
+    pub load5: Option<f64>,
+    #[serde(default)]
+    pub load15: Option<f64>,
     pub memory_used_mib: u64,
 }
 

@@ -139,7 +139,9 @@ fn show(target: &Target, worker: &WorkerView) -> anyhow::Result<()> {
         line("label", format!("{key}={value}"))?;
     }
     if let Some(load) = worker.load1 {
-        line("load", format!("{load:.2} of {} cores", worker.cpu))?;
+        let longer: String =
+            [worker.load5, worker.load15].into_iter().flatten().map(|load| format!(" {load:.2}")).collect();
+        line("load", format!("{load:.2}{longer} on {} cores", worker.cpu))?;
     }
     if let Some(used) = worker.memory_used_mib {
         line("memory", format!("{used} of {} MiB", worker.memory_mib))?;

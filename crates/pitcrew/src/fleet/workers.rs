@@ -80,12 +80,24 @@ pub struct WorkerView {
     pub labels: BTreeMap<String, String>,
     /// Somebody wants it to end when it has no more work.
     pub drain: bool,
+    /// The load average of its machine over 1, 5 and 15 minutes.
     pub load1: Option<f64>,
+    #[serde(default)]
+    pub load5: Option<f64>,
+    #[serde(default)]
+    pub load15: Option<f64>,
     pub memory_used_mib: Option<u64>,
     pub memory_mib: u64,
     pub cpu: f64,
     pub enrolled: Timestamp,
     pub heard_at: Option<Timestamp>,
+}
+
+impl WorkerView {
+    /// Whether it is given what waits in its queues.
+    pub fn takes_work(&self) -> bool {
+        self.standing == "ready"
+    }
 }
 
 /// Whether a worker can be what it says. The error is a sentence for whoever starts it.
@@ -297,6 +309,8 @@ fn view(known: &Known, hub: &Hub) -> Option<WorkerView> {
         labels: about.labels.clone(),
         drain: worker.drain,
         load1: worker.load.map(|load| load.load1),
+        load5: worker.load.and_then(|load| load.load5),
+        load15: worker.load.and_then(|load| load.load15),
         memory_used_mib: worker.load.map(|load| load.memory_used_mib),
         memory_mib: node.memory_mib,
         cpu: node.cpu.to_f64(),

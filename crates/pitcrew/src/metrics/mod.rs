@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
+use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::Exit;
 use pitcrew_exec::Usage;
 use pitcrew_exec::ssh::{DialError, Pool};
@@ -42,6 +43,7 @@ struct Families {
     nodes: Names,
     channels: Names,
     queues: Names,
+    worker_queues: Names,
     hosts: Names,
     /// Whose connections are counted when somebody asks.
     ssh: OnceLock<Pool>,
@@ -59,6 +61,7 @@ struct Families {
     git_seconds: HistogramVec,
     git_bytes: CounterVec,
     attempts: CounterVec,
+    worker_attempts: CounterVec,
     attempt_start: HistogramVec,
     gpu_held: CounterVec,
     gpu_busy: CounterVec,
@@ -105,6 +108,7 @@ impl Default for Metrics {
             nodes: Names::default(),
             channels: Names::default(),
             queues: Names::default(),
+            worker_queues: Names::default(),
             hosts: Names::default(),
             ssh: OnceLock::new(),
             ssh_connect: table::SSH_CONNECT.histogram(&registry),
@@ -121,6 +125,7 @@ impl Default for Metrics {
             git_seconds: table::GIT_SECONDS.histogram(&registry),
             git_bytes: table::GIT_BYTES.counter(&registry),
             attempts: table::ATTEMPTS.counter(&registry),
+            worker_attempts: table::WORKER_ATTEMPTS.counter(&registry),
             attempt_start: table::ATTEMPT_START.histogram(&registry),
             gpu_held: table::GPU_HELD.counter(&registry),
             gpu_busy: table::GPU_BUSY.counter(&registry),
@@ -178,6 +183,9 @@ impl Metrics {
         let workflow = self.workflow(run);
         let outcome = attempt.exit.as_ref().map_or("lost", outcome);
         self.0.attempts.with_label_values(&[&attempt.backend, outcome]).inc();
+        if let Some(worker) = attempt.node.as_deref().filter(|_| attempt.backend == BackendKind::Worker.name()) {
+            self.0.worker_attempts.with_label_values(&[self.0.nodes.label(worker), outcome]).inc();
+        }
         let (Some(start), Some(end)) = (attempt.start, attempt.end) else { return };
         let took = end.duration_since(start);
         observe(&self.0.attempt_start, &[&attempt.backend], start.duration_since(attempt.queued_at));

@@ -1,5 +1,7 @@
 //! The answer to a scrape: what was recorded, and gauges of this moment in a registry that lives as long as the answer.
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -7,7 +9,8 @@ use prometheus::{Registry, TextEncoder};
 
 use super::table::{self, Def};
 use super::{Metrics, process};
-use crate::fleet::NodeView;
+use crate::clock;
+use crate::fleet::{NodeView, WorkerView};
 use crate::server::Site;
 
 /// What the scheduler holds at a moment.
@@ -19,6 +22,8 @@ pub struct Figures {
     pub tasks_running: usize,
     pub parallelism: u32,
     pub pools: Vec<PoolFigures>,
+    /// How many wait for the workers of each queue.
+    pub queues: BTreeMap<String, usize>,
     pub quotas: Vec<QuotaFigures>,
     pub gpus: usize,
     pub gpus_used: usize,
@@ -49,12 +54,13 @@ pub async fn exposition(State(site): State<Site>) -> Response {
     // A store that is away must not hide the rest: what is known of it is in its own metrics.
     let broken = site.app.store.file_errors().await.ok().map(|files| files.len());
     let figures = site.app.scheduler.figures().await;
-    let text = site.app.metrics.text(figures.as_ref(), &site.app.fleet.views(), broken);
+    let workers = site.app.fleet.workers(&site.app.workers);
+    let text = site.app.metrics.text(figures.as_ref(), &site.app.fleet.views(), &workers, broken);
     ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
 }
 
 impl Metrics {
-    fn nodes(&self, registry: &Registry, nodes: &[NodeView]) {
+    fn nodes<'n>(&self, registry: &Registry, nodes: impl Iterator<Item = &'n NodeView>) {
         let (all, gpus) = (table::NODES.gauge(registry), table::NODE_GPUS.gauge(registry));
         let (busy, power) = (table::NODE_GPU_USE.gauge(registry), table::NODE_POWER.gauge(registry));
         for node in nodes {
@@ -73,8 +79,43 @@ impl Metrics {
         }
     }
 
+    /// Workers, and the queues that they serve or that somebody waits in.
+    fn workers(&self, registry: &Registry, workers: &[WorkerView], waiting: &BTreeMap<String, usize>) {
+        let all = table::WORKERS.gauge(registry);
+        let (slots, used) = (table::WORKER_SLOTS.gauge(registry), table::WORKER_SLOTS_USED.gauge(registry));
+        let silence = table::WORKER_SILENCE.gauge(registry);
+        let (in_line, free) = (table::QUEUE_WAITING.gauge(registry), table::QUEUE_SLOTS.gauge(registry));
+        for (queue, waiting) in waiting {
+            let queue = [self.0.worker_queues.label(queue)];
+            in_line.with_label_values(&queue).add(*waiting as f64);
+            free.with_label_values(&queue).add(0.0);
+        }
+        for worker in workers {
+            all.with_label_values(&[worker.standing.as_str()]).inc();
+            let name = [self.0.nodes.label(&worker.name)];
+            slots.with_label_values(&name).add(worker.slots.into());
+            used.with_label_values(&name).add(worker.running as f64);
+            if let Some(at) = worker.heard_at {
+                let since = clock::now().duration_since(at).as_secs_f64().max(0.0);
+                let silence = silence.with_label_values(&name);
+                silence.set(silence.get().max(since));
+            }
+            for queue in &worker.queues {
+                let queue = [self.0.worker_queues.label(queue)];
+                in_line.with_label_values(&queue).add(0.0);
+                free.with_label_values(&queue).add(if worker.takes_work() { worker.slots.into() } else { 0.0 });
+            }
+        }
+    }
+
     /// Everything, as text. What is not known is left out.
-    pub fn text(&self, figures: Option<&Figures>, nodes: &[NodeView], broken_files: Option<usize>) -> String {
+    pub fn text(
+        &self,
+        figures: Option<&Figures>,
+        nodes: &[NodeView],
+        workers: &[WorkerView],
+        broken_files: Option<usize>,
+    ) -> String {
         let registry = Registry::new();
         let gauge = |def: Def, value: f64| def.gauge(&registry).with_label_values::<&str>(&[]).set(value);
         if let Some(figures) = figures {
@@ -103,7 +144,12 @@ impl Metrics {
                 }
             }
         }
-        self.nodes(&registry, nodes);
+        // Workers talk with the server that leads; a standby would call each of them down.
+        let leader = figures.filter(|figures| figures.leads);
+        self.nodes(&registry, nodes.iter().filter(|node| leader.is_some() || !node.is_worker));
+        if let Some(leader) = leader {
+            self.workers(&registry, workers, &leader.queues);
+        }
         if let Some(broken) = broken_files {
             gauge(table::BROKEN_FILES, broken as f64);
         }

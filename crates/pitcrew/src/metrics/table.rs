@@ -85,7 +85,7 @@ table! {
         "What a namespace has of its own, where it has a quota; what it holds beyond that, it borrows.";
 
     GPUS = Gauge, "pitcrew_gpus", [],
-        "GPUs of this machine.";
+        "GPUs of all nodes.";
     GPUS_USED = Gauge, "pitcrew_gpus_used", [],
         "GPUs that an attempt holds.";
     GPU_HELD = Counter, "pitcrew_gpu_held_seconds_total", ["workflow"],
@@ -101,6 +101,21 @@ table! {
         "The mean use of a node's GPUs, where they tell it.";
     NODE_POWER = Gauge, "pitcrew_node_gpu_power_watts", ["node"],
         "What the GPUs of a node draw together, where they tell it.";
+
+    WORKERS = Gauge, "pitcrew_workers", ["standing"],
+        "Workers that are `ready`, `cordoned`, `draining` or `down`.";
+    WORKER_SLOTS = Gauge, "pitcrew_worker_slots", ["worker"],
+        "Task instances that a worker runs at a time.";
+    WORKER_SLOTS_USED = Gauge, "pitcrew_worker_slots_used", ["worker"],
+        "Task instances that run on a worker.";
+    WORKER_SILENCE = Gauge, "pitcrew_worker_silence_seconds", ["worker"],
+        "Since a worker was heard, where this server has heard it.";
+    WORKER_ATTEMPTS = Counter, "pitcrew_worker_attempts_total", ["worker", "outcome"],
+        "Attempts that ended on a worker, by outcome as in `pitcrew_attempts_total`.";
+    QUEUE_WAITING = Gauge, "pitcrew_queue_waiting", ["queue"],
+        "Task instances in line for the workers of a queue.";
+    QUEUE_SLOTS = Gauge, "pitcrew_queue_slots", ["queue"],
+        "Slots of the workers of a queue that take work: 0 where nobody serves it.";
 
     SSH_CONNECT = SHORT, "pitcrew_ssh_connect_seconds", ["host"],
         "Connects to hosts over SSH, jump hosts and sign-in included.";

@@ -75,6 +75,7 @@ impl Core {
             tasks_running: self.admission.live(),
             parallelism: self.parts.parallelism,
             pools: pools.collect(),
+            queues: self.queues(),
             quotas: quotas.collect(),
             gpus,
             gpus_used,

@@ -22,10 +22,12 @@ pub struct Queue {
     /// Live instances, and how many there may be.
     pub live: usize,
     pub parallelism: u32,
-    /// Devices in use, and of this machine.
+    /// Devices in use, and of all nodes.
     pub gpus: (usize, usize),
     /// Of each pool, the slots in use and the instances in line.
     pub pools: BTreeMap<String, (u32, usize)>,
+    /// How many wait for the workers of each queue.
+    pub queues: BTreeMap<String, usize>,
     /// What each namespace holds.
     pub namespaces: Vec<NamespaceUse>,
 }
@@ -77,9 +79,14 @@ impl Core {
             live: self.admission.live(),
             parallelism: self.parts.parallelism,
             gpus: self.admission.gpu_use(),
+            queues: self.queues(),
             namespaces: self.namespaces(),
             pools: self.admission.pools().map(|pool| (pool.name.to_owned(), (pool.used, pool.waiting))).collect(),
         }
+    }
+
+    pub(super) fn queues(&self) -> BTreeMap<String, usize> {
+        self.admission.queues().into_iter().map(|(queue, waiting)| (queue.to_owned(), waiting)).collect()
     }
 
     pub(super) fn namespaces(&self) -> Vec<NamespaceUse> {

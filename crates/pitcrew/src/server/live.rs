@@ -29,6 +29,8 @@ use crate::scheduler::Changed;
 const CALM: Duration = Duration::from_millis(200);
 /// How late changes by other processes may be noticed.
 const POLL: Duration = Duration::from_secs(1);
+/// How often what machines measure is looked at, which nobody writes anywhere.
+const MEASURED: Duration = Duration::from_secs(10);
 
 /// Wakes when something was changed.
 pub struct Watch {
@@ -36,12 +38,19 @@ pub struct Watch {
     bell: Subscription,
     /// One run, or all.
     run: Option<RunKey>,
+    /// Also when nothing was changed for so long.
+    every: Option<Duration>,
 }
 
 impl Watch {
     /// Changes of any run.
     pub fn everything(app: &App) -> Watch {
-        Watch { changes: app.scheduler.subscribe(), bell: app.store.subscribe(POLL), run: None }
+        Watch { changes: app.scheduler.subscribe(), bell: app.store.subscribe(POLL), run: None, every: None }
+    }
+
+    /// Changes of any run, and what machines measure.
+    pub fn machines(app: &App) -> Watch {
+        Watch { every: Some(MEASURED), ..Watch::everything(app) }
     }
 
     /// Changes of one run.
@@ -52,6 +61,7 @@ impl Watch {
     /// Returns when there is a reason to look; with `elsewhere`, also for what other processes write, which says not
     /// which run it is about.
     pub async fn changed(&mut self, elsewhere: bool) {
+        let until = self.every.map(|every| Instant::now() + every);
         loop {
             tokio::select! {
                 change = self.changes.recv() => match change {
@@ -61,6 +71,7 @@ impl Watch {
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 () = self.bell.changed(), if elsewhere || self.run.is_none() => return,
+                () = async { tokio::time::sleep_until(until.expect("guarded")).await }, if until.is_some() => return,
             }
         }
     }

@@ -29,6 +29,7 @@ tasks:
   bad1: {needs: [make1], run: 'echo "it is broken" >&2; exit 3'}
   after1: {needs: [bad1], run: 'true'}
   group1: {tasks: {part1: {needs: [make1], run: 'mkdir -p out1; echo "<h1>page</h1>" > out1/report1.html; echo text > out1/notes1.txt'}}}
+  away1: {queue: queue1, run: 'echo elsewhere'}
   keep1: {needs: [group1.part1], uses: artifact.publish, with: {files: [out1]}}
 "#;
 /// What an address says of the part of a list that is shown.
@@ -151,7 +152,8 @@ fn shifted(browser: &Browser) -> (f64, Value) {
 
 /// A site with something on each page.
 fn full() -> Site {
-    let site = Site::entered(&[("daily1", SOURCE), ("broken1", "workflow: broken1\ntasks: 3\n")]);
+    let mut site = Site::entered(&[("daily1", SOURCE), ("broken1", "workflow: broken1\ntasks: 3\n")]);
+    site.add_worker("worker1", "queue1");
     let browser = &site.browser;
     for line in [
         "variables set key1 value1",

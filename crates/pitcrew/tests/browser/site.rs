@@ -17,6 +17,7 @@ pub struct Site {
     pub base: String,
     pub password: String,
     server: Running,
+    workers: Vec<Running>,
 }
 
 impl Site {
@@ -36,7 +37,8 @@ impl Site {
         let line = line_with(&mut server.0, "password");
         let password = line.split_once("password ").and_then(|(_, rest)| rest.split(' ').next()).unwrap().to_owned();
         let browser = Browser::start();
-        Site { browser, place, base: format!("http://127.0.0.1:{port}"), password, server }
+        let base = format!("http://127.0.0.1:{port}");
+        Site { browser, place, base, password, server, workers: Vec::new() }
     }
 
     /// The same, logged in, with the workflows read.
@@ -56,6 +58,16 @@ impl Site {
 
     pub fn open(&self, path: &str) {
         self.browser.open(&format!("{}{path}", self.base));
+    }
+
+    /// A worker of this name that takes work of a queue, with a directory of its own.
+    pub fn add_worker(&mut self, name: &str, queue: &str) {
+        let token = self.place.run(&format!("workers token --queue {queue}")).ends(0).stdout;
+        let line = format!("worker --name {name} --server {} --queue {queue} --slots 2", self.base);
+        let mut command = self.place.command(&line);
+        command.env("PITCREW_WORKER_TOKEN", token.trim()).env("PITCREW_DATA_DIR", self.place.path(name));
+        self.workers.push(Running(command.spawn().unwrap()));
+        line_with(&mut self.workers.last_mut().unwrap().0, "takes work from");
     }
 
     /// Ends the server; tasks go on.

@@ -50,7 +50,7 @@ Workers
 Worker
   name: text, id: text, standing: ready|cordoned|draining|down, reason: text?, queues: [text], slots: int, prefetch: int
   running: int, waiting: int, ended: int, failed: int, gpus: int, version: text, host: text, labels: {text}, drain: bool
-  load1: number?, memory_used_mib: int?, memory_mib: int, cpu: number, enrolled: time, heard_at: time?
+  load1: number?, load5: number?, load15: number?, memory_used_mib: int?, memory_mib: int, cpu: number, enrolled: time, heard_at: time?
 WorkerToken
   id: text, token: text, queues: [text], expires: time?, uses: int?
 WorkerTokenBody

@@ -287,7 +287,8 @@ pub fn all(site: &Site) -> Vec<WorkerView> {
     site.app.fleet.workers(&site.app.workers)
 }
 
-fn one(site: &Site, name: &str) -> ApiResult<WorkerView> {
+/// The worker of that name.
+pub fn one(site: &Site, name: &str) -> ApiResult<WorkerView> {
     let missing = || ApiError::not_found(format!("there is no worker `{name}`"));
     all(site).into_iter().find(|worker| worker.name == name).ok_or_else(missing)
 }

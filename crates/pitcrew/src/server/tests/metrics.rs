@@ -24,6 +24,14 @@ tasks:
   again: {backend: fake, run: x, retries: 1, retry_delay: 0s, env: {FAKE_FAIL_UNTIL_ATTEMPT: '2'}}
   gpu: {backend: fake, run: x, resources: {gpu: 1}}
   remember: {uses: variables.set, with: {values: {a: '1'}}}
+---
+workflow: served
+tasks:
+  a: {queue: s21, run: 'echo hi'}
+---
+workflow: unserved
+tasks:
+  a: {queue: nobodys, run: 'echo hi'}
 ";
 
 fn def(name: &str) -> Option<&'static Def> {
@@ -33,7 +41,7 @@ fn def(name: &str) -> Option<&'static Def> {
 
 /// A server that has recorded something in every family.
 async fn busy() -> Rig {
-    let rig = Rig::with(BUSY).await;
+    let rig = Rig::placing(None).await.knowing(BUSY).await;
     let quota = serde_json::json!({ "gpus": 4 });
     assert!(rig.patch("/api/pitcrew/v1/quotas/default", quota).await.status.is_success());
     rig.finish("busy").await;
@@ -56,6 +64,10 @@ async fn busy() -> Rig {
     // No repository is fetched here.
     let figures = [("fetch_seconds", 0.5), ("fetch_bytes", 1024.0)].map(|(name, n)| (name.to_owned(), n.into()));
     rig.app.metrics.action_succeeded("git.checkout", &figures.into());
+    // A worker that was heard and that ran something, and a queue that nobody serves.
+    super::workers::works_off(&rig, "served").await;
+    let run = rig.start("unserved", serde_json::json!({})).await;
+    rig.until(run.key, "a", "scheduled").await;
     // The first scrape records itself.
     rig.get("/metrics").await;
     rig
@@ -99,14 +111,22 @@ async fn what_is_recorded_is_what_the_documentation_says() {
         "pitcrew_variables_set_total{by=\"task\"} 1",
         "pitcrew_variables_set_total{by=\"user\"} 1",
         "pitcrew_http_requests_total{method=\"GET\",route=\"/metrics\",status=\"2xx\"} 1",
-        "pitcrew_gpus 1",
-        "pitcrew_nodes{standing=\"ready\"} 1",
+        "pitcrew_gpus 2",
+        "pitcrew_nodes{standing=\"ready\"} 2",
         "pitcrew_node_gpus{condition=\"usable\",node=\"local\"} 1",
         "pitcrew_node_gpu_use_percent{node=\"local\"} 40",
         "pitcrew_node_gpu_power_watts{node=\"local\"} 300",
         "pitcrew_ssh_connect_seconds_count{host=\"gpu-1\"} 1",
         "pitcrew_ssh_connect_failures_total{host=\"gpu-1\",reason=\"unreachable\"} 1",
         "pitcrew_ssh_connections 0",
+        "pitcrew_workers{standing=\"ready\"} 1",
+        "pitcrew_worker_slots{worker=\"w1\"} 2",
+        "pitcrew_worker_slots_used{worker=\"w1\"} 0",
+        "pitcrew_worker_attempts_total{outcome=\"success\",worker=\"w1\"} 1",
+        "pitcrew_queue_slots{queue=\"s21\"} 2",
+        "pitcrew_queue_slots{queue=\"nobodys\"} 0",
+        "pitcrew_queue_waiting{queue=\"nobodys\"} 1",
+        "pitcrew_queue_waiting{queue=\"s21\"} 0",
     ] {
         assert!(answer.text.lines().any(|line| line == expected), "{expected}\n{}", answer.text);
     }

@@ -12,7 +12,9 @@ use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::state::Exit;
 use pitcrew_exec::Ended;
 use pitcrew_exec::gpu::{Probe, Reading, Smi};
-use pitcrew_exec::worker::protocol::{About, Answer, End, Enrol, Enrolled, Has, How, LogTail, Order, PROTOCOL, Sync};
+use pitcrew_exec::worker::protocol::{
+    About, Answer, End, Enrol, Enrolled, Has, How, Load, LogTail, Order, PROTOCOL, Sync,
+};
 use pitcrew_store::{AuditEntry, WorkerToken};
 use serde_json::{Value, json};
 
@@ -155,6 +157,17 @@ async fn over(rig: &Rig, run: &RunRecord, state: &str) {
     }
     let row = rig.app.store.instance(run.key, &"a".parse().unwrap(), -1).await.unwrap().unwrap();
     assert_eq!(row.state.name(), state, "{}", row.message);
+}
+
+/// A worker `w1` of the queue `s21` enrols, and runs the task `a` of a workflow to its end.
+pub(super) async fn works_off(rig: &Rig, workflow: &str) {
+    let machine = Machine::new(rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let run = rig.start(workflow, json!({})).await;
+    let id = machine.ordered().await.handle.id.to_string();
+    machine.sync(machine.says(vec![has(&id, ended(0, &[("n", "1")], ""))])).await;
+    over(rig, &run, "success").await;
+    machine.sync(machine.says(Vec::new())).await;
 }
 
 async fn rig() -> Rig {
@@ -417,4 +430,69 @@ async fn a_worker_that_is_revoked_while_its_question_waits_gets_no_order() {
         rig.post("/api/pitcrew/v1/workers/w1/revoke", json!({})).await;
     });
     assert!(answer.0 == StatusCode::UNAUTHORIZED && answer.1.contains("it was revoked"), "{}", answer.1);
+}
+
+#[tokio::test]
+async fn the_pages_of_workers_show_how_they_stand_and_what_an_administrator_may_do() {
+    let rig = rig().await;
+    let none = rig.get("/workers").await.text;
+    assert!(none.contains("No workers") && none.contains("/worker-tokens/new"), "{none}");
+    // Made on a page: shown once, with what is typed on the machine.
+    let made = rig.submit("/worker-tokens/new", "queues=s21, default&hours=24&uses=1").await.text;
+    let token = made.split("class=\"secret\">").nth(1).and_then(|rest| rest.split('<').next()).unwrap().to_owned();
+    assert!(token.starts_with("pwt_") && made.contains("--queue s21 --queue default"), "{made}");
+    assert!(!rig.get("/worker-tokens").await.text.contains(&token));
+    for (wrong, why) in [
+        ("queues=a%2Fb&hours=1&uses=1", "is no name of a queue"),
+        ("queues=&hours=1&uses=0", "a token that nobody can use is none"),
+        ("queues=&hours=2&uses=1", "choose one of these"),
+    ] {
+        let answer = rig.submit("/worker-tokens/new", wrong).await;
+        assert!(answer.status == StatusCode::UNPROCESSABLE_ENTITY && answer.said().contains(why), "{}", answer.text);
+    }
+    let run = rig.start("demo", json!({})).await;
+    rig.until(run.key, "a", "scheduled").await;
+    let (status, text) = enrol(&rig, &token, "w1", about(&["s21"])).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let Enrolled { credential, .. } = serde_json::from_str(&text).unwrap();
+    assert!(rig.get("/worker-tokens").await.text.contains("used up"));
+    let unheard = rig.get("/workers").await.text;
+    assert!(unheard.contains("it does not call") && unheard.contains("nobody now"), "{unheard}");
+
+    let machine = Machine { rig: &rig, credential, incarnation: 1, seq: AtomicU64::new(0) };
+    let load = Load { load1: 9.5, load5: Some(2.25), load15: None, memory_used_mib: 1024 };
+    machine.sync(Sync { load: Some(load), probe: Some(probe(&["GPU-1"])), ..machine.says(Vec::new()) }).await;
+    let id = machine.ordered().await.handle.id.to_string();
+    machine.sync(machine.says(vec![has(&id, running())])).await;
+    rig.until(run.key, "a", "running").await;
+    let list = rig.get("/workers").await.text;
+    for shown in
+        ["1 of 2", "9.50 2.25", "8 cores", "1.0 GiB of 32.0 GiB", "href=\"/workers/w1\"", "s21.lab", "chip bad"]
+    {
+        assert!(list.contains(shown), "{shown}: {list}");
+    }
+    let page = rig.get("/workers/w1").await.text;
+    for shown in ["Drain", "Revoke", "GPU-1", "NVIDIA A100", "enrolled", "/tasks/a", "rack=a", "1 of 2 in use"] {
+        assert!(page.contains(shown), "{shown}: {page}");
+    }
+    assert!(rig.get("/fleet/w1").await.text.contains("href=\"/workers/w1\""));
+    assert_eq!(rig.get("/workers/none").await.status, StatusCode::NOT_FOUND);
+
+    let drained = rig.submit("/workers/w1/drain", "drain=true").await;
+    assert_eq!((drained.status, drained.header("location")), (StatusCode::SEE_OTHER, "/workers/w1"));
+    assert!(machine.sync(machine.says(vec![has(&id, running())])).await.drain);
+    let page = rig.get("/workers/w1").await.text;
+    assert!(page.contains("Undrain") && page.contains("draining") && page.contains(">drained<"), "{page}");
+    rig.submit("/workers/w1/drain", "drain=false").await;
+    assert!(!machine.sync(machine.says(vec![has(&id, running())])).await.drain);
+    let viewer = rig.token_of(&rig.user("ada", Role::Viewer).await);
+    let request = rig.request(Method::GET, "/workers/w1").header(header::AUTHORIZATION, format!("Bearer {viewer}"));
+    let seen = rig.send(request.body(Body::empty()).unwrap()).await.text;
+    assert!(seen.contains("GPU-1") && !seen.contains("Revoke") && !seen.contains("Undrain"), "{seen}");
+    assert_eq!(rig.submit("/workers/w1/revoke", "").await.header("location"), "/workers");
+    assert_eq!(machine.ask(&machine.says(Vec::new())).await.0, StatusCode::UNAUTHORIZED);
+    assert!(rig.get("/workers").await.text.contains("No workers"));
+    let id = rig.app.store.worker_tokens().await.unwrap()[0].id.clone();
+    assert_eq!(rig.submit("/worker-tokens/delete", &format!("id={id}")).await.header("location"), "/worker-tokens");
+    assert_eq!(rig.submit("/worker-tokens/delete", &format!("id={id}")).await.status, StatusCode::NOT_FOUND);
 }

@@ -26,6 +26,7 @@ pub const MAIN: &[Entry] = &[
     entry("workflows", "Workflows", "/workflows", "w", Role::Viewer),
     entry("runs", "Runs", "/runs", "r", Role::Viewer),
     entry("fleet", "Fleet", "/fleet", "f", Role::Viewer),
+    entry("workers", "Workers", "/workers", "k", Role::Viewer),
 ];
 
 /// Behind the menu for administration.

@@ -41,12 +41,20 @@ struct NodePage {
 #[derive(Template)]
 #[template(path = "admin/node_parts.html")]
 struct Node {
+    gpus: String,
     node: NodeView,
-    samples: Vec<Sample>,
     is_op: bool,
 }
 
-impl Node {
+/// The devices of a node, on its own page and on that of its worker.
+#[derive(Template)]
+#[template(path = "admin/gpus.html")]
+struct Gpus<'n> {
+    node: &'n NodeView,
+    samples: Vec<Sample>,
+}
+
+impl Gpus<'_> {
     /// The use of a device over the last day as a path in a field of 288 × 24: five minutes to a unit, its top 100 %.
     fn curve(&self, gpu: &GpuView) -> String {
         let Some(last) = self.samples.last().map(|sample| sample.at) else { return String::new() };
@@ -81,7 +89,7 @@ impl NodeView {
         }
     }
 
-    fn page(&self) -> String {
+    pub(super) fn page(&self) -> String {
         format!("/fleet/{}", links::encode(&self.name))
     }
 
@@ -135,9 +143,14 @@ async fn list(site: &Site) -> ApiResult<String> {
     Ok(render(List { queue: site.app.scheduler.queue(0).await, rows: nodes::all(site).await? }))
 }
 
+/// What is shown of a node's devices.
+pub fn gpus(site: &Site, node: &NodeView) -> String {
+    render(Gpus { node, samples: site.app.fleet.samples(&node.name).unwrap_or_default() })
+}
+
 async fn node(site: &Site, name: &str, is_op: bool) -> ApiResult<String> {
-    let samples = site.app.fleet.samples(name).unwrap_or_default();
-    Ok(render(Node { node: nodes::one(site, name).await?, samples, is_op }))
+    let node = nodes::one(site, name).await?;
+    Ok(render(Node { gpus: gpus(site, &node), node, is_op }))
 }
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
@@ -146,7 +159,7 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 }
 
 pub async fn live(State(site): State<Site>) -> PageResult<Response> {
-    let watch = Watch::everything(&site.app);
+    let watch = Watch::machines(&site.app);
     let looker = site.clone();
     let look = move || {
         let site = looker.clone();
@@ -171,7 +184,7 @@ pub async fn live_one(
 ) -> PageResult<Response> {
     let is_op = user.role >= Role::Op;
     nodes::one(&site, &name).await?;
-    let (watch, looker, key) = (Watch::everything(&site.app), site.clone(), format!("node {is_op} {name}"));
+    let (watch, looker, key) = (Watch::machines(&site.app), site.clone(), format!("node {is_op} {name}"));
     let look = move || {
         let (site, name) = (looker.clone(), name.clone());
         async move {

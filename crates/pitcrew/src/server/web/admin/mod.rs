@@ -13,6 +13,8 @@ mod settings;
 mod tokens;
 mod users;
 mod variables;
+mod worker_tokens;
+mod workers;
 
 use jiff::Timestamp;
 use pitcrew_store::AuditEntry;
@@ -83,6 +85,16 @@ pub fn routes() -> Routes {
         .post("/fleet/{node}/cordon", Role(Op), fleet::cordon)
         .get("/fleet/{node}/marks", Role(Op), fleet::form)
         .post("/fleet/{node}/marks", Role(Op), fleet::marks)
+        .get("/workers", Role(Viewer), workers::page)
+        .get("/live/workers", Role(Viewer), workers::live)
+        .get("/workers/{worker}", Role(Viewer), workers::one)
+        .get("/live/workers/{worker}", Role(Viewer), workers::live_one)
+        .post("/workers/{worker}/drain", Role(Admin), workers::drain)
+        .post("/workers/{worker}/revoke", Role(Admin), workers::revoke)
+        .get("/worker-tokens", Role(Admin), worker_tokens::page)
+        .get("/worker-tokens/new", Role(Admin), worker_tokens::blank)
+        .post("/worker-tokens/new", Role(Admin), worker_tokens::create)
+        .post("/worker-tokens/delete", Role(Admin), worker_tokens::delete)
         .get("/incidents", Role(Viewer), fleet::incidents)
 }
 
