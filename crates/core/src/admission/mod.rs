@@ -14,6 +14,7 @@ mod grant;
 mod pass;
 mod quota;
 mod reclaim;
+mod usual;
 mod why;
 
 use std::cmp::Reverse;
@@ -29,6 +30,7 @@ use crate::ir::Task;
 
 use quota::Quotas;
 pub use quota::{Amounts, DEFAULT_NAMESPACE, Lack, Limits, Quota, QuotaUse, Resource};
+use usual::Usual;
 pub use why::{Blocked, Refusal};
 
 /// The pool of a task that names none.
@@ -158,6 +160,8 @@ pub struct Admission {
     preemptions: Vec<Preemption>,
     /// Whether the nodes as they are now could take what a line asks for, were they empty; as far as it was asked.
     could: BTreeMap<Arc<Line>, bool>,
+    /// What usually comes: what the policy `fgd` keeps room for.
+    usual: Usual,
     /// Nothing changed since the last grants: there are no others.
     is_settled: bool,
 }
@@ -185,6 +189,7 @@ impl Admission {
             held_back: BTreeSet::new(),
             preemptions: Vec::new(),
             could: BTreeMap::new(),
+            usual: Usual::default(),
             is_settled: false,
         };
         admission.set_nodes(nodes)?;
@@ -316,6 +321,9 @@ impl Admission {
         let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default();
         let candidate =
             Candidate { line, rank, slots, asked, is_preemptible, limit: offer.limit, demand: offer.demand.clone() };
+        if let Some(request) = candidate.line.request.as_deref() {
+            self.usual.saw(request);
+        }
         self.candidates.insert(holder, candidate);
         self.is_settled = false;
         Ok(())
@@ -363,6 +371,7 @@ impl Admission {
         }
         self.withdraw(run, slot);
         if let Some((placed, request)) = placed {
+            self.usual.saw(request);
             self.fleet.adopt(lease_id(holder), &placed.node, request, placed.gpus.clone());
         }
         let held = Held {

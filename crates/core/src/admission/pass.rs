@@ -48,6 +48,9 @@ impl Pass {
 impl Admission {
     pub(super) fn begin_pass(&mut self) -> Pass {
         self.ask_nodes();
+        if let Some(workload) = self.usual.workload() {
+            self.fleet.set_workload(workload);
+        }
         let mut pass = Pass {
             heads: BTreeMap::new(),
             lacking: BTreeSet::new(),

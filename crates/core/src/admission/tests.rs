@@ -187,6 +187,29 @@ fn the_policy_decides_where_the_next_one_goes() {
 }
 
 #[test]
+fn by_fgd_small_ones_leave_large_nodes_whole_from_the_first_one_on() {
+    let mut admission = admission(64, &[("a", 8), ("b", 1), ("c", 2)]);
+    let placed = |admission: &mut Admission, task, gpus| {
+        admission.offer(RunKey(1), &offer(task, 0, 1, gpus)).unwrap();
+        let grants = admission.grant(Timestamp::UNIX_EPOCH);
+        grants[0].placed.as_ref().unwrap().node.clone()
+    };
+    assert_eq!(placed(&mut admission, 1, 1), "b");
+    assert_eq!(placed(&mut admission, 2, 1), "c");
+    for task in 1..=2 {
+        admission.release(RunKey(1), Slot::new(TaskIx(task), 0));
+    }
+    // What comes usually is learned: pairs are to find a pair, so one alone does not break one up.
+    admission.set_nodes(vec![node("a", 2), node("b", 3)]).unwrap();
+    for task in 10..40 {
+        placed(&mut admission, task, 2);
+        admission.release(RunKey(1), Slot::new(TaskIx(task), 0));
+    }
+    assert_eq!(placed(&mut admission, 50, 1), "b");
+    admission.sanity_check(false);
+}
+
+#[test]
 fn small_ones_pass_who_waits_for_a_node_that_they_do_not_fill() {
     let mut admission = admission(32, &[("big", 4), ("small", 1)]);
     for (task, gpus) in [(1, 4), (2, 4), (3, 1), (4, 1)] {

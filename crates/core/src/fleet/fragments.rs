@@ -16,6 +16,15 @@ const COVERED: f64 = 0.5;
 /// What a stranded GPU counts, beside a fragment of one.
 const STRANDED: f64 = 2.0;
 
+/// Kinds of tasks that are counted; beyond, the rare ones are forgotten.
+const KINDS: usize = 512;
+
+/// How often which kind of task came: cores, and what of GPUs.
+#[derive(Debug, Clone, Default)]
+pub struct Tally {
+    counts: BTreeMap<(Amount, Option<Need>), u64>,
+}
+
 /// What usually comes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Workload {
@@ -39,26 +48,39 @@ enum Need {
     Share(Amount),
 }
 
-impl Workload {
-    /// The usual work, from what came.
-    pub fn of<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Workload {
-        let mut counts: BTreeMap<(Amount, Option<Need>), u64> = BTreeMap::new();
-        let (mut cores, mut gpus, mut all) = (0.0, 0.0, 0_u64);
-        for request in requests {
-            let need = match request.gpus {
-                Gpus::Count(count) => Some(Need::Whole(count)),
-                Gpus::Share(share) => Some(Need::Share(share)),
-                // How much of a GPU these are differs from node to node.
-                Gpus::None | Gpus::MemoryMib(_) | Gpus::Mig { .. } => None,
-            };
+impl Tally {
+    pub fn count(&mut self, request: &Request) {
+        let need = match request.gpus {
+            Gpus::Count(count) => Some(Need::Whole(count)),
+            Gpus::Share(share) => Some(Need::Share(share)),
+            // How much of a GPU these are differs from node to node.
+            Gpus::None | Gpus::MemoryMib(_) | Gpus::Mig { .. } => None,
+        };
+        *self.counts.entry((request.cpu, need)).or_default() += 1;
+    }
+
+    /// Lets what came long ago count less.
+    pub fn halve(&mut self) {
+        self.counts.retain(|_, count| {
+            *count /= 2;
+            *count > 0
+        });
+    }
+
+    pub fn is_large(&self) -> bool {
+        self.counts.len() > KINDS
+    }
+
+    pub fn workload(&self) -> Workload {
+        let (mut cores, mut gpus, mut all) = (0.0, 0.0, 0);
+        for ((cpu, need), count) in &self.counts {
             if let Some(need) = need {
-                cores += request.cpu.to_f64();
-                gpus += need.amount().to_f64();
+                cores += cpu.to_f64() * *count as f64;
+                gpus += need.amount().to_f64() * *count as f64;
             }
-            *counts.entry((request.cpu, need)).or_default() += 1;
-            all += 1;
+            all += count;
         }
-        let mut counts: Vec<_> = counts.into_iter().collect();
+        let mut counts: Vec<_> = self.counts.iter().map(|(kind, count)| (*kind, *count)).collect();
         // Stable: of kinds that come as often, the smaller first.
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         let (mut kinds, mut covered) = (Vec::new(), 0);
@@ -76,6 +98,15 @@ impl Workload {
             kind.weight /= total;
         }
         Workload { kinds, cores_per_gpu: if gpus > 0.0 { cores / gpus } else { 0.0 } }
+    }
+}
+
+impl Workload {
+    /// The usual work, from what came.
+    pub fn of<'a>(requests: impl IntoIterator<Item = &'a Request>) -> Workload {
+        let mut tally = Tally::default();
+        requests.into_iter().for_each(|request| tally.count(request));
+        tally.workload()
     }
 
     /// GPUs of the node that lie idle to no use.

@@ -20,7 +20,7 @@ mod request;
 mod room;
 
 pub use amount::{Amount, NoAmount};
-pub use fragments::Workload;
+pub use fragments::{Tally, Workload};
 pub use gang::{Gang, Topology};
 pub use mps::mps_environment;
 pub use node::{Effect, Gpu, MigInstance, Node, Sharing, Standing, Taint};

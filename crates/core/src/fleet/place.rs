@@ -120,6 +120,15 @@ impl Fleet {
         self.memory.clear();
     }
 
+    /// What usually comes from now on.
+    pub fn set_workload(&mut self, workload: Workload) {
+        if self.workload != workload {
+            self.workload = workload;
+            self.memory.clear();
+            self.nodes.iter_mut().for_each(|held| held.fragments = None);
+        }
+    }
+
     /// For somebody who runs already: holds the devices of these ids on this node, whatever is said of the node now.
     pub fn adopt(&mut self, id: LeaseId, node: &str, request: &Request, ids: Vec<String>) {
         if self.leases.contains_key(&id) {

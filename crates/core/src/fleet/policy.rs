@@ -9,8 +9,8 @@ use super::node::Node;
 use super::request::Request;
 use super::room::{Device, Part, Room, Taking};
 
-/// What an idle GPU counts, beside a fragment of one: enough to decide between nodes that are alike.
-const FULLER: f64 = 1e-3;
+/// What the room of a node counts, beside a fragment of a GPU: enough to decide between nodes where as little is wasted.
+const FULLER: f64 = 1e-6;
 
 /// What placement is after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -86,12 +86,14 @@ impl Measure<'_> {
                 self.candidates(parts, room).into_iter().map(one).collect()
             }
         };
-        // A node is as good as what it is afterwards, or as what becomes better by the request.
+        // A node is as good as what it is afterwards, or as what becomes better by the request; and of those where that is
+        // the same, the fuller one.
         let before = if self.policy == Policy::Fgd { self.worth(node, room) } else { 0.0 };
         let mut best = Choice { worth: f64::NEG_INFINITY, devices: Vec::new() };
         for devices in candidates {
             room.change(request, &devices, true);
-            let worth = self.worth(node, room) - before;
+            let fuller = if self.policy == Policy::Fgd { FULLER * self.scale.idle(room) } else { 0.0 };
+            let worth = self.worth(node, room) - before - fuller;
             room.change(request, &devices, false);
             if worth > best.worth {
                 best = Choice { worth, devices };
@@ -105,8 +107,7 @@ impl Measure<'_> {
             Policy::Pack => -self.scale.idle(room),
             // By each node's own size, so that small ones are not left for last.
             Policy::Spread => Scale { cpu: node.cpu.to_f64(), gpus: node.gpus.len() as f64 }.idle(room),
-            // Of nodes where as little is wasted, the fuller one.
-            Policy::Fgd => -self.workload.waste(room) - FULLER * room.idle_gpus().to_f64(),
+            Policy::Fgd => -self.workload.waste(room),
         }
     }
 
