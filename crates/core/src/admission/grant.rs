@@ -31,6 +31,7 @@ impl Admission {
             if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1) {
                 pass.lacking.insert(line.pool.clone());
                 self.served(&mut pass, rank.1);
+                self.waits_for_slot(&line, rank);
                 continue;
             }
             if !self.within_quota(&mut pass, rank.1) {
@@ -60,6 +61,7 @@ impl Admission {
             };
             self.take(rank.1, held);
             self.served(&mut pass, rank.1);
+            self.has_slot(&mut pass, &line);
             grants.push(Grant { holder: rank.1, placed, demand: candidate.demand });
             if let Some(next) = self.lines.get(&line).and_then(|ranks| self.head(&line, ranks)) {
                 pass.insert(next, line);
@@ -101,22 +103,27 @@ impl Admission {
         {
             return Some((placed(lease), true));
         }
-        self.without_room(holder);
         if pass.promise.is_none() {
             self.make_room(holder, request);
-            let before = self.promised.filter(|(before, _)| *before == holder).map(|(_, since)| since);
-            let mut since = before.unwrap_or(self.granted);
-            let mut promise = self.promise(request, since);
-            if !promise.can_be_kept() {
-                // Nodes are gone that it was promised, and who came later holds the others: it begins to wait for those.
-                since = self.granted;
-                promise = self.promise(request, since);
-            }
-            self.promised = Some((holder, since));
-            self.starts = promise.starts();
-            pass.promise = Some(promise);
+            self.promise_room(pass, holder, request);
         }
+        self.without_room(holder);
         None
+    }
+
+    /// From now on others pass only beside what it waits for.
+    pub(super) fn promise_room(&mut self, pass: &mut Pass, holder: Holder, request: &Request) {
+        let before = self.promised.filter(|(before, _)| *before == holder).map(|(_, since)| since);
+        let mut since = before.unwrap_or(self.granted);
+        let mut promise = self.promise(request, since);
+        if !promise.can_be_kept() {
+            // Nodes are gone that it was promised, and who came later holds the others: it begins to wait for those.
+            since = self.granted;
+            promise = self.promise(request, since);
+        }
+        self.promised = Some((holder, since));
+        self.starts = promise.starts();
+        pass.promise = Some(promise);
     }
 
     /// The room of all that were granted something before so many grants were made.
@@ -152,7 +159,9 @@ impl Admission {
     }
 
     pub(super) fn take(&mut self, holder: Holder, held: Held) {
-        self.pools.entry(held.pool.clone()).or_default().used += held.slots;
+        let pool = self.pools.entry(held.pool.clone()).or_default();
+        pool.used += held.slots;
+        pool.granted += 1;
         self.quotas.take(&held.namespace, held.amounts);
         self.granted += 1;
         self.is_settled = false;

@@ -28,6 +28,7 @@ use crate::fleet::{Amount, Fleet, Lease, LeaseId, Node, Policy, Request, Twice, 
 use crate::id::RunKey;
 use crate::ir::Task;
 
+use pass::Kept;
 use quota::Quotas;
 pub use quota::{Amounts, DEFAULT_NAMESPACE, Lack, Limits, Quota, QuotaUse, Resource};
 use usual::Usual;
@@ -134,7 +135,12 @@ struct Held {
 struct Pool {
     slots: u32,
     used: u32,
+    /// Grants so far.
+    granted: u64,
 }
+
+/// A namespace that waits for a slot: of a pool, or for a place among all that run.
+type SlotWait = (Arc<str>, Option<String>);
 
 /// The state of admission. One per process that runs tasks.
 #[derive(Debug, Clone)]
@@ -150,10 +156,12 @@ pub struct Admission {
     granted: u64,
     /// Who is promised room on the nodes, and how many were granted something before it began to wait.
     promised: Option<(Holder, u64)>,
+    /// How many were granted a slot before the namespace began to wait for one, and the priority at which it waits.
+    slot_waits: BTreeMap<SlotWait, (u64, i64)>,
     /// Of each cohort, who is the first to get what it can lend.
-    owed: BTreeMap<String, Holder>,
-    /// Namespaces of which somebody waits for the quota, and keeps it from those behind.
-    held_back: BTreeSet<Arc<str>>,
+    owed: BTreeMap<String, Kept>,
+    /// Of each namespace, what of the quota somebody waits for, and keeps from those behind.
+    held_back: BTreeMap<Arc<str>, BTreeMap<Resource, Rank>>,
     /// By when it has room at the latest, if that is known.
     starts: Option<Timestamp>,
     /// Who has to end, and was not told yet.
@@ -186,7 +194,8 @@ impl Admission {
             promised: None,
             starts: None,
             owed: BTreeMap::new(),
-            held_back: BTreeSet::new(),
+            slot_waits: BTreeMap::new(),
+            held_back: BTreeMap::new(),
             preemptions: Vec::new(),
             could: BTreeMap::new(),
             usual: Usual::default(),
@@ -389,6 +398,13 @@ impl Admission {
             is_ending,
         };
         self.take(holder, held);
+    }
+
+    /// It is being ended, for whatever reason: what it holds will be given back, and nobody else has to end for that.
+    pub fn ends(&mut self, run: RunKey, slot: Slot) {
+        if let Some(held) = self.held.get_mut(&Holder { run, slot }) {
+            held.is_ending = true;
+        }
     }
 
     /// Gives back what an instance holds. Twice is once.

@@ -1,15 +1,17 @@
 //! One pass over the heads of all lines: who is next, and whether quotas let it go.
 //!
-//! Order: priority, then the namespace of whoever is promised room, then the namespace that uses least of its own, then
-//! age. Invariants: nobody goes beyond a quota; whoever waits for a quota is not overtaken by those behind it that ask for
+//! Order: priority, then the namespace of whoever is promised room and those that waited longest for a slot, then the
+//! namespace that uses least of its own, then age. A namespace waited longest that was passed by as many as the pool has
+//! slots: what is used of GPUs says nothing about slots, so without that some could take every slot for ever. Invariants: nobody goes beyond a quota; whoever waits for a quota is not overtaken by those behind it that ask for
 //! the same; nobody borrows while somebody waits for what is its own. The first of each namespace that waits for room
 //! keeps what it asks for of the quota. Whoever no node could take now, or whose pool is full, keeps nothing from anybody.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::quota::{Amounts, Resource};
-use super::{Admission, Holder, Line, Rank};
+use super::quota::{Amounts, Lack, Resource};
+use super::reclaim::Short;
+use super::{Admission, Holder, Line, Rank, SlotWait};
 use crate::fleet::Promise;
 
 /// What a pass has found out so far.
@@ -21,13 +23,17 @@ pub(super) struct Pass {
     /// Until it was asked: who was promised room before this pass.
     first: Option<(Holder, Arc<str>, i64)>,
     /// What somebody before waits for, of the quota of each namespace.
-    held_back: BTreeMap<Arc<str>, BTreeSet<Resource>>,
+    held_back: BTreeMap<Arc<str>, BTreeMap<Resource, Rank>>,
+    /// Who waited longest for a slot, and at which priority.
+    overdue: BTreeMap<SlotWait, i64>,
     /// For whom each cohort keeps what it can lend.
     kept: BTreeMap<String, Kept>,
 }
 
-struct Kept {
-    by: Rank,
+/// What somebody keeps of what a cohort can lend.
+#[derive(Debug, Clone)]
+pub(super) struct Kept {
+    pub by: Rank,
     /// Those that stand before it there may take what it would borrow.
     namespace: Arc<str>,
     resources: BTreeSet<Resource>,
@@ -35,7 +41,19 @@ struct Kept {
     is_own: bool,
 }
 
-fn asked_of(asked: &Amounts) -> impl Iterator<Item = Resource> {
+impl Kept {
+    /// Whether that is kept from this one.
+    pub fn is_from(&self, namespace: &Arc<str>, rank: Rank) -> bool {
+        let is_before = || rank.0 < self.by.0 || (self.namespace == *namespace && rank <= self.by);
+        self.is_own || !is_before()
+    }
+
+    pub fn has(&self, resource: Resource) -> bool {
+        self.resources.contains(&resource)
+    }
+}
+
+pub(super) fn asked_of(asked: &Amounts) -> impl Iterator<Item = Resource> {
     Resource::ALL.into_iter().filter(|resource| !asked.get(*resource).is_zero())
 }
 
@@ -57,6 +75,7 @@ impl Admission {
             promise: None,
             first: None,
             held_back: BTreeMap::new(),
+            overdue: self.overdue(),
             kept: BTreeMap::new(),
         };
         for (line, ranks) in self.lines.iter().filter(|(line, _)| self.could_now(line)) {
@@ -70,7 +89,7 @@ impl Admission {
         {
             pass.first = Some((holder, candidate.line.namespace.clone(), candidate.rank.0.0));
         }
-        for (cohort, by) in &self.owed {
+        for (cohort, Kept { by: (_, by), .. }) in &self.owed {
             let Some(candidate) = self.candidates.get(by) else { continue };
             let namespace = &*candidate.line.namespace;
             // Meanwhile others may borrow: what it cannot use now is no use to anybody if it is kept.
@@ -116,6 +135,7 @@ impl Admission {
             _ => {
                 let is_first = |name: &Arc<str>, rank: &Rank| {
                     pass.first.as_ref().is_some_and(|(_, first, priority)| first == name && *priority == rank.0.0)
+                        || pass.overdue.iter().any(|((first, _), priority)| first == name && *priority == rank.0.0)
                 };
                 let key = |(name, rank): (&Arc<str>, &Rank)| {
                     (rank.0, !is_first(name, rank), self.quotas.share(name), rank.1, name.clone())
@@ -148,22 +168,32 @@ impl Admission {
         let Some(quota) = self.quotas.quota(namespace).filter(|_| !asked.is_zero()) else { return true };
         let cohort = quota.cohort.clone();
         if let Some(kept) = pass.held_back.get(namespace)
-            && asked_of(&asked).any(|resource| kept.contains(&resource))
+            && asked_of(&asked).any(|resource| kept.contains_key(&resource))
         {
             return false;
         }
         if let Some(kept) = cohort.as_ref().and_then(|cohort| pass.kept.get(cohort))
-            && (kept.is_own || (rank.0 >= kept.by.0 && !(kept.namespace == *namespace && rank <= kept.by)))
-            && self.quotas.would_borrow(namespace, &asked).any(|resource| kept.resources.contains(&resource))
+            && kept.is_from(namespace, rank)
+            && self.quotas.would_borrow(namespace, &asked).any(|resource| kept.has(resource))
         {
             return false;
         }
-        let Some(lack) = self.quotas.lack(namespace, &asked) else { return true };
+        let mut lack = self.quotas.lack(namespace, &asked);
+        if let Some(Lack { is_own: true, cohort: Some(cohort), .. }) = &lack
+            && self.quotas.drop_kept_loans(cohort)
+        {
+            // What was kept for somebody who would borrow it is not in the way of whoever it belongs to.
+            lack = self.quotas.lack(namespace, &asked);
+        }
+        let Some(lack) = lack else { return true };
         if !self.quotas.could_ever(namespace, &asked) {
             return false;
         }
         if lack.cohort.is_none() || lack.is_own {
-            pass.held_back.entry(namespace.clone()).or_default().extend(asked_of(&asked));
+            let kept = pass.held_back.entry(namespace.clone()).or_default();
+            for resource in asked_of(&asked) {
+                kept.entry(resource).or_insert(rank);
+            }
         }
         if let Some(cohort) = lack.cohort {
             let is_own = lack.is_own;
@@ -172,8 +202,13 @@ impl Admission {
                 let (namespace, resources) = (namespace.clone(), asked_of(&asked).collect());
                 pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
             }
-            if is_own {
-                self.reclaim(holder, &cohort);
+            // Where no node would have the room, it is promised some: else others take it before its quota is back.
+            if is_own
+                && self.reclaim(holder, &cohort) == Err(Short::Room)
+                && pass.promise.is_none()
+                && let Some(request) = &line.request
+            {
+                self.promise_room(pass, holder, request);
             }
         }
         false
@@ -188,10 +223,51 @@ impl Admission {
 
     pub(super) fn end_pass(&mut self, pass: Pass) {
         self.quotas.end_pass();
-        let is_open =
-            |(cohort, kept): (String, Kept)| self.candidates.contains_key(&kept.by.1).then_some((cohort, kept.by.1));
-        self.owed = pass.kept.into_iter().filter_map(is_open).collect();
-        self.held_back = pass.held_back.into_keys().collect();
+        let is_full = self.held.len() as u32 >= self.parallelism;
+        // Who was not asked any more waits for a place; where all were asked, the others do not wait for a slot.
+        for (namespace, heads) in pass.heads.iter().filter(|_| is_full) {
+            if let Some((rank, _)) = heads.first_key_value() {
+                self.slot_waits.entry((namespace.clone(), None)).or_insert((self.granted, rank.0.0));
+            }
+        }
+        let waits = |namespace: &Arc<str>, pool: &Option<String>| match pool {
+            Some(pool) => {
+                let is_one = |line: &Arc<Line>| line.namespace == *namespace && line.pool == *pool;
+                (is_full || pass.lacking.contains(pool)) && self.lines.keys().any(is_one)
+            }
+            None => is_full && self.lines.keys().any(|line| line.namespace == *namespace),
+        };
+        self.slot_waits.retain(|(namespace, pool), _| waits(namespace, pool));
+        self.owed = pass.kept.into_iter().filter(|(_, kept)| self.candidates.contains_key(&kept.by.1)).collect();
+        self.held_back = pass.held_back;
+    }
+
+    /// Who was passed by as many as there are slots, where one is free now.
+    fn overdue(&self) -> BTreeMap<SlotWait, i64> {
+        let is_overdue = |(wait, (since, priority)): (&SlotWait, &(u64, i64))| {
+            let (granted, slots, is_free) = match &wait.1 {
+                Some(pool) => self.pools.get(pool).map(|pool| (pool.granted, pool.slots, pool.used < pool.slots))?,
+                None => (self.granted, self.parallelism, true),
+            };
+            (is_free && granted - since >= u64::from(slots)).then(|| (wait.clone(), *priority))
+        };
+        self.slot_waits.iter().filter_map(is_overdue).collect()
+    }
+
+    /// Its pool has too few slots for it now.
+    pub(super) fn waits_for_slot(&mut self, line: &Line, rank: Rank) {
+        let granted = self.pools[&line.pool].granted;
+        let wait = (line.namespace.clone(), Some(line.pool.clone()));
+        self.slot_waits.entry(wait).or_insert((granted, rank.0.0));
+    }
+
+    /// It was granted a slot: its namespace had its turn.
+    pub(super) fn has_slot(&mut self, pass: &mut Pass, line: &Line) {
+        for pool in [Some(line.pool.clone()), None] {
+            let wait = (line.namespace.clone(), pool);
+            self.slot_waits.remove(&wait);
+            pass.overdue.remove(&wait);
+        }
     }
 
     /// Granted, or it cannot be for now: nothing has to be kept for it.

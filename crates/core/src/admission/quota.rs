@@ -257,6 +257,24 @@ impl Quotas {
         self.kept.entry(namespace.clone()).or_insert(amounts);
     }
 
+    /// Keeps no longer what those of the cohort who wait for room would borrow. Says whether there was any.
+    pub fn drop_kept_loans(&mut self, cohort: &str) -> bool {
+        let is_loan = |(namespace, kept): (&Arc<str>, &Amounts)| {
+            let held = self.used(namespace).plus(*kept);
+            let own =
+                self.quota(namespace).filter(|quota| quota.cohort.as_deref() == Some(cohort)).map(|quota| quota.limits);
+            let is_beyond = |resource: Resource| {
+                let own = own.and_then(|own| own.get(resource));
+                !kept.get(resource).is_zero() && own.is_some_and(|own| held.get(resource) > own)
+            };
+            Resource::ALL.into_iter().any(is_beyond)
+        };
+        let loans: Vec<Arc<str>> =
+            self.kept.iter().filter(|entry| is_loan(*entry)).map(|(name, _)| name.clone()).collect();
+        self.kept.retain(|namespace, _| !loans.contains(namespace));
+        !loans.is_empty()
+    }
+
     pub fn end_pass(&mut self) {
         self.kept.clear();
     }

@@ -1,27 +1,60 @@
 //! Who has to end so that somebody else finds room, or gets back what is its own.
 //!
-//! Invariant: only preemptible holders are made to end, no more than are needed, each once; and for quota's sake only as
-//! long as their namespace holds more than its own.
+//! Invariant: only preemptible holders are made to end, each once, and only where that is enough: there is a node with
+//! room then, and the quota that was missing. None of them could be spared; and for quota's sake they end only as long as
+//! their namespace holds more than its own.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::quota::{Amounts, Resource};
 use super::{Admission, Cause, Held, Holder, Preemption, lease_id};
-use crate::fleet::{Amount, LeaseId, Request};
+use crate::fleet::{Amount, Freed, LeaseId, Request};
 
-/// What each namespace would have given back.
-#[derive(Default)]
-struct Given(BTreeMap<String, Amounts>);
+/// Whom it would be enough to end does not exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Short {
+    /// Not even all that may be ended give back as much of the quota.
+    Quota,
+    /// They would, but no node has the room then.
+    Room,
+}
 
-impl Given {
-    fn of(&self, namespace: &str) -> Amounts {
-        self.0.get(namespace).copied().unwrap_or_default()
+/// Somebody who may be made to end.
+struct Unit<'a> {
+    holder: Holder,
+    id: LeaseId,
+    held: &'a Held,
+    is_lower: bool,
+    /// Of the cohort of whoever asks for its own.
+    is_lender: bool,
+}
+
+/// Those that would end, and what that leaves to be found.
+#[derive(Clone)]
+struct Plan<'a> {
+    freed: Freed<'a>,
+    /// What each namespace would have given back.
+    given: BTreeMap<&'a str, Amounts>,
+    missing: Missing,
+    /// By their places among all, which are in the order of their cost.
+    chosen: Vec<usize>,
+}
+
+/// So much of the quota of the cohort.
+type Missing = BTreeMap<Resource, Amount>;
+
+impl<'a> Plan<'a> {
+    fn counts(&mut self, held: &'a Held, is_of_cohort: bool) {
+        let given = self.given.entry(&held.namespace).or_default();
+        *given = given.plus(held.amounts);
+        for (resource, amount) in self.missing.iter_mut().filter(|_| is_of_cohort) {
+            *amount = amount.saturating_sub(held.amounts.get(*resource));
+        }
     }
 
-    fn add(&mut self, held: &Held) {
-        let sum = self.of(&held.namespace).plus(held.amounts);
-        self.0.insert(held.namespace.to_string(), sum);
+    fn has_quota(&self) -> bool {
+        self.missing.values().all(|amount| amount.is_zero())
     }
 }
 
@@ -29,104 +62,186 @@ impl Admission {
     /// Lets the cheapest end that have a lower priority: the lowest first, and of those the youngest, which lose least.
     /// Who asks for what is its own may also end those of no higher priority that borrowed.
     pub(super) fn make_room(&mut self, by: Holder, request: &Request) {
+        if let Ok(victims) = self.victims(by, request, Missing::new()) {
+            self.preempt(victims, by);
+        }
+    }
+
+    /// Lets borrowers of the cohort end, whatever their priority, until there is as much left as the candidate asks for,
+    /// and room for it.
+    pub(super) fn reclaim(&mut self, by: Holder, cohort: &str) -> Result<(), Short> {
+        let candidate = &self.candidates[&by];
+        let Some(request) = candidate.line.request.clone() else { return Ok(()) };
+        let quota = self.quotas.quota(&candidate.line.namespace);
+        let limited = |resource: &Resource| quota.is_some_and(|quota| quota.limits.get(*resource).is_some());
+        let lacks = |resource: Resource| {
+            let (used, all) = self.quotas.of_cohort(cohort, resource);
+            (resource, (used + candidate.asked.get(resource)).saturating_sub(all))
+        };
+        let asked = Resource::ALL.into_iter().filter(|resource| !candidate.asked.get(*resource).is_zero());
+        let missing: Missing = asked.filter(limited).map(lacks).collect();
+        let victims = self.victims(by, &request, missing)?;
+        self.preempt(victims, by);
+        Ok(())
+    }
+
+    fn preempt(&mut self, victims: Vec<(Holder, Cause)>, by: Holder) {
+        for (victim, cause) in victims {
+            if let Some(held) = self.held.get_mut(&victim) {
+                held.is_ending = true;
+                self.preemptions.push(Preemption { victim, by, cause });
+            }
+        }
+    }
+
+    /// Those that have to end so that the request has room on a node and `missing` is given back; nobody, where those that
+    /// end already give enough.
+    ///
+    /// Each node is looked at for itself. Of two, the one is taken whose dearest victim is cheaper, then the one with fewer.
+    fn victims(&self, by: Holder, request: &Request, missing: Missing) -> Result<Vec<(Holder, Cause)>, Short> {
+        let mut plan = Plan { freed: self.fleet.freed(request), given: BTreeMap::new(), missing, chosen: Vec::new() };
+        let takes_back = !plan.missing.is_empty();
+        let namespace = &*self.candidates[&by].line.namespace;
+        let cohort = self.quotas.cohort(namespace);
+        for (holder, held) in self.held.iter().filter(|(_, held)| held.is_ending) {
+            plan.freed.change(&lease_id(*holder), false);
+            plan.counts(held, cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort);
+        }
+        if plan.freed.has_room() && plan.has_quota() {
+            return Ok(Vec::new());
+        }
+        let units = self.units(by, takes_back);
+        // For quota alone, all that is lent on any node.
+        let mut all = plan.clone();
+        self.give_quota(&units, &mut all);
+        if !all.has_quota() {
+            return Err(Short::Quota);
+        }
+        let mut sites: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        match plan.freed.has_room() {
+            true => drop(sites.insert(0, Vec::new())),
+            false => {
+                for (cost, unit) in units.iter().enumerate() {
+                    if let Some(at) = self.fleet.node_of(&unit.id) {
+                        sites.entry(at).or_default().push(cost);
+                    }
+                }
+            }
+        }
+        let plans = sites.into_values().filter_map(|site| self.cleared(&units, &site, plan.clone(), takes_back));
+        let best = plans.min_by_key(|chosen| (chosen.last().copied(), chosen.len())).ok_or(Short::Room)?;
+        let causes = best.into_iter().map(|cost| {
+            let cause = self.cause(&units[cost], &plan, takes_back).unwrap_or(Cause::Reclaim);
+            plan.counts(units[cost].held, units[cost].is_lender);
+            (units[cost].holder, cause)
+        });
+        Ok(causes.collect())
+    }
+
+    /// Those of one node that have to end for room there, and whoever else has to for the quota, the cheapest first.
+    fn cleared<'a>(
+        &'a self,
+        units: &[Unit<'a>],
+        site: &[usize],
+        mut plan: Plan<'a>,
+        takes_back: bool,
+    ) -> Option<Vec<usize>> {
+        let missing = plan.missing.clone();
+        for cost in site {
+            let unit = &units[*cost];
+            if !plan.freed.has_room() && self.cause(unit, &plan, takes_back).is_some() {
+                plan.freed.change(&unit.id, false);
+                plan.counts(unit.held, unit.is_lender);
+                plan.chosen.push(*cost);
+            }
+        }
+        if !plan.freed.has_room() {
+            return None;
+        }
+        self.give_quota(units, &mut plan);
+        if !plan.has_quota() {
+            return None;
+        }
+        plan.chosen.sort_unstable();
+        // Not all of them were in the way: the dearest are spared first.
+        for cost in plan.chosen.clone().into_iter().rev() {
+            let suffices = |resource: &Resource, missing: &Amount| {
+                let others = plan.chosen.iter().filter(|other| **other != cost && units[**other].is_lender);
+                others.map(|other| units[*other].held.amounts.get(*resource)).sum::<Amount>() >= *missing
+            };
+            if missing.iter().all(|(resource, missing)| suffices(resource, missing)) {
+                plan.freed.change(&units[cost].id, true);
+                match plan.freed.has_room() {
+                    true => plan.chosen.retain(|kept| *kept != cost),
+                    false => plan.freed.change(&units[cost].id, false),
+                }
+            }
+        }
+        Some(plan.chosen)
+    }
+
+    /// Adds the cheapest that give back of the quota what is missing still.
+    fn give_quota<'a>(&self, units: &[Unit<'a>], plan: &mut Plan<'a>) {
+        for (cost, unit) in units.iter().enumerate().filter(|(_, unit)| unit.is_lender) {
+            let helps = plan.missing.iter().any(|(resource, missing)| {
+                !missing.is_zero()
+                    && !unit.held.amounts.get(*resource).is_zero()
+                    && self.is_beyond(unit.held, *resource, plan)
+            });
+            if helps && !plan.chosen.contains(&cost) {
+                plan.freed.change(&unit.id, false);
+                plan.counts(unit.held, true);
+                plan.chosen.push(cost);
+            }
+        }
+    }
+
+    /// Those that may be made to end for somebody, the cheapest first. Who takes back what is its own may end those of any
+    /// priority that borrowed.
+    fn units(&self, by: Holder, takes_back: bool) -> Vec<Unit<'_>> {
         let candidate = &self.candidates[&by];
         let (priority, namespace) = (candidate.rank.0.0, &*candidate.line.namespace);
-        let is_own = self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
+        let is_own = takes_back || self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
         let cohort = self.quotas.cohort(namespace).filter(|_| is_own);
-        let mut given = Given::default();
-        let mut may: BTreeMap<LeaseId, (Holder, Cause)> = BTreeMap::new();
-        let mut order: Vec<LeaseId> = Vec::new();
-        for (holder, held) in self.cheapest().filter(|(_, held)| held.is_placed && held.priority <= priority) {
-            let cause = match held.priority < priority {
-                true => Cause::Priority,
-                false if cohort.is_some() && self.is_lent(held, cohort, namespace, &given) => Cause::Reclaim,
-                false => continue,
-            };
-            given.add(held);
-            may.insert(lease_id(holder), (holder, cause));
-            order.push(lease_id(holder));
-        }
-        if order.is_empty() {
-            return;
-        }
-        let going = self.held.iter().filter(|(_, held)| held.is_placed && held.is_ending);
-        let going: BTreeSet<LeaseId> = going.map(|(holder, _)| lease_id(*holder)).collect();
-        for victim in self.fleet.victims(request, &going, &order).unwrap_or_default() {
-            let (victim, cause) = may[&victim];
-            self.preempt(victim, by, cause);
-        }
+        let may = self.held.iter().filter(|(_, held)| held.is_preemptible && !held.is_ending && held.is_placed);
+        let unit = |(holder, held): (&Holder, &'_ Held)| {
+            let is_of_cohort = cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort;
+            let is_lender = is_of_cohort && *held.namespace != *namespace && (takes_back || held.priority <= priority);
+            (*holder, held.priority < priority, is_lender)
+        };
+        let mut units: Vec<Unit<'_>> = may
+            .map(|entry| (unit(entry), entry.1))
+            .filter(|((_, is_lower, is_lender), _)| *is_lower || *is_lender)
+            .map(|((holder, is_lower, is_lender), held)| Unit {
+                holder,
+                id: lease_id(holder),
+                held,
+                is_lower,
+                is_lender,
+            })
+            .collect();
+        units.sort_by_key(|unit| (unit.held.priority, Reverse(unit.held.number)));
+        units
     }
 
-    /// Lets borrowers of the cohort end until there is as much left as the candidate asks for.
-    pub(super) fn reclaim(&mut self, by: Holder, cohort: &str) {
-        let candidate = &self.candidates[&by];
-        let (asked, namespace) = (candidate.asked, candidate.line.namespace.clone());
-        let mut missing: BTreeMap<Resource, Amount> = BTreeMap::new();
-        for resource in Resource::ALL.into_iter().filter(|resource| !asked.get(*resource).is_zero()) {
-            if self.quotas.quota(&namespace).is_some_and(|quota| quota.limits.get(resource).is_some()) {
-                let (used, all) = self.quotas.of_cohort(cohort, resource);
-                missing.insert(resource, (used + asked.get(resource)).saturating_sub(all));
-            }
+    /// Why it may be made to end beside those that are chosen, if it may.
+    fn cause(&self, unit: &Unit<'_>, plan: &Plan<'_>, takes_back: bool) -> Option<Cause> {
+        let has = |resource: &Resource| !unit.held.amounts.get(*resource).is_zero();
+        let is_lent = || {
+            unit.is_lender
+                && Resource::ALL.into_iter().filter(has).any(|resource| self.is_beyond(unit.held, resource, plan))
+        };
+        match (unit.is_lower, takes_back) {
+            (true, false) => Some(Cause::Priority),
+            (true, true) if !is_lent() => Some(Cause::Priority),
+            (true, true) => Some(Cause::Reclaim),
+            (false, _) => is_lent().then_some(Cause::Reclaim),
         }
-        let mut given = Given::default();
-        let in_cohort = |held: &&Held| self.quotas.cohort(&held.namespace) == Some(cohort);
-        for held in self.held.values().filter(in_cohort).filter(|held| held.is_ending) {
-            given.add(held);
-            lessen(&mut missing, held);
-        }
-        let mut victims: Vec<(Holder, &Held)> = Vec::new();
-        for (holder, held) in self.cheapest() {
-            if missing.values().all(|amount| amount.is_zero()) {
-                break;
-            }
-            let helps = missing.iter().any(|(resource, amount)| {
-                !amount.is_zero() && !held.amounts.get(*resource).is_zero() && self.is_beyond(held, *resource, &given)
-            });
-            if helps && in_cohort(&held) && held.namespace != namespace {
-                given.add(held);
-                lessen(&mut missing, held);
-                victims.push((holder, held));
-            }
-        }
-        if missing.values().any(|amount| !amount.is_zero()) {
-            return;
-        }
-        for victim in victims.into_iter().map(|(holder, _)| holder).collect::<Vec<_>>() {
-            self.preempt(victim, by, Cause::Reclaim);
-        }
-    }
-
-    fn preempt(&mut self, victim: Holder, by: Holder, cause: Cause) {
-        if let Some(held) = self.held.get_mut(&victim) {
-            held.is_ending = true;
-            self.preemptions.push(Preemption { victim, by, cause });
-        }
-    }
-
-    /// Those that may be made to end, the cheapest first.
-    fn cheapest(&self) -> impl Iterator<Item = (Holder, &Held)> {
-        let may = self.held.iter().filter(|(_, held)| held.is_preemptible && !held.is_ending);
-        let mut may: Vec<(Holder, &Held)> = may.map(|(holder, held)| (*holder, held)).collect();
-        may.sort_by_key(|(_, held)| (held.priority, Reverse(held.number)));
-        may.into_iter()
-    }
-
-    fn is_lent(&self, held: &Held, cohort: Option<&str>, to: &str, given: &Given) -> bool {
-        *held.namespace != *to
-            && self.quotas.cohort(&held.namespace) == cohort
-            && Resource::ALL
-                .into_iter()
-                .any(|resource| !held.amounts.get(resource).is_zero() && self.is_beyond(held, resource, given))
     }
 
     /// Whether its namespace holds more than its own, also when all those are gone.
-    fn is_beyond(&self, held: &Held, resource: Resource, given: &Given) -> bool {
-        self.quotas.borrowed(&held.namespace, resource) > given.of(&held.namespace).get(resource)
-    }
-}
-
-fn lessen(missing: &mut BTreeMap<Resource, Amount>, held: &Held) {
-    for (resource, amount) in missing {
-        *amount = amount.saturating_sub(held.amounts.get(*resource));
+    fn is_beyond(&self, held: &Held, resource: Resource, plan: &Plan<'_>) -> bool {
+        let given = plan.given.get(&*held.namespace).copied().unwrap_or_default();
+        self.quotas.borrowed(&held.namespace, resource) > given.get(resource)
     }
 }

@@ -253,6 +253,51 @@ fn a_higher_priority_makes_the_cheapest_end_and_nobody_twice() {
     assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![(2, 7), (5, 7)]));
 }
 
+/// A person marks a node for a while: that fails nothing. What the machines are is another matter.
+#[test]
+fn what_people_do_to_a_node_is_waited_for_and_what_it_lacks_is_refused() {
+    use crate::fleet::{Effect, Taint};
+    let mut gpu = node("gpu", 2);
+    gpu.labels.insert("zone".to_owned(), "west".to_owned());
+    let mut admission = Admission::new(32, vec![gpu.clone()]).unwrap();
+    let zoned = |task, zone: &str, gpus| {
+        let mut one = offer(task, 0, 1, 0);
+        let node_selector = [("zone".to_owned(), zone.to_owned())].into();
+        one.demand.request = Some(Arc::new(Request { gpus: Gpus::Count(gpus), node_selector, ..Request::default() }));
+        one
+    };
+    let refusal = admission.offer(RunKey(1), &zoned(1, "east", 1)).unwrap_err();
+    insta::assert_snapshot!(refusal, @"no node can ever take it, not even when it is empty: `gpu`: its labels do not meet `zone = east`");
+    let mut marked = gpu.clone();
+    marked.taints.push(Taint { key: "maint".to_owned(), value: String::new(), effect: Effect::NoSchedule });
+    marked.labels.remove("zone");
+    marked.marked.insert("zone".to_owned());
+    admission.set_nodes(vec![marked]).unwrap();
+    admission.offer(RunKey(1), &offer(2, 0, 1, 1)).unwrap();
+    admission.offer(RunKey(1), &zoned(3, "west", 1)).unwrap();
+    let refusal = admission.offer(RunKey(1), &offer(4, 0, 1, 3)).unwrap_err();
+    insta::assert_snapshot!(refusal, @"no node can ever take it, not even when it is empty: `gpu`: 3 GPUs asked for; 2 of its 2 free");
+    assert_eq!(granted(&mut admission), [0; 0]);
+    let why = admission.why(RunKey(1), Slot::new(TaskIx(2), 0)).unwrap();
+    insta::assert_snapshot!(why, @"no node has room for it: `gpu`: its taint `maint:NoSchedule` is not tolerated");
+    admission.set_nodes(vec![gpu]).unwrap();
+    assert_eq!(granted(&mut admission), [2, 3]);
+}
+
+/// What a node had is known when it is down: what it could never take is refused all the same.
+#[test]
+fn a_node_that_is_down_is_judged_by_what_is_known_of_it() {
+    let down = |gpus| Node { standing: Standing::Down("no route".to_owned()), ..node("c", gpus) };
+    let unheard = Node { cpu: Amount::ZERO, memory_mib: 0, ..down(0) };
+    let mut admission = Admission::new(32, vec![node("a", 1), down(4)]).unwrap();
+    admission.offer(RunKey(1), &offer(1, 0, 1, 4)).unwrap();
+    let refusal = admission.offer(RunKey(1), &offer(2, 0, 1, 8)).unwrap_err();
+    insta::assert_snapshot!(refusal, @"no node can ever take it, not even when it is empty: `a`: 8 GPUs asked for; 1 of its 1 free; `c`: 8 GPUs asked for; 4 of its 4 free");
+    admission.set_nodes(vec![node("a", 1), unheard]).unwrap();
+    admission.offer(RunKey(1), &offer(3, 0, 1, 8)).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+}
+
 /// Nodes are configured, and what none of them can take is refused; but a worker may come at any time.
 #[test]
 fn a_queue_that_nobody_serves_is_waited_for_and_one_whose_workers_cannot_is_refused() {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::pass::asked_of;
 use super::{Admission, Holder, Lack};
 use crate::engine::Slot;
 use crate::fleet::{BadRequest, Miss, Request};
@@ -161,12 +162,14 @@ impl Admission {
         if asked.is_zero() || !self.is_settled {
             return None;
         }
-        if self.held_back.contains(namespace) {
+        let is_kept = |resource| self.held_back.get(namespace).and_then(|kept| kept.get(&resource));
+        if asked_of(asked).filter_map(is_kept).any(|by| *by < candidate.rank) {
             return Some(Blocked::QuotaKept { namespace: namespace.to_string() });
         }
         let cohort = self.quotas.cohort(namespace)?;
-        let is_other = self.owed.get(cohort).is_some_and(|first| *first != holder);
-        let borrows = self.quotas.would_borrow(namespace, asked).next().is_some();
-        (is_other && borrows).then(|| Blocked::LoanKept { cohort: cohort.to_owned() })
+        let kept =
+            self.owed.get(cohort).filter(|kept| kept.by.1 != holder && kept.is_from(namespace, candidate.rank))?;
+        let borrows = self.quotas.would_borrow(namespace, asked).any(|resource| kept.has(resource));
+        borrows.then(|| Blocked::LoanKept { cohort: cohort.to_owned() })
     }
 }

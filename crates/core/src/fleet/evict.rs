@@ -1,60 +1,49 @@
-//! Whose leases have to be given back so that a request finds room.
+//! What room there would be, were some leases given back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::place::{Fleet, LeaseId};
 use super::request::Request;
+use super::room::Room;
+
+/// The nodes as they would be without some of their leases, and which of them the request then fits.
+#[derive(Clone)]
+pub struct Freed<'a> {
+    fleet: &'a Fleet,
+    request: &'a Request,
+    /// Of the nodes that differ from what they are now.
+    rooms: BTreeMap<usize, Room>,
+    fitting: BTreeSet<usize>,
+}
 
 impl Fleet {
-    /// Of the leases that may be ended, the cheapest first, those that have to be so that the request has room; `None`: not
-    /// even all of them would do. Empty: those that are `going` already give enough.
-    ///
-    /// One node has to hold the request, so each node is looked at for itself. Of two nodes, the one is taken whose dearest
-    /// victim is cheaper, then the one with fewer.
-    pub fn victims(&self, request: &Request, going: &BTreeSet<LeaseId>, may: &[LeaseId]) -> Option<Vec<LeaseId>> {
-        let mut by_node: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        for (cost, id) in may.iter().enumerate() {
-            let lease = self.leases().get(id);
-            if let Some(at) = lease.and_then(|lease| self.at(&lease.node)) {
-                by_node.entry(at).or_default().push(cost);
-            }
-        }
-        let mut best: Option<Vec<usize>> = None;
-        for (at, held) in self.nodes.iter().enumerate() {
-            let mut room = held.room.clone();
-            for lease in going.iter().filter_map(|id| self.leases().get(id)).filter(|l| l.node == held.node.name) {
-                room.change(&lease.request, &lease.devices, false);
-            }
-            if room.fits(&held.node, request).is_ok() {
-                return Some(Vec::new());
-            }
-            let mut chosen = Vec::new();
-            for cost in by_node.remove(&at).unwrap_or_default() {
-                let lease = &self.leases()[&may[cost]];
-                room.change(&lease.request, &lease.devices, false);
-                chosen.push(cost);
-                if room.fits(&held.node, request).is_ok() {
-                    break;
-                }
-            }
-            if room.fits(&held.node, request).is_err() {
-                continue;
-            }
-            // Not all of them were in its way: the dearest are spared first.
-            for cost in chosen.clone().into_iter().rev() {
-                let lease = &self.leases()[&may[cost]];
-                room.change(&lease.request, &lease.devices, true);
-                if room.fits(&held.node, request).is_ok() {
-                    chosen.retain(|kept| *kept != cost);
-                } else {
-                    room.change(&lease.request, &lease.devices, false);
-                }
-            }
-            let worth = |chosen: &Vec<usize>| (chosen.iter().max().copied(), chosen.len());
-            if best.as_ref().is_none_or(|best| worth(&chosen) < worth(best)) {
-                best = Some(chosen);
-            }
-        }
-        Some(best?.into_iter().map(|cost| may[cost].clone()).collect())
+    /// The nodes as they are now.
+    pub fn freed<'a>(&'a self, request: &'a Request) -> Freed<'a> {
+        let fits = |at: &usize| self.nodes[*at].room.fits(&self.nodes[*at].node, request).is_ok();
+        let fitting = (0..self.nodes.len()).filter(fits).collect();
+        Freed { fleet: self, request, rooms: BTreeMap::new(), fitting }
+    }
+
+    /// The node of a lease, if it is there.
+    pub fn node_of(&self, id: &LeaseId) -> Option<usize> {
+        self.at(&self.leases().get(id)?.node)
+    }
+}
+
+impl Freed<'_> {
+    /// Gives a lease back, or takes it again.
+    pub fn change(&mut self, id: &LeaseId, take: bool) {
+        let Some((lease, at)) = self.fleet.leases().get(id).zip(self.fleet.node_of(id)) else { return };
+        let held = &self.fleet.nodes[at];
+        let room = self.rooms.entry(at).or_insert_with(|| held.room.clone());
+        room.change(&lease.request, &lease.devices, take);
+        match room.fits(&held.node, self.request) {
+            Ok(_) => self.fitting.insert(at),
+            Err(_) => self.fitting.remove(&at),
+        };
+    }
+
+    pub fn has_room(&self) -> bool {
+        !self.fitting.is_empty()
     }
 }

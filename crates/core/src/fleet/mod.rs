@@ -20,6 +20,7 @@ mod request;
 mod room;
 
 pub use amount::{Amount, NoAmount};
+pub use evict::Freed;
 pub use fragments::{Tally, Workload};
 pub use gang::{Gang, Topology};
 pub use mps::mps_environment;

@@ -1,11 +1,12 @@
 //! What a machine has: labels, taints, CPU, memory, GPUs, and in which mode the GPUs are shared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use super::amount::Amount;
+use super::request::{Gpus, Request};
 use super::room::Part;
 use super::{BACKEND_LABEL, DEFAULT_QUEUE, QUEUE_LABEL};
 use crate::ir::BackendKind;
@@ -16,6 +17,9 @@ pub struct Node {
     pub name: String,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// Labels that people set or took away since it was configured, and may again at any time.
+    #[serde(skip)]
+    pub marked: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub taints: Vec<Taint>,
     /// Cores.
@@ -168,6 +172,7 @@ impl Node {
         Node {
             name: name.into(),
             labels: BTreeMap::new(),
+            marked: BTreeSet::new(),
             taints: Vec::new(),
             cpu,
             memory_mib,
@@ -189,6 +194,12 @@ impl Node {
             Some(queue) => has(queue),
             None => !self.is_worker() || has(DEFAULT_QUEUE),
         }
+    }
+
+    /// Whether it told enough of itself to say that it can never take the request. One that was never reached did not.
+    pub(super) fn is_known_for(&self, request: &Request) -> bool {
+        let asks_little = request.gpus == Gpus::None && request.node_selector.is_empty() && request.required.is_empty();
+        !self.cpu.is_zero() && self.memory_mib > 0 && (!self.gpus.is_empty() || asks_little)
     }
 
     /// Whether it is one that comes for its work.

@@ -179,17 +179,21 @@ impl Fleet {
         self.nodes.iter().map(|held| (held.node.name.as_str(), why(held))).collect()
     }
 
-    /// Whether a node could take it that is empty, ready and sound. One that is down could: what it has may not be known.
+    /// Whether a node could take it that is empty, ready and sound, and as it was configured: taints, and labels that
+    /// people changed, may be otherwise again. One that is down and of which too little is known could.
     pub fn could_ever(&self, request: &Request) -> bool {
         let queue = request.queue.as_deref();
         let own = || request.node_selector.iter().filter(|(label, _)| label.starts_with(OWN_LABELS));
-        let could = |node: &Node| match &node.standing {
-            Standing::Down(_) => {
-                node.serves(queue) && own().all(|(label, value)| node.labels.get(label) == Some(value))
-            }
-            Standing::Ready | Standing::Cordoned => Room::sound(node).takes(node, request).is_ok(),
+        let could =
+            |node: &Node| node.serves(queue) && own().all(|(label, value)| node.labels.get(label) == Some(value));
+        let is_unknown = |node: &Node| match &node.standing {
+            Standing::Down(_) => !node.is_known_for(request) && could(node),
+            Standing::Ready | Standing::Cordoned => false,
         };
-        self.nodes.iter().any(|held| could(&held.node))
+        self.nodes
+            .iter()
+            .map(|held| &held.node)
+            .any(|node| is_unknown(node) || Room::sound(node).could(node, request).is_ok())
     }
 
     /// Whether there is a node that takes the tasks of this queue, whatever its standing.
@@ -204,7 +208,7 @@ impl Fleet {
 
     /// For a request that no node can ever take: why each could not, even if it were empty; the nearest miss first.
     pub fn never(&self, request: &Request) -> Vec<(&str, Miss)> {
-        let why = |held: &Held| Room::sound(&held.node).takes(&held.node, request).err();
+        let why = |held: &Held| Room::sound(&held.node).could(&held.node, request).err();
         let mut misses: Vec<(&str, Miss)> =
             self.nodes.iter().filter_map(|held| Some((held.node.name.as_str(), why(held)?))).collect();
         misses.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));

@@ -201,7 +201,12 @@ impl Expression {
 
 impl Term {
     pub fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.iter().all(|expression| expression.holds(labels))
+        self.holds_but(labels, |_| false)
+    }
+
+    /// The same, whatever the labels are of which this is true.
+    pub fn holds_but(&self, labels: &BTreeMap<String, String>, is_open: impl Fn(&String) -> bool) -> bool {
+        self.0.iter().all(|expression| is_open(&expression.key) || expression.holds(labels))
     }
 }
 

@@ -192,7 +192,17 @@ impl Room {
 
     /// The same, whether or not the node takes new work now.
     pub fn takes(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
-        admits(node, request)?;
+        admits(node, request, false)?;
+        self.has(node, request)
+    }
+
+    /// The same, were its taints gone and the labels that people changed as the request wants them.
+    pub fn could(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
+        admits(node, request, true)?;
+        self.has(node, request)
+    }
+
+    fn has(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
         if self.slots.is_some_and(|left| left <= 0) {
             return Err(Miss::Slots { of: node.slots.unwrap_or_default() });
         }
@@ -356,23 +366,24 @@ pub(super) fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
     }
 }
 
-/// Whether work like this may go to the node, room or not.
-fn admits(node: &Node, request: &Request) -> Result<(), Miss> {
+/// Whether work like this may go to the node, room or not; `ever`: also when people took back what they did to it.
+fn admits(node: &Node, request: &Request, ever: bool) -> Result<(), Miss> {
     if !node.serves(request.queue.as_deref()) {
         return Err(Miss::Queue(request.queue.clone().unwrap_or_else(|| DEFAULT_QUEUE.to_owned())));
     }
     let hard = node.taints.iter().filter(|taint| taint.effect != Effect::PreferNoSchedule);
-    for taint in hard {
+    for taint in hard.filter(|_| !ever) {
         if !request.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
             return Err(Miss::Taint(taint.to_string()));
         }
     }
-    for (key, value) in &request.node_selector {
+    let is_open = |key: &String| ever && node.marked.contains(key);
+    for (key, value) in request.node_selector.iter().filter(|(key, _)| !is_open(key)) {
         if node.labels.get(key) != Some(value) {
             return Err(Miss::Labels(format!("{key} = {value}")));
         }
     }
-    if !request.required.is_empty() && !request.required.iter().any(|term| term.holds(&node.labels)) {
+    if !request.required.is_empty() && !request.required.iter().any(|term| term.holds_but(&node.labels, is_open)) {
         let terms = request
             .required
             .iter()

@@ -165,6 +165,7 @@ impl World {
         }
         for cancel in fx.cancel {
             let (slot, attempt, grace) = (cancel.slot, cancel.attempt, cancel.grace);
+            memory.admission.ends(key, slot);
             memory.after.push(After::Cancel { run: key, slot, attempt, grace });
         }
         active.slots.extend(fx.changed);

@@ -193,6 +193,105 @@ fn nothing_is_taken_back_for_somebody_whom_no_node_takes_now() {
     assert_eq!(ends(&mut admission).len(), 4);
 }
 
+#[test]
+fn what_is_taken_back_is_on_one_node_where_one_node_is_asked_for() {
+    let mut admission = admission(32, &[("a", 4), ("b", 4)]);
+    admission.set_policy(Policy::Spread);
+    admission.set_quotas(vec![lent("ours", 4), lent("theirs", 4)]);
+    for task in 1..=7 {
+        admission.offer(RunKey(1), &of("theirs", offer(task, 0, 1, 1))).unwrap();
+    }
+    assert_eq!(granted(&mut admission).len(), 7);
+    let on = |admission: &Admission, node: &str| -> Vec<u32> {
+        let lease = |task: &u32| admission.lease(RunKey(1), Slot::new(TaskIx(*task), 0)).map(|lease| &lease.node);
+        (1..=7).filter(|task| lease(task).is_some_and(|name| name == node)).collect()
+    };
+    assert_eq!(on(&admission, "b"), [2, 4, 6], "the youngest are on both");
+    admission.offer(RunKey(1), &of("ours", offer(10, 0, 1, 4))).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    let all = [6, 4, 2].map(|victim| (victim, 10, Cause::Reclaim));
+    assert_eq!(ends(&mut admission), all);
+    for task in [2, 4, 6] {
+        admission.release(RunKey(1), Slot::new(TaskIx(task), 0));
+    }
+    assert_eq!(granted(&mut admission), [10]);
+}
+
+#[test]
+fn nobody_ends_who_could_be_spared() {
+    let mut admission = shared(8);
+    admission.set_quotas(vec![lent("ours", 4), lent("theirs", 4)]);
+    admission.offer(RunKey(1), &of("theirs", Offer { is_preemptible: false, ..offer(1, 0, 1, 2) })).unwrap();
+    admission.offer(RunKey(1), &of("theirs", offer(2, 0, 1, 4))).unwrap();
+    admission.offer(RunKey(1), &of("theirs", share(offer(3, 0, 1, 0), "0.5"))).unwrap();
+    assert_eq!(granted(&mut admission), [1, 2, 3]);
+    admission.offer(RunKey(1), &of("ours", offer(10, 0, 1, 3))).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    assert_eq!(ends(&mut admission), [(2, 10, Cause::Reclaim)], "the youngest alone would not do, and need not");
+}
+
+/// An older borrower on the right node may end although younger ones elsewhere borrowed as much.
+#[test]
+fn a_borrower_on_the_node_that_is_needed_may_end_beside_younger_ones_elsewhere() {
+    let mut admission = admission(32, &[("a", 4), ("b", 2)]);
+    admission.set_quotas(vec![lent("ours", 4), lent("theirs", 4), lent("idle", 2)]);
+    for (task, gpus) in [(1, 4), (2, 1), (3, 1)] {
+        admission.offer(RunKey(1), &of("theirs", offer(task, 0, 1, gpus))).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [1, 2, 3]);
+    admission.offer(RunKey(1), &of("ours", offer(10, 0, 1, 4))).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    assert_eq!(ends(&mut admission), [(1, 10, Cause::Reclaim)]);
+}
+
+#[test]
+fn who_is_cancelled_anyway_is_counted_and_nobody_ends_beside_it() {
+    let mut admission = admission(32, &[("a", 4)]);
+    for task in 1..=4 {
+        admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
+    }
+    assert_eq!(granted(&mut admission).len(), 4);
+    admission.ends(RunKey(1), Slot::new(TaskIx(1), 0));
+    admission.offer(RunKey(1), &offer(10, 5, 1, 1)).unwrap();
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![]));
+    admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
+    assert_eq!(granted(&mut admission), [10]);
+}
+
+/// What is kept for somebody who waits for room, and would borrow it, is no reason to end anybody.
+#[test]
+fn nobody_ends_for_what_is_only_kept_for_a_borrower() {
+    let mut admission = admission(32, &[("a", 4), ("b", 4)]);
+    admission.set_quotas(vec![lent("ours", 4), lent("theirs", 4)]);
+    for (task, gpus) in [(1, 3), (2, 3)] {
+        admission.offer(RunKey(1), &of("theirs", offer(task, 0, 1, gpus))).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [1, 2]);
+    // One is free on each node, so 3 waits for room, and the two are kept for it.
+    admission.offer(RunKey(1), &of("theirs", offer(3, 0, 1, 2))).unwrap();
+    admission.offer(RunKey(2), &of("ours", offer(10, 0, 1, 1))).unwrap();
+    assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![10], vec![]));
+}
+
+/// What is told is the reason by which it was decided: another resource, or a place before the one who waits, is none.
+#[test]
+fn whoever_is_not_held_back_by_the_quota_is_not_told_so() {
+    let mut admission = admission(32, &[("a", 4)]);
+    admission.set_quotas(vec![Quota::new("ml", Limits { cpu: Some(Amount::whole(8)), ..gpus(3) })]);
+    admission.offer(RunKey(1), &of("ml", offer(1, 0, 1, 2))).unwrap();
+    assert_eq!(granted(&mut admission), [1]);
+    admission.offer(RunKey(1), &of("ml", offer(3, 0, 1, 2))).unwrap();
+    let mut cpu = offer(4, 0, 1, 0);
+    cpu.demand.request = Some(Arc::new(Request { cpu: Amount::whole(8), ..Request::default() }));
+    admission.offer(RunKey(1), &of("other", Offer { slot: Slot::new(TaskIx(5), 0), ..cpu.clone() })).unwrap();
+    assert_eq!(granted(&mut admission), [5]);
+    admission.offer(RunKey(1), &of("ml", cpu)).unwrap();
+    admission.offer(RunKey(1), &of("ml", offer(6, 0, 1, 1))).unwrap();
+    assert_eq!(granted(&mut admission), [0; 0]);
+    insta::assert_snapshot!(why(&admission, 4), @"no node has room for it: `a`: 8 cores are asked for and 0 are free");
+    insta::assert_snapshot!(why(&admission, 6), @"what is left of the quota of namespace `ml` is kept for a task before it");
+}
+
 /// Whoever cannot start because its pool is closed or full keeps nothing of what a cohort lends.
 #[test]
 fn a_loan_is_not_kept_for_somebody_without_a_slot() {

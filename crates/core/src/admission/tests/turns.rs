@@ -82,3 +82,54 @@ fn whoever_asks_for_much_is_served_among_endless_small_ones_while_nodes_go() {
         }
     }
 }
+
+/// One namespace has a GPU for a week, so it uses more of its own than one whose tasks ask for nothing; both get slots.
+#[test]
+fn a_namespace_that_holds_a_gpu_gets_slots_beside_endless_tasks_that_ask_for_nothing() {
+    for is_pool in [true, false] {
+        let mut admission = admission(if is_pool { 32 } else { 4 }, &[("a", 8)]);
+        admission.set_pool(DEFAULT_POOL, if is_pool { 4 } else { 32 });
+        let of = |namespace: &str, offer: Offer| Offer { namespace: namespace.to_owned(), ..offer };
+        admission.offer(RunKey(1), &of("heavy", offer(1, 0, 1, 1))).unwrap();
+        assert_eq!(granted(&mut admission), [1]);
+        let mut running: Vec<u32> = Vec::new();
+        let mut begun = 0;
+        for turn in 0..60 {
+            admission.offer(RunKey(1), &of("heavy", offer(1000 + turn, 0, 1, 0))).unwrap();
+            for n in 0..4 {
+                admission.offer(RunKey(1), &of("light", offer(2000 + turn * 4 + n, 0, 1, 0))).unwrap();
+            }
+            let new = granted(&mut admission);
+            begun += new.iter().filter(|task| **task < 2000).count();
+            running.extend(new);
+            release(&mut admission, running.remove(0));
+        }
+        assert!((10..40).contains(&begun), "{begun} of 60");
+    }
+}
+
+/// Tasks that take several slots are not passed for ever by those that take one.
+#[test]
+fn whoever_asks_for_many_slots_of_a_pool_gets_them_among_endless_small_ones() {
+    let mut admission = admission(32, &[("a", 8)]);
+    admission.set_pool(DEFAULT_POOL, 4);
+    let of = |namespace: &str, offer: Offer| Offer { namespace: namespace.to_owned(), ..offer };
+    admission.offer(RunKey(1), &of("heavy", offer(1, 0, 1, 1))).unwrap();
+    assert_eq!(granted(&mut admission), [1]);
+    admission.offer(RunKey(1), &of("heavy", offer(2, 0, 3, 0))).unwrap();
+    let mut running: Vec<u32> = Vec::new();
+    for turn in 0..40 {
+        for n in 0..2 {
+            admission.offer(RunKey(1), &of("light", offer(2000 + turn * 4 + n, 0, 1, 0))).unwrap();
+        }
+        let new = granted(&mut admission);
+        if new.contains(&2) {
+            return;
+        }
+        running.extend(new);
+        if !running.is_empty() {
+            release(&mut admission, running.remove(0));
+        }
+    }
+    panic!("it never got its slots");
+}
