@@ -128,6 +128,8 @@ pub struct RunCommit {
     pub audit: Vec<AuditEntry>,
     /// Those whose `dedupe` is known already are ignored.
     pub notices: Vec<NewNotice>,
+    /// What ended on workers, by the id of each; it is added to what is counted of them.
+    pub worker_ends: BTreeMap<String, WorkerEnds>,
 }
 
 impl RunCommit {
@@ -143,6 +145,7 @@ impl RunCommit {
             variables: Vec::new(),
             audit: Vec::new(),
             notices: Vec::new(),
+            worker_ends: BTreeMap::new(),
         }
     }
 
@@ -154,6 +157,7 @@ impl RunCommit {
             && self.variables.is_empty()
             && self.audit.is_empty()
             && self.notices.is_empty()
+            && self.worker_ends.is_empty()
     }
 }
 

@@ -62,8 +62,6 @@ struct State {
 struct Desk {
     ledger: Ledger,
     revoked: bool,
-    /// Attempts whose end it told, and how many of them failed.
-    ended: (u64, u64),
     /// Of the attempts that somebody named here.
     dirs: HashMap<AttemptId, PathBuf>,
     /// Something changed that the waiting answer may have to say.
@@ -97,9 +95,6 @@ pub struct Standing {
     pub draining: bool,
     pub running: usize,
     pub waiting: usize,
-    /// Attempts whose end it told since this server leads, and how many of them failed.
-    pub ended: u64,
-    pub failed: u64,
 }
 
 impl Hub {
@@ -205,13 +200,7 @@ impl Hub {
             End::Lost { reason } => Ok(BackendEvent::Lost { id: id_there, reason }),
         });
         match written.await {
-            Ok(event) => {
-                let is_success = matches!(&event, BackendEvent::Ended { ended, .. } if ended.exit.is_success());
-                let mut state = self.0.state();
-                let ended = &mut state.desk(worker).ended;
-                *ended = (ended.0 + 1, ended.1 + u64::from(!is_success));
-                Ok(Some(event))
-            }
+            Ok(event) => Ok(Some(event)),
             Err(error) => {
                 self.0.state().desk(worker).ledger.give_back(id, end);
                 Err(error)
@@ -277,8 +266,7 @@ impl Hub {
         let Some(desk) = state.workers.get(worker) else { return Standing::default() };
         let (running, waiting) = desk.ledger.counts();
         let silent = desk.ledger.silent(state.now());
-        let (ended, failed) = desk.ended;
-        Standing { silent, draining: desk.ledger.is_draining(), running, waiting, ended, failed }
+        Standing { silent, draining: desk.ledger.is_draining(), running, waiting }
     }
 
     /// Where its log and its end are kept here; the handle may be of a server with another data directory.

@@ -27,7 +27,7 @@ pub use config::NodeConfig;
 pub use seen::{Seen, SeenGpu};
 pub use series::Sample;
 pub use service::Fleet;
-pub use tasks::{TaskOnNode, tasks};
+pub use tasks::{TaskOnNode, ended, tasks};
 pub use view::{GpuView, NodeView};
 pub use workers::WorkerView;
 

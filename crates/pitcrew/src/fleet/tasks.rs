@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use pitcrew_core::RunKey;
 use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::state::Exit;
 use pitcrew_exec::{Handle, Place};
-use pitcrew_store::{LiveAttempt, Store, StoreError};
+use pitcrew_store::{RunAttempt, Store, StoreError};
 use serde::{Deserialize, Serialize};
 
 use super::NodeView;
@@ -26,6 +27,9 @@ pub struct TaskOnNode {
     pub map_index: i32,
     pub attempt: u32,
     pub since: Option<Timestamp>,
+    /// When it ended, and how; of one that did.
+    #[serde(skip)]
+    pub over: Option<(Timestamp, Exit)>,
     /// The devices that it holds.
     pub gpus: Vec<String>,
     /// Its page.
@@ -44,7 +48,7 @@ pub async fn tasks(store: &Store, nodes: &[NodeView]) -> Result<BTreeMap<String,
 }
 
 /// Where it was placed; of one that asked for nothing, by how it got there.
-fn node_of<'n>(live: &LiveAttempt, nodes: &'n [NodeView]) -> Option<&'n NodeView> {
+fn node_of<'n>(live: &RunAttempt, nodes: &'n [NodeView]) -> Option<&'n NodeView> {
     let attempt = &live.attempt;
     if let Some(name) = &attempt.node {
         return nodes.iter().find(|node| node.name == *name);
@@ -63,8 +67,13 @@ fn node_of<'n>(live: &LiveAttempt, nodes: &'n [NodeView]) -> Option<&'n NodeView
     nodes.iter().find(holds).or_else(|| nodes.iter().find(|node| node.connection.is_none() && !node.is_worker))
 }
 
-fn task(live: LiveAttempt) -> TaskOnNode {
-    let LiveAttempt { run, workflow, run_id, attempt } = live;
+/// The tasks whose attempts ended on a node, the newest first.
+pub async fn ended(store: &Store, node: &str, most: u32) -> Result<Vec<TaskOnNode>, StoreError> {
+    Ok(store.attempts_ended_on(node, most).await?.into_iter().map(task).collect())
+}
+
+fn task(of: RunAttempt) -> TaskOnNode {
+    let RunAttempt { run, workflow, run_id, attempt } = of;
     TaskOnNode {
         run,
         page: links::task(&workflow, &run_id, &attempt.task, attempt.map_index),
@@ -74,6 +83,7 @@ fn task(live: LiveAttempt) -> TaskOnNode {
         map_index: attempt.map_index,
         attempt: attempt.number,
         since: attempt.start,
+        over: attempt.end.zip(attempt.exit),
         gpus: attempt.gpus,
     }
 }

@@ -12,7 +12,7 @@ use pitcrew_exec::WorkerPlace;
 use pitcrew_exec::gpu::Probe;
 use pitcrew_exec::worker::Hub;
 use pitcrew_exec::worker::protocol::{About, Load, Sync};
-use pitcrew_store::{NodeRow, StoreError, WorkerRow};
+use pitcrew_store::{NodeRow, StoreError, WorkerEnds, WorkerRow};
 use serde::{Deserialize, Serialize};
 
 use super::ask::Answer;
@@ -71,7 +71,7 @@ pub struct WorkerView {
     pub running: usize,
     /// On it, and waiting for a slot.
     pub waiting: usize,
-    /// Attempts that ended there since this server leads, and how many of them failed.
+    /// Attempts that ended there since it enrolled, and how many of them did not succeed; cancelled ones are not failed.
     pub ended: u64,
     pub failed: u64,
     pub gpus: usize,
@@ -276,16 +276,17 @@ impl Fleet {
         }
     }
 
-    /// Every worker as people see it, by name. `now` is what its silence is counted back from.
-    pub fn workers(&self, hub: &Hub) -> Vec<WorkerView> {
-        let mut all: Vec<WorkerView> = self.lock().iter().filter_map(|known| view(known, hub)).collect();
+    /// Every worker as people see it, by name, with what is counted of each by its id.
+    pub fn workers(&self, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Vec<WorkerView> {
+        let mut all: Vec<WorkerView> = self.lock().iter().filter_map(|known| view(known, hub, ends)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 }
 
-fn view(known: &Known, hub: &Hub) -> Option<WorkerView> {
+fn view(known: &Known, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Option<WorkerView> {
     let worker = known.worker.as_ref()?;
+    let WorkerEnds { ended, failed } = ends.get(&worker.id).copied().unwrap_or_default();
     let node: NodeView = known.view();
     let now = hub.standing(&worker.id);
     let about = &worker.told.about;
@@ -301,8 +302,8 @@ fn view(known: &Known, hub: &Hub) -> Option<WorkerView> {
         prefetch: worker.prefetch,
         running: now.running,
         waiting: now.waiting,
-        ended: now.ended,
-        failed: now.failed,
+        ended,
+        failed,
         gpus: node.gpus.len(),
         version: about.version.clone(),
         host: about.host.clone(),

@@ -54,7 +54,8 @@ pub async fn exposition(State(site): State<Site>) -> Response {
     // A store that is away must not hide the rest: what is known of it is in its own metrics.
     let broken = site.app.store.file_errors().await.ok().map(|files| files.len());
     let figures = site.app.scheduler.figures().await;
-    let workers = site.app.fleet.workers(&site.app.workers);
+    // Ends are counted by the metrics themselves.
+    let workers = site.app.fleet.workers(&site.app.workers, &BTreeMap::new());
     let text = site.app.metrics.text(figures.as_ref(), &site.app.fleet.views(), &workers, broken);
     ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response()
 }

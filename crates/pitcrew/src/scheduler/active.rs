@@ -7,7 +7,7 @@ use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Run, Slot};
 use pitcrew_core::ir::TaskIx;
 use pitcrew_core::state::State;
-use pitcrew_store::{AuditEntry, NewNotice, RunCommit, VariableSet};
+use pitcrew_store::{AuditEntry, NewNotice, RunCommit, VariableSet, WorkerEnds};
 use serde_json::Value;
 
 use super::Step;
@@ -41,6 +41,8 @@ pub(super) struct Unwritten {
     pub variables: Vec<VariableSet>,
     pub audit: Vec<AuditEntry>,
     pub notices: Vec<NewNotice>,
+    /// What ended on workers, by the id of each.
+    pub worker_ends: BTreeMap<String, WorkerEnds>,
     pub steps: Vec<Step>,
     pub finished: bool,
 }
@@ -87,6 +89,7 @@ impl Active {
         commit.variables = unwritten.variables;
         commit.audit = unwritten.audit;
         commit.notices = unwritten.notices;
+        commit.worker_ends = unwritten.worker_ends;
         (commit, unwritten.steps, unwritten.finished)
     }
 

@@ -19,7 +19,7 @@ use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, StepSpec,
 };
 use pitcrew_lang::{Evaluator, Rendering};
-use pitcrew_store::VariableSet;
+use pitcrew_store::{VariableSet, WorkerEnds};
 use serde_json::Value;
 
 use super::active::Active;
@@ -308,7 +308,12 @@ impl Core {
         if let Some(tracer) = &self.parts.tracer {
             tracer.attempt(&active.run.record, &row);
         }
-        if let Ok(handle) = serde_json::from_value(row.handle.clone()) {
+        if let Ok(handle) = serde_json::from_value::<Handle>(row.handle.clone()) {
+            if let Some(Place::Worker(place)) = &handle.place {
+                let is_failure = row.exit.as_ref().is_some_and(|exit| !exit.is_success() && *exit != Exit::Cancelled);
+                let ends = WorkerEnds { ended: 1, failed: u64::from(is_failure) };
+                *active.unwritten.worker_ends.entry(place.worker.clone()).or_default() += ends;
+            }
             self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
         }
         active.put_attempt(slot, row);

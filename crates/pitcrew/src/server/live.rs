@@ -22,6 +22,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::time::Instant;
 
 use super::Site;
+use super::error::ApiResult;
 use crate::app::App;
 use crate::scheduler::Changed;
 
@@ -172,6 +173,26 @@ where
         }
     });
     Sse::new(events.take_until(Box::pin(site.stream_ends())).fuse()).keep_alive(KeepAlive::default())
+}
+
+/// As [`follow`], of a page with one part that changes, and that other processes may change.
+pub fn follow_part<F, Fut>(
+    site: &Site,
+    key: String,
+    watch: Watch,
+    id: &'static str,
+    render: F,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>> + use<F, Fut>>
+where
+    F: Fn(Site) -> Fut + Send + 'static,
+    Fut: Future<Output = ApiResult<String>> + Send + 'static,
+{
+    let looker = site.clone();
+    let look = move || {
+        let html = render(looker.clone());
+        async move { Some(Look { parts: vec![Part { id, html: html.await.ok()? }], elsewhere: true }) }
+    };
+    follow(site, key, watch, look)
 }
 
 /// Looks whenever there is a reason to, as long as somebody watches.

@@ -1,6 +1,7 @@
 //! A real server and real workers, each a process of its own, on loopback: killed, cut off, drained and shut out.
 
 mod files;
+mod large;
 mod losses;
 mod proxy;
 mod stories;

@@ -32,18 +32,54 @@ async fn a_task_of_a_queue_runs_on_its_worker_and_its_log_and_outputs_come_back(
     drop(worker);
 }
 
-#[tokio::test]
-async fn a_leased_gpu_is_seen_by_the_task_alone_that_holds_it() {
-    let world = World::new();
+/// A `PATH` on which `nvidia-smi` is this script.
+fn path_with(world: &World, smi: &str) -> String {
     let bin = world.dir.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     // By another process: a file that this one has open for writing cannot be run.
     let write = std::process::Command::new("/bin/sh")
         .args(["-c", "printf '%s' \"$1\" > \"$0\" && chmod 755 \"$0\""])
-        .args([bin.join("nvidia-smi").to_str().unwrap(), SMI])
+        .args([bin.join("nvidia-smi").to_str().unwrap(), smi])
         .status();
     assert!(write.unwrap().success());
-    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+#[tokio::test]
+async fn a_task_does_not_begin_on_a_gpu_that_its_worker_told_of_and_does_not_have() {
+    let world = World::new();
+    // It tells of another device once the file is there.
+    let gone = world.effects("gone");
+    let listed = "0, GPU-11111111-1111-1111-1111-111111111111, Disabled, 81920, 0, 0, 60, 31, NVIDIA A100-SXM4-80GB\n";
+    let smi = format!(
+        "#!/bin/sh\ncase \"$*\" in *-L*) exit 0;; esac\nid=11111111\n[ -e {} ] && id=22222222\n\
+         echo \"{}\" | sed s/11111111/$id/\n",
+        gone.display(),
+        listed.trim()
+    );
+    let path = path_with(&world, &smi);
+    let worker = world.worker("gpus", &["--queue", "gpu"], &[("PATH", &path)]).await;
+    let task = format!(
+        "  one:\n    queue: gpu\n    resources: {{gpu: 1}}\n    run: echo $CUDA_VISIBLE_DEVICES >> {}\n",
+        world.effects("seen").display()
+    );
+    world.workflow("leased", &task);
+    let first_gpu = async || world.get("/api/pitcrew/v1/nodes/gpus").await["gpus"][0]["id"].to_string();
+    world.wait("its GPU is known", async || first_gpu().await.contains("GPU-11111111")).await;
+    std::fs::write(&gone, "").unwrap();
+    world.trigger("leased").await;
+    world.becomes("leased", "success").await;
+    // The first attempt was lost, which draws on no retries; the second one has the device that is there.
+    assert_eq!(world.lines("seen"), ["GPU-22222222-1111-1111-1111-111111111111"], "{}", worker.tail());
+    assert!(first_gpu().await.contains("GPU-22222222"));
+    let page = world.get("/workers/gpus").await.to_string();
+    assert!(page.contains("is not there on its worker: it has GPU-22222222"), "{page}");
+}
+
+#[tokio::test]
+async fn a_leased_gpu_is_seen_by_the_task_alone_that_holds_it() {
+    let world = World::new();
+    let path = path_with(&world, SMI);
     let _worker = world.worker("gpus", &["--queue", "default", "--queue", "gpu"], &[("PATH", &path)]).await;
     world.workflow(
         "leased",

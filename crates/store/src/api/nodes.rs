@@ -32,8 +32,13 @@ impl Store {
     }
 
     /// What is under way in all runs, the oldest first, `limit` at most.
-    pub async fn live_attempts(&self, limit: u32) -> Result<Vec<LiveAttempt>> {
+    pub async fn live_attempts(&self, limit: u32) -> Result<Vec<RunAttempt>> {
         ask!(self, live_attempts(limit))
+    }
+
+    /// Attempts that ended on a node, the newest first.
+    pub async fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {
+        ask!(self, attempts_ended_on(node, limit))
     }
 
     /// Adds a sample, and removes those of the node from before `keep`.

@@ -1,5 +1,7 @@
 //! Machines that come for their work, and what they enrol with.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::ask;
@@ -51,6 +53,11 @@ impl Store {
     /// The worker whose credential has this digest, if it is not revoked.
     pub async fn worker_by_credential(&self, credential: &str) -> Result<Option<WorkerRow>> {
         ask!(self, worker_by_credential(credential))
+    }
+
+    /// What ended on each worker since it enrolled, by its id; of one on which nothing ended there is nothing.
+    pub async fn worker_ends(&self) -> Result<BTreeMap<String, WorkerEnds>> {
+        ask!(self, worker_ends())
     }
 
     /// Does something to a worker that is not revoked; returns the row that then is. Without an audit entry it is the

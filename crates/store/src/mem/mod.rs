@@ -56,6 +56,7 @@ struct State {
     quotas: BTreeMap<String, pitcrew_core::admission::Quota>,
     node_samples: BTreeMap<(String, Timestamp), serde_json::Value>,
     workers: BTreeMap<String, WorkerRow>,
+    worker_ends: BTreeMap<String, WorkerEnds>,
     /// The oldest first.
     worker_tokens: Vec<WorkerToken>,
     notices: BTreeMap<i64, Notice>,
@@ -118,6 +119,7 @@ impl Mem {
                 quotas: BTreeMap::new(),
                 node_samples: BTreeMap::new(),
                 workers: BTreeMap::new(),
+                worker_ends: BTreeMap::new(),
                 worker_tokens: Vec::new(),
                 notices: BTreeMap::new(),
                 last_notice: 0,
@@ -235,6 +237,9 @@ impl Mem {
             commit.variables.into_iter().for_each(|set| state.set_variable(set));
             state.write_audit(commit.audit);
             state.add_notices(commit.notices);
+            for (worker, more) in commit.worker_ends {
+                *state.worker_ends.entry(worker).or_default() += more;
+            }
         }
         drop(state);
         self.bell.ring();

@@ -1,9 +1,11 @@
 //! Nodes in memory.
 
+use std::cmp::Reverse;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::Mem;
+use super::{Mem, State};
 use crate::error::Result;
 use crate::types::*;
 
@@ -28,16 +30,23 @@ impl Mem {
         Ok(())
     }
 
-    pub fn live_attempts(&self, limit: u32) -> Result<Vec<LiveAttempt>> {
+    pub fn live_attempts(&self, limit: u32) -> Result<Vec<RunAttempt>> {
         let state = self.lock();
-        let all = state.runs.values().flat_map(|run| run.attempts.values().map(move |attempt| (&run.record, attempt)));
-        let live = all.filter(|(_, attempt)| attempt.exit.is_none()).map(|(run, attempt)| LiveAttempt {
-            run: run.key,
-            workflow: run.workflow.clone(),
-            run_id: run.run_id.clone(),
-            attempt: attempt.clone(),
-        });
+        let live = attempts(&state).filter(|attempt| attempt.attempt.exit.is_none());
         Ok(live.take(limit as usize).collect())
+    }
+
+    pub fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {
+        let state = self.lock();
+        let there = |of: &RunAttempt| of.attempt.node.as_deref() == Some(node) && of.attempt.end.is_some();
+        let mut all: Vec<RunAttempt> = attempts(&state).filter(there).collect();
+        all.sort_by(|a, b| {
+            let newest = (b.attempt.end, b.run).cmp(&(a.attempt.end, a.run));
+            let place = |of: &RunAttempt| (of.attempt.task.clone(), of.attempt.map_index, Reverse(of.attempt.number));
+            newest.then_with(|| place(a).cmp(&place(b)))
+        });
+        all.truncate(limit as usize);
+        Ok(all)
     }
 
     pub fn put_node_sample(&self, sample: NodeSample, keep: Timestamp) -> Result<()> {
@@ -64,4 +73,15 @@ impl super::State {
         let new = || NodeRow { name: name.to_owned(), ..NodeRow::default() };
         self.nodes.entry(name.to_owned()).or_insert_with(new)
     }
+}
+
+/// Every attempt, with its run.
+fn attempts(state: &State) -> impl Iterator<Item = RunAttempt> {
+    let all = state.runs.values().flat_map(|run| run.attempts.values().map(move |attempt| (&run.record, attempt)));
+    all.map(|(run, attempt)| RunAttempt {
+        run: run.key,
+        workflow: run.workflow.clone(),
+        run_id: run.run_id.clone(),
+        attempt: attempt.clone(),
+    })
 }

@@ -1,14 +1,19 @@
 //! Workers in memory.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
 use super::Mem;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::types::*;
 
 impl Mem {
     pub fn put_worker_token(&self, token: WorkerToken, audit: AuditEntry) -> Result<()> {
         let mut state = self.lock();
+        if state.worker_tokens.iter().any(|other| other.id == token.id || other.hash == token.hash) {
+            return Err(StoreError::Conflict(format!("there is a token `{}` already", token.id)));
+        }
         state.worker_tokens.push(token);
         state.worker_tokens.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         state.write_audit([audit]);
@@ -59,6 +64,10 @@ impl Mem {
             key(a).cmp(&key(b))
         });
         Ok(all)
+    }
+
+    pub fn worker_ends(&self) -> Result<BTreeMap<String, WorkerEnds>> {
+        Ok(self.lock().worker_ends.clone())
     }
 
     pub fn worker_by_credential(&self, credential: &str) -> Result<Option<WorkerRow>> {

@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::db::{Db, Tx, Value};
 use super::lists::{Insert, LIST, in_list};
-use super::{Sql, outbox, rows, settings};
+use super::{Sql, outbox, rows, settings, workers};
 use crate::error::{Result, StoreError};
 use crate::owner::Owner;
-use crate::types::{AuditEntry, Committed, RunCommit, VariableSet};
+use crate::types::{AuditEntry, Committed, RunCommit, VariableSet, WorkerEnds};
 use crate::watch::Bell;
 
 /// The commits of one call, and whom to answer.
@@ -133,6 +133,11 @@ async fn write(db: &Db, jobs: &[Job]) -> Result<Vec<Committed>> {
     for variable in variables {
         settings::write_variable(&mut tx, variable).await?;
     }
+    let mut ends: BTreeMap<&String, WorkerEnds> = BTreeMap::new();
+    for (worker, more) in accepted.iter().flat_map(|commit| &commit.worker_ends) {
+        *ends.entry(worker).or_default() += *more;
+    }
+    workers::add_ends(&mut tx, &ends).await?;
     write_audit(&mut tx, accepted.iter().flat_map(|commit| &commit.audit)).await?;
     outbox::write_notices(&mut tx, accepted.iter().flat_map(|commit| &commit.notices)).await?;
     Sql::tell_others(&mut tx).await?;

@@ -32,6 +32,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0006_nodes"),
     migration!("0007_quotas"),
     migration!("0008_workers"),
+    migration!("0009_worker_ends"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -99,7 +100,7 @@ mod tests {
 
     use super::super::{Sql, postgres, sqlite};
     use super::*;
-    use crate::types::{AuditFilter, Paging, WorkflowFilter};
+    use crate::types::{AuditFilter, Paging, WorkerEnds, WorkflowFilter};
 
     /// What a database may hold after each migration; every migration has its own, so that the next ones meet it.
     static SAMPLES: &[&str] = &[
@@ -111,6 +112,7 @@ mod tests {
         include_str!("../../tests/data/0006_nodes.sql"),
         include_str!("../../tests/data/0007_quotas.sql"),
         include_str!("../../tests/data/0008_workers.sql"),
+        include_str!("../../tests/data/0009_worker_ends.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -165,6 +167,7 @@ mod tests {
         assert_eq!((failed.run.backfill, running.run.backfill), (Some(1), None));
         let workers = sql.workers().await.unwrap();
         assert_eq!((workers.len(), workers[0].revoked, workers[1].drain), (2, None, true));
+        assert_eq!(sql.worker_ends().await.unwrap()["w1"], WorkerEnds { ended: 7, failed: 2 });
         assert_eq!(sql.worker_token("def").await.unwrap().unwrap().uses, Some(3));
         let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");

@@ -29,11 +29,17 @@ fn sample(row: &Row) -> Result<NodeSample> {
     Ok(NodeSample { node: row.take()?, at: row.time()?, sample: row.json()? })
 }
 
-fn live(row: &Row) -> Result<LiveAttempt> {
+/// Attempts with their runs.
+fn select() -> String {
+    let columns = rows::ATTEMPT_COLUMNS.split(", ").map(|name| format!("a.{name}")).collect::<Vec<_>>().join(", ");
+    format!("SELECT {columns}, a.run, r.workflow, r.run_id FROM attempts a JOIN runs r ON r.key = a.run")
+}
+
+fn of_run(row: &Row) -> Result<RunAttempt> {
     let after = rows::ATTEMPT_COLUMNS.split(", ").count();
     let (run, workflow, run_id): (i64, String, String) = (row.get(after)?, row.get(after + 1)?, row.get(after + 2)?);
     let odd = |text: &str| StoreError::Corrupt(format!("a stored row cannot be read: `{text}` is no id"));
-    Ok(LiveAttempt {
+    Ok(RunAttempt {
         run: RunKey(run),
         workflow: workflow.parse().map_err(|_| odd(&workflow))?,
         run_id: run_id.parse().map_err(|_| odd(&run_id))?,
@@ -75,13 +81,18 @@ impl Sql {
         tx.commit().await
     }
 
-    pub async fn live_attempts(&self, limit: u32) -> Result<Vec<LiveAttempt>> {
-        let columns = rows::ATTEMPT_COLUMNS.split(", ").map(|name| format!("a.{name}")).collect::<Vec<_>>().join(", ");
+    pub async fn live_attempts(&self, limit: u32) -> Result<Vec<RunAttempt>> {
+        let sql = format!("{} WHERE a.exit IS NULL ORDER BY a.run, a.task, a.map_index LIMIT $1", select());
+        self.all(sql, args![limit], of_run).await
+    }
+
+    pub async fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {
         let sql = format!(
-            "SELECT {columns}, a.run, r.workflow, r.run_id FROM attempts a JOIN runs r ON r.key = a.run \
-             WHERE a.exit IS NULL ORDER BY a.run, a.task, a.map_index LIMIT $1"
+            "{} WHERE a.node = $1 AND a.ended IS NOT NULL \
+             ORDER BY a.ended DESC, a.run DESC, a.task, a.map_index, a.number DESC LIMIT $2",
+            select()
         );
-        self.all(sql, args![limit], live).await
+        self.all(sql, args![node, limit], of_run).await
     }
 
     pub async fn put_node_sample(&self, sample: NodeSample, keep: Timestamp) -> Result<()> {

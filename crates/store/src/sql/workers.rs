@@ -1,8 +1,10 @@
 //! Machines that come for their work, and what they enrol with.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 
-use super::db::{Row, args};
+use super::db::{Row, Tx, args};
 use super::rows::json;
 use super::{Sql, commit};
 use crate::error::Result;
@@ -35,6 +37,17 @@ fn token(row: &Row) -> Result<WorkerToken> {
         expires: row.time_optional()?,
         uses: row.take::<Option<i64>>()?.map(|uses| u32::try_from(uses).unwrap_or(u32::MAX)),
     })
+}
+
+/// Adds to what is counted of workers; in the order of their ids, so that two servers never wait for each other.
+pub(super) async fn add_ends(tx: &mut Tx, ends: &BTreeMap<&String, WorkerEnds>) -> Result<()> {
+    let sql = "INSERT INTO worker_ends (worker, ended, failed) VALUES ($1, $2, $3) ON CONFLICT (worker) DO UPDATE SET \
+         ended = worker_ends.ended + excluded.ended, failed = worker_ends.failed + excluded.failed";
+    for (worker, WorkerEnds { ended, failed }) in ends {
+        let count = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        tx.execute(sql, args![worker.as_str(), count(*ended), count(*failed)]).await?;
+    }
+    Ok(())
 }
 
 impl Sql {
@@ -106,6 +119,17 @@ impl Sql {
     pub async fn worker_by_credential(&self, credential: &str) -> Result<Option<WorkerRow>> {
         let sql = format!("{WORKER} WHERE credential = $1 AND revoked IS NULL");
         Ok(self.all(sql, args![credential], worker).await?.pop())
+    }
+
+    pub async fn worker_ends(&self) -> Result<BTreeMap<String, WorkerEnds>> {
+        let ends = |row: &Row| {
+            let mut row = row.fields();
+            let number = |number: i64| u64::try_from(number).unwrap_or_default();
+            let worker: String = row.take()?;
+            Ok((worker, WorkerEnds { ended: number(row.take()?), failed: number(row.take()?) }))
+        };
+        let all = self.all("SELECT worker, ended, failed FROM worker_ends".to_owned(), args![], ends).await?;
+        Ok(all.into_iter().collect())
     }
 
     pub async fn change_worker(

@@ -39,9 +39,9 @@ impl NodeRow {
     }
 }
 
-/// An attempt that is under way, with the run that it belongs to.
+/// An attempt, with the run that it belongs to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LiveAttempt {
+pub struct RunAttempt {
     pub run: RunKey,
     pub workflow: WorkflowId,
     pub run_id: RunId,

@@ -19,6 +19,20 @@ pub struct WorkerRow {
     pub revoked: Option<Timestamp>,
 }
 
+/// Attempts that ended on a worker, and how many of them did not succeed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WorkerEnds {
+    pub ended: u64,
+    pub failed: u64,
+}
+
+impl std::ops::AddAssign for WorkerEnds {
+    fn add_assign(&mut self, more: WorkerEnds) {
+        self.ended += more.ended;
+        self.failed += more.failed;
+    }
+}
+
 /// What somebody does to a worker. What is not named stays.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WorkerChange {

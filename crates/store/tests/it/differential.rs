@@ -9,6 +9,7 @@ use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, Run
 use pitcrew_core::id::RunKey;
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_store::*;
+use serde_json::json;
 
 use crate::databases::Postgres;
 use crate::sample::{at, attempt, audit, instance, row, run, run_id, task, workflow};
@@ -98,6 +99,13 @@ enum Call {
     Instances(usize, InstanceFilter, Paging),
     Workflows(WorkflowFilter, Paging),
     Previous(String, Result<i64, usize>),
+    WorkerToken(WorkerToken),
+    DeleteWorkerToken(String),
+    /// With the token of this name.
+    Enrol(String, WorkerRow),
+    /// The worker at this place of the list of all.
+    ChangeWorker(usize, WorkerChange),
+    EndedOn(String, u32),
 }
 
 fn states() -> Vec<State> {
@@ -127,7 +135,13 @@ fn commit(random: &mut Random) -> RunCommit {
     for _ in 0..random.below(3) {
         let exit = random.of(&[None, Some(Exit::Code { code: 1 }), Some(Exit::OutOfMemory)]);
         let number = 1 + random.below(3) as u32;
-        commit.attempts.push(AttemptRecord { exit, ..attempt(random.of(&["a", "b"]), number) });
+        let node = random.of(&[None, Some("n1".to_owned()), Some("n2".to_owned())]);
+        let end = exit.as_ref().map(|_| at(random.below(20) as i64));
+        commit.attempts.push(AttemptRecord { exit, node, end, ..attempt(random.of(&["a", "b"]), number) });
+    }
+    if random.chance(20) {
+        let ends = WorkerEnds { ended: 1 + random.below(3) as u64, failed: random.below(2) as u64 };
+        commit.worker_ends.insert(random.of(&["w1", "w2"]).to_owned(), ends);
     }
     if random.chance(10) {
         commit.variables.push(variable(random));
@@ -148,7 +162,7 @@ fn variable(random: &mut Random) -> VariableSet {
 
 fn call(random: &mut Random, runs: usize) -> Call {
     let place = |random: &mut Random| random.below(runs + 1);
-    match random.below(100) {
+    match random.below(116) {
         0..18 => {
             let new = NewRun {
                 run_id: run_id(&format!("r{}", random.below(15))),
@@ -228,10 +242,52 @@ fn call(random: &mut Random, runs: usize) -> Call {
             };
             Call::Workflows(filter, paging(random))
         }
+        98..103 => Call::WorkerToken(worker_token(random)),
+        103..104 => Call::DeleteWorkerToken(token_name(random)),
+        104..110 => Call::Enrol(token_name(random), worker(random)),
+        110..113 => {
+            let (slots, second) = (random.below(9), random.below(50) as i64);
+            let about = random.of(&[None, Some(json!({ "slots": slots }))]);
+            let revoked = random.of(&[None, None, Some(at(second))]);
+            let drain = random.of(&[None, Some(true), Some(false)]);
+            Call::ChangeWorker(random.below(8), WorkerChange { about, drain, revoked })
+        }
+        113..114 => Call::EndedOn(random.of(&["n1", "n2", "n3"]).to_owned(), random.of(&[1, 3, 100])),
         _ => {
             let before = if random.chance(50) { Ok(random.below(20) as i64) } else { Err(place(random)) };
             Call::Previous(flow(random), before)
         }
+    }
+}
+
+fn token_name(random: &mut Random) -> String {
+    random.of(&["t1", "t2", "t3", "t4"]).to_owned()
+}
+
+fn worker_token(random: &mut Random) -> WorkerToken {
+    let id = token_name(random);
+    WorkerToken {
+        hash: format!("hash of {id}"),
+        id,
+        queues: random.of(&[Vec::new(), vec!["s21".to_owned(), "a\u{e9}".to_owned()]]),
+        made_by: random.of(&["ada", "nul\0"]).to_owned(),
+        created: at(random.below(20) as i64),
+        expires: random.of(&[None, None, Some(at(25))]),
+        uses: random.of(&[None, Some(1), Some(3)]),
+    }
+}
+
+fn worker(random: &mut Random) -> WorkerRow {
+    // Ids and credentials are random, so nobody ever has that of another.
+    let id = random.next().to_string();
+    WorkerRow {
+        name: random.of(&["s21", "s22", "S21", "s_1"]).to_owned(),
+        credential: format!("digest of {id}"),
+        id,
+        about: json!({ "slots": random.below(9), "host": "h" }),
+        drain: random.chance(10),
+        enrolled: at(random.below(30) as i64),
+        revoked: None,
     }
 }
 
@@ -337,7 +393,22 @@ async fn perform(side: &mut Side, call: Call) -> String {
             let previous = side.store.previous_run(&workflow(&id), before).await.unwrap();
             format!("{:?}", previous.map(|run| side.run(run)))
         }
+        Call::WorkerToken(token) => kind(side.store.put_worker_token(token, entry()).await),
+        Call::DeleteWorkerToken(id) => kind(side.store.delete_worker_token(&id, entry()).await),
+        Call::Enrol(token, worker) => kind(side.store.enrol_worker(&format!("hash of {token}"), worker, entry()).await),
+        Call::ChangeWorker(place, change) => {
+            let all = side.store.workers().await.unwrap();
+            let id = all.get(place).map_or("nobody", |row| &row.id);
+            kind(side.store.change_worker(id, change, Some(entry())).await)
+        }
+        Call::EndedOn(node, limit) => format!("ended {:?}", ended_on(side, &node, limit).await),
     }
+}
+
+/// What ended on a node, with places instead of keys.
+async fn ended_on(side: &Side, node: &str, limit: u32) -> Vec<RunAttempt> {
+    let rows = side.store.attempts_ended_on(node, limit).await.unwrap();
+    rows.into_iter().map(|row| RunAttempt { run: side.place(row.run), ..row }).collect()
 }
 
 /// Everything that can be read, a line each.
@@ -381,6 +452,17 @@ async fn everything(side: &Side) -> Vec<String> {
     let audit = store.audit(&AuditFilter::default(), Paging::ALL).await.unwrap();
     lines.extend(audit.rows.iter().map(|row| format!("{:?}", row.entry)));
     lines.push(format!("{:?}", store.setting("s").await.unwrap()));
+    for node in ["n1", "n2"] {
+        lines.push(format!("{:?}", ended_on(side, node, u32::MAX).await));
+    }
+    let workers = store.workers().await.unwrap();
+    for row in &workers {
+        lines.push(format!("{:?}", store.worker_by_credential(&row.credential).await.unwrap()));
+    }
+    for token in store.worker_tokens().await.unwrap() {
+        lines.push(format!("{:?}", store.worker_token(&token.hash).await.unwrap()));
+    }
+    lines.push(format!("{workers:?} {:?}", store.worker_ends().await.unwrap()));
     lines
 }
 
@@ -448,6 +530,12 @@ async fn random_calls_are_answered_alike_by_every_store() {
         "Unchanged",
         "Updated",
         "removed 1",
+        "Done",
+        "NameTaken",
+        "NoSuchToken",
+        "Expired",
+        "UsedUp",
+        "Some",
     ] {
         assert!(words.contains(word), "no call was answered with `{word}`: {words:?}");
     }

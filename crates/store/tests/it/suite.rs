@@ -26,6 +26,7 @@ pub async fn exercise(store: &Store) {
     secrets::a_secret_counts_its_values(store).await;
     nodes::changes_of_a_node_add_up_beside_what_is_seen_of_it(store).await;
     nodes::samples_of_a_node_are_kept_for_a_while(store).await;
+    nodes::what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted(store).await;
     quotas::quotas_are_put_changed_and_deleted_with_an_audit_entry(store).await;
     workers::a_worker_enrols_with_a_token_that_works_and_a_name_that_is_free(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;

@@ -14,6 +14,7 @@ use super::super::protocol::{End, Order};
 use super::super::wire::{Wire, WireError};
 use super::{Courier, News, TICK};
 use crate::backend::{Backend, BackendError, Handle};
+use crate::gpu::{Probe, Smi};
 use crate::local::blocking;
 use crate::spec::AttemptSpec;
 
@@ -90,7 +91,19 @@ impl Courier<'_> {
         self.logs.begin(&id);
         (spec.dir, spec.place) = (handle.dir.clone(), None);
         let (backend, news) = (Arc::clone(&self.backend), self.news.clone());
+        // What the machine told when the device was given away may be a minute old, or never have been true.
+        let devices = spec.gpus.clone().filter(|gpus| !gpus.is_empty());
+        let asked = devices.map(|devices| (devices, (self.prober)()));
         tokio::spawn(async move {
+            if let Some((devices, asked)) = asked
+                && let Some(probe) = asked.await
+                && let Some(reason) = not_there(&probe, &devices)
+            {
+                // The server hears first what is there now, so that nothing else is given the device.
+                let _ = news.send(News::Probed(Some(probe)));
+                let _ = news.send(News::NoDevice(handle.id, reason));
+                return;
+            }
             loop {
                 match backend.start(&handle, spec.clone()).await {
                     Ok(()) => return,
@@ -174,6 +187,21 @@ impl Courier<'_> {
             let _ = news.send(News::Gone(id, end));
         });
     }
+}
+
+/// Why an attempt cannot have these devices; where the machine does not tell, it tries.
+fn not_there(probe: &Probe, devices: &[String]) -> Option<String> {
+    if probe.smi != Smi::Answered {
+        return None;
+    }
+    let mut there = Vec::new();
+    for gpu in &probe.gpus {
+        there.push(gpu.uuid.as_str());
+        there.extend(gpu.mig.iter().map(|instance| instance.uuid.as_str()));
+    }
+    let missing = devices.iter().find(|device| !there.contains(&device.as_str()))?;
+    let there = if there.is_empty() { "it has none".to_owned() } else { format!("it has {}", there.join(", ")) };
+    Some(format!("the GPU `{missing}` that it was given is not there on its worker: {there}"))
 }
 
 /// Until the server has them, or does not want them.

@@ -93,9 +93,15 @@ pub enum CourierError {
 }
 
 enum News {
-    Answered { seq: u64, sent: Duration, result: Result<Answer, WireError> },
+    Answered {
+        seq: u64,
+        sent: Duration,
+        result: Result<Answer, WireError>,
+    },
     Looked(Vec<(Handle, Observation)>),
     NotBegun(AttemptId, String),
+    /// A device that it was given is not there.
+    NoDevice(AttemptId, String),
     Brought(AttemptId, Result<(), String>),
     Gone(AttemptId, End),
     Probed(Option<Probe>),
@@ -255,6 +261,7 @@ impl Courier<'_> {
                 }
             }
             News::NotBegun(id, reason) => self.duty.not_begun(&id, reason, clock::now()),
+            News::NoDevice(id, reason) => self.duty.ended(&id, End::Lost { reason }, None),
             News::Brought(id, result) => self.duty.brought(&id, result, clock::now()),
             News::Gone(id, end) => self.duty.gone(&id, end),
             News::Probed(probe) => {

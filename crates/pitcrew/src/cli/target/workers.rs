@@ -47,7 +47,8 @@ impl Target {
                     reason: None,
                     ..worker
                 };
-                Ok(fleet.workers(&hub).into_iter().map(known).collect())
+                let ends = context.store.worker_ends().await?;
+                Ok(fleet.workers(&hub, &ends).into_iter().map(known).collect())
             }
             Target::There(remote) => {
                 #[derive(Deserialize)]

@@ -283,23 +283,23 @@ async fn log(
 }
 
 /// Every worker.
-pub fn all(site: &Site) -> Vec<WorkerView> {
-    site.app.fleet.workers(&site.app.workers)
+pub async fn all(site: &Site) -> ApiResult<Vec<WorkerView>> {
+    Ok(site.app.fleet.workers(&site.app.workers, &site.app.store.worker_ends().await?))
 }
 
 /// The worker of that name.
-pub fn one(site: &Site, name: &str) -> ApiResult<WorkerView> {
+pub async fn one(site: &Site, name: &str) -> ApiResult<WorkerView> {
     let missing = || ApiError::not_found(format!("there is no worker `{name}`"));
-    all(site).into_iter().find(|worker| worker.name == name).ok_or_else(missing)
+    all(site).await?.into_iter().find(|worker| worker.name == name).ok_or_else(missing)
 }
 
-async fn list(State(site): State<Site>) -> Json<Value> {
-    let workers = all(&site);
-    Json(json!({ "total_entries": workers.len(), "workers": workers }))
+async fn list(State(site): State<Site>) -> ApiResult<Json<Value>> {
+    let workers = all(&site).await?;
+    Ok(Json(json!({ "total_entries": workers.len(), "workers": workers })))
 }
 
 async fn show(State(site): State<Site>, Path(name): Path<String>) -> ApiResult<Json<WorkerView>> {
-    one(&site, &name).map(Json)
+    one(&site, &name).await.map(Json)
 }
 
 /// Makes a token to enrol with: its row, which the caller stores, and itself, which is shown once.
@@ -371,7 +371,7 @@ async fn undrain(
 
 /// Has a worker end, or not; its node is cordoned meanwhile.
 pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> ApiResult<WorkerView> {
-    let worker = one(site, name)?;
+    let worker = one(site, name).await?;
     let event = if drain { "worker.drain" } else { "worker.undrain" };
     let change = WorkerChange { drain: Some(drain), ..WorkerChange::default() };
     let entry = audit(&user.name, event, json!({ "worker": name }));
@@ -380,7 +380,7 @@ pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> Api
     nodes::apply(site, user, name, cordon).await?;
     site.app.fleet.workers_changed().await?;
     site.app.workers.drain(&worker.id, drain);
-    one(site, name)
+    one(site, name).await
 }
 
 async fn revoke(
@@ -394,7 +394,7 @@ async fn revoke(
 
 /// Lets a worker in no more.
 pub async fn end(site: &Site, user: &User, name: &str) -> ApiResult<()> {
-    let worker = one(site, name)?;
+    let worker = one(site, name).await?;
     let change = WorkerChange { revoked: Some(clock::now()), ..WorkerChange::default() };
     let entry = audit(&user.name, "worker.revoke", json!({ "worker": name, "id": worker.id }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;

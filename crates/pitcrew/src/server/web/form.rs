@@ -200,6 +200,17 @@ impl Form {
         Form { fields, error: None, also: None }
     }
 
+    /// The form of something that is there: its texts in the order of the fields, and its name, which is first, fixed.
+    pub fn filled<const N: usize>(mut fields: Vec<Field>, texts: [String; N]) -> Form {
+        for (field, text) in fields.iter_mut().zip(texts) {
+            field.text = text;
+        }
+        if let Some(name) = fields.first_mut() {
+            name.fixed = true;
+        }
+        Form::new(fields)
+    }
+
     /// Takes what was typed; what is missing or no number is noted at its field.
     pub fn fill(&mut self, typed: &Typed) -> Result<(), PageError> {
         if let Some((key, _)) = typed.0.iter().find(|(key, _)| !self.fields.iter().any(|field| field.name == key)) {

@@ -1,9 +1,11 @@
 //! Nodes: what people do to them, and what is seen of them.
 
-use pitcrew_store::{NodeChange, NodeSample, Store, StoreError};
+use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::state::Exit;
+use pitcrew_store::{CreateRun, NodeChange, NodeSample, RunCommit, Store, StoreError, WorkerEnds};
 use serde_json::json;
 
-use crate::sample::{at, audit};
+use crate::sample::{at, attempt, audit, run};
 
 pub async fn changes_of_a_node_add_up_beside_what_is_seen_of_it(store: &Store) {
     let label = |key: &str, value: Option<&str>| NodeChange {
@@ -41,4 +43,42 @@ pub async fn samples_of_a_node_are_kept_for_a_while(store: &Store) {
     assert_eq!(store.node_samples("a").await.unwrap(), [sample("a", 2), sample("a", 3)]);
     assert_eq!(store.node_samples("b").await.unwrap(), [sample("b", 1)]);
     assert!(store.node_samples("c").await.unwrap().is_empty());
+}
+
+pub async fn what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted(store: &Store) {
+    let owner = store.register_owner().await.unwrap();
+    let CreateRun::Created(run) = store.create_run(run("ended", "r1"), Some(&owner)).await.unwrap() else { panic!() };
+    let ended = |task: &str, node: &str, second: Option<i64>| AttemptRecord {
+        node: Some(node.to_owned()),
+        end: second.map(at),
+        exit: second.map(|_| Exit::Code { code: 0 }),
+        ..attempt(task, 1)
+    };
+    let ends = |ended, failed| [("w9".to_owned(), WorkerEnds { ended, failed })].into();
+    let attempts = vec![
+        ended("a", "n9", Some(5)),
+        ended("b", "n9", Some(7)),
+        ended("c", "other", Some(9)),
+        ended("d", "n9", None),
+        ended("e", "n9", Some(7)),
+    ];
+    let commit = RunCommit { attempts, worker_ends: ends(3, 1), ..RunCommit::new(run.key) };
+    let more = RunCommit { worker_ends: ends(1, 1), ..RunCommit::new(run.key) };
+    store.commit(&owner, vec![commit, more.clone()]).await.unwrap();
+    store.commit(&owner, vec![more.clone()]).await.unwrap();
+    let found = async |limit| {
+        let rows = store.attempts_ended_on("n9", limit).await.unwrap();
+        rows.into_iter().map(|row| (row.run_id.to_string(), row.attempt.task.to_string())).collect::<Vec<_>>()
+    };
+    let of = |task: &str| ("r1".to_owned(), task.to_owned());
+    assert_eq!(found(10).await, [of("b"), of("e"), of("a")], "the newest first");
+    assert_eq!(found(2).await, [of("b"), of("e")]);
+    assert_eq!(store.worker_ends().await.unwrap()["w9"], WorkerEnds { ended: 5, failed: 3 });
+    // Whoever does not own the run counts nothing.
+    let other = store.register_owner().await.unwrap();
+    assert_eq!(store.commit(&other, vec![more]).await.unwrap().lost, [run.key]);
+    assert_eq!(store.worker_ends().await.unwrap()["w9"].ended, 5);
+    store.release_runs(&owner, &[run.key]).await.unwrap();
+    owner.end().await;
+    other.end().await;
 }

@@ -11,7 +11,7 @@ use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::links;
-use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::live::{Watch, follow_part};
 use crate::server::own::nodes;
 use crate::server::web::fmt;
 use crate::server::web::form::{Field, Form, FormPage, Typed};
@@ -160,15 +160,8 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 
 pub async fn live(State(site): State<Site>) -> PageResult<Response> {
     let watch = Watch::machines(&site.app);
-    let looker = site.clone();
-    let look = move || {
-        let site = looker.clone();
-        async move {
-            let html = list(&site).await.ok()?;
-            Some(Look { parts: vec![Part { id: "nodes", html }], elsewhere: true })
-        }
-    };
-    Ok(follow(&site, "fleet".to_owned(), watch, look).into_response())
+    let render = |site: Site| async move { list(&site).await };
+    Ok(follow_part(&site, "fleet".to_owned(), watch, "nodes", render).into_response())
 }
 
 pub async fn one(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> PageResult {
@@ -184,15 +177,12 @@ pub async fn live_one(
 ) -> PageResult<Response> {
     let is_op = user.role >= Role::Op;
     nodes::one(&site, &name).await?;
-    let (watch, looker, key) = (Watch::machines(&site.app), site.clone(), format!("node {is_op} {name}"));
-    let look = move || {
-        let (site, name) = (looker.clone(), name.clone());
-        async move {
-            let html = node(&site, &name, is_op).await.ok()?;
-            Some(Look { parts: vec![Part { id: "node", html }], elsewhere: true })
-        }
+    let key = format!("node {is_op} {name}");
+    let render = move |site: Site| {
+        let name = name.clone();
+        async move { node(&site, &name, is_op).await }
     };
-    Ok(follow(&site, key, watch, look).into_response())
+    Ok(follow_part(&site, key, Watch::machines(&site.app), "node", render).into_response())
 }
 
 /// Lets a node take no new work, or take it again.

@@ -6,6 +6,7 @@ mod audit;
 mod backfills;
 mod connections;
 mod fleet;
+mod listed;
 mod notices;
 mod pools;
 mod quotas;

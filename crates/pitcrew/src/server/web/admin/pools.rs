@@ -6,19 +6,27 @@ use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_store::{DEFAULT_POOL, Pool, StoreError};
 use serde_json::json;
 
+use super::listed::Listed;
 use super::noted;
 use crate::clock;
 use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::input::Query;
-use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::live::{Watch, follow_part};
 use crate::server::rest::pools::UNLIMITED;
 use crate::server::web::fmt;
-use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
+use crate::server::web::form::{Field, Form, Kind, Typed};
 use crate::server::web::page::{PageError, PageResult, Shell, html, render};
 
 const LIST: &str = "/pools";
+const PAGES: Listed = Listed {
+    section: "pools",
+    list: LIST,
+    name: "Pools",
+    new: "New pool",
+    lead: "A task that names the pool takes slots of it while it runs.",
+};
 
 impl Row {
     fn is_limited(&self) -> bool {
@@ -69,16 +77,9 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 
 pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
     let is_op = user.role >= Role::Op;
-    let watch = Watch::everything(&site.app);
-    let looker = site.clone();
-    let look = move || {
-        let site = looker.clone();
-        async move {
-            let html = list(&site, is_op).await.ok()?;
-            Some(Look { parts: vec![Part { id: "pools", html }], elsewhere: true })
-        }
-    };
-    Ok(follow(&site, format!("pools {is_op}"), watch, look).into_response())
+    let (key, watch) = (format!("pools {is_op}"), Watch::everything(&site.app));
+    let render = move |site: Site| async move { list(&site, is_op).await };
+    Ok(follow_part(&site, key, watch, "pools", render).into_response())
 }
 
 fn fields() -> Vec<Field> {
@@ -90,14 +91,8 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-fn form_page(site: &Site, user: &User, title: &str, action: &str, form: Form, submit: &'static str) -> FormPage {
-    let shell = Shell::new(site, user, title).section("pools");
-    let lead = "A task that names the pool takes slots of it while it runs.";
-    FormPage { shell, above: (LIST, "Pools"), lead, action: action.to_owned(), form, submit, below: String::new() }
-}
-
 pub async fn blank(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
-    Ok(form_page(&site, &user, "New pool", "/pools/new", Form::new(fields()), "Create").response())
+    Ok(PAGES.blank(&site, &user, Form::new(fields())))
 }
 
 pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
@@ -115,20 +110,14 @@ async fn named(site: &Site, name: &str) -> PageResult<Pool> {
 }
 
 fn form_of(pool: &Pool) -> Form {
-    let mut fields = fields();
     let slots =
         Some(pool.slots).filter(|slots| *slots != UNLIMITED).map_or_else(String::new, |slots| slots.to_string());
-    let texts = [pool.name.clone(), slots, pool.description.clone()];
-    for (field, text) in fields.iter_mut().zip(texts) {
-        field.text = text;
-    }
-    fields[0].fixed = true;
-    Form::new(fields)
+    Form::filled(fields(), [pool.name.clone(), slots, pool.description.clone()])
 }
 
 pub async fn form(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
     let pool = named(&site, query.text("name").unwrap_or_default()).await?;
-    Ok(form_page(&site, &user, &pool.name, "/pools/edit", form_of(&pool), "Save").response())
+    Ok(PAGES.edit(&site, &user, &pool.name, form_of(&pool)))
 }
 
 pub async fn edit(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
@@ -152,12 +141,7 @@ async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageRes
             Err(error) => return Err(error.into()),
         }
     }
-    let name = form.text("name").to_owned();
-    let page = match is_new {
-        true => form_page(site, user, "New pool", "/pools/new", form, "Create"),
-        false => form_page(site, user, &name, "/pools/edit", form, "Save"),
-    };
-    Ok(page.refused())
+    Ok(PAGES.refused(site, user, form, is_new))
 }
 
 pub async fn delete(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult<Redirect> {

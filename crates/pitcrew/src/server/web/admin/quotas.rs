@@ -6,18 +6,26 @@ use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_core::admission::{Limits, Quota};
 use pitcrew_core::fleet::Amount;
 
+use super::listed::Listed;
 use crate::quotas::{self, KEYS, QuotaView, memory};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::input::Query;
-use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::live::{Watch, follow_part};
 use crate::server::own::quotas::{all, put, remove};
 use crate::server::web::fmt;
-use crate::server::web::form::{Field, Form, FormPage, Kind, Typed};
+use crate::server::web::form::{Field, Form, Kind, Typed};
 use crate::server::web::page::{PageError, PageResult, Shell, html, render};
 
 const LIST: &str = "/quotas";
+const PAGES: Listed = Listed {
+    section: "quotas",
+    list: LIST,
+    name: "Quotas",
+    new: "New quota",
+    lead: "All tasks of the namespace's workflows together never hold more.",
+};
 
 /// A resource of a namespace.
 struct Bar {
@@ -85,16 +93,9 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 
 pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
     let is_op = user.role >= Role::Op;
-    let watch = Watch::everything(&site.app);
-    let looker = site.clone();
-    let look = move || {
-        let site = looker.clone();
-        async move {
-            let html = list(&site, is_op).await.ok()?;
-            Some(Look { parts: vec![Part { id: "quotas", html }], elsewhere: true })
-        }
-    };
-    Ok(follow(&site, format!("quotas {is_op}"), watch, look).into_response())
+    let (key, watch) = (format!("quotas {is_op}"), Watch::everything(&site.app));
+    let render = move |site: Site| async move { list(&site, is_op).await };
+    Ok(follow_part(&site, key, watch, "quotas", render).into_response())
 }
 
 fn fields() -> Vec<Field> {
@@ -114,14 +115,8 @@ fn fields() -> Vec<Field> {
     ]
 }
 
-fn form_page(site: &Site, user: &User, title: &str, action: &str, form: Form, submit: &'static str) -> FormPage {
-    let shell = Shell::new(site, user, title).section("quotas");
-    let lead = "All tasks of the namespace's workflows together never hold more.";
-    FormPage { shell, above: (LIST, "Quotas"), lead, action: action.to_owned(), form, submit, below: String::new() }
-}
-
 pub async fn blank(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
-    Ok(form_page(&site, &user, "New quota", "/quotas/new", Form::new(fields()), "Create").response())
+    Ok(PAGES.blank(&site, &user, Form::new(fields())))
 }
 
 pub async fn create(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
@@ -140,7 +135,6 @@ async fn named(site: &Site, namespace: &str) -> PageResult<Quota> {
 }
 
 fn form_of(quota: &Quota) -> Form {
-    let mut fields = fields();
     let amount = |amount: Option<Amount>| amount.map_or_else(String::new, |amount| amount.to_string());
     let memory = |mib: Option<u64>| mib.map_or_else(String::new, |mib| format!("{mib}Mi"));
     let texts = [
@@ -154,16 +148,12 @@ fn form_of(quota: &Quota) -> Form {
         memory(quota.borrow.memory_mib),
         quota.weight.to_string(),
     ];
-    for (field, text) in fields.iter_mut().zip(texts) {
-        field.text = text;
-    }
-    fields[0].fixed = true;
-    Form::new(fields)
+    Form::filled(fields(), texts)
 }
 
 pub async fn form(State(site): State<Site>, Extension(user): Extension<User>, query: Query) -> PageResult {
     let quota = named(&site, query.text("namespace").unwrap_or_default()).await?;
-    Ok(form_page(&site, &user, &quota.namespace, "/quotas/edit", form_of(&quota), "Save").response())
+    Ok(PAGES.edit(&site, &user, &quota.namespace, form_of(&quota)))
 }
 
 pub async fn edit(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult {
@@ -191,12 +181,7 @@ async fn save(site: &Site, user: &User, mut form: Form, is_new: bool) -> PageRes
         put(site, user, quota).await?;
         return Ok(Redirect::to(LIST).into_response());
     }
-    let name = form.text("namespace").to_owned();
-    let page = match is_new {
-        true => form_page(site, user, "New quota", "/quotas/new", form, "Create"),
-        false => form_page(site, user, &name, "/quotas/edit", form, "Save"),
-    };
-    Ok(page.refused())
+    Ok(PAGES.refused(site, user, form, is_new))
 }
 
 pub async fn delete(State(site): State<Site>, Extension(user): Extension<User>, typed: Typed) -> PageResult<Redirect> {

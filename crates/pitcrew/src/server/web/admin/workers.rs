@@ -7,15 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use pitcrew_core::state::Exit;
 use pitcrew_store::{AuditFilter, AuditRow, Paging};
 
 use super::fleet;
-use crate::fleet::{NodeView, WorkerView};
+use crate::fleet::{self as machines, NodeView, TaskOnNode, WorkerView};
 use crate::server::Site;
 use crate::server::auth::{Role, User};
 use crate::server::error::ApiResult;
 use crate::server::links;
-use crate::server::live::{Look, Part, Watch, follow};
+use crate::server::live::{Watch, follow_part};
 use crate::server::own::{nodes, workers};
 use crate::server::web::fmt;
 use crate::server::web::form::Typed;
@@ -25,6 +26,8 @@ const LIST: &str = "/workers";
 /// Entries of the audit log that are looked through, and how many of a worker are shown.
 const LOOKED_AT: u32 = 300;
 const EVENTS: usize = 12;
+/// Attempts that ended there that are shown.
+const LATELY: u32 = 20;
 
 #[derive(Template)]
 #[template(path = "admin/workers.html")]
@@ -91,6 +94,7 @@ struct Worker {
     worker: WorkerView,
     node: NodeView,
     gpus: String,
+    lately: Vec<TaskOnNode>,
     events: Vec<Event>,
     is_admin: bool,
 }
@@ -99,6 +103,27 @@ struct Worker {
 struct Event {
     row: AuditRow,
     words: &'static str,
+}
+
+impl TaskOnNode {
+    /// The state that its attempt had at the end, and what is to be said of it.
+    fn end(&self) -> (&'static str, String) {
+        match self.over.as_ref().map(|(_, exit)| exit) {
+            None => ("running", String::new()),
+            Some(exit) if exit.is_success() => ("success", String::new()),
+            Some(Exit::Cancelled) => ("cancelled", String::new()),
+            Some(exit @ Exit::Lost { .. }) => ("recovering", exit.to_string()),
+            Some(exit) => ("failed", exit.to_string()),
+        }
+    }
+
+    fn took(&self) -> String {
+        fmt::elapsed(&self.since, &self.over.as_ref().map(|(at, _)| *at), false)
+    }
+
+    fn attempt_page(&self) -> String {
+        format!("{}?attempt={}", self.page, self.attempt)
+    }
 }
 
 /// How a worker is shown.
@@ -149,7 +174,7 @@ impl WorkerView {
 }
 
 async fn list(site: &Site, is_admin: bool) -> ApiResult<String> {
-    let rows = workers::all(site);
+    let rows = workers::all(site).await?;
     let waiting = site.app.scheduler.queue(0).await.queues;
     let queues = QueueRow::all(&rows, &waiting, site.settings.default_queue());
     Ok(render(List { queues, rows, is_admin }))
@@ -185,9 +210,10 @@ fn words(event: &str) -> &'static str {
 }
 
 async fn worker(site: &Site, name: &str, is_admin: bool) -> ApiResult<String> {
-    let (worker, node) = (workers::one(site, name)?, nodes::one(site, name).await?);
+    let (worker, node) = (workers::one(site, name).await?, nodes::one(site, name).await?);
     let events = events(site, &worker).await?;
-    Ok(render(Worker { gpus: fleet::gpus(site, &node), worker, node, events, is_admin }))
+    let lately = machines::ended(&site.app.store, name, LATELY).await?;
+    Ok(render(Worker { gpus: fleet::gpus(site, &node), worker, node, lately, events, is_admin }))
 }
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
@@ -198,15 +224,9 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 
 pub async fn live(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult<Response> {
     let is_admin = user.role >= Role::Admin;
-    let (watch, looker) = (Watch::machines(&site.app), site.clone());
-    let look = move || {
-        let site = looker.clone();
-        async move {
-            let html = list(&site, is_admin).await.ok()?;
-            Some(Look { parts: vec![Part { id: "workers", html }], elsewhere: true })
-        }
-    };
-    Ok(follow(&site, format!("workers {is_admin}"), watch, look).into_response())
+    let (key, watch) = (format!("workers {is_admin}"), Watch::machines(&site.app));
+    let render = move |site: Site| async move { list(&site, is_admin).await };
+    Ok(follow_part(&site, key, watch, "workers", render).into_response())
 }
 
 pub async fn one(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> PageResult {
@@ -221,16 +241,13 @@ pub async fn live_one(
     Extension(user): Extension<User>,
 ) -> PageResult<Response> {
     let is_admin = user.role >= Role::Admin;
-    workers::one(&site, &name)?;
-    let (watch, looker, key) = (Watch::machines(&site.app), site.clone(), format!("worker {is_admin} {name}"));
-    let look = move || {
-        let (site, name) = (looker.clone(), name.clone());
-        async move {
-            let html = worker(&site, &name, is_admin).await.ok()?;
-            Some(Look { parts: vec![Part { id: "worker", html }], elsewhere: true })
-        }
+    workers::one(&site, &name).await?;
+    let key = format!("worker {is_admin} {name}");
+    let render = move |site: Site| {
+        let name = name.clone();
+        async move { worker(&site, &name, is_admin).await }
     };
-    Ok(follow(&site, key, watch, look).into_response())
+    Ok(follow_part(&site, key, Watch::machines(&site.app), "worker", render).into_response())
 }
 
 /// Lets a worker take no more work and end, or take work again.

@@ -1,0 +1,1 @@
+INSERT INTO worker_ends (worker, ended, failed) VALUES ('w1', 7, 2);
