@@ -53,6 +53,7 @@ pub fn assemble(config: &NodeConfig, seen: Option<&Seen>, marks: Option<&NodeRow
     let node = Node {
         name: config.name.clone(),
         labels,
+        marked: marks.map(|marks| marks.labels.keys().cloned().collect()).unwrap_or_default(),
         taints,
         cpu: config.cpu.unwrap_or(Amount::whole(told.cores.unwrap_or(0))),
         memory_mib: config.memory_mib.or(told.memory_mib).unwrap_or(0),

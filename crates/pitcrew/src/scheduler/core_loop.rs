@@ -274,6 +274,7 @@ impl Core {
             self.after.push(After::Launch { run: key, slot, attempt });
         }
         for cancel in fx.cancel {
+            self.admission.ends(key, cancel.slot);
             self.after.push(After::Cancel {
                 run: key,
                 slot: cancel.slot,
