@@ -272,7 +272,7 @@ fn worker_token(random: &mut Random) -> WorkerToken {
         queues: random.of(&[Vec::new(), vec!["s21".to_owned(), "a\u{e9}".to_owned()]]),
         made_by: random.of(&["ada", "nul\0"]).to_owned(),
         created: at(random.below(20) as i64),
-        expires: random.of(&[None, None, Some(at(25))]),
+        expires: random.of(&[None, None, Some(at(10))]),
         uses: random.of(&[None, Some(1), Some(3)]),
     }
 }
