@@ -17,7 +17,7 @@ use pitcrew_core::state::Exit;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::ledger::{self, Fact, Known, Ledger, REPEAT, Superseded};
+use super::ledger::{self, Fact, Known, Ledger, Superseded};
 use super::mirror;
 use super::protocol::{Answer, Cancel, End, LONGEST_WAIT, LogTaken, Order, Sync};
 use crate::backend::{Backend, BackendError, BackendEvent, Ended, EventSender, Handle, Observation};
@@ -64,8 +64,17 @@ struct Desk {
     revoked: bool,
     /// Of the attempts that somebody named here.
     dirs: HashMap<AttemptId, PathBuf>,
-    /// Something changed that the waiting answer may have to say.
+    /// Something changed that the waiting answer may have to say before it looks by itself.
     bell: Arc<Notify>,
+    /// When that is.
+    looks_at: SignedDuration,
+}
+
+/// What comes of a look at what is to be said.
+enum Next {
+    Say(Answer),
+    /// Nothing yet; it is looked again then, if no bell rings before.
+    LookAt(Instant),
 }
 
 /// Why a sync is not answered.
@@ -135,10 +144,10 @@ impl Hub {
             let rung = bell.notified();
             tokio::pin!(rung);
             rung.as_mut().enable();
-            if let Some(answer) = self.answer(worker, incarnation, seq, is_greeting || clock::instant() >= until)? {
-                return Ok(answer);
-            }
-            let look = (clock::instant() + Duration::try_from(REPEAT).unwrap_or_default()).min(until);
+            let look = match self.answer(worker, incarnation, seq, is_greeting, until)? {
+                Next::Say(answer) => return Ok(answer),
+                Next::LookAt(at) => at,
+            };
             tokio::select! {
                 () = rung => {}
                 () = tokio::time::sleep_until(look) => {}
@@ -146,19 +155,30 @@ impl Hub {
         }
     }
 
-    /// `None`: there is nothing to say yet.
-    fn answer(&self, worker: &str, incarnation: u64, seq: u64, anyway: bool) -> Result<Option<Answer>, Unanswered> {
+    fn answer(
+        &self,
+        worker: &str,
+        incarnation: u64,
+        seq: u64,
+        is_greeting: bool,
+        until: Instant,
+    ) -> Result<Next, Unanswered> {
         let mut state = self.0.state();
-        let (now, server) = (state.now(), state.server.clone());
+        let (now, server, since) = (state.now(), state.server.clone(), state.leads_since);
         let desk = state.desk(worker);
         if desk.revoked {
             return Err(Unanswered::Revoked);
         }
-        let ledger = &mut desk.ledger;
-        if !ledger.is_last(incarnation, seq) {
-            return Ok(Some(ledger::nothing(&server, self.0.lease)));
+        if !desk.ledger.is_last(incarnation, seq) {
+            return Ok(Next::Say(ledger::nothing(&server, self.0.lease)));
         }
-        Ok((anyway || ledger.is_urgent(now)).then(|| ledger.answer(now, &server, self.0.lease)))
+        if is_greeting || clock::instant() >= until || desk.ledger.is_urgent(now) {
+            return Ok(Next::Say(desk.ledger.answer(now, &server, self.0.lease)));
+        }
+        let due = desk.ledger.due().and_then(|at| Duration::try_from(at).ok()).map(|at| since + at);
+        let look = due.map_or(until, |due| due.min(until));
+        desk.looks_at = SignedDuration::try_from(look - since).unwrap_or(SignedDuration::MAX);
+        Ok(Next::LookAt(look))
     }
 
     /// The worker is let in no more: a question of it that waits is not answered, and gets no order.
@@ -224,9 +244,10 @@ impl Hub {
     /// Lets a worker take no more work, and end when it has none; or not.
     pub fn drain(&self, worker: &str, drain: bool) {
         let mut state = self.0.state();
+        let now = state.now();
         let desk = state.desk(worker);
-        desk.ledger.set_drain(drain);
-        desk.bell.notify_waiters();
+        desk.ledger.set_drain(now, drain);
+        desk.ring();
     }
 
     /// Attempts that the worker has and that nobody here has named for a while: they may be over, or of no run any more.
@@ -239,9 +260,10 @@ impl Hub {
     /// Nobody wants to know any more of these: the worker may forget them.
     pub fn forget(&self, worker: &str, ids: &[AttemptId]) {
         let mut state = self.0.state();
+        let now = state.now();
         let desk = state.desk(worker);
-        ids.iter().for_each(|id| desk.ledger.forget(id));
-        desk.bell.notify_waiters();
+        ids.iter().for_each(|id| desk.ledger.forget(now, id));
+        desk.ring();
     }
 
     /// Whether what this sync says is newer than all that its worker said before.
@@ -342,7 +364,7 @@ impl Backend for Hub {
         let there = Handle { id: handle.id.clone(), dir: spec.dir.clone(), place: None, home: None };
         let spec = AttemptSpec { place: None, ..spec };
         desk.ledger.order(now, Order { handle: there, spec, files: true });
-        desk.bell.notify_waiters();
+        desk.ring();
         Ok(())
     }
 
@@ -380,7 +402,7 @@ impl Backend for Hub {
             let desk = state.desk(&place.worker);
             desk.claim(now, &handle.id, self.dir(handle));
             let is_there = desk.ledger.cancel(now, Cancel { handle: there, grace_ms });
-            desk.bell.notify_waiters();
+            desk.ring();
             is_there
         };
         if !is_there {
@@ -405,9 +427,10 @@ impl Backend for Hub {
         for handle in handles {
             let Some(place) = worker_of(handle) else { continue };
             let mut state = self.0.state();
+            let now = state.now();
             let desk = state.desk(&place.worker);
-            desk.ledger.leave(handle.id.run);
-            desk.bell.notify_waiters();
+            desk.ledger.leave(now, handle.id.run);
+            desk.ring();
         }
         Ok(())
     }
@@ -436,6 +459,13 @@ impl Shared {
 }
 
 impl Desk {
+    /// Wakes whoever waits, if it would look too late by itself.
+    fn ring(&self) {
+        if self.ledger.due().is_some_and(|due| due < self.looks_at) {
+            self.bell.notify_waiters();
+        }
+    }
+
     /// Somebody works on the run of this attempt.
     fn claim(&mut self, now: SignedDuration, id: &AttemptId, dir: PathBuf) {
         self.ledger.claim(now, id);

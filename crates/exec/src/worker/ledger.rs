@@ -14,6 +14,10 @@ use crate::backend::Observation;
 
 /// After this long without a sign that it arrived, something is said again.
 pub const REPEAT: SignedDuration = SignedDuration::from_secs(2);
+/// How long something that is to be said waits for more: what the worker misses nothing without, and orders while others
+/// wait there for a slot.
+const LATER: SignedDuration = SignedDuration::from_millis(500);
+const GATHERED: SignedDuration = SignedDuration::from_millis(10);
 /// How often it is said that a run is over; nobody confirms it.
 const LEAVES: u8 = 3;
 
@@ -31,6 +35,10 @@ pub struct Ledger {
     attempts: BTreeMap<AttemptId, Attempt>,
     /// Runs that are over, and how often that was said.
     leaves: BTreeMap<RunKey, u8>,
+    /// It has orders that wait for a slot.
+    has_backlog: bool,
+    /// Nothing is to be said before this; `None`: nothing at all.
+    due: Option<SignedDuration>,
 }
 
 #[derive(Debug)]
@@ -47,8 +55,8 @@ struct Attempt {
     /// Its end is committed.
     forget: bool,
     told: Told,
-    /// When what is to be done about it was last said.
-    said: Option<SignedDuration>,
+    /// When what is to be done about it is to be said, or said again.
+    due: SignedDuration,
 }
 
 /// What the worker last said of an attempt.
@@ -118,6 +126,7 @@ impl Ledger {
         (self.incarnation, self.seq) = (sync.incarnation, sync.seq);
         self.heard = self.heard.max(Some(now));
         self.draining = sync.draining;
+        self.has_backlog = sync.has.iter().any(|has| has.how == How::Waiting);
         let mut facts = Vec::new();
         let has: BTreeMap<AttemptId, How> = sync.has.into_iter().map(|Has { attempt, how }| (attempt, how)).collect();
         self.missing(&has, &mut facts);
@@ -192,8 +201,15 @@ impl Ledger {
         let attempt = self.attempts.entry(order.handle.id.clone()).or_insert_with(|| Attempt::new(now, true));
         attempt.is_claimed = true;
         if attempt.told == Told::Nothing {
-            (attempt.order, attempt.said) = (Some(order), None);
+            attempt.order = Some(order);
+            attempt.due = if self.has_backlog { now + GATHERED } else { now };
+            let due = attempt.due;
+            self.is_due(due);
         }
+    }
+
+    fn is_due(&mut self, at: SignedDuration) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
     /// Has the worker end an attempt. `false`: the worker never heard of it, and never will.
@@ -206,26 +222,34 @@ impl Ledger {
         }
         if !attempt.is_over() {
             let grace_ms = attempt.cancel.as_ref().map_or(u64::MAX, |before| before.grace_ms);
-            (attempt.cancel, attempt.said) = (Some(Cancel { grace_ms: grace_ms.min(cancel.grace_ms), ..cancel }), None);
+            attempt.cancel = Some(Cancel { grace_ms: grace_ms.min(cancel.grace_ms), ..cancel });
+            attempt.due = now;
+            self.is_due(now);
         }
         true
     }
 
     /// The end of an attempt is committed, or nobody knows of it: the worker may forget it.
-    pub fn forget(&mut self, id: &AttemptId) {
-        if let Some(attempt) = self.attempts.get_mut(id) {
-            (attempt.forget, attempt.order, attempt.cancel, attempt.said) = (true, None, None, None);
-        }
+    pub fn forget(&mut self, now: SignedDuration, id: &AttemptId) {
+        let Some(attempt) = self.attempts.get_mut(id) else { return };
+        // It keeps what is over, which costs it little; unless it runs, or only waits for this to be gone.
+        let is_kept = attempt.is_over() && !self.draining && !self.drain;
+        (attempt.forget, attempt.order, attempt.cancel) = (true, None, None);
+        attempt.due = if is_kept { now + LATER } else { now };
+        let due = attempt.due;
+        self.is_due(due);
     }
 
     /// The run is over.
-    pub fn leave(&mut self, run: RunKey) {
+    pub fn leave(&mut self, now: SignedDuration, run: RunKey) {
         self.leaves.insert(run, 0);
+        self.is_due(now);
     }
 
-    pub fn set_drain(&mut self, drain: bool) {
+    pub fn set_drain(&mut self, now: SignedDuration, drain: bool) {
         if self.drain != drain {
             (self.drain, self.drain_said) = (drain, None);
+            self.is_due(now);
         }
     }
 
@@ -269,20 +293,31 @@ impl Ledger {
         })
     }
 
-    /// Whether there is something to say that was not said yet, or too long ago.
-    pub fn is_urgent(&self, now: SignedDuration) -> bool {
-        let is_due = |said: Option<SignedDuration>| said.is_none_or(|at| now - at >= REPEAT);
-        let mut open = self.attempts.values().filter(|attempt| attempt.is_open());
-        open.any(|attempt| is_due(attempt.said))
-            || self.leaves.values().any(|times| *times == 0)
-            || (self.drain != self.draining && is_due(self.drain_said))
+    /// When there is something to say, if nothing else happens.
+    pub fn due(&self) -> Option<SignedDuration> {
+        self.due
+    }
+
+    /// Whether it is time to say something. Finds out, if need be, until when not.
+    pub fn is_urgent(&mut self, now: SignedDuration) -> bool {
+        if self.due.is_none_or(|at| now < at) {
+            return false;
+        }
+        let open = self.attempts.values().filter(|attempt| attempt.is_open()).map(|attempt| attempt.due);
+        let leaves = self.leaves.values().filter(|times| **times == 0).map(|_| now);
+        let drain = (self.drain && !self.draining).then(|| self.drain_said.map_or(now, |at| at + REPEAT));
+        self.due = open.chain(leaves).chain(drain).min();
+        self.due.is_some_and(|at| now >= at)
     }
 
     /// All that the worker is to do.
     pub fn answer(&mut self, now: SignedDuration, server: &str, lease: SignedDuration) -> Answer {
         let mut answer = nothing(server, lease);
+        // Whatever is not seen to be done by then.
+        let is_again = self.drain && !self.draining || self.attempts.values().any(Attempt::is_open);
+        self.due = is_again.then_some(now + REPEAT);
         for (id, attempt) in self.attempts.iter_mut().filter(|(_, attempt)| attempt.is_open()) {
-            attempt.said = Some(now);
+            attempt.due = now + REPEAT;
             attempt.is_ordered |= attempt.order.is_some();
             answer.start.extend(attempt.order.clone());
             answer.cancel.extend(attempt.cancel.clone());
@@ -354,8 +389,9 @@ fn away() -> Observation {
 
 impl Attempt {
     fn new(now: SignedDuration, is_claimed: bool) -> Attempt {
-        let (order, cancel, said) = (None, None, None);
-        Attempt { is_claimed, since: now, order, is_ordered: false, cancel, forget: false, told: Told::Nothing, said }
+        let (order, cancel) = (None, None);
+        let (is_ordered, forget) = (false, false);
+        Attempt { is_claimed, since: now, order, is_ordered, cancel, forget, told: Told::Nothing, due: now }
     }
 
     fn is_over(&self) -> bool {

@@ -83,7 +83,7 @@ fn an_order_is_repeated_until_it_is_seen_and_an_end_until_it_is_forgotten() {
     assert_eq!(observed(&mut ledger, 7, "a"), Known::Over);
     assert_eq!(ledger.take(s(8), sync(7, vec![("a", ended(9))])).unwrap(), [], "the first end is the end");
     assert_eq!(said(&mut ledger, 8), "");
-    ledger.forget(&id("a"));
+    ledger.forget(s(0), &id("a"));
     assert_eq!(said(&mut ledger, 8), "forget 7/a.1");
     ledger.take(s(9), sync(8, vec![("a", How::Ended { end: None })])).unwrap();
     assert_eq!(said(&mut ledger, 9), "forget 7/a.1");
@@ -140,7 +140,7 @@ fn a_silent_worker_is_waited_for_until_its_lease_is_surely_over_and_then_it_is_l
     assert!(matches!(observed(&mut ledger, 660, "a"), Known::Observed(Observation::Lost { .. })));
     assert_eq!(ledger.take(s(661), sync(2, vec![("a", running())])).unwrap(), []);
     assert!(matches!(observed(&mut ledger, 661, "a"), Known::Observed(Observation::Lost { .. })));
-    ledger.forget(&id("a"));
+    ledger.forget(s(0), &id("a"));
     assert_eq!(said(&mut ledger, 661), "forget 7/a.1", "it is ended if it runs after all");
     let mut silent = Ledger::default();
     assert!(matches!(observed(&mut silent, 331, "b"), Known::Observed(Observation::Lost { .. })));
@@ -165,7 +165,7 @@ fn after_a_restart_the_truth_is_what_the_worker_has() {
     assert_eq!(ledger.unclaimed(s(3), s(2), 0), []);
     assert_eq!(ledger.unclaimed(s(3), s(2), 9), [id("x")]);
     assert_eq!(ledger.unclaimed(s(4), s(2), 9), [], "it was just looked up");
-    ledger.forget(&id("x"));
+    ledger.forget(s(3), &id("x"));
     assert_eq!((said(&mut ledger, 3).as_str(), ledger.unclaimed(s(9), s(9), 9).len()), ("forget 7/x.1", 0));
     // An end that was told before anybody named the attempt waits for them.
     ledger.take(s(4), sync(52, vec![("late", ended(0))])).unwrap();
@@ -195,8 +195,8 @@ fn a_cancel_before_anybody_heard_of_the_attempt_needs_no_worker() {
 fn draining_and_runs_that_are_over_are_said_and_said_again() {
     let mut ledger = Ledger::default();
     ledger.take(s(0), sync(1, vec![])).unwrap();
-    ledger.leave(RunKey(7));
-    ledger.set_drain(true);
+    ledger.leave(s(0), RunKey(7));
+    ledger.set_drain(s(0), true);
     assert!(ledger.is_urgent(s(0)));
     assert_eq!(said(&mut ledger, 0), "leave 7, drain");
     assert!(!ledger.is_urgent(s(1)) && ledger.is_urgent(s(2)));
@@ -205,4 +205,37 @@ fn draining_and_runs_that_are_over_are_said_and_said_again() {
     assert_eq!(said(&mut ledger, 9), "leave 7, drain");
     assert_eq!(said(&mut ledger, 9), "leave 7, drain");
     assert_eq!(said(&mut ledger, 9), "drain");
+}
+
+#[test]
+fn what_nobody_misses_waits_for_what_somebody_does() {
+    let ms = SignedDuration::from_millis;
+    let mut ledger = Ledger::default();
+    ledger.take(s(1), sync(1, vec![])).unwrap();
+    assert_eq!(ledger.due(), None);
+    ledger.order(s(1), order("a"));
+    assert!(ledger.is_urgent(s(1)), "nothing waits there: it begins at once");
+    said(&mut ledger, 1);
+    ledger.take(s(1), sync(2, vec![("a", running()), ("b", How::Waiting)])).unwrap();
+    ledger.order(s(2), order("c"));
+    assert!(!ledger.is_urgent(s(2)) && ledger.is_urgent(s(2) + GATHERED), "another waits before it");
+    assert_eq!(ledger.due(), Some(s(2) + GATHERED));
+    // A cancel does not wait, and takes the order with it.
+    assert!(ledger.cancel(s(2), cancel("a", 5)));
+    assert!(ledger.is_urgent(s(2)));
+    assert_eq!(said(&mut ledger, 2), "start 7/c.1, cancel 7/a.1 5");
+    ledger.take(s(3), sync(3, vec![("a", ended(0)), ("c", running())])).unwrap();
+    ledger.forget(s(3), &id("a"));
+    assert!(!ledger.is_urgent(s(3) + ms(499)) && ledger.is_urgent(s(3) + ms(500)));
+    // It runs there, and nobody wants it.
+    ledger.forget(s(3), &id("c"));
+    assert!(ledger.is_urgent(s(3)));
+    // Whoever drains ends when all is forgotten.
+    ledger.take(s(4), Sync { draining: true, ..sync(4, vec![("d", ended(0))]) }).unwrap();
+    ledger.claim(s(4), &id("d"));
+    ledger.forget(s(4), &id("d"));
+    assert!(ledger.is_urgent(s(4)));
+    assert_eq!(said(&mut ledger, 4), "forget 7/d.1");
+    ledger.take(s(5), Sync { draining: true, ..sync(5, vec![]) }).unwrap();
+    assert!(!ledger.is_urgent(s(9)) && ledger.due().is_none(), "then nobody looks");
 }

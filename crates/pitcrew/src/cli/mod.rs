@@ -212,10 +212,34 @@ enum ConfigCommand {
 /// Runs the command that was typed.
 pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(report_panic));
-    let cli = Cli::parse();
+    let cli = parse();
     let ui = Ui::new(cli.global.color, cli.global.quiet);
     let result = command(cli, ui);
     error::finish(result, &ui)
+}
+
+/// The same command line with one command. A worker stays for months on machines whose memory is for others, and what
+/// describes all the other commands would stay in memory with it.
+#[derive(Debug, Parser)]
+#[command(name = "pitcrew", version, disable_help_subcommand = true, max_term_width = 100)]
+struct WorkerCli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: WorkerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum WorkerCommand {
+    Worker(worker::WorkerArgs),
+}
+
+fn parse() -> Cli {
+    if std::env::args_os().nth(1).is_none_or(|word| word != "worker") {
+        return Cli::parse();
+    }
+    let WorkerCli { global, command: WorkerCommand::Worker(args) } = WorkerCli::parse();
+    Cli { global, command: Command::Worker(args) }
 }
 
 fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {

@@ -4,7 +4,8 @@
 //! when something changed, so an idle fleet writes nothing. A node that does not answer is asked less often.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use futures::future::{join, join_all};
@@ -43,6 +44,13 @@ pub(super) struct Inner {
     pub(super) store: Store,
     nodes: Mutex<Vec<Known>>,
     list: watch::Sender<Arc<Vec<FleetNode>>>,
+    /// The list lacks something.
+    is_stale: AtomicBool,
+    /// Held while it is put together.
+    publishing: Mutex<()>,
+    /// Counts who asked for the rows of workers, and who began to read them; when the last reading began that ended well.
+    pub(super) turns: AtomicU64,
+    pub(super) last_read: tokio::sync::Mutex<u64>,
 }
 
 /// What is known of a node.
@@ -68,6 +76,10 @@ impl Fleet {
             store,
             nodes: Mutex::new(nodes.into_iter().map(known).collect()),
             list: watch::channel(Arc::default()).0,
+            is_stale: AtomicBool::new(false),
+            publishing: Mutex::default(),
+            turns: AtomicU64::new(1),
+            last_read: tokio::sync::Mutex::default(),
         };
         let fleet = Fleet(Arc::new(inner));
         fleet.publish();
@@ -335,15 +347,27 @@ impl Fleet {
         }
     }
 
+    /// Gives out the list as it is now. When a thousand workers come at once, each call would put a thousand nodes together:
+    /// whoever finds somebody at it leaves it to them to do it once more.
     pub(super) fn publish(&self) {
-        let list: Vec<FleetNode> = self.lock().iter().map(Known::fleet_node).collect();
-        self.0.list.send_if_modified(|old| {
-            let changed = **old != list;
-            if changed {
-                *old = Arc::new(list);
+        self.0.is_stale.store(true, Ordering::SeqCst);
+        while self.0.is_stale.load(Ordering::SeqCst) {
+            let _alone = match self.0.publishing.try_lock() {
+                Ok(guard) => guard,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => return,
+            };
+            while self.0.is_stale.swap(false, Ordering::SeqCst) {
+                let list: Vec<FleetNode> = self.lock().iter().map(Known::fleet_node).collect();
+                self.0.list.send_if_modified(|old| {
+                    let changed = **old != list;
+                    if changed {
+                        *old = Arc::new(list);
+                    }
+                    changed
+                });
             }
-            changed
-        });
+        }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Known>> {

@@ -4,6 +4,7 @@
 //! counts as far as the token that it enrolled with allowed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::fleet::{BACKEND_LABEL, QUEUE_LABEL, Standing, check_queue};
@@ -221,12 +222,24 @@ impl Fleet {
         }
     }
 
-    /// Takes notice of workers at once.
+    /// Takes notice of workers at once. All rows are read for it: so of many calls at a time, one reads for those that
+    /// came while the one before it was reading.
     pub async fn workers_changed(&self) -> Result<(), StoreError> {
+        let asked = self.0.turns.fetch_add(1, Ordering::Relaxed);
+        let mut last_read = self.0.last_read.lock().await;
+        if *last_read > asked {
+            return Ok(());
+        }
+        let begun = self.0.turns.fetch_add(1, Ordering::Relaxed);
         let rows = self.0.store.nodes().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
         self.read_workers(&rows).await?;
         self.publish();
+        *last_read = begun;
         Ok(())
+    }
+
+    pub fn knows_worker(&self, id: &str) -> bool {
+        self.lock().iter().any(|known| known.worker.as_ref().is_some_and(|worker| worker.id == id))
     }
 
     /// Takes what a worker said beside its attempts.

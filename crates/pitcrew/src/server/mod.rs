@@ -76,9 +76,13 @@ pub struct ServeOptions {
     pub settings: Settings,
 }
 
-/// What every handler gets. Cheap to clone.
+/// What every handler gets. It is cloned for each layer of each connection, of which there may be thousands: so it is one
+/// pointer.
 #[derive(Clone)]
-pub(crate) struct Site {
+pub(crate) struct Site(Arc<Shared>);
+
+#[derive(Clone)]
+pub(crate) struct Shared {
     pub(crate) app: App,
     auth: Auth,
     listen: SocketAddr,
@@ -98,7 +102,26 @@ pub(crate) struct Site {
     wire: Arc<pass_on::Wire>,
 }
 
+impl std::ops::Deref for Site {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+impl std::ops::DerefMut for Site {
+    fn deref_mut(&mut self) -> &mut Shared {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
 impl Site {
+    fn of(shared: Shared) -> Site {
+        Site(Arc::new(shared))
+    }
+
     /// Resolves when streams of what happens are to end: the server ends, or what happens, happens elsewhere. Whoever
     /// comes back is then passed on to the server that leads.
     fn stream_ends(&self) -> impl Future<Output = ()> + Send + use<> {
@@ -153,7 +176,7 @@ impl Server {
         let ServeOptions { listen, auth, hosts, metrics_open, settings } = options;
         let base_url = settings.base_url();
         let (auth, fresh_password) = Auth::open(&app.store, &auth, listen, base_url.as_ref(), clock::now()).await?;
-        let site = Site {
+        let site = Site::of(Shared {
             app,
             auth,
             listen,
@@ -167,7 +190,7 @@ impl Server {
             closing: CancellationToken::new(),
             live: live::Hub::default(),
             wire: Arc::default(),
-        };
+        });
         Ok(Server { site, listener, fresh_password })
     }
 

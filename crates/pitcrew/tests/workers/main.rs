@@ -1,5 +1,6 @@
 //! A real server and real workers, each a process of its own, on loopback: killed, cut off, drained and shut out.
 
+mod busy;
 mod files;
 mod large;
 mod losses;

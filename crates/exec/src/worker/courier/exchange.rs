@@ -1,7 +1,8 @@
 //! What is said to the server and when, and what it answers.
 //!
 //! One sync waits at the server. News go with another, which the server takes in place of the older; so what one of them
-//! says may be answered by either.
+//! says may be answered by either. Each costs both sides far more than what it carries: so news wait a moment for others,
+//! and the longer the less anybody waits for them ([`Duty::news`]).
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const FLIGHTS: usize = 3;
 /// Between tries when nobody answers: the first, and the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How often it is told what the machine does.
+const LOAD_EVERY: Duration = Duration::from_secs(5);
 /// How long an answer may take beyond what it was asked to wait.
 const LATE: Duration = Duration::from_secs(10);
 
@@ -32,26 +35,32 @@ pub(super) struct Flight {
 }
 
 impl Courier<'_> {
-    /// When something is to be done though nothing happens.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    /// When the next sync goes, if nothing else happens before; `None`: one waits at the server, and there is no news.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         if self.pause_until.is_some() {
             return self.pause_until;
         }
-        let waits = self.duty.has_news() && self.flights.len() < FLIGHTS;
-        self.last_sent.filter(|_| waits).map(|at| at + GAP)
+        let news = self.duty.news().map(|patience| self.news_since.unwrap_or(now) + patience);
+        // With none under way the server could not even say what is to be done.
+        let question = self.flights.is_empty().then(|| self.duty.leisure());
+        if self.flights.len() < FLIGHTS { next(now, self.last_sent, news, question) } else { None }
     }
 
-    /// Sends a sync if none is under way, or if there is news.
+    /// Sends a sync when it is time for one.
     pub(super) fn exchange(&mut self) {
         let now = clock::instant();
-        if self.pause_until.is_some_and(|at| now < at) {
+        match self.duty.news() {
+            Some(_) => drop(self.news_since.get_or_insert(now)),
+            None => self.news_since = None,
+        }
+        if self.wake_at(now).is_none_or(|at| now < at) {
             return;
         }
-        self.pause_until = None;
-        let news = self.duty.has_news() && self.last_sent.is_none_or(|at| now >= at + GAP);
-        if self.flights.len() >= FLIGHTS || !(news || self.flights.is_empty()) {
-            return;
-        }
+        (self.pause_until, self.news_since) = (None, None);
+        self.send_sync(now);
+    }
+
+    fn send_sync(&mut self, now: Instant) {
         self.seq += 1;
         let seq = self.seq;
         let wait = match self.lease_ms {
@@ -60,6 +69,9 @@ impl Courier<'_> {
             Some(lease) => Duration::try_from(LONGEST_WAIT).unwrap_or_default().min(Duration::from_millis(lease / 3)),
         };
         let late = self.lease_ms.map_or(LATE, |lease| LATE.min(Duration::from_millis(lease / 3)));
+        let is_due = self.load_told.is_none_or(|at| now >= at + LOAD_EVERY);
+        let load = is_due.then(machine::load).flatten();
+        self.load_told = load.map(|_| now).or(self.load_told);
         let sync = Sync {
             protocol: PROTOCOL,
             incarnation: self.incarnation,
@@ -69,7 +81,7 @@ impl Courier<'_> {
             prefetch: self.duty.prefetch(),
             has: self.duty.has(seq),
             probe: self.probe.clone(),
-            load: machine::load(),
+            load,
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(0),
             server: self.duty.server().map(str::to_owned),
         };
@@ -139,8 +151,43 @@ impl Courier<'_> {
     }
 }
 
+/// When a sync goes: with news, but not before `GAP` after the last; and, where none waits at the server, after the time
+/// that nobody misses it.
+fn next(
+    now: Instant,
+    last_sent: Option<Instant>,
+    news: Option<Instant>,
+    question: Option<Duration>,
+) -> Option<Instant> {
+    let Some(last) = last_sent else { return Some(now) };
+    let news = news.map(|at| at.max(last + GAP));
+    let question = question.map(|leisure| last + leisure);
+    news.into_iter().chain(question).min()
+}
+
 fn message(error: &WireError) -> String {
     match error {
         WireError::Unreachable(text) | WireError::Refused(_, text) => text.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sync_goes_at_once_and_others_when_somebody_misses_them() {
+        let start = clock::instant();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(next(at(7), None, None, None), Some(at(7)));
+        assert_eq!(next(at(7), None, Some(at(100)), Some(ms(25))), Some(at(7)));
+        // One waits at the server.
+        assert_eq!(next(at(7), Some(at(5)), None, None), None);
+        assert_eq!(next(at(7), Some(at(5)), Some(at(6)), None), Some(at(9)), "news keep a distance");
+        assert_eq!(next(at(50), Some(at(5)), Some(at(75)), None), Some(at(75)));
+        // None does.
+        assert_eq!(next(at(7), Some(at(5)), None, Some(Duration::ZERO)), Some(at(5)));
+        assert_eq!(next(at(7), Some(at(5)), Some(at(107)), Some(ms(25))), Some(at(30)));
     }
 }

@@ -122,6 +122,10 @@ struct Courier<'a> {
     /// Syncs that are not answered: what each carried.
     flights: BTreeMap<u64, Flight>,
     last_sent: Option<Instant>,
+    /// When the server was last told what the machine does.
+    load_told: Option<Instant>,
+    /// Since when there is something that the server should hear.
+    news_since: Option<Instant>,
     /// Not before this, since the last try failed.
     pause_until: Option<Instant>,
     failures: u32,
@@ -176,6 +180,8 @@ pub async fn work(
         seq: 0,
         flights: BTreeMap::new(),
         last_sent: None,
+        load_told: None,
+        news_since: None,
         pause_until: None,
         failures: 0,
         connected: None,
@@ -209,7 +215,7 @@ pub async fn work(
                 (courier.say)(Said::Draining { left: courier.duty.running() });
                 drain_at = Some(clock::instant() + drain_deadline);
             }
-            if courier.duty.is_empty() && !courier.duty.has_news() {
+            if courier.duty.is_empty() && courier.duty.news().is_none() {
                 return Ok(());
             }
         }
@@ -235,7 +241,7 @@ pub async fn work(
                 courier.duty.end_all("its worker was drained, and it took longer than the drain may");
                 drain_at = Some(clock::instant() + BURIAL + drain_deadline);
             }
-            () = clock::until(courier.wake_at()) => {}
+            () = clock::until(courier.wake_at(clock::instant())) => {}
             _ = tick.tick(), if courier.duty.running() > 0 => courier.tick(),
             _ = look.tick(), if courier.duty.running() > 0 => courier.look(),
             _ = probe.tick() => courier.ask_machine(),

@@ -18,10 +18,15 @@ use crate::backend::{Ended, Observation};
 
 /// Tasks that take this long on average gain nothing from work that waits beside them.
 const SHORT: f64 = 2.0;
-/// The time that the next order may take to come: it is bridged by what waits here.
-const BRIDGE: f64 = 0.1;
+/// The time that the next order may take to come: it is bridged by what waits here. Ends and orders are gathered on both
+/// sides while something waits, and a busy machine takes its time.
+const BRIDGE: f64 = 0.25;
 /// How much the newest end counts in the mean.
 const WEIGHT: f64 = 0.1;
+/// How long news wait for others that go with them: those that keep nobody from anything, but that people look at; and
+/// ends, while each slot that one of them frees has work that waits here.
+const SEEN: Duration = Duration::from_millis(100);
+const GATHERED: Duration = Duration::from_millis(25);
 
 /// See the module.
 pub struct Duty {
@@ -41,8 +46,16 @@ pub struct Duty {
     /// Runs that are over, and still have something here.
     leaving: BTreeSet<RunKey>,
     /// The server should hear what changed.
-    news: bool,
+    news: Option<Weight>,
     to_do: Vec<Do>,
+}
+
+/// What news are worth.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Weight {
+    /// Nothing follows from them but what people see.
+    Light,
+    Heavy,
 }
 
 struct Held {
@@ -103,7 +116,7 @@ impl Duty {
             draining: false,
             mean: None,
             leaving: BTreeSet::new(),
-            news: true,
+            news: Some(Weight::Heavy),
             to_do: Vec::new(),
         }
     }
@@ -143,7 +156,7 @@ impl Duty {
             && held.started_at.is_none()
         {
             held.started_at = Some(at);
-            self.news = true;
+            self.tell(Weight::Light);
         }
     }
 
@@ -198,13 +211,13 @@ impl Duty {
     fn over(&mut self, id: &AttemptId, end: End) {
         if let Some(held) = self.held.get_mut(id) {
             held.phase = Phase::Over { end: Box::new(end), told: None };
-            self.news = true;
+            self.tell(Weight::Heavy);
         }
     }
 
     /// What the next sync says; it is remembered which ends it carries.
     pub fn has(&mut self, seq: u64) -> Vec<Has> {
-        self.news = false;
+        self.news = None;
         let mut carried = Vec::new();
         let has = self.held.iter().filter(|(_, held)| !held.unwanted).map(|(id, held)| {
             let how = match (&held.phase, held.started_at) {
@@ -226,7 +239,7 @@ impl Duty {
     /// Nobody will answer that sync.
     pub fn unanswered(&mut self, seq: u64) {
         self.told.remove(&seq);
-        self.news = true;
+        self.tell(Weight::Heavy);
     }
 
     /// An answer to the sync `seq`, which was sent at `sent`. One that answers an older sync is as good: all that it says
@@ -243,7 +256,9 @@ impl Duty {
         }
         if self.server.as_ref() != Some(&answer.server) {
             self.server = Some(answer.server);
-            self.news |= self.held.values().any(|held| matches!(held.phase, Phase::Over { .. }));
+            if self.held.values().any(|held| matches!(held.phase, Phase::Over { .. })) {
+                self.tell(Weight::Heavy);
+            }
         }
         for order in answer.start {
             self.ordered(order);
@@ -280,7 +295,8 @@ impl Duty {
         self.arrivals += 1;
         let held = Held { arrival: self.arrivals, phase, grace, begun: None, started_at: None, unwanted: false };
         self.held.insert(id, held);
-        self.news = true;
+        // That an order came is of no use to anybody before it begins; the next question says it anyway.
+        self.tell(Weight::Light);
     }
 
     fn cancel(&mut self, id: &AttemptId, grace: SignedDuration, at: Timestamp) {
@@ -314,13 +330,14 @@ impl Duty {
     fn drop_held(&mut self, id: &AttemptId) {
         self.held.remove(id);
         self.to_do.push(Do::Clean(id.clone()));
-        self.news = true;
+        self.tell(Weight::Light);
     }
 
     /// Somebody wants this worker to end.
     pub fn drain(&mut self) {
-        self.news |= !self.draining;
-        self.draining = true;
+        if !std::mem::replace(&mut self.draining, true) {
+            self.tell(Weight::Heavy);
+        }
     }
 
     /// Nothing here may go on: what runs is ended as a loss, what waits is never begun.
@@ -383,9 +400,22 @@ impl Duty {
         std::mem::take(&mut self.to_do)
     }
 
-    /// Whether the server should hear something before its answer is due.
-    pub fn has_news(&self) -> bool {
-        self.news
+    fn tell(&mut self, weight: Weight) {
+        self.news = self.news.max(Some(weight));
+    }
+
+    /// Whether the server should hear something before its answer is due, and how long that may wait for more of it.
+    pub fn news(&self) -> Option<Duration> {
+        self.news.map(|weight| match weight {
+            Weight::Light => SEEN,
+            Weight::Heavy => self.leisure(),
+        })
+    }
+
+    /// How long nobody misses anything if the server neither hears nor says something.
+    pub fn leisure(&self) -> Duration {
+        let waits = self.held.values().any(|held| matches!(held.phase, Phase::Ready(_)));
+        if waits && !self.draining { GATHERED } else { Duration::ZERO }
     }
 
     pub fn lease(&self) -> Option<Duration> {

@@ -74,7 +74,7 @@ fn what_is_ordered_begins_in_its_turn_and_ends_are_told_until_they_are_forgotten
     assert_eq!(again, []);
     assert_eq!(hows(&mut duty, 3), ["1 waiting", "2 waiting"]);
     duty.started(&id(1), at());
-    assert!(duty.has_news());
+    assert_eq!(duty.news(), Some(SEEN));
     assert_eq!(hows(&mut duty, 4), ["1 running", "2 waiting"]);
     duty.ended(&id(1), success(), Some(secs(2)));
     duty.ended(&id(1), End::Lost { reason: "told twice".to_owned() }, Some(secs(2)));
@@ -90,7 +90,7 @@ fn what_is_ordered_begins_in_its_turn_and_ends_are_told_until_they_are_forgotten
     assert_eq!(hows(&mut duty, 8)[0], "1 ended");
     // Another server has not heard of it.
     duty.answered(8, secs(4), Answer { server: "s2".to_owned(), ..answer() }, secs(4), at());
-    assert!(duty.has_news());
+    assert_eq!(duty.news(), Some(Duration::ZERO));
     assert_eq!(hows(&mut duty, 9)[0], "1 end");
     let run = RunKey(1);
     let last = exchange(&mut duty, 10, 5, Answer { forget: vec![id(1)], leave: vec![run], ..answer() });
@@ -150,12 +150,38 @@ fn work_waits_beside_short_tasks_only() {
         duty.ended(&id(number), success(), Some(begun + Duration::from_secs_f64(seconds)));
         duty.gone(&id(number), success());
     };
-    (1..20).for_each(|n| run(&mut duty, n, 0.2));
+    (1..20).for_each(|n| run(&mut duty, n, 0.5));
     assert_eq!(duty.prefetch(), 4);
     (20..60).for_each(|n| run(&mut duty, n, 0.001));
     assert_eq!(duty.prefetch(), 8);
     (60..90).for_each(|n| run(&mut duty, n, 30.0));
     assert_eq!(duty.prefetch(), 0);
+}
+
+#[test]
+fn an_end_is_told_at_once_unless_its_slot_has_other_work() {
+    let mut duty = Duty::new(1);
+    assert_eq!(duty.news(), Some(Duration::ZERO), "a worker says at once that it is there");
+    exchange(&mut duty, 1, 0, Answer { start: vec![order(1, false)], ..answer() });
+    assert_eq!((duty.news(), duty.leisure()), (Some(SEEN), Duration::ZERO));
+    exchange(&mut duty, 2, 0, Answer { start: vec![order(2, false), order(3, false)], ..answer() });
+    assert_eq!((duty.news(), duty.leisure()), (Some(SEEN), GATHERED));
+    let end = |duty: &mut Duty, number| {
+        duty.ended(&id(number), success(), None);
+        duty.gone(&id(number), success());
+        duty.settle(secs(1));
+    };
+    end(&mut duty, 1);
+    assert_eq!(duty.news(), Some(GATHERED), "the third waits for the slot of the second");
+    end(&mut duty, 2);
+    assert_eq!(duty.news(), Some(Duration::ZERO), "nothing waits any more");
+    duty.has(3);
+    assert_eq!(duty.news(), None);
+    // Whoever waits for it to drain is not kept waiting.
+    exchange(&mut duty, 4, 1, Answer { start: vec![order(4, false)], ..answer() });
+    duty.has(5);
+    duty.drain();
+    assert_eq!((duty.news(), duty.leisure()), (Some(Duration::ZERO), Duration::ZERO));
 }
 
 /// splitmix64.

@@ -207,8 +207,10 @@ async fn sync(
     let is_new = hub.is_new(&worker.id, &sync).map_err(|error| unanswered(error.into()))?;
     if is_new {
         if let Some(about) = &sync.about {
-            take_about(&site.app.store, &worker, about).await?;
-            site.app.fleet.workers_changed().await?;
+            let is_changed = take_about(&site.app.store, &worker, about).await?;
+            if is_changed || !site.app.fleet.knows_worker(&worker.id) {
+                site.app.fleet.workers_changed().await?;
+            }
         }
         site.app.fleet.worker_said(&worker.id, &sync, clock::now()).await;
         hub.drain(&worker.id, worker.drain);
@@ -229,16 +231,21 @@ fn unanswered(error: Unanswered) -> ApiError {
     }
 }
 
-/// Writes what a worker tells of itself, if that is new.
-async fn take_about(store: &Store, worker: &WorkerRow, about: &pitcrew_exec::worker::protocol::About) -> ApiResult<()> {
+/// Writes what a worker tells of itself, if that is new; says whether it was.
+async fn take_about(
+    store: &Store,
+    worker: &WorkerRow,
+    about: &pitcrew_exec::worker::protocol::About,
+) -> ApiResult<bool> {
     let may_serve = serde_json::from_value(worker.about.clone()).map(|told: Told| told.may_serve).unwrap_or_default();
     check(&worker.name, about, &may_serve).map_err(ApiError::bad_request)?;
     let told = serde_json::to_value(Told { about: about.clone(), may_serve }).unwrap_or_default();
-    if told != worker.about {
+    let is_changed = told != worker.about;
+    if is_changed {
         let change = WorkerChange { about: Some(told), ..WorkerChange::default() };
         store.change_worker(&worker.id, change, None).await?;
     }
-    Ok(())
+    Ok(is_changed)
 }
 
 /// Those that are over by their rows, or of which there is no row.

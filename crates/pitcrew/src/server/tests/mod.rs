@@ -36,7 +36,7 @@ use tower::ServiceExt as _;
 
 use super::auth::manage::{self, NewUser};
 use super::auth::{Auth, Role, Use, User};
-use super::{AuthConfig, BaseUrl, LINK, Site, router};
+use super::{AuthConfig, BaseUrl, LINK, Shared, Site, router};
 use crate::app::{App, Trigger};
 use crate::backends::Backends;
 use crate::catalog::{self, Catalog};
@@ -156,7 +156,7 @@ impl Rig {
         let (auth, _) = Auth::open(&app.store, &config, listen, None, clock::now()).await.unwrap();
         let admin = User::of(&app.store.user("admin").await.unwrap().unwrap());
         let token = auth.issue(&admin, Use::Api, LINK, clock::now());
-        let site = Site {
+        let site = Site::of(Shared {
             app: app.clone(),
             auth,
             listen,
@@ -170,7 +170,7 @@ impl Rig {
             closing: CancellationToken::new(),
             live: Default::default(),
             wire: Default::default(),
-        };
+        });
         Rig { app, router: router(site.clone()), site, token, _dir: dir }
     }
 
