@@ -41,22 +41,26 @@ fn check(path: &str) -> Result<(), String> {
     }
 }
 
-/// Does a link at `path` stay among the files of its run, whatever else is a link there? The error is a sentence.
+/// Does a link at `path` stay among the files of its run? The error is a sentence.
+///
+/// It may go up first, as far as its part of the run, and then only down. Each link of which that is true leads into its
+/// part wherever the next one leads: going up begins where the link really lies. A link that went down and up again could
+/// go up from somewhere else, by way of another link.
 fn check_link(path: &str, to: &str) -> Result<(), String> {
-    let leaves = || Err(format!("the link `{}` leads out of the files of the run, to `{}`", shown(path), shown(to)));
+    let problem = |what: &str| Err(format!("the link `{}` {what}, to `{}`", shown(path), shown(to)));
     if to.is_empty() || to.starts_with('/') || to.contains('\0') || to.len() > LONGEST {
-        return leaves();
+        return problem("leads out of the files of the run");
     }
-    let mut depth = path.split('/').count() as i64 - 1;
+    // At depth 0 is what belongs to one machine.
+    let mut depth = path.split('/').count() - 1;
+    let mut goes_down = false;
     for part in to.split('/') {
         match part {
             "" | "." => {}
+            ".." if goes_down => return problem("goes up again after it went down"),
+            ".." if depth <= 1 => return problem("leads out of the files of the run"),
             ".." => depth -= 1,
-            _ => depth += 1,
-        }
-        // Not even on its way: at depth 0 is what belongs to one machine.
-        if depth < 1 {
-            return leaves();
+            _ => goes_down = true,
         }
     }
     Ok(())
@@ -125,7 +129,7 @@ mod tests {
         ] {
             check(wrong).unwrap_err();
         }
-        for (path, to) in [("workspace/a", "b"), ("workspace/a/b", "../c"), ("artifacts/x", "./y/../z")] {
+        for (path, to) in [("workspace/a", "b"), ("workspace/a/b", "../c"), ("artifacts/x", "./y/./z/")] {
             check_link(path, to).unwrap();
         }
         for (path, to) in [
@@ -133,11 +137,52 @@ mod tests {
             ("workspace/a", "../artifacts/x"),
             ("workspace/a/b", "../../attempts"),
             ("workspace/a", "b/../../../x"),
+            ("workspace/a", "b/../c"),
             ("workspace/a", ""),
         ] {
             check_link(path, to).unwrap_err();
         }
         check_digest(&"a".repeat(64)).unwrap();
         check_digest(&format!("../{}", "a".repeat(61))).unwrap_err();
+    }
+    #[test]
+    fn whatever_links_there_are_none_leads_out_of_its_part() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut below = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as usize % limit
+        };
+        let mut resolved = 0;
+        for _ in 0..60 {
+            let dir = tempfile::tempdir().unwrap();
+            let run = dir.path().canonicalize().unwrap().join("7");
+            let part = run.join("workspace");
+            std::fs::create_dir_all(part.join("a/b/c")).unwrap();
+            let root = tree::Root::open(&run).unwrap();
+            let mut links = Vec::new();
+            for number in 0..12 {
+                let at = ["workspace", "workspace/a", "workspace/a/b", "workspace/a/b/c"][below(4)];
+                let path = format!("{at}/l{number}");
+                let steps: Vec<String> = (0..=below(5))
+                    .map(|_| match below(6) {
+                        0..=2 => "..".to_owned(),
+                        3 => ["a", "b", "c"][below(3)].to_owned(),
+                        _ => format!("l{}", below(number + 1)),
+                    })
+                    .collect();
+                if root.link(&path, &steps.join("/")).is_ok() {
+                    links.push(path);
+                }
+            }
+            for link in links {
+                if let Ok(real) = run.join(&link).canonicalize() {
+                    assert!(real.starts_with(&part), "{link} leads to {}", real.display());
+                    resolved += 1;
+                }
+            }
+        }
+        assert!(resolved > 50, "{resolved}");
     }
 }
