@@ -4,7 +4,7 @@
 //! recorded in the attempt's directory before anybody hears of it; between two clocks that run at the same speed, a
 //! worker has ended what it runs before it is called lost here.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,7 @@ use pitcrew_core::state::Exit;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::files::clear_incoming;
 use super::ledger::{self, Fact, Known, Ledger, Superseded};
 use super::mirror;
 use super::protocol::{Answer, Cancel, End, LONGEST_WAIT, LogTaken, Order, Sync};
@@ -424,6 +425,7 @@ impl Backend for Hub {
     }
 
     async fn leave(&self, handles: &[Handle]) -> Result<(), BackendError> {
+        let mut runs = BTreeSet::new();
         for handle in handles {
             let Some(place) = worker_of(handle) else { continue };
             let mut state = self.0.state();
@@ -431,6 +433,11 @@ impl Backend for Hub {
             let desk = state.desk(&place.worker);
             desk.ledger.leave(now, handle.id.run);
             desk.ring();
+            runs.extend(self.dir(handle).ancestors().nth(2).map(Path::to_owned));
+        }
+        let cleared = local::blocking(move || runs.iter().try_for_each(|run| clear_incoming(run)));
+        if let Err(error) = cleared.await {
+            tracing::warn!("cannot remove what came from workers and was not used: {error}");
         }
         Ok(())
     }

@@ -6,7 +6,7 @@
 //! | `POST …/worker/sync` | [`Sync`] | [`Answer`] |
 //! | `POST …/worker/log?attempt=ID&offset=N` | bytes of the attempt's log file from there | [`LogTaken`] |
 //! | `GET …/worker/runs/RUN/files` | – | [`Manifest`] |
-//! | `GET …/worker/runs/RUN/blobs/SHA256` | – | the bytes |
+//! | `GET …/worker/runs/RUN/blobs/SHA256?path=P` | – | the bytes, most likely those at `P` |
 //! | `PUT …/worker/runs/RUN/blobs/SHA256` | the bytes | – |
 //! | `POST …/worker/runs/RUN/files` | [`Changes`] | – |
 //!

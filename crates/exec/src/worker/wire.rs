@@ -1,13 +1,16 @@
 //! The calls of a worker, and what can come of each.
 
 use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use pitcrew_core::AttemptId;
 use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::files::chunks;
+use super::files::{STILL, chunks};
 use super::protocol::{Answer, Changes, Enrol, Enrolled, LogTaken, Manifest, ROOT, Sync};
 
 /// For a connection, and for each answer that does not wait.
@@ -61,6 +64,8 @@ impl Wire {
             .tcp_keepalive(Duration::from_secs(20))
             .tcp_keepalive_interval(Duration::from_secs(10))
             .tcp_keepalive_retries(4)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(20))
             .pool_max_idle_per_host(3)
             .build()
             .map_err(|error| format!("cannot prepare a connection: {error}"))?;
@@ -102,19 +107,36 @@ impl Wire {
         read(self.http.get(url).query(&query).bearer_auth(&self.bearer).timeout(SCAN)).await
     }
 
-    /// The bytes of a file, as they come. Each part may take long, all of them for ever.
-    pub async fn blob(&self, attempt: &AttemptId, sha256: &str) -> Result<Response, WireError> {
+    /// The bytes of a file that was last seen at `path`, as they come. All of them may take for ever: who reads them looks
+    /// after it that they come at all.
+    pub async fn blob(&self, attempt: &AttemptId, sha256: &str, path: &str) -> Result<Response, WireError> {
         let (url, query) = self.run(attempt, &format!("blobs/{sha256}"));
-        checked(self.http.get(url).query(&query).bearer_auth(&self.bearer)).await
+        let request = self.http.get(url).query(&query).query(&[("path", path)]).bearer_auth(&self.bearer);
+        tokio::time::timeout(STILL, checked(request)).await.unwrap_or_else(|_| Err(still()))
     }
 
     pub async fn put_blob(&self, attempt: &AttemptId, sha256: &str, file: File, size: u64) -> Result<(), WireError> {
         let (url, query) = self.run(attempt, &format!("blobs/{sha256}"));
-        let body = reqwest::Body::wrap_stream(chunks(file, size));
-        let request = self.http.put(url).query(&query).bearer_auth(&self.bearer).body(body);
-        checked(request.header("content-length", size).header("content-type", "application/octet-stream"))
-            .await
-            .map(drop)
+        let taken = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&taken);
+        let body = chunks(file, size).inspect(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        let request = self.http.put(url).query(&query).bearer_auth(&self.bearer).body(reqwest::Body::wrap_stream(body));
+        let request = request.header("content-length", size).header("content-type", "application/octet-stream");
+        let stands_still = async {
+            loop {
+                let before = taken.load(Ordering::Relaxed);
+                tokio::time::sleep(STILL).await;
+                if taken.load(Ordering::Relaxed) == before {
+                    return still();
+                }
+            }
+        };
+        tokio::select! {
+            answer = checked(request) => answer.map(drop),
+            error = stands_still => Err(error),
+        }
     }
 
     pub async fn changes(&self, attempt: &AttemptId, changes: &Changes) -> Result<(), WireError> {
@@ -122,6 +144,10 @@ impl Wire {
         let request = self.http.post(url).query(&query).bearer_auth(&self.bearer).json(changes);
         checked(request.timeout(SCAN)).await.map(drop)
     }
+}
+
+fn still() -> WireError {
+    WireError::Unreachable(format!("nothing of a file moved for {} s", STILL.as_secs()))
 }
 
 async fn read<T: DeserializeOwned>(request: RequestBuilder) -> Result<T, WireError> {

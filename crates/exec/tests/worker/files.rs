@@ -1,12 +1,15 @@
 //! Files of a run go to the worker that needs them, and come back.
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::{AttemptId, RunKey};
-use pitcrew_exec::worker::files::{KeptError, apply, blob, manifest, stage};
-use pitcrew_exec::worker::protocol::{Changes, File};
+use pitcrew_exec::worker::Wire;
+use pitcrew_exec::worker::files::{Depot, KeptError, apply, blob, manifest, stage};
+use pitcrew_exec::worker::protocol::{Cancel, Changes, File};
 
+use crate::server::CREDENTIAL;
 use crate::{LONG, Site};
 
 impl Site {
@@ -142,6 +145,52 @@ async fn what_a_lost_attempt_left_never_takes_the_place_of_what_was_done_since()
     worker.task.abort();
 }
 
+#[tokio::test]
+async fn an_attempt_that_is_cancelled_does_not_wait_for_files_that_cannot_go() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(1).await;
+    let gate = site.dir.path().join("gate");
+    let script = format!("echo x > made; while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+    let id = site.order_with("stuck", &script, true);
+    site.server.until("it runs", |s| s.running.contains(&id)).await;
+    site.server.with(|s| s.cut = Some(0));
+    std::fs::write(&gate, "").unwrap();
+    site.server.with(|s| {
+        let handle = s.orders[0].handle.clone();
+        s.cancel = vec![Cancel { handle, grace_ms: 0 }];
+    });
+    site.server.until("it ended", |s| s.ended.contains_key(&id)).await;
+    site.server.with(|s| {
+        let problems = &s.ended[&id].output_problems;
+        assert!(problems.iter().any(|problem| problem.contains("its files did not come")), "{problems:?}");
+    });
+    assert!(!site.there("workspace/made").exists());
+    worker.task.abort();
+}
+
+#[tokio::test]
+async fn a_run_that_comes_back_while_its_directory_goes_has_all_its_files() {
+    let site = Site::new(LONG).await;
+    let paths: Vec<String> = (0..100).map(|number| format!("workspace/d{}/f{number}", number % 7)).collect();
+    paths.iter().for_each(|path| site.leave(path, path));
+    let runs = site.dir.path().join("runs");
+    let dir = runs.join("7");
+    let depot = Arc::new(Depot::new(site.dir.path().join("blobs"), 1 << 30));
+    let wire = Wire::new(&site.server.url, CREDENTIAL).unwrap();
+    let id: AttemptId = "7/t.1".parse().unwrap();
+    for _ in 0..3 {
+        depot.bring(&wire, &dir, &id).await.unwrap();
+        depot.begun(&id);
+        let leaving = depot.leave(RunKey(7), dir.clone());
+        // Somebody lives here, and nothing that lies there is taken for something that was removed.
+        let (brought, ()) = tokio::join!(depot.bring(&wire, &dir, &id), leaving);
+        brought.unwrap();
+        depot.send(&wire, &dir, &id).await.unwrap();
+        assert!(paths.iter().all(|path| dir.join(path).exists() && site.there(path).exists()));
+        assert_eq!(std::fs::read_dir(&runs).unwrap().count(), 1);
+    }
+}
+
 #[test]
 fn what_leads_out_of_a_run_is_refused_before_anything_is_done() {
     let dir = tempfile::tempdir().unwrap();
@@ -173,11 +222,42 @@ fn what_leads_out_of_a_run_is_refused_before_anything_is_done() {
     apply(&run, &changes, now).unwrap();
     apply(&run, &changes, now).unwrap();
     assert_eq!(manifest(&run, now).unwrap().files, changes.put);
-    assert_eq!(blob(&run, sha256).unwrap().1, 1);
-    assert!(matches!(blob(&run, &"0".repeat(64)), Err(KeptError::Missing(_))));
+    for path in [None, Some("workspace/right"), Some("workspace/gone"), Some("../7/files.json")] {
+        assert_eq!(blob(&run, sha256, path).unwrap().1, 1);
+    }
+    assert!(matches!(blob(&run, &"0".repeat(64), None), Err(KeptError::Missing(_))));
     let unknown = File::File { sha256: "0".repeat(64), size: 1, mode: 0o644 };
     let put = [("workspace/unknown".to_owned(), unknown)].into();
     assert!(matches!(apply(&run, &Changes { put, removed: Vec::new() }, now), Err(KeptError::Missing(_))));
+}
+
+#[test]
+fn whoever_comes_last_is_right_and_what_a_task_forbade_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (run, now) = (dir.path().join("7"), jiff::Timestamp::UNIX_EPOCH);
+    let sha256 = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+    let put = |path: &str| {
+        stage(&run, sha256, &mut &b"x"[..]).unwrap();
+        let put = [(path.to_owned(), right(sha256))].into();
+        apply(&run, &Changes { put, removed: Vec::new() }, now)
+    };
+    put("workspace/out").unwrap();
+    put("workspace/out/a/b").unwrap();
+    assert!(manifest(&run, now).unwrap().files.keys().eq(["workspace/out/a/b"]));
+    put("workspace/out").unwrap();
+    assert!(manifest(&run, now).unwrap().files.keys().eq(["workspace/out"]));
+    // What was removed elsewhere, and is something else here by now.
+    let removed = vec!["workspace/out/a/b".to_owned()];
+    apply(&run, &Changes { put: Default::default(), removed }, now).unwrap();
+    let long = format!("workspace/{}", "a".repeat(255));
+    put(&long).unwrap();
+    // Root may do anything.
+    if !rustix::process::geteuid().is_root() {
+        std::fs::create_dir(run.join("workspace/closed")).unwrap();
+        std::fs::set_permissions(run.join("workspace/closed"), std::fs::Permissions::from_mode(0o500)).unwrap();
+        let error = put("workspace/closed/x").unwrap_err();
+        assert!(matches!(&error, KeptError::Refused(why) if why.contains("workspace/closed/x")), "{error}");
+    }
 }
 
 fn right(sha256: &str) -> File {

@@ -261,12 +261,19 @@ mod files {
         }
     }
 
-    pub async fn get(State(server): State<Server>, Path((run, sha256)): Path<(String, String)>) -> Response {
+    pub async fn get(
+        State(server): State<Server>,
+        Path((run, sha256)): Path<(String, String)>,
+        Query(query): Query<BTreeMap<String, String>>,
+    ) -> Response {
         if is_cut(&server) {
             return nothing();
         }
         server.with(|script| script.moved.push(format!("get {sha256}")));
-        answer(blob(&server.runs.path().join(run), &sha256).map(|(file, size)| Body::from_stream(chunks(file, size))))
+        answer(
+            blob(&server.runs.path().join(run), &sha256, query.get("path").map(String::as_str))
+                .map(|(file, size)| Body::from_stream(chunks(file, size))),
+        )
     }
 
     pub async fn put(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::SignedDuration;
 use pitcrew_core::AttemptId;
+use tokio::sync::oneshot;
 
 use super::super::disk::Kept;
 use super::super::duty::Do;
@@ -15,8 +16,10 @@ use super::super::wire::{Wire, WireError};
 use super::{Courier, News, TICK};
 use crate::backend::{Backend, BackendError, Handle};
 use crate::gpu::{Probe, Smi};
-use crate::local::blocking;
 use crate::spec::AttemptSpec;
+
+/// How many tries, a second apart, may fail before people hear of it.
+const LOUD: u32 = 30;
 
 impl Courier<'_> {
     pub(super) fn perform(&mut self, what: Do) {
@@ -40,36 +43,26 @@ impl Courier<'_> {
                     }
                 });
             }
-            Do::Leave(run) => {
-                self.depot.leave(run);
-                let dir = self.disk.run(run);
-                tokio::spawn(async move {
-                    let shown = dir.display().to_string();
-                    match blocking(move || std::fs::remove_dir_all(dir)).await {
-                        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                            tracing::warn!("cannot remove `{shown}`: {error}");
-                        }
-                        _ => {}
-                    }
-                });
-            }
+            Do::Leave(run) => drop(tokio::spawn(self.depot.leave(run, self.disk.run(run)))),
         }
     }
 
-    fn bring(&self, id: AttemptId) {
+    /// Whoever gets it learns by it that nobody waits any more.
+    fn transfer(&mut self, id: &AttemptId) -> oneshot::Receiver<()> {
+        let (sender, wanted) = oneshot::channel();
+        self.transfers.insert(id.clone(), sender);
+        wanted
+    }
+
+    fn bring(&mut self, id: AttemptId) {
+        let mut wanted = self.transfer(&id);
         let (depot, wire, news) = (Arc::clone(&self.depot), self.wire.clone(), self.news.clone());
         let dir = self.disk.run(id.run);
         tokio::spawn(async move {
-            let brought = loop {
-                match depot.bring(&wire, &dir, &id).await {
-                    Ok(()) => break Ok(()),
-                    Err(DepotError::Later(reason)) => {
-                        tracing::debug!("the files of {id} do not come now: {reason}");
-                        tokio::time::sleep(TICK).await;
-                    }
-                    Err(error) => break Err(format!("the files of its run did not come from the server: {error}")),
-                }
-            };
+            let what = format!("the files of {id} do not come");
+            let brought = until_done(&what, &mut wanted, || depot.bring(&wire, &dir, &id)).await;
+            let brought =
+                brought.map_err(|error| format!("the files of its run did not come from the server: {error}"));
             let _ = news.send(News::Brought(id, brought));
         });
     }
@@ -149,7 +142,8 @@ impl Courier<'_> {
         });
     }
 
-    fn send(&self, id: AttemptId, mut end: End) {
+    fn send(&mut self, id: AttemptId, mut end: End) {
+        let mut wanted = self.transfer(&id);
         let files =
             self.files.get(&id).copied().unwrap_or(false).then(|| (Arc::clone(&self.depot), self.disk.run(id.run)));
         let (logs, wire, news, handle) =
@@ -158,7 +152,7 @@ impl Courier<'_> {
             if let Some((depot, dir)) = files {
                 // Of what was lost nobody knows how far it came: its files would be as good as none.
                 if let End::Ended { ended, .. } = &mut end
-                    && let Err(problem) = send_files(&depot, &wire, &dir, &id).await
+                    && let Err(problem) = send_files(&depot, &wire, &dir, &id, &mut wanted).await
                 {
                     ended.output_problems.push(format!("its files did not come to the server: {problem}"));
                 }
@@ -205,18 +199,41 @@ fn not_there(probe: &Probe, devices: &[String]) -> Option<String> {
 }
 
 /// Until the server has them, or does not want them.
-async fn send_files(depot: &Depot, wire: &Wire, dir: &Path, id: &AttemptId) -> Result<(), DepotError> {
-    loop {
-        match depot.send(wire, dir, id).await {
-            Ok(left_out) => {
-                left_out.iter().take(10).for_each(|what| tracing::warn!("of {id} stays on this worker: {what}"));
-                return Ok(());
-            }
-            Err(DepotError::Later(reason)) => {
-                tracing::debug!("the files of {id} cannot be sent now: {reason}");
-                tokio::time::sleep(TICK).await;
-            }
-            Err(error) => return Err(error),
+async fn send_files(
+    depot: &Depot,
+    wire: &Wire,
+    dir: &Path,
+    id: &AttemptId,
+    wanted: &mut oneshot::Receiver<()>,
+) -> Result<(), DepotError> {
+    let left_out = until_done(&format!("the files of {id} do not go"), wanted, || depot.send(wire, dir, id)).await?;
+    left_out.iter().take(10).for_each(|what| tracing::warn!("of {id} stays on this worker: {what}"));
+    Ok(())
+}
+
+/// Tries again while it may be done later and somebody waits for it.
+async fn until_done<T, F: Future<Output = Result<T, DepotError>>>(
+    what: &str,
+    wanted: &mut oneshot::Receiver<()>,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T, DepotError> {
+    for tries in 1u32.. {
+        if matches!(wanted.try_recv(), Err(oneshot::error::TryRecvError::Closed)) {
+            break;
+        }
+        let reason = match attempt().await {
+            Err(DepotError::Later(reason)) => reason,
+            other => return other,
+        };
+        // A line that is down is said elsewhere; what goes on for long is something else.
+        match tries % LOUD {
+            0 => tracing::warn!("{what}, after {tries} tries: {reason}"),
+            _ => tracing::debug!("{what} now: {reason}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(TICK) => {}
+            _ = &mut *wanted => break,
         }
     }
+    Err(DepotError::Never("nobody waits for them any more: it was cancelled".to_owned()))
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
 use pitcrew_core::AttemptId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::disk::Disk;
@@ -137,6 +137,8 @@ struct Courier<'a> {
     lease_ms: Option<u64>,
     lease_over: bool,
     files: BTreeMap<AttemptId, bool>,
+    /// Whose files come or go; without what is here, they are not tried again.
+    transfers: BTreeMap<AttemptId, oneshot::Sender<()>>,
     say: &'a mut (dyn FnMut(Said) + Send),
     fatal: Option<CourierError>,
 }
@@ -165,6 +167,7 @@ pub async fn work(
     }
     let found = duty.running();
     let depot = Arc::new(Depot::new(disk.root().join("blobs"), LARGEST));
+    Depot::clear(&disk.root().join("runs")).await.map_err(io("cannot remove what is left of runs that are over"))?;
     files.iter().filter(|(_, files)| **files).for_each(|(id, _)| depot.begun(id));
     let mut courier = Courier {
         depot,
@@ -192,6 +195,7 @@ pub async fn work(
         lease_ms: None,
         lease_over: false,
         files,
+        transfers: BTreeMap::new(),
         say,
         fatal: None,
     };
@@ -252,6 +256,7 @@ pub async fn work(
 impl Courier<'_> {
     fn step(&mut self) {
         self.duty.settle(clock::since_boot());
+        self.transfers.retain(|id, _| self.duty.wants_files(id));
         for what in self.duty.take() {
             self.perform(what);
         }

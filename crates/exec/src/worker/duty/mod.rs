@@ -68,6 +68,8 @@ struct Held {
     started_at: Option<Timestamp>,
     /// Nobody wants to know of it any more.
     unwanted: bool,
+    /// It was to end while its files were on their way to the server: nobody waits for them.
+    hurried: bool,
 }
 
 enum Phase {
@@ -293,7 +295,8 @@ impl Duty {
 
     fn hold(&mut self, id: AttemptId, phase: Phase, grace: SignedDuration) {
         self.arrivals += 1;
-        let held = Held { arrival: self.arrivals, phase, grace, begun: None, started_at: None, unwanted: false };
+        let (unwanted, hurried) = (false, false);
+        let held = Held { arrival: self.arrivals, phase, grace, begun: None, started_at: None, unwanted, hurried };
         self.held.insert(id, held);
         // That an order came is of no use to anybody before it begins; the next question says it anyway.
         self.tell(Weight::Light);
@@ -305,13 +308,14 @@ impl Duty {
             self.hold(id.clone(), Phase::Begun, grace);
             return self.over(id, End::Ended { ended: Ended::bare(Exit::Cancelled, at), log: None });
         }
-        let Some(held) = self.held.get(id) else { return };
+        let Some(held) = self.held.get_mut(id) else { return };
         match held.phase {
             Phase::Coming(_) | Phase::Ready(_) => {
                 self.over(id, End::Ended { ended: Ended::bare(Exit::Cancelled, at), log: None });
             }
             Phase::Begun => self.to_do.push(Do::Cancel(id.clone(), grace)),
-            Phase::Going | Phase::Over { .. } => {}
+            Phase::Going => held.hurried = true,
+            Phase::Over { .. } => {}
         }
     }
 
@@ -433,6 +437,15 @@ impl Duty {
     /// Nothing is left to do or to tell.
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
+    }
+
+    /// Whether files are to come or go for it, as long as they do not.
+    pub fn wants_files(&self, id: &AttemptId) -> bool {
+        self.held.get(id).is_some_and(|held| match held.phase {
+            Phase::Coming(_) => true,
+            Phase::Going => !held.unwanted && !held.hurried,
+            Phase::Ready(_) | Phase::Begun | Phase::Over { .. } => false,
+        })
     }
 
     /// Begun and not over.

@@ -374,3 +374,27 @@ fn play(seed: u64) {
 fn whatever_is_lost_doubled_late_or_killed_every_attempt_runs_at_most_once_and_every_end_is_heard() {
     (0..300).for_each(play);
 }
+
+#[test]
+fn nobody_waits_for_files_of_what_was_cancelled_or_forgotten() {
+    let mut duty = Duty::new(1);
+    let cancel = |number| Cancel { handle: order(number, true).handle, grace_ms: 0 };
+    exchange(&mut duty, 1, 0, Answer { start: (1..=3).map(|n| order(n, true)).collect(), ..answer() });
+    assert!((1..=3).all(|number| duty.wants_files(&id(number))) && !duty.wants_files(&id(4)));
+    exchange(&mut duty, 2, 1, Answer { cancel: vec![cancel(1)], forget: vec![id(2)], ..answer() });
+    assert!(!duty.wants_files(&id(1)) && !duty.wants_files(&id(2)));
+    duty.brought(&id(3), Ok(()), at());
+    duty.settle(secs(1));
+    assert!(!duty.wants_files(&id(3)));
+    duty.ended(&id(3), success(), Some(secs(2)));
+    assert!(duty.wants_files(&id(3)));
+    exchange(&mut duty, 3, 2, Answer { cancel: vec![cancel(3)], ..answer() });
+    assert!(!duty.wants_files(&id(3)));
+    // What came of it is told all the same.
+    duty.gone(&id(3), success());
+    assert!(hows(&mut duty, 4).contains(&"3 end".to_owned()));
+    // After the lease what waits is somebody else's.
+    exchange(&mut duty, 5, 3, Answer { start: vec![order(5, true)], ..answer() });
+    duty.settle(secs(1000));
+    assert!(!duty.wants_files(&id(5)));
+}

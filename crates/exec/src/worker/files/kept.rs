@@ -31,6 +31,20 @@ pub enum KeptError {
     Io(#[from] io::Error),
 }
 
+/// Why a path cannot be changed: a disk that is full or broken is one day another, what a task forbade is not.
+fn stays(path: &str, error: io::Error) -> KeptError {
+    use io::ErrorKind::{
+        DirectoryNotEmpty, InvalidFilename, InvalidInput, IsADirectory, NotADirectory, PermissionDenied,
+    };
+    let words = format!("the server cannot change `{path}`: {error}");
+    match error.kind() {
+        PermissionDenied | NotADirectory | IsADirectory | DirectoryNotEmpty | InvalidFilename | InvalidInput => {
+            KeptError::Refused(words)
+        }
+        kind => KeptError::Io(io::Error::new(kind, words)),
+    }
+}
+
 /// What a run has.
 pub fn manifest(run: &Path, now: Timestamp) -> Result<Manifest, KeptError> {
     let before = Index::read(run)?;
@@ -40,15 +54,31 @@ pub fn manifest(run: &Path, now: Timestamp) -> Result<Manifest, KeptError> {
     Ok(found.manifest)
 }
 
-/// The bytes of a file that the last manifest named, and how many they are. Whoever gets them compares the digest.
-pub fn blob(run: &Path, sha256: &str) -> Result<(std::fs::File, u64), KeptError> {
+/// The bytes of a file that the last manifest named, and how many they are. Whoever gets them compares the digest. They are
+/// most likely at `path`; to look for them takes as long as the run has files.
+pub fn blob(run: &Path, sha256: &str, path: Option<&str>) -> Result<(std::fs::File, u64), KeptError> {
     check_digest(sha256).map_err(KeptError::Refused)?;
+    let open = |path: &str| {
+        let file = Root::open(run)?.read(path)?;
+        let size = file.metadata()?.len();
+        io::Result::Ok((file, size))
+    };
+    if let Some(found) = path.and_then(|path| open(path).ok()) {
+        return Ok(found);
+    }
     let missing = || KeptError::Missing(sha256.to_owned());
     let index = Index::read(run)?;
-    let path = index.with_digest(sha256).ok_or_else(missing)?;
-    let file = Root::open(run)?.read(path).map_err(|_| missing())?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
+    let by_digest = index.by_digest();
+    let path = by_digest.get(sha256).ok_or_else(missing)?;
+    open(path).map_err(|_| missing())
+}
+
+/// The run is over: bytes of which nobody said what they are will not be used.
+pub fn clear_incoming(run: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(run.join("incoming")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 /// Bytes that come; they are kept by their digest, which is compared.
@@ -82,6 +112,7 @@ pub fn apply(run: &Path, changes: &Changes, now: Timestamp) -> Result<(), KeptEr
     }
     let mut index = Index::read(run)?;
     let here = index.scan(run, now)?.manifest;
+    let by_digest = index.by_digest();
     let root = Root::open(run)?;
     let staged = |sha256: &str| run.join("incoming").join(sha256);
     let put: Vec<(&String, &File)> =
@@ -89,7 +120,7 @@ pub fn apply(run: &Path, changes: &Changes, now: Timestamp) -> Result<(), KeptEr
     for (_, file) in &put {
         if let File::File { sha256, .. } = file
             && !staged(sha256).exists()
-            && index.with_digest(sha256).is_none()
+            && !by_digest.contains_key(sha256.as_str())
         {
             return Err(KeptError::Missing(sha256.clone()));
         }
@@ -100,7 +131,7 @@ pub fn apply(run: &Path, changes: &Changes, now: Timestamp) -> Result<(), KeptEr
         if let File::File { sha256, .. } = file {
             let staged = staged(sha256);
             if !staged.exists()
-                && let Some(path) = index.with_digest(sha256)
+                && let Some(path) = by_digest.get(sha256.as_str())
             {
                 stage(run, sha256, &mut root.read(path)?)?;
             }
@@ -109,18 +140,25 @@ pub fn apply(run: &Path, changes: &Changes, now: Timestamp) -> Result<(), KeptEr
     }
     for path in &changes.removed {
         if !changes.put.contains_key(path) {
-            root.remove(path)?;
+            root.remove(path).map_err(|error| stays(path, error))?;
         }
     }
     for (path, file) in put {
-        match file {
+        let placed = match file {
             File::File { sha256, mode, .. } => {
-                let mut bytes = std::fs::File::open(staged(sha256))?;
-                root.write(path, &mut bytes, sha256, *mode)?;
+                let kept = staged(sha256);
+                let placed = root.write(path, &mut std::fs::File::open(&kept)?, sha256, *mode);
+                if placed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::InvalidData) {
+                    // A loss of power tore it: it has to come again.
+                    std::fs::remove_file(kept)?;
+                    return Err(KeptError::Missing(sha256.clone()));
+                }
+                placed
             }
-            File::Link { to } => root.link(path, to)?,
-            File::Dir => root.make_dir(path)?,
-        }
+            File::Link { to } => root.link(path, to),
+            File::Dir => root.make_dir(path),
+        };
+        placed.map_err(|error| stays(path, error))?;
     }
     index.scan(run, now)?;
     index.write(run, &Index::default())?;

@@ -15,8 +15,8 @@ mod tree;
 use super::protocol::{File, Manifest};
 
 pub use depot::{Depot, DepotError, LARGEST};
-pub use kept::{KeptError, apply, blob, manifest, stage};
-pub use pipe::{Pipe, chunks};
+pub use kept::{KeptError, apply, blob, clear_incoming, manifest, stage};
+pub use pipe::{Pipe, STILL, chunks, lively};
 
 /// What of the directory of a run travels: the rest is of one machine.
 pub const PARTS: [&str; 3] = ["workspace", "artifacts", "records"];

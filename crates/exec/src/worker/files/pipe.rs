@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -11,6 +12,8 @@ use tokio::sync::mpsc;
 
 use super::CHUNK;
 
+/// How long a transfer may stand still: a proxy that keeps a connection and passes nothing on must not hold up others.
+pub const STILL: Duration = Duration::from_secs(60);
 /// Parts that may wait for the disk.
 const QUEUE: usize = 8;
 
@@ -66,6 +69,22 @@ impl Read for Pipe {
     }
 }
 
+/// The same stream, which fails when nothing comes of it for so long.
+pub fn lively<E: std::fmt::Display>(
+    stream: impl Stream<Item = Result<Bytes, E>>,
+    patience: Duration,
+) -> impl Stream<Item = Result<Bytes, String>> {
+    futures::stream::unfold(Some(Box::pin(stream)), move |stream| async move {
+        let mut stream = stream?;
+        match tokio::time::timeout(patience, stream.next()).await {
+            Ok(Some(Ok(part))) => Some((Ok(part), Some(stream))),
+            Ok(Some(Err(error))) => Some((Err(error.to_string()), None)),
+            Ok(None) => None,
+            Err(_) => Some((Err(format!("nothing came for {} s", patience.as_secs())), None)),
+        }
+    })
+}
+
 /// The first `size` bytes of a file, in parts.
 pub fn chunks(file: File, size: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     let file = tokio::fs::File::from_std(file).take(size);
@@ -78,4 +97,22 @@ pub fn chunks(file: File, size: u64) -> impl Stream<Item = io::Result<Bytes>> + 
             Err(error) => Some((Err(error), None)),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_stands_still_ends_and_is_told_from_what_came_to_its_end() {
+        let part = || futures::stream::iter([Ok::<_, String>(Bytes::from_static(b"abc"))]);
+        let read = |pipe: &mut Pipe| {
+            let mut bytes = Vec::new();
+            (pipe.read_to_end(&mut bytes).is_ok(), pipe.is_broken(), bytes.len())
+        };
+        let whole = Pipe::through(lively(part(), STILL), read).await.unwrap();
+        assert_eq!(whole, (true, false, 3));
+        let stalled = lively(part().chain(futures::stream::pending()), Duration::from_millis(20));
+        assert_eq!(Pipe::through(stalled, read).await.unwrap(), (false, true, 3));
+    }
 }

@@ -1,6 +1,6 @@
 //! What lies in the directory of a run. A file that was read before is not read again while nothing says that it changed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -217,9 +217,9 @@ impl Index {
         Ok(seen)
     }
 
-    /// A path of a file with this digest, as of the last scan.
-    pub fn with_digest(&self, sha256: &str) -> Option<&str> {
-        self.seen.iter().find(|(_, seen)| seen.sha256 == sha256).map(|(path, _)| path.as_str())
+    /// Paths of files by their digests, as of the last scan.
+    pub fn by_digest(&self) -> HashMap<&str, &str> {
+        self.seen.iter().map(|(path, seen)| (seen.sha256.as_str(), path.as_str())).collect()
     }
 }
 
@@ -262,12 +262,30 @@ mod tests {
         let again = index.scan(run, clock::now()).unwrap();
         assert_ne!(again.manifest, found.manifest);
         let File::File { sha256, .. } = &again.manifest.files["workspace/a/f"] else { panic!("{again:?}") };
-        assert_eq!(index.with_digest(sha256), Some("workspace/a/f"));
+        assert_eq!(index.by_digest()[sha256.as_str()], "workspace/a/f");
         // A file that settled is not.
         let later = clock::now() + jiff::SignedDuration::from_secs(60);
         index.scan(run, later).unwrap();
         index.seen.get_mut("workspace/a/f").unwrap().sha256 = "remembered".to_owned();
         let last = index.scan(run, later).unwrap();
         assert!(matches!(&last.manifest.files["workspace/a/f"], File::File { sha256, .. } if sha256 == "remembered"));
+    }
+    #[test]
+    fn what_may_not_be_read_stays_and_the_rest_travels() {
+        let dir = tempfile::tempdir().unwrap();
+        let closed = dir.path().join("workspace/closed");
+        std::fs::create_dir_all(&closed).unwrap();
+        std::fs::write(closed.join("f"), "x").unwrap();
+        std::fs::write(dir.path().join("workspace/open"), "x").unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let found = Index::default().scan(dir.path(), clock::now()).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
+        assert!(found.manifest.files.contains_key("workspace/open"));
+        // Root may read anything.
+        if !rustix::process::geteuid().is_root() {
+            assert!(found.left_out[0].contains("`workspace/closed` cannot be read"), "{:?}", found.left_out);
+            assert!(found.is_hidden("workspace/closed/f") && !found.is_hidden("workspace/open"));
+            assert!(!found.is_hidden("workspace/closed-not"));
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, openat, renameat, symlinkat, unlinkat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, renameat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
@@ -31,16 +31,21 @@ impl Root {
         Ok(Root(open))
     }
 
+    /// `make`: the directories on the way are made, and what is in their place goes: whoever comes last is right.
     fn at(&self, path: &str, make: bool) -> io::Result<At> {
         check(path).map_err(io::Error::other)?;
         let (dirs, name) = path.rsplit_once('/').ok_or(io::ErrorKind::InvalidInput)?;
         let mut dir = self.0.try_clone()?;
+        let mut is_part = true;
         for part in dirs.split('/') {
+            let is_first = std::mem::take(&mut is_part);
             let opened = match openat(&dir, part, DIR, Mode::empty()) {
-                Err(Errno::NOENT) if make => match mkdirat(&dir, part, Mode::from(0o777)) {
-                    Ok(()) | Err(Errno::EXIST) => openat(&dir, part, DIR, Mode::empty()),
-                    Err(error) => Err(error),
-                },
+                Err(Errno::NOENT) if make => make_and_open(&dir, part),
+                // Not the parts themselves: only what the server or the worker made is at the top.
+                Err(Errno::LOOP | Errno::NOTDIR) if make && !is_first => {
+                    unlinkat(&dir, part, AtFlags::empty())?;
+                    make_and_open(&dir, part)
+                }
                 other => other,
             };
             dir = opened.map_err(|error| match error {
@@ -114,7 +119,10 @@ impl Root {
     pub fn remove(&self, path: &str) -> io::Result<()> {
         let at = match self.at(path, false) {
             Ok(at) => at,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // Something else is in the place of a directory on the way: then it is not there any more.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
             Err(error) => return Err(error),
         };
         match unlinkat(&at.dir, at.name.as_str(), AtFlags::empty()) {
@@ -132,7 +140,7 @@ impl Root {
             if check(dir).is_err() {
                 break;
             }
-            let at = self.at(dir, false)?;
+            let Ok(at) = self.at(dir, false) else { break };
             if unlinkat(&at.dir, at.name.as_str(), AtFlags::REMOVEDIR).is_err() {
                 break;
             }
@@ -147,12 +155,43 @@ impl At {
     fn put(&self, temporary: &str) -> io::Result<()> {
         match renameat(&self.dir, temporary, &self.dir, self.name.as_str()) {
             Err(Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST) => {
-                // An empty directory gives way.
-                unlinkat(&self.dir, self.name.as_str(), AtFlags::REMOVEDIR)?;
+                // A directory gives way, with all that is in it.
+                remove_all(&self.dir, &self.name)?;
                 Ok(renameat(&self.dir, temporary, &self.dir, self.name.as_str())?)
             }
             other => Ok(other?),
         }
+    }
+}
+
+fn make_and_open(dir: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    match mkdirat(dir, name, Mode::from(0o777)) {
+        Ok(()) | Err(Errno::EXIST) => openat(dir, name, DIR, Mode::empty()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a directory and what is in it; links are removed, and not followed.
+fn remove_all(dir: &OwnedFd, name: &str) -> io::Result<()> {
+    let inner = openat(dir, name, DIR, Mode::empty())?;
+    for entry in Dir::read_from(&inner)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match unlinkat(&inner, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::ISDIR | Errno::PERM) => match name.to_str() {
+                Ok(name) => remove_all(&inner, name)?,
+                Err(_) => return Err(io::ErrorKind::InvalidFilename.into()),
+            },
+            Err(error) => return Err(error.into()),
+        }
+    }
+    match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -193,10 +232,11 @@ mod tests {
         std::os::unix::fs::symlink(outside.join("secret"), run.join("workspace/file")).unwrap();
         let root = Root::open(&run).unwrap();
         let digest = copy(&mut &b"x"[..], &mut io::sink()).unwrap();
-        let error = root.write("workspace/out/new", &mut &b"x"[..], &digest, 0o644).unwrap_err().to_string();
-        assert!(error.contains("`out` in `workspace/out/new` is a link"), "{error}");
-        assert!(root.read("workspace/out/secret").is_err() && root.read("workspace/file").is_err());
-        root.remove("workspace/out/secret").unwrap_err();
+        let error = root.read("workspace/out/secret").unwrap_err().to_string();
+        assert!(error.contains("`out` in `workspace/out/secret` is a link"), "{error}");
+        assert!(root.read("workspace/file").is_err());
+        root.remove("workspace/out/secret").unwrap();
+        assert!(outside.join("secret").exists());
         // The link itself is replaced, and what it led to stays.
         root.write("workspace/file", &mut &b"x"[..], &digest, 0o4755).unwrap();
         assert_eq!(std::fs::read_to_string(outside.join("secret")).unwrap(), "s");
@@ -212,6 +252,15 @@ mod tests {
         root.make_dir("workspace/empty").unwrap();
         root.make_dir("workspace/empty").unwrap();
         root.link("workspace/empty", "other").unwrap();
+        // Whatever is in the way of what comes gives way, and what a link leads to stays.
+        root.write("workspace/out/deep/er", &mut &b"x"[..], &digest, 0o644).unwrap();
+        std::os::unix::fs::symlink(&outside, run.join("workspace/out/deep/link")).unwrap();
+        root.write("workspace/out", &mut &b"x"[..], &digest, 0o644).unwrap();
+        root.write("workspace/out/again", &mut &b"x"[..], &digest, 0o644).unwrap();
+        assert!(run.join("workspace/out/again").is_file() && outside.join("secret").exists());
+        assert!(!outside.join("new").exists());
+        std::os::unix::fs::symlink(&outside, run.join("records")).unwrap();
+        root.write("records/new", &mut &b"x"[..], &digest, 0o644).unwrap_err();
         let left = std::fs::read_dir(run.join("workspace")).unwrap().count();
         assert_eq!(left, 2, "something unfinished is left");
     }

@@ -108,7 +108,8 @@ pub async fn get(
 ) -> ApiResult<Response> {
     let (_, dir) = dir(&site, &worker, &run, &query).await?;
     let missing = ApiError::not_found(format!("no file of the run has the digest `{sha256}` any more"));
-    let (file, size) = match on_disk(move || files::blob(&dir, &sha256)).await {
+    let path = query.text("path").map(str::to_owned);
+    let (file, size) = match on_disk(move || files::blob(&dir, &sha256, path.as_deref())).await {
         Err(error) if error.status() == StatusCode::FAILED_DEPENDENCY => return Err(missing),
         other => other?,
     };
@@ -125,7 +126,14 @@ pub async fn put(
     body: Body,
 ) -> ApiResult<StatusCode> {
     let (_, dir) = dir(&site, &worker, &run, &query).await?;
-    let staged = Pipe::through(body.into_data_stream(), move |bytes| files::stage(&dir, &sha256, bytes)).await;
-    staged.map_err(|error| failed(error.into()))?.map_err(failed)?;
+    let bytes = files::lively(body.into_data_stream(), files::STILL);
+    let staged = Pipe::through(bytes, move |bytes| match files::stage(&dir, &sha256, bytes) {
+        // Not a fault of the disk: it comes again.
+        Err(error) if bytes.is_broken() => {
+            Err(ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, format!("the file did not come to its end: {error}")))
+        }
+        other => other.map_err(failed),
+    });
+    staged.await.map_err(|error| failed(error.into()))??;
     Ok(StatusCode::NO_CONTENT)
 }

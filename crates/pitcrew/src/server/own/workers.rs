@@ -56,7 +56,7 @@ pub fn routes() -> Routes {
         .get(call("runs/{run}/blobs/{sha256}"), Worker, worker_files::get)
         .doc(
             doc("Worker", "Reads the bytes of a file of a run")
-                .query("attempt: text")
+                .query("attempt: text, path: text")
                 .answer(200, "any")
                 .media("application/octet-stream"),
         )

@@ -25,8 +25,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures::{StreamExt as _, TryStreamExt as _};
 use pitcrew_core::{AttemptId, RunKey};
 
+use super::pipe::{STILL, lively};
 use super::scan::{Found, Index};
-use super::tree::Root;
+use super::tree::{Root, unfinished};
 use crate::clock;
 use crate::local::blocking;
 use crate::worker::protocol::{Changes, File};
@@ -42,6 +43,8 @@ const TRIES: u32 = 20;
 /// Files that are on their way at the same time.
 const AT_ONCE: usize = 6;
 const LOST: &str = "lost";
+/// How the directory of a run is named while it is removed.
+const GONE: &str = ".gone-";
 
 /// See the module.
 pub struct Depot {
@@ -61,6 +64,8 @@ struct Run {
     tree: tokio::sync::Mutex<()>,
     /// How often the server was told of changes.
     told: AtomicU64,
+    /// Whether the directory is being removed.
+    leaving: tokio::sync::watch::Sender<u32>,
     /// Attempts that may have made something here that the server does not have.
     live: Mutex<BTreeSet<AttemptId>>,
 }
@@ -149,15 +154,64 @@ impl Depot {
         }
     }
 
-    /// The run is over.
-    pub fn leave(&self, run: RunKey) {
-        self.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+    /// The run is over: its directory goes, whole and at once, and what comes for the run afterwards waits until it is gone.
+    pub fn leave(self: &Arc<Self>, key: RunKey, dir: PathBuf) -> impl Future<Output = ()> + Send + use<> {
+        let (depot, run) = (Arc::clone(self), self.run(key));
+        run.leaving.send_modify(|count| *count += 1);
+        async move {
+            let brought = run.brought.lock().await;
+            let sent = run.sent.lock().await;
+            let tree = run.tree.lock().await;
+            // Nobody finds half of it, with a memory that says that the other half was there.
+            let gone = dir.with_file_name(format!("{GONE}{key}{}", unfinished()));
+            let (from, to) = (dir.clone(), gone.clone());
+            let moved = blocking(move || std::fs::rename(from, to)).await;
+            run.leaving.send_modify(|count| *count -= 1);
+            drop((brought, sent, tree));
+            {
+                let mut runs = depot.runs.lock().unwrap_or_else(PoisonError::into_inner);
+                // The map and this: nobody else has it, and nobody gets it just now.
+                if Arc::strong_count(&run) == 2 {
+                    runs.remove(&key);
+                }
+            }
+            let removed = match moved {
+                Ok(()) => blocking(move || std::fs::remove_dir_all(gone)).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = removed
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("cannot remove `{}`: {error}", dir.display());
+            }
+        }
+    }
+
+    /// Removes what a worker that was killed left of runs that were over. `runs` is where their directories lie.
+    pub async fn clear(runs: &Path) -> io::Result<()> {
+        let runs = runs.to_owned();
+        blocking(move || {
+            let entries = match std::fs::read_dir(&runs) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other?,
+            };
+            for entry in entries {
+                let entry = entry?;
+                if entry.file_name().as_encoded_bytes().starts_with(GONE.as_bytes()) {
+                    std::fs::remove_dir_all(entry.path())?;
+                }
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Brings the files of the run of an attempt into `dir`, the directory of the run here.
     pub async fn bring(&self, wire: &Wire, dir: &Path, attempt: &AttemptId) -> Result<(), DepotError> {
         let asked = self.next();
         let run = self.run(attempt.run);
+        // It fails only without a sender, and `run` has that.
+        let _ = run.leaving.subscribe().wait_for(|count| *count == 0).await;
         let mut brought = run.brought.lock().await;
         if *brought > asked {
             return Ok(());
@@ -177,7 +231,7 @@ impl Depot {
                 }
                 Ok(lacking) => {
                     has_fetched = true;
-                    let each = lacking.into_iter().map(|sha256| self.fetch(wire, attempt, sha256));
+                    let each = lacking.into_iter().map(|(path, sha256)| self.fetch(wire, attempt, path, sha256));
                     match futures::stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<()>().await {
                         // It changed since the manifest was made: on the server somebody else works on it, too.
                         Ok(()) | Err(DepotError::Changed) => {}
@@ -191,8 +245,14 @@ impl Depot {
         Err(DepotError::Never("the files of the run change at the server faster than they can be brought".to_owned()))
     }
 
-    /// Does what is to be done, if the bytes are here; else gives the digests of those that are not.
-    async fn pass(&self, wire: &Wire, dir: &Path, attempt: &AttemptId, run: &Run) -> Result<Vec<String>, DepotError> {
+    /// Does what is to be done, if the bytes are here; else gives the digests of those that are not, and a path of each.
+    async fn pass(
+        &self,
+        wire: &Wire,
+        dir: &Path,
+        attempt: &AttemptId,
+        run: &Run,
+    ) -> Result<Vec<(String, String)>, DepotError> {
         let told = run.told.load(Ordering::Acquire);
         let mut there = wire.manifest(attempt).await?;
         let _tree = run.tree.lock().await;
@@ -205,11 +265,12 @@ impl Depot {
         // After the look: whatever it saw was made by nobody who lives.
         let is_alone = run.live().is_empty();
         let steps = here.index.memory.steps(&here.found, &there, is_alone);
-        let digests: BTreeSet<String> =
-            steps.take.iter().filter_map(|(_, file)| Some(file.digest()?.to_owned())).collect();
-        let lacking = self.cache.lacking(digests.into_iter().collect()).await?;
+        let wanted: BTreeMap<&str, &str> =
+            steps.take.iter().filter_map(|(path, file)| Some((file.digest()?, path.as_str()))).collect();
+        let lacking = self.cache.lacking(wanted.keys().map(|sha256| (*sha256).to_owned()).collect()).await?;
         if !lacking.is_empty() {
-            return Ok(lacking);
+            let path = |sha256: &str| wanted.get(sha256).copied().unwrap_or_default().to_owned();
+            return Ok(lacking.into_iter().map(|sha256| (path(&sha256), sha256)).collect());
         }
         if steps != Steps::default() {
             here.index.memory.begin(&steps);
@@ -269,14 +330,14 @@ impl Depot {
     }
 
     /// Brings bytes into the cache.
-    async fn fetch(&self, wire: &Wire, attempt: &AttemptId, sha256: String) -> Result<(), DepotError> {
+    async fn fetch(&self, wire: &Wire, attempt: &AttemptId, path: String, sha256: String) -> Result<(), DepotError> {
         let mut may_make_room = true;
         loop {
-            let response = match wire.blob(attempt, &sha256).await {
+            let response = match wire.blob(attempt, &sha256, &path).await {
                 Err(WireError::Refused(404, _)) => return Err(DepotError::Changed),
                 other => other?,
             };
-            match self.cache.keep(&sha256, response.bytes_stream()).await {
+            match self.cache.keep(&sha256, lively(response.bytes_stream(), STILL)).await {
                 Came::Whole => return Ok(()),
                 // It was written to while it was sent, or bytes were lost: its digest says so.
                 Came::Other => return Err(DepotError::Changed),
