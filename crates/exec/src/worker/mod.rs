@@ -18,6 +18,8 @@ mod logs;
 mod machine;
 mod mirror;
 pub mod protocol;
+#[cfg(test)]
+mod sim;
 mod wire;
 
 pub use courier::{CourierError, Prober, Said, Worker, work};
