@@ -41,14 +41,13 @@ fn main() {
         }
         let mut gang: Vec<Duration> = (0..101)
             .map(|round| {
-                let member = |at: usize| (LeaseId(format!("g{at}")), ask(8, Gpus::Count(8)));
-                let gang = Gang { members: (0..8).map(member).collect(), topology: None };
+                let ids: Vec<LeaseId> = (0..8).map(|at| LeaseId(format!("g{at}"))).collect();
                 // Something else happens in between.
                 fleet.release(&LeaseId((round * 3 + 1).to_string()));
                 let begun = now();
-                fleet.place_gang(&gang).expect("there is room");
+                fleet.place_gang(&ids, &ask(8, Gpus::Count(8)), &Gang::of(8), None).expect("there is room");
                 let took = begun.elapsed();
-                for (id, _) in &gang.members {
+                for id in &ids {
                     fleet.release(id);
                 }
                 took

@@ -46,6 +46,8 @@ pub enum Reason {
     WaitsForItems {
         task: String,
     },
+    /// So many members of its gang still run.
+    WaitsForMates(usize),
     WaitsForPast,
     WaitsUntil(Timestamp),
     HeldByLimit(Held),
@@ -80,10 +82,15 @@ impl fmt::Display for Reason {
             Reason::WaitsForItems { task } => {
                 write!(f, "waits for the items of its `foreach`, which come from `{task}`")
             }
+            Reason::WaitsForMates(1) => f.write_str("has ended; 1 more of its gang runs"),
+            Reason::WaitsForMates(count) => write!(f, "has ended; {count} more of its gang run"),
             Reason::WaitsForPast => f.write_str("waits for the same task of the previous run (`depends_on_past`)"),
             Reason::WaitsUntil(at) => write!(f, "waits until {} for its next try", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
             Reason::HeldByLimit(Held::ByRun(max)) => {
                 write!(f, "waits: {max} tasks of the run are active (`max_active_tasks`)")
+            }
+            Reason::HeldByLimit(Held::ForGang(max)) => {
+                write!(f, "waits: the places that are left of {max} are kept for a gang (`max_active_tasks`)")
             }
             Reason::HeldByLimit(Held::ByTask(max)) => {
                 write!(f, "waits: {max} of its instances are active (`max_parallel`)")
@@ -120,9 +127,9 @@ impl Run {
                 if !instance.offered() {
                     return self.held(slot).map(Reason::HeldByLimit).into_iter().collect();
                 }
-                let why = admission.and_then(|admission| admission.why(self.record.key, slot));
+                let why = admission.and_then(|admission| admission.why(self.record.key, self.speaker(slot)));
                 let nodes = match &why {
-                    Some(Blocked::Room { nodes }) if nodes.len() > 1 => nodes.clone(),
+                    Some(Blocked::Room { nodes } | Blocked::Gang { nodes, .. }) if nodes.len() > 1 => nodes.clone(),
                     _ => Vec::new(),
                 };
                 let first = why.map_or(Reason::AskedForSlot, Reason::InLine);
@@ -131,6 +138,7 @@ impl Run {
             }
             State::None => self.why_not_ready(slot),
             State::UpstreamFailed => self.what_failed(slot),
+            State::Deferred if self.live_mates(slot) > 0 => vec![Reason::WaitsForMates(self.live_mates(slot))],
             State::Running
             | State::Success
             | State::Failed

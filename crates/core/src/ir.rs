@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::admission::DEFAULT_NAMESPACE;
-use crate::fleet::{Preferred, Term, Toleration};
+use crate::fleet::{Gang, Preferred, Term, Toleration};
 use crate::id::{TaskId, WorkflowId};
 use crate::retry::RetryPolicy;
 use crate::timetable::Schedule;
@@ -185,6 +185,9 @@ pub struct Task {
     pub when: Option<Template>,
     /// The task's own mapping; see [`Workflow::mapping_of`] for one inherited from a group.
     pub foreach: Option<Foreach>,
+    /// Its instances are members that begin together, on a node each. It is then mapped by itself, over the ranks of its
+    /// members, has no `branch` and no `max_parallel`, and no group of it is mapped.
+    pub gang: Option<Gang>,
     /// Live instances of a mapped task at a time, in one run.
     pub max_parallel: Option<u32>,
     pub work: Work,
@@ -591,6 +594,19 @@ impl Workflow {
     }
 }
 
+impl Foreach {
+    /// The ranks of a gang.
+    pub fn ranks(count: u32) -> Foreach {
+        let ranks = (0..count).map(Value::from).collect();
+        Foreach {
+            shape: Shape::Product,
+            axes: vec![(String::new(), Value::Array(ranks))],
+            refs: Vec::new(),
+            max_items: count,
+        }
+    }
+}
+
 impl Task {
     /// A task with the defaults of the native language.
     pub fn new(id: TaskId, work: Work) -> Self {
@@ -604,6 +620,7 @@ impl Task {
             trigger_rule: TriggerRule::AllSuccess,
             when: None,
             foreach: None,
+            gang: None,
             max_parallel: None,
             work,
             env: BTreeMap::new(),

@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 16] = [
+        let mappings: [(&str, &[&str]); 17] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -25,6 +25,7 @@ mod tests {
             ("/$defs/step", keys::STEP),
             ("/$defs/output", keys::OUTPUT),
             ("/$defs/teardown", keys::TEARDOWN),
+            ("/$defs/nodes", keys::NODES),
             ("/$defs/notify", keys::NOTIFY),
             ("/$defs/on", keys::ON),
             ("/$defs/sqs", keys::SQS),
@@ -66,12 +67,13 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 10] = [
+        let nested: [(&[&str], &str); 11] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
             (keys::OUTPUT, "tasks: {a: {outputs: {o: {@: []}}}}"),
             (keys::TEARDOWN, "tasks: {a: {teardown: {@: {}}}}"),
+            (keys::NODES, "tasks: {a: {nodes: {@: [[]]}}}"),
             (keys::NOTIFY, "notify: [{@: [[]]}]\ntasks: {a: {}}"),
             (keys::ON, "on: {@: [[]]}\ntasks: {a: {}}"),
             (keys::SQS, "on: {sqs: {@: [[]]}}\ntasks: {a: {}}"),

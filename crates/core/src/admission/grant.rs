@@ -9,8 +9,8 @@ use std::ops::Bound;
 use jiff::Timestamp;
 
 use super::pass::Pass;
-use super::{Admission, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id};
-use crate::fleet::{Lease, LeaseId, Promise, Request};
+use super::{Admission, Amounts, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id, members};
+use crate::fleet::{Gang, LeaseId, Promise, Request};
 
 /// Candidates of a line that are looked at for one that is brief.
 const LOOKED_AT: usize = 100;
@@ -37,6 +37,10 @@ impl Admission {
             if !self.within_quota(&mut pass, rank.1) {
                 continue;
             }
+            if self.held.len() as u32 + line.members() > self.parallelism {
+                // Places are kept for it.
+                break;
+            }
             let candidate = self.candidates[&rank.1].clone();
             let ends = candidate.limit.and_then(|limit| now.checked_add(limit).ok());
             let Some((placed, is_brief)) = self.place(rank.1, &line, ends, &mut pass) else {
@@ -46,20 +50,23 @@ impl Admission {
                 continue;
             };
             self.withdraw(rank.1.run, rank.1.slot);
-            let held = Held {
-                namespace: line.namespace.clone(),
-                amounts: candidate.asked,
-                pool: line.pool.clone(),
-                slots: candidate.slots,
-                is_placed: placed.is_some(),
-                number: self.granted,
-                ends,
-                is_brief,
-                priority: rank.0.0,
-                is_preemptible: candidate.is_preemptible,
-                is_ending: false,
-            };
-            self.take(rank.1, held);
+            for (at, holder) in members(rank.1, line.members()).enumerate() {
+                let held = Held {
+                    namespace: line.namespace.clone(),
+                    amounts: line.request.as_deref().map(Amounts::of).unwrap_or_default(),
+                    pool: line.pool.clone(),
+                    slots: candidate.slots / line.members(),
+                    is_placed: placed.len() > at,
+                    is_member: line.gang.is_some(),
+                    number: self.granted,
+                    ends,
+                    is_brief,
+                    priority: rank.0.0,
+                    is_preemptible: candidate.is_preemptible,
+                    is_ending: false,
+                };
+                self.take(holder, held);
+            }
             self.served(&mut pass, rank.1);
             self.has_slot(&mut pass, &line);
             grants.push(Grant { holder: rank.1, placed, demand: candidate.demand });
@@ -85,23 +92,28 @@ impl Admission {
         self.lines.get(line)?.range(behind).take(LOOKED_AT).find(is_brief).copied()
     }
 
-    /// The lease of a candidate, if it asks for one, and whether it is in room that is promised; `None`: it has to wait.
+    /// The leases of a candidate, if it asks for any, and whether it is in room that is promised; `None`: it has to wait.
     fn place(
         &mut self,
         holder: Holder,
         line: &Line,
         ends: Option<Timestamp>,
         pass: &mut Pass,
-    ) -> Option<(Option<Placed>, bool)> {
-        let Some(request) = &line.request else { return Some((None, false)) };
-        let placed = |lease: &Lease| Some(Placed { node: lease.node.clone(), gpus: lease.ids.clone() });
-        if let Ok(lease) = self.fleet.place_beside(lease_id(holder), request, pass.promise.as_mut()) {
-            return Some((placed(lease), false));
-        }
-        if let Some(promise) = &pass.promise
-            && let Ok(lease) = self.fleet.place_before(lease_id(holder), request, promise, ends)
-        {
-            return Some((placed(lease), true));
+    ) -> Option<(Vec<Placed>, bool)> {
+        let Some(request) = &line.request else { return Some((Vec::new(), false)) };
+        let ids: Vec<LeaseId> = members(holder, line.members()).map(lease_id).collect();
+        let is_brief = if self.lease_all(&ids, line, request, pass.promise.as_mut()) {
+            Some(false)
+        } else {
+            let is_before = pass.promise.as_ref().is_some_and(|promise| promise.is_before(ends));
+            (is_before && self.lease_all(&ids, line, request, None)).then_some(true)
+        };
+        if let Some(is_brief) = is_brief {
+            let lease = |id: &LeaseId| {
+                let lease = &self.fleet.leases()[id];
+                Placed { node: lease.node.clone(), gpus: lease.ids.clone() }
+            };
+            return Some((ids.iter().map(lease).collect(), is_brief));
         }
         if pass.promise.is_none() {
             self.make_room(holder, request);
@@ -113,13 +125,14 @@ impl Admission {
 
     /// From now on others pass only beside what it waits for.
     pub(super) fn promise_room(&mut self, pass: &mut Pass, holder: Holder, request: &Request) {
+        let gang = self.candidates[&holder].line.gang.clone();
         let before = self.promised.filter(|(before, _)| *before == holder).map(|(_, since)| since);
         let mut since = before.unwrap_or(self.granted);
-        let mut promise = self.promise(request, since);
+        let mut promise = self.promise(gang.as_ref(), request, since);
         if !promise.can_be_kept() {
             // Nodes are gone that it was promised, and who came later holds the others: it begins to wait for those.
             since = self.granted;
-            promise = self.promise(request, since);
+            promise = self.promise(gang.as_ref(), request, since);
         }
         self.promised = Some((holder, since));
         self.starts = promise.starts();
@@ -127,13 +140,23 @@ impl Admission {
     }
 
     /// The room of all that were granted something before so many grants were made.
-    fn promise(&self, request: &Request, since: u64) -> Promise {
+    fn promise(&self, gang: Option<&Gang>, request: &Request, since: u64) -> Promise {
         let stays = |held: &Held| held.number >= since && !held.is_brief;
         let later = self.held.iter().filter(|(_, held)| held.is_placed && stays(held));
         let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
         let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
         let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
-        self.fleet.promise(request, |lease| later.contains(lease), |lease| ends.get(lease).copied())
+        let end_of = |lease: &LeaseId| ends.get(lease).copied();
+        self.fleet.promise(request, gang, |lease| later.contains(lease), end_of)
+    }
+
+    /// A lease under each of these names, or none.
+    fn lease_all(&mut self, ids: &[LeaseId], line: &Line, request: &Request, promise: Option<&mut Promise>) -> bool {
+        match (&line.gang, ids) {
+            (Some(gang), ids) => self.fleet.place_gang(ids, request, gang, promise).is_ok(),
+            (None, [id]) => self.fleet.place_beside(id.clone(), request, promise).is_ok(),
+            (None, _) => false,
+        }
     }
 
     /// Who has to end since it was asked last; each is told once, as [`Event::Preempt`].

@@ -8,6 +8,9 @@
 //! To give it room sooner, preemptible holders of lower priority are made to end, the cheapest of them.
 //! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
 //!
+//! A gang stands in line as one, by its first member, with the sums of what its members ask for; it is granted all of it
+//! or nothing, so two gangs cannot wait for each other. Then each member holds its own, and gives that back when it ends.
+//!
 //! Quotas bound what a namespace holds ([`quota`]); of one priority, the namespace goes first that uses least of its own.
 
 mod grant;
@@ -24,7 +27,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::engine::{Demand, Offer, Slot};
-use crate::fleet::{Amount, Fleet, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
+use crate::fleet::{Amount, Fleet, Gang, Lease, LeaseId, Node, Policy, Request, Twice, Workload};
 use crate::id::RunKey;
 use crate::ir::Task;
 
@@ -32,7 +35,7 @@ use pass::Kept;
 use quota::Quotas;
 pub use quota::{Amounts, DEFAULT_NAMESPACE, Lack, Limits, Quota, QuotaUse, Resource};
 use usual::Usual;
-pub use why::{Blocked, Refusal};
+pub use why::{Blocked, Few, Refusal};
 
 /// The pool of a task that names none.
 pub const DEFAULT_POOL: &str = "default_pool";
@@ -52,16 +55,25 @@ pub struct Placed {
     pub gpus: Vec<String>,
 }
 
-/// What a granted instance holds until [`Admission::release`].
+/// What a granted instance holds until [`Admission::release`]; of a gang, what each of its members does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
+    /// The first member of a gang stands for all of them.
     pub holder: Holder,
-    /// `None`: it asks for nothing of a node.
-    pub placed: Option<Placed>,
+    /// Of each member; one where there is no gang, and none where nothing is asked of a node.
+    pub placed: Vec<Placed>,
     pub demand: Demand,
 }
 
-/// Somebody who has to end, and for whom.
+impl Grant {
+    /// Each instance that was placed, and where.
+    pub fn placed(self) -> impl Iterator<Item = (Slot, Placed)> {
+        let Slot { task, index } = self.holder.slot;
+        (index..).zip(self.placed).map(move |(index, placed)| (Slot { task, index }, placed))
+    }
+}
+
+/// Somebody who has to end, and for whom. A gang ends as a whole; one of its members stands for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Preemption {
     pub victim: Holder,
@@ -96,14 +108,24 @@ struct Line {
     namespace: Arc<str>,
     pool: String,
     request: Option<Arc<Request>>,
+    /// It is asked for by each of its members.
+    gang: Option<Gang>,
+}
+
+impl Line {
+    /// How many instances each candidate stands for.
+    fn members(&self) -> u32 {
+        self.gang.as_ref().map_or(1, |gang| gang.count)
+    }
 }
 
 #[derive(Debug, Clone)]
 struct Candidate {
     line: Arc<Line>,
     rank: Rank,
+    /// Of all members.
     slots: u32,
-    /// What counts against the quota.
+    /// What counts against the quota, of all members.
     asked: Amounts,
     is_preemptible: bool,
     limit: Option<SignedDuration>,
@@ -119,6 +141,8 @@ struct Held {
     amounts: Amounts,
     /// It has a lease of the fleet, under its own name.
     is_placed: bool,
+    /// It is of a gang: those of the same task of the same run end with it.
+    is_member: bool,
     /// The how many-th grant it was.
     number: u64,
     /// By when it is gone, if that is known.
@@ -172,6 +196,12 @@ pub struct Admission {
     usual: Usual,
     /// Nothing changed since the last grants: there are no others.
     is_settled: bool,
+}
+
+/// The instances of a gang whose first is this.
+fn members(first: Holder, count: u32) -> impl Iterator<Item = Holder> {
+    let Holder { run, slot: Slot { task, index } } = first;
+    (index..index.saturating_add(count)).map(move |index| Holder { run, slot: Slot { task, index } })
 }
 
 fn lease_id(holder: Holder) -> LeaseId {
@@ -307,7 +337,7 @@ impl Admission {
         self.fleet.leases().get(&lease_id(Holder { run, slot }))
     }
 
-    /// Puts an instance in line. Offering it again replaces the offer.
+    /// Puts an instance in line, or a gang by its first member. Offering it again replaces the offer.
     pub fn offer(&mut self, run: RunKey, offer: &Offer) -> Result<(), Refusal> {
         let holder = Holder { run, slot: offer.slot };
         self.withdraw(run, offer.slot);
@@ -316,7 +346,12 @@ impl Admission {
             return Err(Refusal::NoSuchPool(pool));
         }
         let namespace = self.quotas.name(&offer.namespace);
-        let line = Line { namespace, pool, request: offer.demand.request.clone() };
+        // Members of a gang have a node each, also when they ask for nothing else of it.
+        let request = match (&offer.demand.request, &offer.gang) {
+            (None, Some(_)) => Some(Arc::new(Request::default())),
+            (request, _) => request.clone(),
+        };
+        let line = Line { namespace, pool, request, gang: offer.gang.clone() };
         let line = match self.lines.get_key_value(&line) {
             Some((line, _)) => line.clone(),
             None => {
@@ -326,8 +361,8 @@ impl Admission {
         };
         let rank = (Reverse(offer.priority), holder);
         self.lines.entry(line.clone()).or_default().insert(rank);
-        let (slots, is_preemptible) = (offer.pool_slots, offer.is_preemptible);
-        let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default();
+        let (slots, is_preemptible) = (offer.pool_slots.saturating_mul(line.members()), offer.is_preemptible);
+        let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default().times(line.members());
         let candidate =
             Candidate { line, rank, slots, asked, is_preemptible, limit: offer.limit, demand: offer.demand.clone() };
         if let Some(request) = candidate.line.request.as_deref() {
@@ -338,17 +373,27 @@ impl Admission {
         Ok(())
     }
 
-    /// Whether a node could ever take what this line asks for.
+    /// Whether a node could ever take what this line asks for; of a gang, as many as it has members.
     fn check(&self, line: &Line) -> Result<(), Refusal> {
         let Some(request) = &line.request else { return Ok(()) };
         request.check()?;
+        if line.members() > self.parallelism {
+            return Err(Refusal::Parallelism { members: line.members(), max: self.parallelism });
+        }
         // Nodes are configured; but a worker of the queue may still come.
         let is_open = request.queue.as_ref().is_some_and(|queue| !self.fleet.serves(queue));
-        if is_open || self.fleet.could_ever(request) {
+        let is_open = is_open || (line.gang.is_some() && self.fleet.could_be_workers(request));
+        if is_open || self.fleet.could_ever(request, line.gang.as_ref()) {
             return Ok(());
         }
-        let misses = self.fleet.never(request).into_iter();
-        Err(Refusal::NoNode(misses.map(|(node, miss)| (node.to_owned(), miss)).collect()))
+        let misses = self.fleet.never(request).into_iter().map(|(node, miss)| (node.to_owned(), miss)).collect();
+        Err(match &line.gang {
+            Some(gang) if self.fleet.could_ever(request, None) => {
+                let could = self.fleet.places(request, gang).1;
+                Refusal::TooFew { few: Few::of(gang, could), misses }
+            }
+            _ => Refusal::NoNode(misses),
+        })
     }
 
     /// Takes an instance out of line; nothing if it is not in line.
@@ -389,6 +434,7 @@ impl Admission {
             pool: task.pool.as_deref().unwrap_or(DEFAULT_POOL).to_owned(),
             slots: task.pool_slots,
             is_placed: placed.is_some(),
+            is_member: task.gang.is_some(),
             number: self.granted,
             // Since when it runs, and whether it is ended in time, only its backend knows.
             ends: None,

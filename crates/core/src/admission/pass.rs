@@ -117,7 +117,7 @@ impl Admission {
             if let Some(request) = &line.request
                 && !self.could.contains_key(line)
             {
-                self.could.insert(line.clone(), self.fleet.could_now(request));
+                self.could.insert(line.clone(), self.fleet.could_now(request, line.gang.as_ref()));
             }
         }
     }

@@ -80,6 +80,11 @@ impl Amounts {
         self.0.iter().all(|amount| amount.is_zero())
     }
 
+    /// So many times as much.
+    pub(super) fn times(self, count: u32) -> Amounts {
+        (0..count).fold(Amounts::default(), |sum, _| sum.plus(self))
+    }
+
     pub(super) fn plus(mut self, other: Amounts) -> Amounts {
         self.add(other);
         self

@@ -2,7 +2,7 @@
 //!
 //! Invariant: only preemptible holders are made to end, each once, and only where that is enough: there is a node with
 //! room then, and the quota that was missing. None of them could be spared; and for quota's sake they end only as long as
-//! their namespace holds more than its own.
+//! their namespace holds more than its own. What ends together (a gang) is one unit here, and costs the sum.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -20,11 +20,14 @@ pub(super) enum Short {
     Room,
 }
 
-/// Somebody who may be made to end.
+/// Who may be made to end together: an instance, or what is left of a gang.
 struct Unit<'a> {
-    holder: Holder,
-    id: LeaseId,
+    holders: Vec<Holder>,
+    ids: Vec<LeaseId>,
+    /// Of each of them.
     held: &'a Held,
+    /// Of all of them.
+    amounts: Amounts,
     is_lower: bool,
     /// Of the cohort of whoever asks for its own.
     is_lender: bool,
@@ -45,12 +48,17 @@ struct Plan<'a> {
 type Missing = BTreeMap<Resource, Amount>;
 
 impl<'a> Plan<'a> {
-    fn counts(&mut self, held: &'a Held, is_of_cohort: bool) {
+    fn counts(&mut self, held: &'a Held, amounts: Amounts, is_of_cohort: bool) {
         let given = self.given.entry(&held.namespace).or_default();
-        *given = given.plus(held.amounts);
+        *given = given.plus(amounts);
         for (resource, amount) in self.missing.iter_mut().filter(|_| is_of_cohort) {
-            *amount = amount.saturating_sub(held.amounts.get(*resource));
+            *amount = amount.saturating_sub(amounts.get(*resource));
         }
+    }
+
+    /// Gives back the leases of a unit, or takes them again.
+    fn change(&mut self, unit: &Unit<'_>, take: bool) {
+        unit.ids.iter().for_each(|id| self.freed.change(id, take));
     }
 
     fn has_quota(&self) -> bool {
@@ -85,12 +93,15 @@ impl Admission {
         Ok(())
     }
 
-    fn preempt(&mut self, victims: Vec<(Holder, Cause)>, by: Holder) {
-        for (victim, cause) in victims {
-            if let Some(held) = self.held.get_mut(&victim) {
-                held.is_ending = true;
-                self.preemptions.push(Preemption { victim, by, cause });
+    /// One of those that end together is told, and stands for all.
+    fn preempt(&mut self, victims: Vec<(Vec<Holder>, Cause)>, by: Holder) {
+        for (holders, cause) in victims {
+            for holder in &holders {
+                if let Some(held) = self.held.get_mut(holder) {
+                    held.is_ending = true;
+                }
             }
+            self.preemptions.extend(holders.first().map(|victim| Preemption { victim: *victim, by, cause }));
         }
     }
 
@@ -98,14 +109,17 @@ impl Admission {
     /// end already give enough.
     ///
     /// Each node is looked at for itself. Of two, the one is taken whose dearest victim is cheaper, then the one with fewer.
-    fn victims(&self, by: Holder, request: &Request, missing: Missing) -> Result<Vec<(Holder, Cause)>, Short> {
-        let mut plan = Plan { freed: self.fleet.freed(request), given: BTreeMap::new(), missing, chosen: Vec::new() };
+    /// For a gang all nodes are one: the cheapest end, wherever they are, until as many nodes have room as it has members.
+    fn victims(&self, by: Holder, request: &Request, missing: Missing) -> Result<Vec<(Vec<Holder>, Cause)>, Short> {
+        let gang = self.candidates[&by].line.gang.as_ref();
+        let mut plan =
+            Plan { freed: self.fleet.freed(request, gang), given: BTreeMap::new(), missing, chosen: Vec::new() };
         let takes_back = !plan.missing.is_empty();
         let namespace = &*self.candidates[&by].line.namespace;
         let cohort = self.quotas.cohort(namespace);
         for (holder, held) in self.held.iter().filter(|(_, held)| held.is_ending) {
             plan.freed.change(&lease_id(*holder), false);
-            plan.counts(held, cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort);
+            plan.counts(held, held.amounts, cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort);
         }
         if plan.freed.has_room() && plan.has_quota() {
             return Ok(Vec::new());
@@ -120,9 +134,10 @@ impl Admission {
         let mut sites: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         match plan.freed.has_room() {
             true => drop(sites.insert(0, Vec::new())),
+            false if gang.is_some() => drop(sites.insert(0, (0..units.len()).collect())),
             false => {
                 for (cost, unit) in units.iter().enumerate() {
-                    if let Some(at) = self.fleet.node_of(&unit.id) {
+                    for at in unit.ids.iter().filter_map(|id| self.fleet.node_of(id)) {
                         sites.entry(at).or_default().push(cost);
                     }
                 }
@@ -132,8 +147,8 @@ impl Admission {
         let best = plans.min_by_key(|chosen| (chosen.last().copied(), chosen.len())).ok_or(Short::Room)?;
         let causes = best.into_iter().map(|cost| {
             let cause = self.cause(&units[cost], &plan, takes_back).unwrap_or(Cause::Reclaim);
-            plan.counts(units[cost].held, units[cost].is_lender);
-            (units[cost].holder, cause)
+            plan.counts(units[cost].held, units[cost].amounts, units[cost].is_lender);
+            (units[cost].holders.clone(), cause)
         });
         Ok(causes.collect())
     }
@@ -150,8 +165,8 @@ impl Admission {
         for cost in site {
             let unit = &units[*cost];
             if !plan.freed.has_room() && self.cause(unit, &plan, takes_back).is_some() {
-                plan.freed.change(&unit.id, false);
-                plan.counts(unit.held, unit.is_lender);
+                plan.change(unit, false);
+                plan.counts(unit.held, unit.amounts, unit.is_lender);
                 plan.chosen.push(*cost);
             }
         }
@@ -167,13 +182,13 @@ impl Admission {
         for cost in plan.chosen.clone().into_iter().rev() {
             let suffices = |resource: &Resource, missing: &Amount| {
                 let others = plan.chosen.iter().filter(|other| **other != cost && units[**other].is_lender);
-                others.map(|other| units[*other].held.amounts.get(*resource)).sum::<Amount>() >= *missing
+                others.map(|other| units[*other].amounts.get(*resource)).sum::<Amount>() >= *missing
             };
             if missing.iter().all(|(resource, missing)| suffices(resource, missing)) {
-                plan.freed.change(&units[cost].id, true);
+                plan.change(&units[cost], true);
                 match plan.freed.has_room() {
                     true => plan.chosen.retain(|kept| *kept != cost),
-                    false => plan.freed.change(&units[cost].id, false),
+                    false => plan.change(&units[cost], false),
                 }
             }
         }
@@ -185,12 +200,12 @@ impl Admission {
         for (cost, unit) in units.iter().enumerate().filter(|(_, unit)| unit.is_lender) {
             let helps = plan.missing.iter().any(|(resource, missing)| {
                 !missing.is_zero()
-                    && !unit.held.amounts.get(*resource).is_zero()
+                    && !unit.amounts.get(*resource).is_zero()
                     && self.is_beyond(unit.held, *resource, plan)
             });
             if helps && !plan.chosen.contains(&cost) {
-                plan.freed.change(&unit.id, false);
-                plan.counts(unit.held, true);
+                plan.change(unit, false);
+                plan.counts(unit.held, unit.amounts, true);
                 plan.chosen.push(cost);
             }
         }
@@ -203,30 +218,39 @@ impl Admission {
         let (priority, namespace) = (candidate.rank.0.0, &*candidate.line.namespace);
         let is_own = takes_back || self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
         let cohort = self.quotas.cohort(namespace).filter(|_| is_own);
-        let may = self.held.iter().filter(|(_, held)| held.is_preemptible && !held.is_ending && held.is_placed);
-        let unit = |(holder, held): (&Holder, &'_ Held)| {
-            let is_of_cohort = cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort;
-            let is_lender = is_of_cohort && *held.namespace != *namespace && (takes_back || held.priority <= priority);
-            (*holder, held.priority < priority, is_lender)
-        };
-        let mut units: Vec<Unit<'_>> = may
-            .map(|entry| (unit(entry), entry.1))
-            .filter(|((_, is_lower, is_lender), _)| *is_lower || *is_lender)
-            .map(|((holder, is_lower, is_lender), held)| Unit {
-                holder,
-                id: lease_id(holder),
-                held,
-                is_lower,
-                is_lender,
-            })
-            .collect();
-        units.sort_by_key(|unit| (unit.held.priority, Reverse(unit.held.number)));
+        let mut units: Vec<Unit<'_>> = Vec::new();
+        for (holder, held) in &self.held {
+            match units.last_mut() {
+                Some(unit) if held.is_member && is_mate(unit.holders[0], *holder) => {
+                    unit.holders.push(*holder);
+                    unit.ids.push(lease_id(*holder));
+                    unit.amounts = unit.amounts.plus(held.amounts);
+                }
+                _ => {
+                    let is_of_cohort = cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort;
+                    let is_other = *held.namespace != *namespace;
+                    units.push(Unit {
+                        holders: vec![*holder],
+                        ids: vec![lease_id(*holder)],
+                        held,
+                        amounts: held.amounts,
+                        is_lower: held.priority < priority,
+                        is_lender: is_of_cohort && is_other && (takes_back || held.priority <= priority),
+                    });
+                }
+            }
+        }
+        let is_ending = |unit: &Unit<'_>| unit.holders.iter().any(|holder| self.held[holder].is_ending);
+        units.retain(|unit| unit.held.is_preemptible && unit.held.is_placed && (unit.is_lower || unit.is_lender));
+        units.retain(|unit| !is_ending(unit));
+        // Of one priority, those that are alone before gangs.
+        units.sort_by_key(|unit| (unit.held.priority, unit.holders.len(), Reverse(unit.held.number)));
         units
     }
 
     /// Why it may be made to end beside those that are chosen, if it may.
     fn cause(&self, unit: &Unit<'_>, plan: &Plan<'_>, takes_back: bool) -> Option<Cause> {
-        let has = |resource: &Resource| !unit.held.amounts.get(*resource).is_zero();
+        let has = |resource: &Resource| !unit.amounts.get(*resource).is_zero();
         let is_lent = || {
             unit.is_lender
                 && Resource::ALL.into_iter().filter(has).any(|resource| self.is_beyond(unit.held, resource, plan))
@@ -244,4 +268,8 @@ impl Admission {
         let given = plan.given.get(&*held.namespace).copied().unwrap_or_default();
         self.quotas.borrowed(&held.namespace, resource) > given.get(resource)
     }
+}
+
+fn is_mate(a: Holder, b: Holder) -> bool {
+    (a.run, a.slot.task) == (b.run, b.slot.task)
 }

@@ -1,6 +1,7 @@
 //! Who goes first, who holds back whom, and what an instance holds.
 
 mod brief;
+mod gangs;
 mod quotas;
 mod turns;
 
@@ -14,6 +15,7 @@ fn offer(task: u32, priority: i64, slots: u32, gpus: u32) -> Offer {
     let demand = Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() };
     Offer {
         slot: Slot::new(TaskIx(task), 0),
+        gang: None,
         namespace: DEFAULT_NAMESPACE.to_owned(),
         pool: None,
         pool_slots: slots,
@@ -64,7 +66,7 @@ fn gpus_are_exact_devices_and_a_waiting_gang_is_not_overtaken_by_small_ones() {
     let mut admission = admission(32, &[("local", 2)]);
     admission.offer(RunKey(1), &offer(1, 0, 1, 1)).unwrap();
     let placed = Placed { node: "local".to_owned(), gpus: vec!["local/0".to_owned()] };
-    assert_eq!(admission.grant(Timestamp::UNIX_EPOCH)[0].placed, Some(placed));
+    assert_eq!(admission.grant(Timestamp::UNIX_EPOCH)[0].placed, [placed]);
     admission.offer(RunKey(1), &offer(2, 0, 1, 2)).unwrap();
     admission.offer(RunKey(1), &offer(3, 0, 1, 1)).unwrap();
     admission.offer(RunKey(1), &offer(4, 0, 1, 0)).unwrap();
@@ -121,7 +123,7 @@ fn nodes_come_and_go_and_leases_stay() {
         admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
     }
     let grants = admission.grant(Timestamp::UNIX_EPOCH);
-    let nodes: Vec<_> = grants.iter().filter_map(|grant| Some(grant.placed.as_ref()?.node.as_str())).collect();
+    let nodes: Vec<_> = grants.iter().flat_map(|grant| &grant.placed).map(|placed| placed.node.as_str()).collect();
     assert_eq!(nodes, ["a", "b"]);
     // `a` vanishes: its task may still run there, so what it holds is nobody else's when the node is back.
     admission.set_nodes(vec![node("b", 1)]).unwrap();
@@ -168,7 +170,7 @@ fn a_restart_takes_the_same_devices_and_a_smaller_machine_gives_no_more_than_it_
     assert!(admission.grant(Timestamp::UNIX_EPOCH).is_empty());
     admission.release(RunKey(1), Slot::new(TaskIx(1), 0));
     let grants = admission.grant(Timestamp::UNIX_EPOCH);
-    assert_eq!(grants[0].placed.as_ref().unwrap().gpus, ["local/1"]);
+    assert_eq!(grants[0].placed[0].gpus, ["local/1"]);
     admission.sanity_check(false);
 }
 
@@ -181,7 +183,7 @@ fn the_policy_decides_where_the_next_one_goes() {
             admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
         }
         let grants = admission.grant(Timestamp::UNIX_EPOCH);
-        let placed: Vec<&str> = grants.iter().map(|grant| grant.placed.as_ref().unwrap().node.as_str()).collect();
+        let placed: Vec<&str> = grants.iter().map(|grant| grant.placed[0].node.as_str()).collect();
         assert_eq!(placed, nodes, "{policy}");
     }
 }
@@ -192,7 +194,7 @@ fn by_fgd_small_ones_leave_large_nodes_whole_from_the_first_one_on() {
     let placed = |admission: &mut Admission, task, gpus| {
         admission.offer(RunKey(1), &offer(task, 0, 1, gpus)).unwrap();
         let grants = admission.grant(Timestamp::UNIX_EPOCH);
-        grants[0].placed.as_ref().unwrap().node.clone()
+        grants[0].placed[0].node.clone()
     };
     assert_eq!(placed(&mut admission, 1, 1), "b");
     assert_eq!(placed(&mut admission, 2, 1), "c");

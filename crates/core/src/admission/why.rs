@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::pass::asked_of;
-use super::{Admission, Holder, Lack};
+use super::{Admission, Holder, Lack, Line};
 use crate::engine::Slot;
-use crate::fleet::{BadRequest, Miss, Request};
+use crate::fleet::{BadRequest, Gang, Miss, Request};
 use crate::id::RunKey;
 
 /// Nodes that are told of in one sentence.
@@ -21,6 +21,48 @@ pub enum Refusal {
     /// Each node, and what keeps it from ever taking this, the nearest miss first.
     #[error("no node can ever take it{}", nearest(.0))]
     NoNode(Vec<(String, Miss)>),
+    #[error(
+        "it has {members} members that run at a time, and all tasks together are {max} at most (`parallelism` of the server)"
+    )]
+    Parallelism { members: u32, max: u32 },
+    /// A gang; why the other nodes cannot take a member.
+    #[error("{few}{}", others(.misses))]
+    TooFew { few: Few, misses: Vec<(String, Miss)> },
+}
+
+/// A gang for which there are not enough nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Few {
+    members: u32,
+    could: usize,
+    /// The label that they have to agree in.
+    near: Option<String>,
+}
+
+impl Few {
+    pub(super) fn of(gang: &Gang, could: usize) -> Few {
+        let near = gang.topology.as_ref().filter(|topology| topology.is_required);
+        Few { members: gang.count, could, near: near.map(|topology| topology.label.clone()) }
+    }
+}
+
+impl fmt::Display for Few {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let told = match self.could {
+            0 => "no node".to_owned(),
+            1 => "only 1 node".to_owned(),
+            could => format!("only {could} nodes"),
+        };
+        write!(f, "it has {} members with a node each, and {} could ever take one", self.members, told)?;
+        match &self.near {
+            Some(label) => write!(f, " that agree in the label `{label}`"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn others(misses: &[(String, Miss)]) -> String {
+    if misses.is_empty() { String::new() } else { format!("; of the others, {}", listed(misses)) }
 }
 
 fn nearest(misses: &[(String, Miss)]) -> String {
@@ -64,6 +106,16 @@ pub enum Blocked {
     Room {
         nodes: Vec<(String, Miss)>,
     },
+    /// Members that would find a node now, of how many. Of the other nodes, why they take none.
+    Gang {
+        members: u32,
+        found: usize,
+        /// The label that their nodes have to agree in.
+        near: Option<String>,
+        nodes: Vec<(String, Miss)>,
+    },
+    /// A gang waits for a worker to come.
+    TooFew(Few),
     /// There is no worker for its queue.
     Unserved {
         queue: String,
@@ -91,6 +143,15 @@ impl fmt::Display for Blocked {
                 write!(f, "it would have to borrow, and what the cohort `{cohort}` can lend is kept for another task")
             }
             Blocked::Room { nodes } => write!(f, "no node has room for it: {}", listed(nodes)),
+            Blocked::Gang { members, found, near, nodes } => {
+                write!(f, "{found} of its {members} members would find a node now")?;
+                if let Some(label) = near {
+                    write!(f, " with nodes that agree in the label `{label}`")?;
+                }
+                f.write_str(", and they begin together")?;
+                if nodes.is_empty() { Ok(()) } else { write!(f, ": {}", listed(nodes)) }
+            }
+            Blocked::TooFew(few) => write!(f, "{few}: another worker has to come"),
             Blocked::Unserved { queue } => {
                 write!(
                     f,
@@ -106,18 +167,19 @@ impl fmt::Display for Blocked {
 }
 
 impl Admission {
-    /// What an instance in line waits for; `None` if it is not in line.
+    /// What an instance in line waits for; `None` if it is not in line. A gang is asked about by its first member.
     pub fn why(&self, run: RunKey, slot: Slot) -> Option<Blocked> {
         let holder = Holder { run, slot };
         let candidate = self.candidates.get(&holder)?;
         let pool = &self.pools[&candidate.line.pool];
-        if self.held.len() as u32 >= self.parallelism {
+        let members = candidate.line.members();
+        if self.held.len() as u32 + members > self.parallelism {
             return Some(Blocked::Parallelism { max: self.parallelism });
         }
         if let Some(request) = &candidate.line.request
-            && !self.fleet.could_now(request)
+            && !self.fleet.could_now(request, candidate.line.gang.as_ref())
         {
-            return Some(self.why_no_room(request));
+            return Some(self.why_no_room(&candidate.line, request));
         }
         if pool.used + candidate.slots > pool.slots {
             let (slots, used) = (pool.slots, pool.used);
@@ -127,9 +189,10 @@ impl Admission {
             return Some(blocked);
         }
         if let Some(request) = &candidate.line.request
-            && self.fleet.explain(request).iter().all(|(_, miss)| miss.is_some())
+            && (self.fleet.explain(request).iter().all(|(_, miss)| miss.is_some())
+                || self.why_not_all(&candidate.line, request).is_some())
         {
-            return Some(self.why_no_room(request));
+            return Some(self.why_no_room(&candidate.line, request));
         }
         let rivals = self.lines.iter().filter(|(line, _)| line.pool == candidate.line.pool);
         let ahead = rivals.map(|(_, ranks)| ranks.range(..candidate.rank).count()).sum();
@@ -139,7 +202,7 @@ impl Admission {
         Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
     }
 
-    fn why_no_room(&self, request: &Request) -> Blocked {
+    fn why_no_room(&self, line: &Line, request: &Request) -> Blocked {
         if let Some(queue) = request.queue.as_ref().filter(|queue| !self.fleet.serves(queue)) {
             return Blocked::Unserved { queue: queue.clone() };
         }
@@ -150,7 +213,23 @@ impl Admission {
             nodes.retain(is_of_queue);
         }
         nodes.sort_by_key(|(_, miss)| std::cmp::Reverse(miss.nearness()));
-        Blocked::Room { nodes }
+        match self.why_not_all(line, request) {
+            Some(Blocked::Gang { members, found, near, .. }) => Blocked::Gang { members, found, near, nodes },
+            Some(few) => few,
+            None => Blocked::Room { nodes },
+        }
+    }
+
+    /// Whether nodes are missing for a gang: ever, or now.
+    fn why_not_all(&self, line: &Line, request: &Request) -> Option<Blocked> {
+        let gang = line.gang.as_ref()?;
+        let (found, could) = self.fleet.places(request, gang);
+        let few = Few::of(gang, could);
+        if could < gang.count as usize {
+            return Some(Blocked::TooFew(few));
+        }
+        let Few { members, near, .. } = few;
+        (found < gang.count as usize).then(|| Blocked::Gang { members, found, near, nodes: Vec::new() })
     }
 
     fn why_not_by_quota(&self, holder: Holder) -> Option<Blocked> {

@@ -121,7 +121,7 @@ impl Step<'_> {
                     // One that is being stopped for another reason keeps that reason.
                     let fits = |i: &super::Instance| i.attempt == attempt && i.state.is_live() && i.stop.is_none();
                     if self.run.get(slot).is_some_and(fits) {
-                        self.stop_attempt(slot, Stop::TimedOut);
+                        self.stop_all(slot, Stop::TimedOut);
                     }
                 }
                 Timer::RunTimeout => {
@@ -193,10 +193,10 @@ impl Step<'_> {
             return;
         }
         if task.when.is_some() {
-            match self.eval.when(self.run, slot) {
+            match self.eval.when(self.run, self.run.speaker(slot)) {
                 Ok(true) => {}
                 Ok(false) => return self.skip(slot, "`when` is false".to_owned()),
-                Err(error) => return self.fail(slot, error),
+                Err(error) => return self.fail_all_of(slot, error),
             }
         }
         self.change(slot, Change::Ready);
@@ -248,7 +248,7 @@ impl Step<'_> {
                     let go_on = match self.run.instance(slot).stop {
                         None => true,
                         // What was to run again does not any more.
-                        Some(Stop::Cleared | Stop::Preempted) => true,
+                        Some(Stop::Cleared | Stop::Preempted | Stop::Gang) => true,
                         Some(Stop::TimedOut) => cleanup_too,
                         Some(Stop::Cancelled | Stop::MarkedSuccess | Stop::MarkedFailed) => false,
                     };
@@ -257,6 +257,8 @@ impl Step<'_> {
                     }
                 }
                 State::UpForRetry { .. } => self.change(slot, Change::Fail),
+                // A member of a gang that has ended becomes what its mates become.
+                State::Deferred if self.run.is_member(slot) => {}
                 State::None
                 | State::Scheduled
                 | State::UpForReschedule { .. }

@@ -11,6 +11,9 @@ use crate::state::{Change, EX_CONFIG, Exit, RunState, State};
 
 impl Step<'_> {
     pub(super) fn admitted(&mut self, slot: Slot) {
+        if let Some(members) = self.run.members(slot.task) {
+            return self.gang_admitted(members);
+        }
         match self.run.get(slot) {
             Some(instance) if instance.offered => {}
             // Told twice; what it holds is its live attempt's.
@@ -18,6 +21,11 @@ impl Step<'_> {
             // The offer was taken back while it was being granted.
             Some(_) | None => return self.fx.released.push(slot),
         }
+        let attempt = self.begin_attempt(slot);
+        self.fx.launch.push(Launch { slot, attempt });
+    }
+
+    pub(super) fn begin_attempt(&mut self, slot: Slot) -> u32 {
         let now = self.now;
         let instance = self.run.instance_mut(slot);
         instance.offered = false;
@@ -28,21 +36,29 @@ impl Step<'_> {
         instance.outputs.clear();
         let attempt = instance.attempt;
         self.change(slot, Change::Admit);
-        self.fx.launch.push(Launch { slot, attempt });
+        attempt
     }
 
     pub(super) fn refused(&mut self, slot: Slot, reason: String) {
         if self.run.get(slot).is_some_and(|i| i.state == State::Scheduled) {
-            self.run.instance_mut(slot).exit = Some(Exit::cannot_start(reason.clone()));
-            self.fail(slot, reason);
+            for mate in self.run.with_mates(slot) {
+                self.run.instance_mut(mate).exit = Some(Exit::cannot_start(reason.clone()));
+            }
+            self.fail_all_of(slot, reason);
         }
     }
 
-    /// Ends a live attempt that is not being ended anyway.
+    /// Ends a live attempt that is not being ended anyway, and those of its gang.
     pub(super) fn preempt(&mut self, slot: Slot, reason: String) {
-        if self.run.get(slot).is_some_and(|i| i.state.is_live() && i.stop.is_none()) {
-            self.run.instance_mut(slot).message = reason;
-            self.stop_attempt(slot, Stop::Preempted);
+        if self.run.get(slot).is_none() {
+            return;
+        }
+        for mate in self.run.with_mates(slot) {
+            let instance = self.run.instance_mut(mate);
+            if instance.state.is_live() && instance.stop.is_none() {
+                instance.message.clone_from(&reason);
+                self.stop_attempt(mate, Stop::Preempted);
+            }
         }
     }
 
@@ -76,8 +92,8 @@ impl Step<'_> {
         instance.end = Some(report.at.max(start));
         let stop = instance.stop.take();
         // Why it had to end tells more than the end of its log.
-        if stop != Some(Stop::Preempted) || report.exit.is_success() {
-            instance.message = report.message;
+        if !matches!(stop, Some(Stop::Preempted | Stop::Gang)) || report.exit.is_success() {
+            instance.message.clone_from(&report.message);
         }
         let success = report.exit.is_success() && report.error.is_none();
         instance.exit = Some(match stop {
@@ -85,11 +101,16 @@ impl Step<'_> {
             Some(_) if !success => Exit::Cancelled,
             _ => report.exit.clone(),
         });
+        if self.run.is_member(slot) {
+            let skips = &self.run.workflow.task(slot.task).skip_exit_codes;
+            let is_skip = matches!(report.exit, Exit::Code { code } if skips.contains(&code));
+            return self.member_ended(slot, stop, report, success || (is_skip && stop.is_none()));
+        }
         match stop {
             Some(Stop::Cleared) => return self.clear_ended(slot),
             Some(Stop::MarkedSuccess) => return self.change(slot, Change::Succeed),
             Some(Stop::MarkedFailed) => return self.fail_for_good(slot),
-            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted) | None => {}
+            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang) | None => {}
         }
         if success {
             self.run.instance_mut(slot).outputs = report.outputs;
@@ -155,12 +176,7 @@ impl Step<'_> {
         if instance.attempt >= instance.max_attempt || stopping {
             return self.fail_for_good(slot);
         }
-        let policy = self.run.workflow.task(slot.task).retry;
-        // Counted since the last clear, and without those that were lost.
-        let tries = (policy.retries + 1).saturating_sub(instance.max_attempt - instance.attempt).max(1);
-        let id = self.run.attempt_id(slot, instance.attempt);
-        let end = instance.end.unwrap_or(self.now);
-        let at = saturating_add(end, policy.delay_after(&id, tries));
+        let at = self.run.retry_at(slot, instance.end.unwrap_or(self.now));
         self.change(slot, Change::Retry { at });
         self.wake(slot);
     }
@@ -199,6 +215,15 @@ impl Step<'_> {
 }
 
 impl super::Run {
+    /// When an attempt that failed and ended then is followed by the next.
+    pub(super) fn retry_at(&self, slot: Slot, end: Timestamp) -> Timestamp {
+        let instance = self.instance(slot);
+        let policy = self.workflow.task(slot.task).retry;
+        // Counted since the last clear, and without those that were lost.
+        let tries = (policy.retries + 1).saturating_sub(instance.max_attempt - instance.attempt).max(1);
+        saturating_add(end, policy.delay_after(&self.attempt_id(slot, instance.attempt), tries))
+    }
+
     /// Arms the timeout of a running attempt, counted from its start. One that is being stopped has none.
     pub(super) fn arm_timeout(&mut self, slot: Slot) {
         if self.instance(slot).stop.is_none() {

@@ -49,6 +49,8 @@ impl Waiting {
 pub enum Held {
     /// `max_active_tasks` of the workflow.
     ByRun(u32),
+    /// The places that are left of `max_active_tasks` are kept for a gang.
+    ForGang(u32),
     /// `max_parallel` of the task.
     ByTask(u32),
     /// `max_parallel` of the mapped group.
@@ -63,10 +65,15 @@ impl Run {
 
     /// The limit that stands against offering this instance now.
     pub(crate) fn held(&self, slot: Slot) -> Option<Held> {
-        if let Some(max) = self.workflow.max_active_tasks
-            && self.active >= max
-        {
-            return Some(Held::ByRun(max));
+        if let Some(max) = self.workflow.max_active_tasks {
+            if self.active + self.asks_for(slot.task) > max {
+                return Some(Held::ByRun(max));
+            }
+            let own = (Reverse(self.workflow.task(slot.task).priority), slot.task);
+            let mut before = self.waiting.0.range(..own).map(|((_, task), _)| self.asks_for(*task));
+            if before.any(|asked| asked > 1 && self.active + asked > max) {
+                return Some(Held::ForGang(max));
+            }
         }
         if let Some(max) = self.workflow.task(slot.task).max_parallel
             && self.tasks[slot.task.at()].active >= max
@@ -115,26 +122,34 @@ impl Run {
 }
 
 impl Step<'_> {
-    /// Offers a scheduled instance to the admission; by way of the limits, if it has any.
+    /// Offers a scheduled instance to the admission; by way of the limits, if it has any. A gang is offered once all of its
+    /// members are ready.
     pub(super) fn offer(&mut self, slot: Slot) {
+        let mates = self.run.with_mates(slot);
+        if mates.iter().any(|mate| self.run.instance(*mate).state != State::Scheduled) {
+            return;
+        }
         if self.run.is_limited(slot.task) {
             let priority = self.run.workflow.task(slot.task).priority;
-            self.run.waiting.insert(priority, slot);
+            mates.into_iter().for_each(|mate| self.run.waiting.insert(priority, mate));
         } else {
-            self.ask(slot);
+            self.ask(self.run.speaker(slot));
         }
     }
 
     fn ask(&mut self, slot: Slot) {
         let demand = match self.eval.demand(self.run, slot) {
             Ok(demand) => demand,
-            Err(error) => return self.fail(slot, error),
+            Err(error) => return self.fail_all_of(slot, error),
         };
-        self.run.enter(slot);
-        self.run.instance_mut(slot).offered = true;
+        for mate in self.run.with_mates(slot) {
+            self.run.enter(mate);
+            self.run.instance_mut(mate).offered = true;
+        }
         let task = self.run.workflow.task(slot.task);
         self.fx.offers.push(Offer {
             slot,
+            gang: task.gang.clone().filter(|_| self.run.is_member(slot)),
             namespace: self.run.workflow.namespace.clone(),
             pool: task.pool.clone(),
             pool_slots: task.pool_slots,
@@ -145,14 +160,19 @@ impl Step<'_> {
         });
     }
 
-    /// Takes back whatever a scheduled instance asked for.
+    /// Takes back whatever a scheduled instance, or its gang, asked for.
     pub(super) fn withdraw(&mut self, slot: Slot) {
-        if std::mem::take(&mut self.run.instance_mut(slot).offered) {
-            self.run.leave(slot);
-            self.fx.withdrawn.push(slot);
-        } else {
-            let priority = self.run.workflow.task(slot.task).priority;
-            self.run.waiting.remove(priority, slot);
+        let priority = self.run.workflow.task(slot.task).priority;
+        let speaker = self.run.speaker(slot);
+        for mate in self.run.with_mates(slot) {
+            if !std::mem::take(&mut self.run.instance_mut(mate).offered) {
+                self.run.waiting.remove(priority, mate);
+                continue;
+            }
+            self.run.leave(mate);
+            if mate == speaker {
+                self.fx.withdrawn.push(mate);
+            }
         }
     }
 
@@ -185,7 +205,7 @@ impl Step<'_> {
         for (priority, slot) in &going {
             // A bad demand before this one may have stopped the run.
             if self.run.instance(*slot).state == State::Scheduled {
-                self.run.waiting.remove(*priority, *slot);
+                self.run.with_mates(*slot).into_iter().for_each(|mate| self.run.waiting.remove(*priority, mate));
                 self.ask(*slot);
             }
         }
@@ -201,8 +221,15 @@ impl Run {
         let max = self.workflow.max_active_tasks.unwrap_or(u32::MAX);
         let mut room = max.saturating_sub(self.active) as usize;
         for ((Reverse(priority), task), indices) in &self.waiting.0 {
-            if room == 0 {
+            let asked = self.asks_for(*task) as usize;
+            if room < asked {
+                // Nobody behind a gang takes the places that it needs.
                 break;
+            }
+            if asked > 1 {
+                room -= asked;
+                going.push((*priority, Slot::new(*task, 0)));
+                continue;
             }
             let limit = self.workflow.task(*task).max_parallel.unwrap_or(u32::MAX);
             let open = limit.saturating_sub(self.tasks[task.at()].active) as usize;

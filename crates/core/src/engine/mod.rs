@@ -7,6 +7,7 @@
 
 mod apply;
 mod attempt;
+mod gang;
 mod limits;
 mod mapping;
 mod ready;
@@ -25,7 +26,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fleet::Request;
+use crate::fleet::{Gang, Request};
 use crate::id::{AttemptId, UNMAPPED};
 use crate::ir::{MapUnit, TaskIx, Workflow};
 use crate::state::{Change, Exit, State};
@@ -82,11 +83,11 @@ pub enum Event {
     Begin,
     /// Time passed; timers that are due fire.
     Tick,
-    /// [`crate::admission`] granted what the instance asked for.
+    /// [`crate::admission`] granted what the instance, or the gang of which it is the first, asked for.
     Admitted(Slot),
-    /// The instance asks for something that no machine has.
+    /// The instance, or its gang, asks for something that no machine has.
     Refused { slot: Slot, reason: String },
-    /// [`crate::admission`] needs its room for somebody of higher priority.
+    /// [`crate::admission`] needs its room, or that of its gang, for somebody of higher priority.
     Preempt { slot: Slot, reason: String },
     /// The backend says that the attempt runs.
     Started { slot: Slot, attempt: u32, at: Timestamp },
@@ -154,10 +155,12 @@ impl Effects {
     }
 }
 
-/// An instance that may run, and what it asks for.
+/// An instance that may run, and what it asks for; or a gang, and what each of its members does.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Offer {
+    /// Of a gang, its first member.
     pub slot: Slot,
+    pub gang: Option<Gang>,
     /// Whose quota it counts against.
     pub namespace: String,
     pub pool: Option<String>,

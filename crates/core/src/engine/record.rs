@@ -111,7 +111,8 @@ pub struct InstanceRecord {
     pub item: Option<Value>,
     /// After a branch: the direct downstream tasks to go on with.
     pub followed: Option<Vec<TaskId>>,
-    /// Why the live attempt is being stopped; kept so that a restart still knows.
+    /// Why the live attempt is being stopped; kept so that a restart still knows. Of a member of a gang that has ended before
+    /// its mates: why it did not end well.
     pub stop: Option<Stop>,
 }
 
@@ -127,6 +128,9 @@ pub enum Stop {
     Cleared,
     /// A task of higher priority needs its room: it begins anew once it has ended, without drawing on its retries.
     Preempted,
+    /// A member of its gang failed or was lost: all of the gang begin anew, or fail. On a member that has ended itself, and
+    /// waits for its mates: it failed.
+    Gang,
     /// A person marked it while it ran.
     MarkedSuccess,
     MarkedFailed,

@@ -20,6 +20,7 @@ impl Step<'_> {
             chosen = self.run.with_downstream(chosen);
         }
         chosen = self.run.with_scopes(chosen);
+        chosen = chosen.into_iter().flat_map(|slot| self.run.with_mates(slot)).collect();
         self.reopen();
         self.clear_all(chosen);
         self.wake_all();
@@ -35,7 +36,7 @@ impl Step<'_> {
         for slot in chosen {
             if self.run.instance(slot).state.is_live() {
                 self.stop_attempt(slot, Stop::Cleared);
-            } else {
+            } else if self.run.live_mates(slot) == 0 {
                 self.clear_one(slot);
                 self.forget_item(slot);
                 self.queue.push_back(slot);
@@ -68,25 +69,28 @@ impl Step<'_> {
         self.fx.changed.insert(slot);
     }
 
-    /// Ends an instance as a person says. After a success that was said, what had failed because of it is judged anew.
+    /// Ends an instance as a person says, with all of its gang. After a success that was said, what had failed because of it is
+    /// judged anew.
     pub(super) fn mark(&mut self, slot: Slot, success: bool) {
         let Some(state) = self.run.get(slot).map(|i| i.state) else { return };
         if self.run.record.start.is_none() || state == State::Removed {
             return;
         }
         let stop = if success { Stop::MarkedSuccess } else { Stop::MarkedFailed };
-        if state.is_live() {
-            return self.stop_attempt(slot, stop);
+        if state.is_live() || self.run.live_mates(slot) > 0 {
+            return self.stop_all(slot, stop);
         }
         self.reopen();
-        self.run.instance_mut(slot).message = "marked by hand".to_owned();
-        self.fx.changed.insert(slot);
+        let marked = self.run.with_mates(slot);
+        for slot in &marked {
+            self.run.instance_mut(*slot).message = "marked by hand".to_owned();
+            self.fx.changed.insert(*slot);
+            self.change(*slot, if success { Change::MarkSuccess } else { Change::MarkFailed });
+        }
         if !success {
-            self.change(slot, Change::MarkFailed);
             return self.fail_fast(slot.task);
         }
-        self.change(slot, Change::MarkSuccess);
-        let mut after = self.run.with_downstream(BTreeSet::from([slot]));
+        let mut after = self.run.with_downstream(marked.into_iter().collect());
         after.retain(|slot| self.run.instance(*slot).state == State::UpstreamFailed);
         if !after.is_empty() {
             self.clear_all(after);

@@ -28,7 +28,7 @@ impl Run {
             if instance.state.is_live() {
                 assert!(instance.attempt > 0 && instance.attempt <= instance.max_attempt, "attempts of {id}");
                 assert_eq!(instance.exit, None, "{id} has not ended");
-            } else {
+            } else if instance.state != State::Deferred {
                 assert_eq!(instance.stop, None, "{id} is {}, there is nothing to stop", instance.state);
             }
             assert!(!waiting || self.held(slot).is_some(), "nothing holds {id} back");
@@ -47,6 +47,7 @@ impl Run {
                 assert!(by_task[task.at()] <= max, "max_parallel of {}", self.workflow.task(task).id);
             }
             self.check_mapping(task);
+            self.check_gang(task);
         }
         if let Some(max) = self.workflow.max_active_tasks {
             assert!(self.active <= max, "max_active_tasks");
@@ -98,6 +99,30 @@ impl Run {
         assert!(!run.expanded || run.unit.is_some(), "{id} is not mapped");
         let missing = run.expanded && run.instances.iter().any(|instance| instance.item.is_none());
         assert_eq!(missing, run.stale, "items of {id}");
+    }
+
+    /// Members are steered together: what one of them is, all are.
+    fn check_gang(&self, task: crate::ir::TaskIx) {
+        let Some(members) = self.members(task) else { return };
+        let id = &self.workflow.task(task).id;
+        let gang = self.workflow.task(task).gang.as_ref().map_or(0, |gang| gang.count);
+        assert_eq!(members.len() as u32, gang, "members of {id}");
+        let all = || members.iter().map(|slot| self.instance(*slot));
+        let same = |what: &str, of: fn(&super::Instance) -> u32| {
+            let first = of(self.instance(members[0]));
+            assert!(all().all(|instance| of(instance) == first), "{what} of the members of {id}");
+        };
+        same("attempts", |instance| instance.attempt);
+        same("most attempts", |instance| instance.max_attempt);
+        same("losses", |instance| instance.lost);
+        same("offers", |instance| u32::from(instance.offered));
+        same("ends", |instance| u32::from(instance.state.is_final()));
+        same("places", |instance| u32::from(instance.state.is_live() || instance.state == State::Deferred));
+        let mut live = all().filter(|instance| instance.state.is_live());
+        let Some(stop) = live.next().map(|instance| instance.stop) else {
+            return assert!(all().all(|instance| instance.state != State::Deferred), "{id} waits for nobody");
+        };
+        assert!(live.all(|instance| instance.stop == stop), "members of {id} are being ended for one reason");
     }
 
     fn check_group(&self, ix: GroupIx) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::gang::Gang;
 use super::place::{Fleet, LeaseId};
 use super::request::Request;
 use super::room::Room;
@@ -11,6 +12,7 @@ use super::room::Room;
 pub struct Freed<'a> {
     fleet: &'a Fleet,
     request: &'a Request,
+    gang: Option<&'a Gang>,
     /// Of the nodes that differ from what they are now.
     rooms: BTreeMap<usize, Room>,
     fitting: BTreeSet<usize>,
@@ -18,10 +20,10 @@ pub struct Freed<'a> {
 
 impl Fleet {
     /// The nodes as they are now.
-    pub fn freed<'a>(&'a self, request: &'a Request) -> Freed<'a> {
+    pub fn freed<'a>(&'a self, request: &'a Request, gang: Option<&'a Gang>) -> Freed<'a> {
         let fits = |at: &usize| self.nodes[*at].room.fits(&self.nodes[*at].node, request).is_ok();
         let fitting = (0..self.nodes.len()).filter(fits).collect();
-        Freed { fleet: self, request, rooms: BTreeMap::new(), fitting }
+        Freed { fleet: self, request, gang, rooms: BTreeMap::new(), fitting }
     }
 
     /// The node of a lease, if it is there.
@@ -43,7 +45,8 @@ impl Freed<'_> {
         };
     }
 
+    /// Whether there is room for the request, or for all members of the gang that asks for it.
     pub fn has_room(&self) -> bool {
-        !self.fitting.is_empty()
+        self.fleet.suffices(self.gang, &self.fitting)
     }
 }

@@ -1,79 +1,153 @@
-//! Jobs of several members that start together or not at all.
+//! Several members that ask for the same, each on a node of its own: all of them are placed, or none.
+//!
+//! Invariant: what is looked for is a set of nodes, so the order in which members are placed never matters. Whether a set
+//! of nodes will do is answered by [`Fleet::suffices`] alone, for one request as for a gang.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::place::{Fleet, LeaseId, Refused};
+use super::Amount;
+use super::place::{Fleet, Held, LeaseId, Refused};
+use super::promise::Promise;
 use super::request::Request;
 
-/// Members, each of which gets a lease; all of them, or none.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Members that begin together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Gang {
-    /// The name of each member's lease, and what it asks for.
-    pub members: Vec<(LeaseId, Request)>,
+    /// How many members there are, and so nodes.
+    pub count: u32,
     #[serde(default)]
     pub topology: Option<Topology>,
 }
 
 /// Nodes with the same value of this label are near each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Topology {
     pub label: String,
     /// Otherwise nodes that are further apart will do when there is no other way.
     pub is_required: bool,
 }
 
+impl Gang {
+    /// So many members wherever there is room.
+    pub fn of(count: u32) -> Gang {
+        Gang { count, topology: None }
+    }
+
+    /// The label that all of its nodes have to agree in.
+    fn must_share(&self) -> Option<&str> {
+        self.topology.as_ref().filter(|topology| topology.is_required).map(|topology| topology.label.as_str())
+    }
+}
+
 impl Fleet {
-    /// Places all members, near each other if asked to.
+    /// A lease for each of these, one node each; beside what is promised to somebody, if anything is.
     ///
     /// Of groups of near nodes that take all, the one is chosen that is left with the least idle GPUs: so that a small
-    /// gang does not break up a large group.
-    pub fn place_gang(&mut self, gang: &Gang) -> Result<(), Refused> {
-        for (at, (id, request)) in gang.members.iter().enumerate() {
-            request.check()?;
-            let is_twice = gang.members[..at].iter().any(|(other, _)| other == id);
-            if is_twice || self.leases().contains_key(id) {
+    /// gang does not break up a large group. The first of the names gets the first of the nodes by name.
+    pub fn place_gang(
+        &mut self,
+        ids: &[LeaseId],
+        request: &Request,
+        gang: &Gang,
+        promise: Option<&mut Promise>,
+    ) -> Result<(), Refused> {
+        request.check()?;
+        for (at, id) in ids.iter().enumerate() {
+            if ids[..at].contains(id) || self.leases().contains_key(id) {
                 return Err(Refused::Twice(id.clone()));
             }
         }
-        let Some(topology) = &gang.topology else { return self.place_members(gang, None) };
-        let mut groups: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
-        for (at, held) in self.nodes.iter().enumerate() {
-            if let Some(value) = held.node.labels.get(&topology.label) {
-                groups.entry(value.clone()).or_default().insert(at);
+        let ranked = self.ranked(request);
+        let groups = match &gang.topology {
+            Some(topology) => self.groups(&topology.label, &ranked),
+            None => Vec::new(),
+        };
+        let near = groups.into_iter().find_map(|group| {
+            let ranked = ranked.iter().copied().filter(|at| group.contains(at));
+            self.chosen(ids.len(), request, ranked, promise.as_deref())
+        });
+        let found = match near {
+            None if gang.must_share().is_none() => {
+                self.chosen(ids.len(), request, ranked.iter().copied(), promise.as_deref())
             }
+            near => near,
+        };
+        let Some((mut nodes, kept)) = found else {
+            return Err(if self.could_ever(request, Some(gang)) { Refused::Full } else { Refused::Never });
+        };
+        if let (Some(promise), Some(kept)) = (promise, kept) {
+            *promise = kept;
         }
-        let idle = |group: &BTreeSet<usize>| group.iter().map(|at| self.nodes[*at].room.idle_gpus()).sum();
-        let mut groups: Vec<(super::Amount, BTreeSet<usize>)> =
-            groups.into_values().map(|group| (idle(&group), group)).collect();
-        groups.sort_by_key(|(idle, _)| *idle);
-        if groups.iter().any(|(_, group)| self.place_members(gang, Some(group)).is_ok()) {
-            return Ok(());
-        }
-        match topology.is_required {
-            true => Err(Refused::Full),
-            false => self.place_members(gang, None),
-        }
-    }
-
-    /// The largest first: what is left over suits the small.
-    fn place_members(&mut self, gang: &Gang, within: Option<&BTreeSet<usize>>) -> Result<(), Refused> {
-        let mut order: Vec<&(LeaseId, Request)> = gang.members.iter().collect();
-        order.sort_by_key(|(_, request)| std::cmp::Reverse(request.size()));
-        for (placed, (id, request)) in order.iter().enumerate() {
-            match self.best(request, |at| within.is_none_or(|group| group.contains(&at))) {
-                Some(at) => {
-                    self.take(id.clone(), at, request);
-                }
-                None => {
-                    for (id, _) in &order[..placed] {
-                        self.release(id);
-                    }
-                    return Err(self.refusal(request));
-                }
-            }
+        nodes.sort_unstable();
+        for (id, at) in ids.iter().zip(nodes) {
+            self.take(id.clone(), at, request);
         }
         Ok(())
+    }
+
+    /// The first so many of these nodes beside which the promise still holds, and what is left of it.
+    fn chosen(
+        &mut self,
+        count: usize,
+        request: &Request,
+        ranked: impl Iterator<Item = usize>,
+        promise: Option<&Promise>,
+    ) -> Option<(Vec<usize>, Option<Promise>)> {
+        let mut kept = promise.cloned();
+        let mut nodes = Vec::with_capacity(count);
+        for at in ranked {
+            if nodes.len() < count && kept.as_mut().is_none_or(|promise| self.spares(promise, at, request)) {
+                nodes.push(at);
+            }
+        }
+        (nodes.len() == count).then_some((nodes, kept))
+    }
+
+    /// The nodes of each value of a label, the group with the least idle GPUs first.
+    fn groups(&self, label: &str, among: &[usize]) -> Vec<BTreeSet<usize>> {
+        let mut groups: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for at in among {
+            if let Some(value) = self.nodes[*at].node.labels.get(label) {
+                groups.entry(value).or_default().insert(*at);
+            }
+        }
+        let idle = |value: &str| -> Amount {
+            let near = |held: &&Held| held.node.labels.get(label).is_some_and(|other| other == value);
+            self.nodes.iter().filter(near).map(|held| held.room.idle_gpus()).sum()
+        };
+        let mut groups: Vec<(Amount, BTreeSet<usize>)> =
+            groups.into_iter().map(|(value, group)| (idle(value), group)).collect();
+        groups.sort_by_key(|(idle, _)| *idle);
+        groups.into_iter().map(|(_, group)| group).collect()
+    }
+
+    /// Whether these nodes are as many as are needed, and near each other where that is required. Without a gang, one
+    /// is enough.
+    pub(super) fn suffices(&self, gang: Option<&Gang>, nodes: &BTreeSet<usize>) -> bool {
+        self.most_near(gang, nodes) >= gang.map_or(1, |gang| gang.count as usize)
+    }
+
+    /// The most of these nodes that one gang could have.
+    fn most_near(&self, gang: Option<&Gang>, nodes: &BTreeSet<usize>) -> usize {
+        let Some(label) = gang.and_then(Gang::must_share) else { return nodes.len() };
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for value in nodes.iter().filter_map(|at| self.nodes[*at].node.labels.get(label)) {
+            *counts.entry(value).or_default() += 1;
+        }
+        counts.into_values().max().unwrap_or_default()
+    }
+
+    /// How many members would find a node now, and how many could ever: those near each other, where that is required.
+    pub fn places(&self, request: &Request, gang: &Gang) -> (usize, usize) {
+        let now = self.those(|held| held.room.fits(&held.node, request).is_ok());
+        let ever = self.those(|held| held.could_ever(request));
+        (self.most_near(Some(gang), &now), self.most_near(Some(gang), &ever))
+    }
+
+    /// The nodes of which this is true.
+    pub(super) fn those(&self, is_one: impl Fn(&Held) -> bool) -> BTreeSet<usize> {
+        self.nodes.iter().enumerate().filter(|(_, held)| is_one(held)).map(|(at, _)| at).collect()
     }
 }

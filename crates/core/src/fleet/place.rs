@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::OWN_LABELS;
 use super::amount::Amount;
 use super::fragments::Workload;
+use super::gang::Gang;
 use super::node::{Node, Standing};
 use super::policy::{Choice, Measure, Policy, Scale};
 use super::request::{BadRequest, Request};
@@ -180,20 +181,15 @@ impl Fleet {
     }
 
     /// Whether a node could take it that is empty, ready and sound, and as it was configured: taints, and labels that
-    /// people changed, may be otherwise again. One that is down and of which too little is known could.
-    pub fn could_ever(&self, request: &Request) -> bool {
-        let queue = request.queue.as_deref();
-        let own = || request.node_selector.iter().filter(|(label, _)| label.starts_with(OWN_LABELS));
-        let could =
-            |node: &Node| node.serves(queue) && own().all(|(label, value)| node.labels.get(label) == Some(value));
-        let is_unknown = |node: &Node| match &node.standing {
-            Standing::Down(_) => !node.is_known_for(request) && could(node),
-            Standing::Ready | Standing::Cordoned => false,
-        };
-        self.nodes
-            .iter()
-            .map(|held| &held.node)
-            .any(|node| is_unknown(node) || Room::sound(node).could(node, request).is_ok())
+    /// people changed, may be otherwise again. One that is down and of which too little is known could. Of a gang: whether
+    /// as many nodes could as it has members.
+    pub fn could_ever(&self, request: &Request, gang: Option<&Gang>) -> bool {
+        self.suffices(gang, &self.those(|held| held.could_ever(request)))
+    }
+
+    /// Whether it could ever go to a worker; more of them may come at any time.
+    pub fn could_be_workers(&self, request: &Request) -> bool {
+        self.nodes.iter().any(|held| held.node.is_worker() && held.could_ever(request))
     }
 
     /// Whether there is a node that takes the tasks of this queue, whatever its standing.
@@ -202,8 +198,8 @@ impl Fleet {
     }
 
     /// Whether a node could take it that is as it is now, but empty.
-    pub fn could_now(&self, request: &Request) -> bool {
-        self.nodes.iter().any(|held| Room::of(&held.node).fits(&held.node, request).is_ok())
+    pub fn could_now(&self, request: &Request, gang: Option<&Gang>) -> bool {
+        self.suffices(gang, &self.those(|held| Room::of(&held.node).fits(&held.node, request).is_ok()))
     }
 
     /// For a request that no node can ever take: why each could not, even if it were empty; the nearest miss first.
@@ -246,32 +242,46 @@ impl Fleet {
     }
 
     pub(super) fn refusal(&self, request: &Request) -> Refused {
-        if self.could_ever(request) { Refused::Full } else { Refused::Never }
+        if self.could_ever(request, None) { Refused::Full } else { Refused::Never }
     }
 
     /// Of the nodes that may be looked at, the one that is worth most.
     pub(super) fn best(&mut self, request: &Request, may: impl Fn(usize) -> bool) -> Option<usize> {
-        if self.memory.len() >= REMEMBERED && !self.memory.contains_key(request) {
-            self.memory.clear();
-        }
-        let count = self.nodes.len();
-        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
-        let unknown = || vec![Remembered { version: 0, worth: None }; count];
-        let memory = match self.memory.get_mut(request) {
-            Some(memory) => memory,
-            None => self.memory.entry(request.clone()).or_insert_with(unknown),
-        };
         let mut best: Option<(usize, (i64, f64))> = None;
-        for (at, (held, known)) in self.nodes.iter_mut().zip(memory).enumerate() {
-            if known.version != held.version {
-                *known = Remembered { version: held.version, worth: held.worth(measure, request) };
-            }
-            let Some(worth) = known.worth.filter(|_| may(at)) else { continue };
+        for (at, worth) in self.worths(request).filter(|(at, _)| may(*at)) {
             if best.is_none_or(|(_, most)| worth > most) {
                 best = Some((at, worth));
             }
         }
         best.map(|(at, _)| at)
+    }
+
+    /// The nodes that the request fits, the one that is worth most first.
+    pub(super) fn ranked(&mut self, request: &Request) -> Vec<usize> {
+        let mut all: Vec<(usize, (i64, f64))> = self.worths(request).collect();
+        all.sort_by(|(a, (wanted, worth)), (b, (other, than))| {
+            other.cmp(wanted).then(than.total_cmp(worth)).then(a.cmp(b))
+        });
+        all.into_iter().map(|(at, _)| at).collect()
+    }
+
+    /// What each node is worth that the request fits.
+    fn worths(&mut self, request: &Request) -> impl Iterator<Item = (usize, (i64, f64))> {
+        if self.memory.len() >= REMEMBERED && !self.memory.contains_key(request) {
+            self.memory.clear();
+        }
+        let count = self.nodes.len();
+        let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
+        if !self.memory.contains_key(request) {
+            self.memory.insert(request.clone(), vec![Remembered { version: 0, worth: None }; count]);
+        }
+        let memory = self.memory.get_mut(request).into_iter().flatten();
+        self.nodes.iter_mut().zip(memory).enumerate().filter_map(move |(at, (held, known))| {
+            if known.version != held.version {
+                *known = Remembered { version: held.version, worth: held.worth(measure, request) };
+            }
+            Some((at, known.worth?))
+        })
     }
 
     /// The devices that the request would have on this node, where it fits.
@@ -310,6 +320,21 @@ impl Fleet {
 }
 
 impl Held {
+    /// Whether it could take the request, were it empty, ready and sound; see [`Fleet::could_ever`].
+    pub(super) fn could_ever(&self, request: &Request) -> bool {
+        let node = &self.node;
+        let mut own = request.node_selector.iter().filter(|(label, _)| label.starts_with(OWN_LABELS));
+        let is_unknown = match &node.standing {
+            Standing::Down(_) => {
+                !node.is_known_for(request)
+                    && node.serves(request.queue.as_deref())
+                    && own.all(|(label, value)| node.labels.get(label) == Some(value))
+            }
+            Standing::Ready | Standing::Cordoned => false,
+        };
+        is_unknown || Room::sound(node).could(node, request).is_ok()
+    }
+
     pub(super) fn change(&mut self, request: &Request, devices: &[Device], take: bool) {
         self.room.change(request, devices, take);
         self.version += 1;

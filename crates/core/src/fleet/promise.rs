@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::gang::Gang;
 use super::place::{Fleet, Lease, LeaseId, Refused};
 use super::request::Request;
 use super::room::Room;
@@ -15,22 +16,25 @@ use super::room::Room;
 /// What passes between a grant and the start that a time limit counts from is no more than this, as a rule.
 const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is kept for a request.
+/// What is kept for a request, or for all members of a gang.
 #[derive(Debug, Clone)]
 pub struct Promise {
     request: Request,
+    gang: Option<Gang>,
     /// What is left of each node, then.
     rooms: Vec<Room>,
     /// Nodes that have room for the request, then.
     fitting: BTreeSet<usize>,
+    /// These nodes suffice.
+    is_kept: bool,
     /// By when there is room at the latest, if that is known.
     starts: Option<Timestamp>,
 }
 
 impl Promise {
-    /// Whether any node will have the room: not if those that would have had it went away.
+    /// Whether there will be nodes with the room: not if those that would have had it went away.
     pub fn can_be_kept(&self) -> bool {
-        !self.fitting.is_empty()
+        self.is_kept
     }
 
     /// By when there is room at the latest, if that is known.
@@ -46,10 +50,12 @@ impl Promise {
 }
 
 impl Fleet {
-    /// Keeps room for the request: all leases but those that `stays` names will be gone by then, and `ends` says by when.
+    /// Keeps room for the request, or for each member of a gang that asks for it: all leases but those that `stays` names
+    /// will be gone by then, and `ends` says by when.
     pub fn promise(
         &self,
         request: &Request,
+        gang: Option<&Gang>,
         stays: impl Fn(&LeaseId) -> bool,
         ends: impl Fn(&LeaseId) -> Option<Timestamp>,
     ) -> Promise {
@@ -58,24 +64,22 @@ impl Fleet {
         let mut going: Vec<(Timestamp, &Lease)> =
             going.map(|(id, lease)| (ends(id).unwrap_or(Timestamp::MAX), lease)).collect();
         going.sort_by_key(|(end, _)| *end);
+        let mut fitting = self.those(|held| held.room.fits(&held.node, request).is_ok());
         let mut starts = None;
         for (end, lease) in going {
             let Some(at) = self.at(&lease.node) else { continue };
             rooms[at].change(&lease.request, &lease.devices, false);
-            if end < Timestamp::MAX && rooms[at].fits(&self.nodes[at].node, request).is_ok() {
-                // What is given back after that is too late.
-                starts = Some((end, at));
+            if rooms[at].fits(&self.nodes[at].node, request).is_err() || !fitting.insert(at) {
+                continue;
+            }
+            if end < Timestamp::MAX && self.suffices(gang, &fitting) {
+                // What is given back after that is too late: who is told a time is kept room where that holds.
+                starts = Some(end);
                 break;
             }
         }
-        let fits = |(at, room): (usize, &Room)| room.fits(&self.nodes[at].node, request).is_ok().then_some(at);
-        // Who is told a time is kept room where that holds.
-        let fitting = match starts {
-            Some((_, at)) => BTreeSet::from([at]),
-            None => rooms.iter().enumerate().filter_map(fits).collect(),
-        };
-        let starts = starts.map(|(end, _)| end);
-        Promise { request: request.clone(), rooms, fitting, starts }
+        let is_kept = self.suffices(gang, &fitting);
+        Promise { request: request.clone(), gang: gang.cloned(), rooms, fitting, is_kept, starts }
     }
 
     /// Places a request where that keeps the promise.
@@ -90,40 +94,29 @@ impl Fleet {
             return Err(Refused::Twice(id));
         }
         request.check()?;
-        let mut at = self.best(request, |_| true);
-        if let Some(best) = at
-            && promise.fitting.len() == 1
-            && promise.fitting.contains(&best)
-            && !self.after(promise, best, request).1
-        {
-            at = self.best(request, |at| at != best);
+        let mut spared = BTreeSet::new();
+        while let Some(at) = self.best(request, |at| !spared.contains(&at)) {
+            if self.spares(promise, at, request) {
+                return Ok(self.take(id, at, request));
+            }
+            spared.insert(at);
         }
-        let Some(at) = at else { return Err(Refused::Full) };
-        let (room, still_fits) = self.after(promise, at, request);
-        promise.rooms[at] = room;
-        if !still_fits {
-            promise.fitting.remove(&at);
-        }
-        Ok(self.take(id, at, request))
+        Err(Refused::Full)
     }
 
-    /// Places a request that ends before the promised room is there, wherever it fits now.
-    pub fn place_before(
-        &mut self,
-        id: LeaseId,
-        request: &Request,
-        promise: &Promise,
-        ends: Option<Timestamp>,
-    ) -> Result<&Lease, Refused> {
-        if promise.is_before(ends) { self.place(id, request) } else { Err(Refused::Full) }
-    }
-
-    /// What would be left of a node then, and whether the promise could still be kept there.
-    fn after(&mut self, promise: &Promise, at: usize, request: &Request) -> (Room, bool) {
+    /// Whether the promise holds when the request goes to this node; if so, it is one of what is left.
+    pub(super) fn spares(&mut self, promise: &mut Promise, at: usize, request: &Request) -> bool {
         let devices = self.devices_for(at, request);
         let mut room = promise.rooms[at].clone();
         room.change(request, &devices, true);
-        let fits = room.fits(&self.nodes[at].node, &promise.request).is_ok();
-        (room, fits)
+        if promise.fitting.contains(&at) && room.fits(&self.nodes[at].node, &promise.request).is_err() {
+            promise.fitting.remove(&at);
+            if !self.suffices(promise.gang.as_ref(), &promise.fitting) {
+                promise.fitting.insert(at);
+                return false;
+            }
+        }
+        promise.rooms[at] = room;
+        true
     }
 }

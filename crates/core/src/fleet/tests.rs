@@ -177,8 +177,8 @@ fn what_a_node_has_that_is_down_may_not_be_known_but_where_it_is() {
         node_selector: BTreeMap::from([(label.to_owned(), value.to_owned())]),
         ..ask(Gpus::Count(8))
     };
-    assert!(fleet.could_ever(&on(HOST_LABEL, "gpu-1")) && fleet.could_ever(&on("gpu-type", "A100")));
-    assert!(!fleet.could_ever(&on(HOST_LABEL, "gpu-2")));
+    assert!(fleet.could_ever(&on(HOST_LABEL, "gpu-1"), None) && fleet.could_ever(&on("gpu-type", "A100"), None));
+    assert!(!fleet.could_ever(&on(HOST_LABEL, "gpu-2"), None));
 }
 
 #[test]
@@ -189,23 +189,61 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     };
     let nodes = vec![racked("a", "1", 4), racked("b", "1", 4), racked("c", "2", 4), racked("d", "2", 8)];
     let mut fleet = fleet(nodes, Policy::Pack);
-    let gang = |name: &str, members: usize, is_required| Gang {
-        members: (0..members).map(|at| (id(&format!("{name}-{at}")), ask(Gpus::Count(4)))).collect(),
-        topology: Some(Topology { label: "rack".into(), is_required }),
+    let near = |is_required| Some(Topology { label: "rack".into(), is_required });
+    let place = |fleet: &mut Fleet, name: &str, members: u32, is_required| {
+        let ids: Vec<LeaseId> = (0..members).map(|at| id(&format!("{name}-{at}"))).collect();
+        let gang = Gang { count: members, topology: near(is_required) };
+        fleet.place_gang(&ids, &ask(Gpus::Count(4)), &gang, None)
     };
-    fleet.place_gang(&gang("two", 2, true)).unwrap();
+    place(&mut fleet, "two", 2, true).unwrap();
     let racks = |fleet: &Fleet, name: &str| -> Vec<String> {
         let of = fleet.leases().iter().filter(|(lease, _)| lease.0.starts_with(name));
         of.map(|(_, lease)| lease.node.clone()).collect()
     };
     assert_eq!(racks(&fleet, "two"), ["a", "b"], "the group with the least room that suffices");
-    assert_eq!(fleet.place_gang(&gang("four", 4, true)), Err(Refused::Full));
+    assert_eq!(place(&mut fleet, "three", 3, true), Err(Refused::Never), "no rack has as many nodes");
+    assert_eq!(place(&mut fleet, "three", 3, false), Err(Refused::Full));
     assert_eq!(fleet.gpus_held(), Amount::whole(8), "nothing of it is left");
     fleet.release(&id("two-0"));
-    assert_eq!(fleet.place_gang(&gang("apart", 4, true)), Err(Refused::Full));
-    fleet.place_gang(&gang("apart", 4, false)).unwrap();
-    assert_eq!(racks(&fleet, "apart").len(), 4);
-    assert_eq!(fleet.place_gang(&gang("apart", 1, false)), Err(Refused::Twice(id("apart-0"))));
+    place(&mut fleet, "apart", 3, false).unwrap();
+    assert_eq!(racks(&fleet, "apart"), ["a", "c", "d"], "a node each, although `d` has room for two");
+    assert_eq!(place(&mut fleet, "apart", 1, false), Err(Refused::Twice(id("apart-0"))));
+    assert_eq!(place(&mut fleet, "five", 5, false), Err(Refused::Never));
+    assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang::of(4)), (1, 4));
+    assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang { count: 4, topology: near(true) }), (1, 2));
+}
+
+#[test]
+fn what_is_promised_to_a_gang_is_kept_on_as_many_nodes() {
+    let mut fleet = fleet(vec![node("a", 2), node("b", 2), node("c", 2)], Policy::Pack);
+    fleet.place(id("old"), &ask(Gpus::Count(1))).unwrap();
+    let two = ask(Gpus::Count(2));
+    let mut promise = fleet.promise(&two, Some(&Gang::of(2)), |_| false, |_| None);
+    // One node is to spare, whichever it is; after that, nothing passes.
+    let small = ask(Gpus::Count(1));
+    assert_eq!(fleet.place_beside(id("1"), &small, Some(&mut promise)).unwrap().node, "a");
+    assert_eq!(fleet.place_beside(id("2"), &small, Some(&mut promise)).unwrap_err(), Refused::Full);
+    let pair = [id("3"), id("4")];
+    assert_eq!(fleet.place_gang(&pair, &small, &Gang::of(2), Some(&mut promise)), Err(Refused::Full));
+    assert_eq!(fleet.place_gang(&pair, &two, &Gang::of(2), None), Ok(()));
+    fleet.sanity_check(false);
+}
+
+#[test]
+fn leases_that_are_given_back_make_room_for_all_of_a_gang_or_not() {
+    let mut fleet = fleet(vec![node("a", 2), node("b", 2), node("c", 2)], Policy::Pack);
+    for (name, gpus) in [("a1", 1), ("a2", 1), ("b", 2), ("c", 2)] {
+        fleet.place(id(name), &ask(Gpus::Count(gpus))).unwrap();
+    }
+    let (two, pair) = (ask(Gpus::Count(2)), Gang::of(2));
+    let mut freed = fleet.freed(&two, Some(&pair));
+    let mut without = |name: &str, take| {
+        freed.change(&id(name), take);
+        freed.has_room()
+    };
+    assert!(!without("a1", false) && !without("c", false), "`a` is not free yet");
+    assert!(without("a2", false));
+    assert!(!without("a1", true) && without("b", false), "`b` and `c` will do as well");
 }
 
 #[test]

@@ -156,7 +156,7 @@ impl Backend {
         }
     }
 
-    fn is_alive(&self, id: &AttemptId) -> bool {
+    pub fn is_alive(&self, id: &AttemptId) -> bool {
         matches!(self.look(id), Found::Starting | Found::Running { .. })
     }
 

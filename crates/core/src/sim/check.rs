@@ -1,9 +1,12 @@
 //! What must hold in every simulated world: after each step, for each change of state, and when all is quiet.
 
+use std::collections::BTreeSet;
+
 use super::world::{Outcome, World};
 use crate::engine::record::Stop;
 use crate::engine::{Effects, Event, Run, Slot};
 use crate::explain::Reason;
+use crate::id::RunKey;
 use crate::state::{Exit, RunState, State};
 
 /// What a run was before an event, as far as the checks ask.
@@ -52,7 +55,7 @@ pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effect
     let changed = |(slot, stop): &&(Slot, Stop)| {
         let now = run.instance(*slot).stop;
         // Out of time, the run also stops what was to run again.
-        let again = matches!(stop, Stop::Cleared | Stop::Preempted);
+        let again = matches!(stop, Stop::Cleared | Stop::Preempted | Stop::Gang);
         now != Some(*stop) && !(again && now == Some(Stop::Cancelled) && run.record.stop.is_some())
     };
     if let Some((slot, stop)) = before.stops.iter().find(changed) {
@@ -81,16 +84,22 @@ pub(super) fn world(world: &World) -> Outcome {
             if instance.stop.is_some() && !world.is_being_ended(*key, slot) {
                 return Err(format!("{} is to be ended, and nobody does", name()));
             }
+            if live && !world.is_being_started(*key, slot) {
+                return Err(format!("{} has its place, and nobody starts it", name()));
+            }
             if live != admission.holds(*key, slot) {
                 return Err(format!("{} is {}, and holds: {}", name(), instance.state, !live));
             }
-            if instance.offered() != admission.why(*key, slot).is_some() {
+            if instance.offered() != admission.why(*key, run.speaker(slot)).is_some() {
                 return Err(format!("{} is {}; it and the admission disagree", name(), instance.state));
             }
             if !instance.state.is_final() && run.explain(slot, Some(admission)).is_empty() {
                 return Err(format!("{} is {} for no reason", name(), instance.state));
             }
         }
+    }
+    for (key, active) in &world.memory.runs {
+        gangs(*key, &active.run, world)?;
     }
     if holders != admission.live() {
         return Err(format!("{holders} instances are live, and {} hold something", admission.live()));
@@ -113,6 +122,39 @@ pub(super) fn world(world: &World) -> Outcome {
         Some(gpu) => Err(format!("{gpu} is used beyond what it has")),
         None => Ok(()),
     }
+}
+
+/// Members have a node each, and none of them is of another try than its mates.
+fn gangs(key: RunKey, run: &Run, world: &World) -> Outcome {
+    for task in run.workflow.indices().filter(|task| run.workflow.task(*task).gang.is_some()) {
+        let id = &run.workflow.task(task).id;
+        let mut nodes = BTreeSet::new();
+        for slot in run.slots(task) {
+            let instance = run.instance(slot);
+            if let Some(lease) = world.memory.admission.lease(key, slot)
+                && !nodes.insert(&lease.node)
+            {
+                return Err(format!("run {key} {id} has two members on {}", lease.node));
+            }
+            let alive = |number: &u32| world.backend.is_alive(&run.attempt_id(slot, *number));
+            let newest = run.slots(task).map(|mate| run.instance(mate).attempt).max().unwrap_or_default();
+            if let Some(number) = (1..newest).find(alive) {
+                return Err(format!("run {key} {id}: member {} of try {number} lives beside try {newest}", slot.index));
+            }
+            if instance.state == State::Deferred {
+                world.saw("a member waited for its mates");
+            }
+            match instance.stop {
+                Some(Stop::Gang) if instance.state.is_live() => world.saw("a member was ended with its gang"),
+                Some(Stop::Preempted) if instance.state.is_live() => world.saw("a gang was preempted"),
+                _ => {}
+            }
+            if instance.lost > 0 && instance.state == State::Scheduled {
+                world.saw("a gang was lost");
+            }
+        }
+    }
+    Ok(())
 }
 
 /// When nothing can happen any more, every run is over; one that waits for the past says so, and may hold others up.

@@ -55,6 +55,11 @@ impl Evaluate for Rules {
             MapUnit::Task(task) => (task, run.workflow.task(task).foreach.as_ref()),
             MapUnit::Group(group) => (run.workflow.unit_tasks(unit)[0], run.workflow.group(group).foreach.as_ref()),
         };
+        if let MapUnit::Task(task) = unit
+            && let Some(gang) = &run.workflow.task(task).gang
+        {
+            return Ok((0..gang.count).map(|rank| json!(rank)).collect());
+        }
         let refs = foreach.map(|foreach| foreach.refs.as_slice()).unwrap_or_default();
         let Some(reads) = refs.first().copied() else {
             return Ok((0..self.params_items).map(|i| json!(i)).collect());

@@ -205,8 +205,11 @@ impl World {
             for grant in self.memory.admission.grant(self.now) {
                 quiet = false;
                 let Holder { run, slot } = grant.holder;
+                if grant.placed.len() > 1 {
+                    self.saw("a gang was admitted");
+                }
                 if let Some(active) = self.memory.runs.get_mut(&run) {
-                    active.granted.insert(slot, grant.placed);
+                    active.granted.extend(grant.placed().map(|(slot, placed)| (slot, Some(placed))));
                 }
                 self.apply(run, Event::Admitted(slot))?;
             }
@@ -371,6 +374,21 @@ impl World {
             outputs: BTreeMap::new(),
         };
         self.apply(run, Event::Ended { slot, attempt, report })
+    }
+
+    /// Was its attempt started, or will be?
+    pub fn is_being_started(&self, key: RunKey, slot: Slot) -> bool {
+        let memory = &self.memory;
+        let number = memory.runs[&key].run.instance(slot).attempt;
+        let planned = memory.commit.iter().flat_map(|(_, after)| after).chain(&memory.after).chain(&memory.performing);
+        let mut planned = planned.filter(|after| match after {
+            After::Launch { run, slot: s, attempt } | After::Attach { run, slot: s, attempt } => {
+                (*run, *s, *attempt) == (key, slot, number)
+            }
+            After::Cancel { .. } | After::Finished(_) => false,
+        });
+        let id = memory.runs[&key].run.attempt_id(slot, number);
+        !matches!(self.backend.look(&id), Found::NeverBegan) || planned.next().is_some()
     }
 
     /// Was its attempt told to end, or will be?

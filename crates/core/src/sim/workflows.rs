@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use super::rng::Rng;
 use super::rules::{Rules, TaskRules};
 use crate::admission::{Limits, Quota};
-use crate::fleet::{Amount, Gpus, Node, Request, Sharing};
+use crate::fleet::{Amount, Gang, Gpus, Node, Request, Sharing};
 use crate::id::{TaskId, WorkflowId};
 use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
 use crate::retry::RetryPolicy;
@@ -43,6 +43,11 @@ pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, nodes: &[Node]) 
     }
     for ix in 0..count {
         spice(rng, &mut workflow, &mut rules, TaskIx(ix), nodes);
+    }
+    if rng.percent(40) {
+        for ix in 0..count {
+            make_gang(rng, &mut workflow, &mut rules, TaskIx(ix), nodes);
+        }
     }
     workflow.link().expect("needs go backwards");
     (workflow, rules)
@@ -187,6 +192,43 @@ fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, 
     }
 }
 
+/// Makes a gang of some tasks that nothing maps.
+fn make_gang(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, nodes: &[Node]) {
+    let may = workflow.mapping_of(ix).is_none() && workflow.max_active_tasks.is_none_or(|max| max >= 3);
+    if !may || !rng.percent(40) {
+        return;
+    }
+    // More members than there are nodes are refused.
+    let count = if nodes.len() > 1 && rng.percent(97) { nodes.len().min(rng.between(2, 3) as usize) } else { 3 } as u32;
+    let task = &mut workflow.tasks[ix.at()];
+    task.gang = Some(Gang::of(count));
+    task.foreach = Some(Foreach::ranks(count));
+    task.work = Work::Steps(Vec::new());
+    (task.branch, task.max_parallel) = (None, None);
+    task.pool_slots = 1;
+    if task.pool.as_deref() == Some("two") && count > 2 {
+        task.pool = None;
+    }
+    let of = &mut rules.tasks[ix.at()];
+    let least = nodes.iter().map(|node| node.gpus.len()).min().unwrap_or_default() as u32;
+    let gpus = match rng.below(100) {
+        0..50 if least > 0 => Gpus::Count(rng.between(1, i64::from(least)) as u32),
+        _ => Gpus::None,
+    };
+    let cpu = Amount::whole(rng.between(1, 2) as u32);
+    of.request = Some(Arc::new(Request { cpu, memory_mib: 1024, gpus, ..Request::default() }));
+}
+
+/// The most GPUs and cores that one task asks for with all its members.
+fn most(flows: &[(Arc<Workflow>, Arc<Rules>)]) -> (u32, u32) {
+    let tasks = flows.iter().flat_map(|(workflow, rules)| workflow.tasks.iter().zip(&rules.tasks));
+    let gangs = tasks.filter_map(|(task, rules)| Some((task.gang.as_ref()?.count, rules.request.as_ref()?)));
+    gangs.fold((0, 3), |(gpus, cpu), (count, request)| {
+        let each = if let Gpus::Count(each) = request.gpus { each } else { 0 };
+        (gpus.max(count * each), cpu.max(count * request.cpu.to_f64() as u32))
+    })
+}
+
 /// What a task asks of a node, if anything; now and then what none has.
 fn request(rng: &mut Rng, nodes: &[Node]) -> Option<Request> {
     let most = nodes.iter().map(|node| node.gpus.len()).max().unwrap_or_default() as u32;
@@ -203,11 +245,12 @@ fn request(rng: &mut Rng, nodes: &[Node]) -> Option<Request> {
 }
 
 /// Quotas that let every task go some day: of the namespaces of the workflows, apart or as one cohort.
-pub(super) fn quotas(rng: &mut Rng, nodes: &[Node]) -> Vec<Quota> {
+pub(super) fn quotas(rng: &mut Rng, nodes: &[Node], flows: &[(Arc<Workflow>, Arc<Rules>)]) -> Vec<Quota> {
     if rng.percent(40) {
         return Vec::new();
     }
-    let most = nodes.iter().map(|node| node.gpus.len()).max().unwrap_or_default() as u32;
+    let (gpus, cpu) = most(flows);
+    let most = nodes.iter().map(|node| node.gpus.len()).max().unwrap_or_default().max(gpus as usize) as u32;
     let is_lent = rng.percent(60);
     let gpus = if is_lent { rng.between(0, i64::from(most)) as u32 } else { most };
     let quota = |namespace: &str, gpus: u32, cpu: u32, weight: i64| {
@@ -217,7 +260,7 @@ pub(super) fn quotas(rng: &mut Rng, nodes: &[Node]) -> Vec<Quota> {
         quota.weight = weight as u32;
         quota
     };
-    let (first, second) = if is_lent { (rng.between(0, 4) as u32, 3) } else { (3, 4) };
+    let (first, second) = if is_lent { (rng.between(0, 4) as u32, cpu) } else { (cpu, cpu + 1) };
     // What the one lacks of the most that a task asks for, the other has.
     let other = if is_lent { most - gpus + rng.between(0, 2) as u32 } else { most };
     vec![quota("w0", gpus, first, rng.between(1, 3)), quota("w1", other, second, rng.between(1, 3))]
@@ -251,7 +294,9 @@ pub(super) fn describe(workflow: &Workflow) -> String {
                 let _ = write!(text, " {what}");
             }
         }
-        if let Some(foreach) = &task.foreach {
+        if let Some(gang) = &task.gang {
+            let _ = write!(text, " gang of {}", gang.count);
+        } else if let Some(foreach) = &task.foreach {
             let _ = write!(text, " foreach {:?} max {}", foreach.refs, foreach.max_items);
         }
         let _ = writeln!(

@@ -65,13 +65,13 @@ impl World {
         }
         let moves_left = if rng.percent(50) { rng.between(1, 6) as u32 } else { 0 };
         let count = if rng.percent(25) { 2 } else { 1 };
-        let flows = (0..count)
+        let flows: Vec<_> = (0..count)
             .map(|i| {
                 let (workflow, rules) = workflows::random(&mut rng, &format!("w{i}"), options.max_tasks, &nodes);
                 (Arc::new(workflow), Arc::new(rules))
             })
             .collect();
-        let quotas = workflows::quotas(&mut rng, &nodes);
+        let quotas = workflows::quotas(&mut rng, &nodes, &flows);
         let keeps_placeholders = rng.percent(20);
         let actions_left = rng.between(0, i64::from(options.max_actions)) as u32;
         let crashes_left = rng.between(0, i64::from(options.max_crashes)) as u32;

@@ -81,8 +81,8 @@ impl Decoder<'_, '_> {
         let (at, backend) = match own {
             Some((at, Some(backend))) => (Some(at), Some(backend)),
             Some((_, None)) => return,
-            // A queue of its own wins over the backend of `defaults`, and the other way round.
-            None => (None, self.defaults.backend.clone().filter(|_| queue.is_none())),
+            // A queue of its own wins over the backend of `defaults`, and the other way round; so do nodes for each member.
+            None => (None, self.defaults.backend.clone().filter(|_| queue.is_none() && task.gang.is_none())),
         };
         if let (Some(_), Some(queue)) = (at, queue) {
             let hint = "leave `backend` out: a worker of the queue runs the task";

@@ -83,6 +83,7 @@ pub const TASK: &[&str] = &[
     "setup",
     "teardown",
     "resources",
+    "nodes",
     "node_selector",
     "affinity",
     "tolerations",
@@ -106,6 +107,8 @@ pub const SSH: &[&str] =
 
 /// Other names are those of what nodes have beside that.
 pub const RESOURCES: &[&str] = &["gpu", "cpu", "memory"];
+
+pub const NODES: &[&str] = &["count", "near", "near_required"];
 
 pub const AFFINITY: &[&str] = &["required", "preferred"];
 
@@ -236,6 +239,9 @@ pub const ELSEWHERE: &[(&str, &str)] = &[
     ("ram", "memory"),
     ("nvidia.com/gpu", "gpu"),
     ("nodeSelector", "node_selector"),
+    ("num_nodes", "nodes"),
+    ("nnodes", "nodes"),
+    ("gang", "nodes"),
 ];
 
 /// Says where a key does belong, for one that is right but in the wrong mapping.

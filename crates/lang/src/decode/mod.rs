@@ -7,6 +7,7 @@
 mod backend;
 mod fields;
 mod foreach;
+mod gang;
 pub(crate) mod keys;
 mod notify;
 mod on;
@@ -45,6 +46,7 @@ pub(crate) struct RawTask {
     /// For a teardown: the setups it names.
     pub of: Vec<Named>,
     pub foreach_at: Option<Place>,
+    pub nodes_at: Option<Place>,
     pub rule_at: Option<Place>,
 }
 

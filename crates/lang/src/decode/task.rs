@@ -178,7 +178,8 @@ impl Decoder<'_, '_> {
             placement: d.placement.clone(),
             ..Task::new(id, Work::Noop)
         };
-        let mut raw = RawTask { at: key.at, needs: Vec::new(), of: Vec::new(), foreach_at: None, rule_at: None };
+        let mut raw =
+            RawTask { at: key.at, needs: Vec::new(), of: Vec::new(), foreach_at: None, nodes_at: None, rule_at: None };
         let mut max_items = None;
         let (mut setup, mut teardown) = (None, None);
         let (mut parallel_at, mut max_at) = (None, None);
@@ -239,6 +240,10 @@ impl Decoder<'_, '_> {
                     let base = std::mem::take(&mut task.resources);
                     task.resources = self.resources(node, owner, Role::Launch, base);
                 }
+                "nodes" => {
+                    raw.nodes_at = Some(at);
+                    task.gang = self.nodes(node);
+                }
                 "node_selector" => {
                     asks = true;
                     let base = std::mem::take(&mut task.placement.node_selector);
@@ -258,10 +263,14 @@ impl Decoder<'_, '_> {
             }
         }
         task.work = self.work(body, key, owner);
+        let backend_at = backend.as_ref().map(|(at, _)| *at);
         self.put(&mut task, key.at, backend, asks, queue_at);
         self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;
+        }
+        if let Some(at) = raw.nodes_at {
+            self.make_gang(&mut task, at, raw.foreach_at, backend_at);
         }
         self.kind(&mut task, &raw, setup, teardown, finally);
         self.workflow.tasks.push(task);

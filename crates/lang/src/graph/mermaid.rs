@@ -48,7 +48,11 @@ fn scope(out: &mut String, graph: &Graph, group: Option<usize>, depth: usize) {
 fn node(out: &mut String, graph: &Graph, at: usize, depth: usize) {
     let node = &graph.nodes[at];
     let indent = "  ".repeat(depth);
-    let each = if node.mapped { " · foreach" } else { "" };
+    let each = match node.members {
+        Some(members) => format!(" · {members} nodes"),
+        None if node.mapped => " · foreach".to_owned(),
+        None => String::new(),
+    };
     let label = format!("{}{each}", escape(&node.label));
     let shape = match node.role {
         Role::Setup | Role::Teardown => format!("([\"{label}\"])"),

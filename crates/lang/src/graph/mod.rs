@@ -34,6 +34,8 @@ pub struct Node {
     pub note: String,
     pub role: Role,
     pub mapped: bool,
+    /// How many members it has, if it is a gang.
+    pub members: Option<u32>,
     pub group: Option<usize>,
     /// How many tasks it stands for; 1 unless it is a summary.
     pub count: usize,
@@ -72,6 +74,7 @@ impl Graph {
                     note: note(workflow, ix),
                     role: role(workflow, ix),
                     mapped: task.foreach.is_some(),
+                    members: task.gang.as_ref().map(|gang| gang.count),
                     group: task.group.map(|group| group.at()),
                     count: 1,
                 }
@@ -138,8 +141,10 @@ fn note(workflow: &Workflow, ix: TaskIx) -> String {
     if task.branch.is_some() {
         note.push_str(" · branch");
     }
-    if task.foreach.is_some() {
-        note.push_str(" · foreach");
+    match (&task.gang, &task.foreach) {
+        (Some(gang), _) => note.push_str(&format!(" · {} nodes", gang.count)),
+        (None, Some(_)) => note.push_str(" · foreach"),
+        (None, None) => {}
     }
     note
 }
@@ -190,7 +195,7 @@ fn summary(workflow: &Workflow) -> Graph {
             n => (format!("{first} …"), format!("{n} tasks")),
         };
         let id = if tasks.len() == 1 { first.to_owned() } else { format!("level:{}", graph.nodes.len() + 1) };
-        graph.nodes.push(Node { id, label, note, role, mapped: false, group: None, count: tasks.len() });
+        graph.nodes.push(Node { id, label, note, role, mapped: false, members: None, group: None, count: tasks.len() });
     };
     members.iter().for_each(|tasks| add(tasks, Role::Normal));
     add(&finally, Role::Finally);

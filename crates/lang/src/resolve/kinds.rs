@@ -57,6 +57,25 @@ pub fn mappings(workflow: &Workflow, tasks: &[RawTask], groups: &[RawGroup], r: 
     }
 }
 
+/// Members of a gang are the instances of its task, and begin together.
+pub fn gangs(workflow: &Workflow, tasks: &[RawTask], r: &mut Reporter<'_>) {
+    for (task, raw) in workflow.tasks.iter().zip(tasks) {
+        let (Some(gang), Some(at)) = (&task.gang, raw.nodes_at) else { continue };
+        let mut around = std::iter::successors(task.group, |at| workflow.group(*at).parent);
+        if let Some(outer) = around.find(|at| workflow.group(*at).foreach.is_some()) {
+            let message = format!("`nodes` inside the group `{}`, which is mapped", workflow.group(outer).id);
+            r.error_hint(at, message, "take the task out of the group");
+        }
+        if let Some(max) = workflow.max_active_tasks.filter(|max| *max < gang.count) {
+            let message = format!(
+                "`{}` has {} members that run at a time, and `max_active_tasks` of the workflow allows {max}",
+                task.id, gang.count
+            );
+            r.error_hint(at, message, "raise `max_active_tasks`, or ask for fewer `nodes`");
+        }
+    }
+}
+
 /// More literal items than allowed fail at once, not when the run starts.
 fn check_literal(foreach: &Foreach, what: &str, at: Place, r: &mut Reporter<'_>) {
     let lengths: Option<Vec<usize>> = foreach.axes.iter().map(|(_, list)| list.as_array().map(Vec::len)).collect();

@@ -21,6 +21,7 @@ pub(crate) fn resolve(decoded: Decoded, r: &mut Reporter<'_>) -> Option<Workflow
     let mut wanted = edges::collect(&workflow, &names, &tasks, &groups, r);
     kinds::teardowns(&mut workflow, &names, &tasks, r);
     kinds::mappings(&workflow, &tasks, &groups, r);
+    kinds::gangs(&workflow, &tasks, r);
     let implied = templates::check(&mut workflow, &names, &sites, r);
     wanted.add(&workflow, implied, r);
     if r.errors() > 0 {

@@ -223,6 +223,8 @@ impl Evaluate for Evaluator {
 
     fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String> {
         let task = run.workflow.task(slot.task);
+        // Members of a gang ask for the same: what the first asks for.
+        let slot = if task.gang.is_some() { Slot::new(slot.task, 0) } else { slot };
         let (resources, placement) = (&task.resources, &task.placement);
         let rendering = self.rendering(run, slot);
         let render = |key: &str, value: &Json| -> Result<Json, String> {
@@ -265,12 +267,14 @@ impl Evaluate for Evaluator {
         // A task that names its host and asks for nothing goes there, whether that is a node or not.
         let is_ssh = task.backend == BackendKind::Ssh;
         let needs_node = is_ssh && !task.place.as_ref().is_some_and(place::names_host);
-        if request == Request::default() && !needs_node {
+        // A gang asks for a node for each member, if for nothing else.
+        if request == Request::default() && !needs_node && task.gang.is_none() {
             return Ok(Demand { request: None, cpu_milli, memory_bytes });
         }
         // Cores and memory alone are no reason to go where the files of the run are not.
         let is_choosy = request.gpus != Gpus::None || !request.custom.is_empty() || !request.node_selector.is_empty();
-        let is_choosy = is_choosy || !request.required.is_empty() || !request.preferred.is_empty();
+        let is_choosy =
+            is_choosy || task.gang.is_some() || !request.required.is_empty() || !request.preferred.is_empty();
         request.tolerations = placement.tolerations.clone();
         if is_ssh {
             request.node_selector.insert(BACKEND_LABEL.to_owned(), BackendKind::Ssh.name().to_owned());

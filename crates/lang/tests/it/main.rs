@@ -9,6 +9,7 @@ mod bad_yaml;
 mod docs;
 mod drawings;
 mod fuzz;
+mod gangs;
 mod graphs;
 mod notify;
 mod on;

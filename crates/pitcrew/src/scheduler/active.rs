@@ -71,10 +71,11 @@ impl Active {
             || !u.notices.is_empty()
     }
 
-    /// Is it the only failed instance of the run?
+    /// Is it, or its gang, all that failed of the run?
     pub fn is_first_failure(&self, slot: Slot) -> bool {
+        let mates = self.run.with_mates(slot);
         let mut failed = self.run.all_slots().filter(|slot| self.run.instance(*slot).state == State::Failed);
-        failed.next() == Some(slot) && failed.next().is_none()
+        self.run.instance(slot).state == State::Failed && failed.all(|slot| mates.contains(&slot))
     }
 
     /// Takes what is unwritten, as rows in their newest state.

@@ -197,8 +197,11 @@ impl Core {
     }
 
     fn explain(&self, run: RunKey, pick: &Pick) -> Result<Vec<String>, AskError> {
-        let slots = self.slots(run, pick)?;
+        let mut slots = self.slots(run, pick)?;
         let active = &self.runs[&run];
+        // Those of a gang wait as one.
+        let waits = |slot: Slot| active.run.instance(slot).state == State::Scheduled;
+        slots.retain(|slot| pick.map_index.is_some() || !waits(*slot) || active.run.speaker(*slot) == *slot);
         let many = slots.len() > 1;
         Ok(slots
             .into_iter()

@@ -115,6 +115,7 @@ impl Core {
                 active.attempts.insert(slot, attempt);
             }
         }
+        self.read_mates(&mut active).await;
         let fx = active.run.resume(clock::now(), &*self.evaluator);
         let live: Vec<_> = active.run.live_slots();
         if state == RunState::Running && !live.is_empty() {

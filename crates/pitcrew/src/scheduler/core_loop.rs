@@ -309,8 +309,8 @@ impl Core {
             }
             for grant in self.admission.grant(clock::now()) {
                 let Holder { run, slot } = grant.holder;
-                if let (Some(active), Some(placed)) = (self.runs.get_mut(&run), grant.placed) {
-                    active.granted.insert(slot, placed);
+                if let Some(active) = self.runs.get_mut(&run) {
+                    active.granted.extend(grant.placed());
                 }
                 self.events.push_back((run, Event::Admitted(slot)));
             }

@@ -26,7 +26,7 @@ use super::active::Active;
 use super::core_loop::{Core, run_url};
 use super::perform::After;
 use super::secrets::{Marks, mask_known};
-use super::{Ask, Parts, outputs};
+use super::{Ask, Parts, gang, outputs};
 use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
@@ -532,7 +532,8 @@ fn environment(
         ("PITCREW_WORKSPACE", data.workspace(run.record.key).display().to_string()),
         ("PITCREW_ARTIFACTS", data.artifacts(run.record.key).display().to_string()),
     ];
-    env.extend(facts.map(|(name, value)| (name.to_owned(), value)));
+    let of_gang = gang::environment(parts, active, slot);
+    env.extend(facts.into_iter().chain(of_gang).map(|(name, value)| (name.to_owned(), value)));
     if let Some(tracer) = &parts.tracer {
         env.insert("TRACEPARENT".to_owned(), tracer.parent(&run.record, &run.attempt_id(slot, attempt)));
     }

@@ -3,7 +3,7 @@
 //! Invariant: a notice goes into the very commit that writes its change. What was told already is known by the
 //! notice's `dedupe`; so nothing here has to be remembered over a restart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pitcrew_core::engine::{Slot, Transition};
@@ -62,7 +62,16 @@ impl Core {
             return;
         }
         let mut events: Vec<(NotifyEvent, Option<Slot>)> = Vec::new();
+        let mut gangs = BTreeSet::new();
         for change in transitions {
+            // Of a gang, whoever brought it about is the first, and stands for all.
+            let is_gang = workflow.task(change.slot.task).gang.is_some();
+            if is_gang
+                && matches!(change.to, State::Failed | State::UpForRetry { .. })
+                && !gangs.insert(change.slot.task)
+            {
+                continue;
+            }
             match change.to {
                 State::Failed if active.is_first_failure(change.slot) => {
                     events.push((NotifyEvent::TaskFailure, Some(change.slot)));

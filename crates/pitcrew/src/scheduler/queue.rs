@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use pitcrew_core::engine::Slot;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunId, RunKey, TaskId, WorkflowId};
 
@@ -66,7 +67,7 @@ impl Core {
         waiting.extend(line.into_iter().filter_map(|holder| self.waiting(holder.run, holder.slot)));
         total += in_line;
         for (key, active) in &self.runs {
-            for slot in active.run.held_back() {
+            for slot in active.run.held_back().filter(|slot| active.run.speaker(*slot) == *slot) {
                 total += 1;
                 if waiting.len() < limit {
                     waiting.extend(self.waiting(*key, slot));
@@ -102,11 +103,14 @@ impl Core {
 
     fn waiting(&self, key: RunKey, slot: Slot) -> Option<Waiting> {
         let run = &self.runs.get(&key)?.run;
+        let is_gang = run.workflow.task(slot.task).gang.is_some();
+        // A gang waits as one.
+        let index = if is_gang { UNMAPPED } else { run.map_index(slot) };
         let reasons = run.explain(slot, Some(&self.admission));
         Some(Waiting {
             workflow: run.record.workflow.clone(),
             run_id: run.record.run_id.clone(),
-            instance: Some((run.workflow.task(slot.task).id.clone(), run.map_index(slot))),
+            instance: Some((run.workflow.task(slot.task).id.clone(), index)),
             since: None,
             reason: reasons.first().map(ToString::to_string).unwrap_or_default(),
         })

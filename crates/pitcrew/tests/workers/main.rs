@@ -2,6 +2,7 @@
 
 mod busy;
 mod files;
+mod gangs;
 mod large;
 mod losses;
 mod proxy;

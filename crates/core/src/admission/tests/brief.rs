@@ -1,6 +1,7 @@
 //! Room that is promised is used in the meantime by those that are gone in time, and by no others.
 
 use super::*;
+use crate::fleet::Gang;
 use crate::sim::rng::Rng;
 
 fn at(second: i64) -> Timestamp {
@@ -69,7 +70,10 @@ fn the_promised_start_is_kept_under_random_load() {
                 for task in 0..3 {
                     let limit = rng.between(1, 40) * 30;
                     let gpus = if rng.percent(15) { rng.between(4, 8) } else { rng.between(1, 2) } as u32;
-                    let one = limited(offer(task, 0, 1, gpus), limit);
+                    let mut one = limited(offer(task, 0, 1, gpus), limit);
+                    if gpus <= 4 && rng.percent(10) {
+                        one.gang = Some(Gang::of(rng.between(2, 3) as u32));
+                    }
                     let holder = Holder { run: RunKey(turn), slot: one.slot };
                     admission.offer(holder.run, &one).unwrap();
                     // It starts a little after it was granted, and ends by its limit, often before.
@@ -77,7 +81,10 @@ fn the_promised_start_is_kept_under_random_load() {
                 }
             }
             for grant in admission.grant(at(now)) {
-                ends.insert(grant.holder, now + lasts[&grant.holder].max(1));
+                for index in 0..grant.placed.len() as u32 {
+                    let member = Holder { slot: Slot { index, ..grant.holder.slot }, ..grant.holder };
+                    ends.insert(member, now + lasts[&grant.holder].max(1));
+                }
                 passed += usize::from(admission.held[&grant.holder].is_brief);
                 if let Some(by) = promised.remove(&grant.holder) {
                     assert!(at(now) <= by + SignedDuration::from_secs(30), "seed {seed}: {now} is after {by}");

@@ -1,0 +1,70 @@
+//! What the members of a gang are told of each other when they start.
+//!
+//! Invariant: all members are told the same, and so is one whose start is repeated after a crash: what they are told is
+//! made from the rows of all their attempts, also of those that have ended.
+
+use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::engine::{Run, Slot};
+use pitcrew_core::state::State;
+use pitcrew_exec::{Handle, Place};
+
+use super::Parts;
+use super::active::Active;
+use super::core_loop::Core;
+use crate::fleet::FleetNode;
+
+/// The label of a node by whose value the members on other nodes reach it.
+pub const ADDRESS: &str = "peer-address";
+/// What a machine calls itself.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// Variables of a member's environment; none for a task that is no gang.
+pub(super) fn environment(parts: &Parts, active: &Active, slot: Slot) -> Vec<(&'static str, String)> {
+    let Some(members) = active.run.members(slot.task) else { return Vec::new() };
+    let nodes = parts.nodes.borrow();
+    let peers: Vec<String> = members
+        .iter()
+        .map(|member| active.attempts.get(member).map(|row| address(&nodes, row)).unwrap_or_default())
+        .collect();
+    vec![
+        ("PITCREW_RANK", slot.index.to_string()),
+        ("PITCREW_NODES", members.len().to_string()),
+        ("PITCREW_HEAD", peers.first().cloned().unwrap_or_default()),
+        ("PITCREW_PEERS", peers.join(",")),
+    ]
+}
+
+/// By what others reach the node of an attempt: its label, the host that we reach it by, what it calls itself, its name.
+fn address(nodes: &[FleetNode], row: &AttemptRecord) -> String {
+    let name = row.node.as_deref().unwrap_or_default();
+    let labels = nodes.iter().find(|known| known.node.name == name).map(|known| &known.node.labels);
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).filter(|value| !value.is_empty()).cloned();
+    let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
+    let host = match handle.and_then(|handle| handle.place) {
+        Some(Place::Ssh(place)) => Some(place.host),
+        Some(Place::Worker(_)) | None => None,
+    };
+    label(ADDRESS).or(host).or_else(|| label(HOSTNAME)).unwrap_or_else(|| name.to_owned())
+}
+
+/// Members that have ended while a mate is live.
+fn ended_before_mates(run: &Run) -> Vec<Slot> {
+    let gangs = run.workflow.indices().filter_map(|task| run.members(task));
+    gangs.flatten().filter(|slot| run.instance(*slot).state == State::Deferred).collect()
+}
+
+impl Core {
+    /// Reads the attempts of members that have ended while their mates live: where they were, the mates are told.
+    pub(super) async fn read_mates(&mut self, active: &mut Active) {
+        for slot in ended_before_mates(&active.run) {
+            let (task, index) = (&active.run.workflow.task(slot.task).id, active.run.map_index(slot));
+            match self.parts.store.attempts(active.run.record.key, task, index).await {
+                Ok(rows) => {
+                    let newest = rows.into_iter().find(|row| row.number == active.run.instance(slot).attempt);
+                    active.attempts.extend(newest.map(|row| (slot, row)));
+                }
+                Err(error) => tracing::warn!(%error, "cannot read the attempts of `{task}`"),
+            }
+        }
+    }
+}
