@@ -34,6 +34,9 @@ pub struct Probe {
     pub cores: Option<u32>,
     pub memory_mib: Option<u64>,
     pub host: Option<String>,
+    /// By what its system can be told from any other; anew at each boot, and the same in all containers of a machine.
+    #[serde(default)]
+    pub boot: Option<String>,
     pub smi: Smi,
     pub gpus: Vec<Reading>,
     /// For people.
@@ -50,6 +53,7 @@ pub fn probe_script() -> String {
          echo \"cores $(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN 2>/dev/null)\"\n\
          sed -n 's/^MemTotal:/memory MemTotal:/p' /proc/meminfo 2>/dev/null\n\
          echo \"host $(cat /proc/sys/kernel/hostname 2>/dev/null || uname -n)\"\n\
+         echo \"boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)\"\n\
          if command -v nvidia-smi >/dev/null 2>&1; then set -- nvidia-smi; none=; else\n\
          [ $# = 1 ] || {{ echo 'smi none'; exit 0; }}; set -- \"$1\" {stand_in}; none={NO_LIBRARY}; fi\n\
          out=$(limit {SMI_SECONDS} \"$@\" --query-gpu={READING_FIELDS} --format=csv,noheader,nounits 2>&1)\n\
@@ -66,8 +70,15 @@ pub fn probe_script() -> String {
 pub fn parse_probe(text: &str) -> Option<Probe> {
     let mut lines = text.lines().skip_while(|line| line.trim_end() != PROBE_MARK);
     lines.next()?;
-    let mut probe =
-        Probe { cores: None, memory_mib: None, host: None, smi: Smi::Absent, gpus: Vec::new(), remarks: Vec::new() };
+    let mut probe = Probe {
+        cores: None,
+        memory_mib: None,
+        host: None,
+        boot: None,
+        smi: Smi::Absent,
+        gpus: Vec::new(),
+        remarks: Vec::new(),
+    };
     let (mut code, mut rows, mut list) = (None, String::new(), String::new());
     for line in lines.take(2000) {
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -75,6 +86,7 @@ pub fn parse_probe(text: &str) -> Option<Probe> {
             "cores" => probe.cores = rest.trim().parse().ok().filter(|cores| (1..100_000).contains(cores)),
             "memory" => probe.memory_mib = parse_meminfo(rest),
             "host" => probe.host = Some(shorten(rest)).filter(|host| !host.is_empty()),
+            "boot" => probe.boot = Some(shorten(rest)).filter(|boot| !boot.is_empty()),
             "smi" => code = rest.trim().parse::<u32>().ok(),
             "gpu" => rows.extend([rest, "\n"]),
             "list" => list.extend([rest, "\n"]),
@@ -126,11 +138,12 @@ mod tests {
 
     #[test]
     fn what_the_script_prints_is_read_after_the_mark_alone() {
-        let text = "Welcome!\ncores 999\npitcrew-probe\ncores 64\nmemory MemTotal:       528000000 kB\nhost s21\nsmi 0\n\
+        let text = "Welcome!\ncores 999\npitcrew-probe\ncores 64\nmemory MemTotal:       528000000 kB\nhost s21\nboot 7b-1\nsmi 0\n\
                     gpu 0, GPU-a, Enabled, 81920, 4, [N/A], 70, 31, NVIDIA A100\ngpu what\n\
                     list GPU 0: NVIDIA A100 (UUID: GPU-a)\nlist   MIG 1g.10gb     Device  0: (UUID: MIG-1)\n";
         let probe = parse_probe(text).unwrap();
         assert_eq!((probe.cores, probe.memory_mib, probe.host.as_deref()), (Some(64), Some(515_625), Some("s21")));
+        assert_eq!(probe.boot.as_deref(), Some("7b-1"));
         assert_eq!((probe.smi, probe.gpus[0].mig[0].uuid.as_str()), (Smi::Answered, "MIG-1"));
         assert_eq!(probe.remarks, ["`nvidia-smi` printed `what`, which is no device"]);
         assert_eq!(parse_probe("This account is not available.\n"), None);

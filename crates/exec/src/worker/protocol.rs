@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::AttemptId;
+use pitcrew_core::fleet::Amount;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Ended, Handle};
@@ -63,6 +64,14 @@ pub struct About {
     pub slots: u32,
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// In place of the cores and the memory that its machine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Amount>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u64>,
+    /// What else it has of which a task can take some, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub resources: BTreeMap<String, Amount>,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]

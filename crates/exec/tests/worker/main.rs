@@ -66,6 +66,9 @@ impl Site {
             queues: vec!["default".to_owned()],
             slots,
             labels: BTreeMap::new(),
+            cpu: None,
+            memory_mib: None,
+            resources: BTreeMap::new(),
         };
         let local = LocalConfig {
             runner_dir: disk.runner(),

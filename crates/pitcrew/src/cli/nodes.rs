@@ -204,6 +204,9 @@ fn show(target: &Target, node: &NodeView) -> anyhow::Result<()> {
     line("reached", reached)?;
     line("cpu", node.cpu.to_string())?;
     line("memory", memory(node.memory_mib))?;
+    for (name, amount) in &node.resources {
+        line("resource", format!("{name}: {amount}"))?;
+    }
     for (key, value) in &node.labels {
         line("label", format!("{key}={value}"))?;
     }

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pitcrew_core::fleet::Amount;
 use pitcrew_exec::local::LocalConfig;
 use pitcrew_exec::worker::protocol::{About, Enrol, PROTOCOL};
 use pitcrew_exec::worker::{CourierError, Credential, Disk, DiskError, Said, Wire, WireError, Worker, work};
@@ -46,6 +47,15 @@ pub struct WorkerArgs {
     /// A label of its node; repeat for more
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub labels: Vec<String>,
+    /// Something else that it has of which a task can take some, such as `licence=4`; repeat for more
+    #[arg(long = "resource", value_name = "NAME=AMOUNT")]
+    pub resources: Vec<String>,
+    /// Cores for tasks, in place of all that the machine has
+    #[arg(long, value_name = "N")]
+    pub cpu: Option<String>,
+    /// Memory for tasks, such as 64Gi, in place of all that the machine has
+    #[arg(long, value_name = "AMOUNT")]
+    pub memory: Option<String>,
     /// How long tasks may take to end when the worker is told to; then they are ended, and tried again elsewhere
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub drain_deadline: String,
@@ -155,6 +165,21 @@ fn plan(args: &WorkerArgs, settings: &Settings, disk: &Disk, known: Option<&Cred
             .ok_or_else(|| invalid(format!("the label `{label}` has no value: write it as KEY=VALUE")))?;
         labels.insert(key.to_owned(), value.to_owned());
     }
+    let mut resources = BTreeMap::new();
+    for resource in &args.resources {
+        let read = resource.split_once('=').and_then(|(name, amount)| Some((name, amount.parse::<Amount>().ok()?)));
+        let (name, amount) =
+            read.ok_or_else(|| invalid(format!("`--resource {resource}` is no amount: write it as NAME=4")))?;
+        resources.insert(name.to_owned(), amount);
+    }
+    let cpu = |text: &String| {
+        let amount = text.parse::<Amount>().ok().filter(|amount| !amount.is_zero());
+        amount.ok_or_else(|| invalid(format!("`--cpu {text}` is no number of cores: write `8` or `0.5`")))
+    };
+    let memory = |text: &String| {
+        let bytes = pitcrew_lang::parse_memory(&text.clone().into()).ok().map(|bytes| bytes >> 20);
+        bytes.filter(|mib| *mib > 0).ok_or_else(|| invalid(format!("`--memory {text}` is no memory: write `64Gi`")))
+    };
     let drain_deadline = pitcrew_lang::parse_duration(&args.drain_deadline)
         .ok()
         .and_then(|deadline| Duration::try_from(deadline).ok())
@@ -171,6 +196,9 @@ fn plan(args: &WorkerArgs, settings: &Settings, disk: &Disk, known: Option<&Cred
         queues,
         slots: args.slots.unwrap_or(cores),
         labels,
+        cpu: args.cpu.as_ref().map(cpu).transpose()?,
+        memory_mib: args.memory.as_ref().map(memory).transpose()?,
+        resources,
     };
     Ok(Plan { server: server.trim_end_matches('/').to_owned(), name, about, drain_deadline })
 }

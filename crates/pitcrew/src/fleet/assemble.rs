@@ -57,7 +57,7 @@ pub fn assemble(config: &NodeConfig, seen: Option<&Seen>, marks: Option<&NodeRow
         taints,
         cpu: config.cpu.unwrap_or(Amount::whole(told.cores.unwrap_or(0))),
         memory_mib: config.memory_mib.or(told.memory_mib).unwrap_or(0),
-        custom: BTreeMap::new(),
+        custom: config.resources.clone(),
         gpus,
         slots: None,
         standing,

@@ -12,7 +12,8 @@ use pitcrew_lang::yaml::Node;
 use super::LOCAL;
 use crate::config::section::{Reader, Section};
 
-const NODE: [&str; 9] = ["name", "connection", "labels", "taints", "cpu", "memory", "gpus", "sharing", "dcgm"];
+const NODE: [&str; 10] =
+    ["name", "connection", "labels", "taints", "cpu", "memory", "gpus", "sharing", "resources", "dcgm"];
 const COUNTED: [&str; 3] = ["count", "model", "memory"];
 const LISTED: [&str; 3] = ["id", "model", "memory"];
 const TAINT: [&str; 3] = ["key", "value", "effect"];
@@ -38,6 +39,8 @@ pub struct NodeConfig {
     pub memory_mib: Option<u64>,
     pub gpus: Option<Declared>,
     pub sharing: Shared,
+    /// What else it has of which a task can take some, by name.
+    pub resources: BTreeMap<String, Amount>,
     /// Where a DCGM exporter answers, in place of `nvidia-smi`.
     pub dcgm: Option<String>,
     /// In the file.
@@ -96,6 +99,7 @@ impl NodeConfig {
             memory_mib: None,
             gpus: None,
             sharing: Shared::Whole,
+            resources: BTreeMap::new(),
             dcgm: None,
             line: 0,
         }
@@ -159,6 +163,7 @@ fn one(r: &mut Reader<'_>, node: &Node) -> Option<NodeConfig> {
         memory_mib: memory(r, section),
         gpus: gpus(r, section),
         sharing: sharing(r, section).unwrap_or_default(),
+        resources: resources(r, section),
         dcgm,
         line: node.at.line,
         name,
@@ -288,6 +293,33 @@ fn memory(r: &mut Reader<'_>, section: Section<'_>) -> Option<u64> {
     mib
 }
 
+/// What a task asks for under a name of its own: no name that means something else there.
+pub fn check_resource(name: &str) -> Result<(), &'static str> {
+    match name {
+        "gpu" | "gpus" => Err("GPUs are found, and declared by `gpus`"),
+        "cpu" => Err("cores are found, and declared by `cpu`"),
+        "memory" => Err("memory is found, and declared by `memory`"),
+        _ => check_key(name),
+    }
+}
+
+fn resources(r: &mut Reader<'_>, section: Section<'_>) -> BTreeMap<String, Amount> {
+    let mut all = BTreeMap::new();
+    let Some(node) = section.get("resources") else { return all };
+    for entry in r.mapping(node, "`resources`").unwrap_or_default() {
+        let name = &*entry.key.text;
+        if let Err(why) = check_resource(name) {
+            r.problem(entry.key.at, format!("the resource `{name}`: {why}"), None);
+            continue;
+        }
+        match entry.value.as_scalar().and_then(|scalar| scalar.text.parse::<Amount>().ok()) {
+            Some(amount) => drop(all.insert(name.to_owned(), amount)),
+            None => r.mismatch(&entry.value, name, "an amount, such as `4` or `0.5`"),
+        }
+    }
+    all
+}
+
 fn gpus(r: &mut Reader<'_>, section: Section<'_>) -> Option<Declared> {
     let node = section.get("gpus")?;
     if let Some(list) = node.as_list() {
@@ -364,6 +396,7 @@ mod tests {
             "nodes:\n\
              - name: here\n  taints: {nvidia.com/gpu: NoSchedule, slow: PreferNoSchedule}\n  sharing: mig\n\
              - name: s21\n  connection: gpu\n  labels: {rack: a1, fast: true}\n  cpu: 63.5\n  memory: 512Gi\n  \
+               resources: {licence: 4, scanner: 0.5}\n  \
                taints: [nvidia.com/gpu: NoSchedule, 'team=vision:NoExecute', {key: old, effect: NoSchedule}]\n  \
                gpus: {count: 8, model: A100, memory: 80Gi}\n  sharing: {time_slicing: {replicas: 4}}\n\
              - name: s22\n  connection: gpu2\n  gpus:\n  - {id: GPU-a, model: H100}\n  dcgm: http://s22:9400/metrics\n\
@@ -378,6 +411,8 @@ mod tests {
             (s21.cpu.unwrap().to_string(), s21.memory_mib, &*s21.labels["fast"]),
             ("63.5".into(), Some(512 << 10), "true")
         );
+        let shown: Vec<String> = s21.resources.iter().map(|(name, amount)| format!("{name} {amount}")).collect();
+        assert_eq!(shown, ["licence 4", "scanner 0.5"]);
         let declared = Declared::Count { count: 8, model: Some("A100".into()), memory_mib: Some(80 << 10) };
         assert_eq!((&s21.gpus, s21.sharing), (&Some(declared), Shared::TimeSlicing(4)));
         assert!(matches!(&s22.gpus, Some(Declared::List(all)) if all[0].id == "GPU-a"));
@@ -406,7 +441,8 @@ mod tests {
              - {name: '<script>', connection: z}\n\
              - {name: e, connection: z, taints: [gpu: Never, x], labels: {'a b': 1, c: [1]}}\n\
              - {name: f, connection: z, sharing: {mps: {replicas: 0}}, gpus: [{model: A100}]}\n\
-             - {connection: z, dcgm: ftp://x}\n",
+             - {connection: z, dcgm: ftp://x}\n\
+             - {name: g, connection: z, resources: {gpu: 1, licence: many, 'a b': 1}}\n",
         )
         .unwrap_err();
         insta::assert_snapshot!(problems);

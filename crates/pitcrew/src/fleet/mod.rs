@@ -12,6 +12,7 @@ mod seen;
 mod series;
 mod service;
 mod tasks;
+mod twins;
 mod view;
 pub mod workers;
 

@@ -16,6 +16,9 @@ pub struct Seen {
     pub cores: Option<u32>,
     pub memory_mib: Option<u64>,
     pub host: Option<String>,
+    /// By what its system can be told from any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot: Option<String>,
     pub gpus: Vec<SeenGpu>,
     /// Why it cannot be used.
     pub down: Option<String>,
@@ -59,6 +62,7 @@ impl Seen {
         self.cores = probe.cores.or(self.cores);
         self.memory_mib = probe.memory_mib.or(self.memory_mib);
         self.host = probe.host.clone().or(self.host.take());
+        self.boot = probe.boot.clone().or(self.boot.take());
         self.remarks.clone_from(&probe.remarks);
         self.down = None;
         let gone = match &probe.smi {

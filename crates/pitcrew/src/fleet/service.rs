@@ -20,6 +20,7 @@ use super::assemble::{Assembled, assemble};
 use super::config::NodeConfig;
 use super::seen::Seen;
 use super::series::{KEPT, Sample, Series, usage};
+use super::twins::{One, sort_out};
 use super::view::NodeView;
 use super::workers::Worker;
 use super::{FleetNode, LOCAL, Nodes, Reach};
@@ -147,11 +148,12 @@ impl Fleet {
 
     /// Every node as people see it, in the order of the configuration.
     pub fn views(&self) -> Vec<NodeView> {
-        self.lock().iter().map(Known::view).collect()
+        let known = self.lock();
+        known.iter().zip(together(&known)).map(|(known, assembled)| known.view(assembled)).collect()
     }
 
     pub fn view(&self, name: &str) -> Option<NodeView> {
-        self.lock().iter().find(|known| known.config.name == name).map(Known::view)
+        self.views().into_iter().find(|view| view.name == name)
     }
 
     /// As if a node's devices had told this.
@@ -358,7 +360,10 @@ impl Fleet {
                 Err(TryLockError::WouldBlock) => return,
             };
             while self.0.is_stale.swap(false, Ordering::SeqCst) {
-                let list: Vec<FleetNode> = self.lock().iter().map(Known::fleet_node).collect();
+                let list: Vec<FleetNode> = {
+                    let known = self.lock();
+                    known.iter().zip(together(&known)).map(|(known, assembled)| known.fleet_node(assembled)).collect()
+                };
                 self.0.list.send_if_modified(|old| {
                     let changed = **old != list;
                     if changed {
@@ -403,8 +408,8 @@ impl Known {
         }
     }
 
-    fn fleet_node(&self) -> FleetNode {
-        let node = self.assembled().node;
+    fn fleet_node(&self, assembled: Assembled) -> FleetNode {
+        let node = assembled.node;
         let reach = match (&self.worker, &self.config.connection) {
             (Some(worker), _) => Reach::Worker(worker.place(&self.config.name)),
             (None, Some(id)) => Reach::Connection(id.clone()),
@@ -413,8 +418,8 @@ impl Known {
         FleetNode { node, reach }
     }
 
-    pub(super) fn view(&self) -> NodeView {
-        let mut view = NodeView::new(&self.config, self.assembled(), self.marks.as_ref(), &self.readings);
+    pub(super) fn view(&self, assembled: Assembled) -> NodeView {
+        let mut view = NodeView::new(&self.config, assembled, self.marks.as_ref(), &self.readings);
         if self.worker.as_ref().is_some_and(|worker| worker.is_elsewhere) {
             view.standing = "enrolled".to_owned();
             view.reason = Some("only the server knows whether it calls: `--server URL` asks it".to_owned());
@@ -425,6 +430,18 @@ impl Known {
     fn is_down(&self) -> bool {
         self.seen.as_ref().is_none_or(|seen| seen.down.is_some())
     }
+}
+
+/// What each comes to, all of them held against each other.
+pub(super) fn together(all: &[Known]) -> Vec<Assembled> {
+    let ones = all.iter().map(|known| One {
+        assembled: known.assembled(),
+        seen: known.seen.as_ref(),
+        enrolled: known.worker.as_ref().map(|worker| worker.enrolled),
+    });
+    let mut nodes: Vec<One<'_>> = ones.collect();
+    sort_out(&mut nodes);
+    nodes.into_iter().map(|one| one.assembled).collect()
 }
 
 fn by_name(rows: Vec<NodeRow>) -> BTreeMap<String, NodeRow> {

@@ -32,6 +32,9 @@ pub struct NodeView {
     pub taints: Vec<String>,
     pub cpu: Amount,
     pub memory_mib: u64,
+    /// What else it has of which a task can take some, by name.
+    #[serde(default)]
+    pub resources: BTreeMap<String, Amount>,
     pub gpus: Vec<GpuView>,
     /// What runs there.
     #[serde(default)]
@@ -80,6 +83,7 @@ impl NodeView {
             taints: node.taints.iter().map(ToString::to_string).collect(),
             cpu: node.cpu,
             memory_mib: node.memory_mib,
+            resources: node.custom.clone(),
             gpus: node.gpus.iter().map(gpu).collect(),
             tasks: Vec::new(),
             remarks,

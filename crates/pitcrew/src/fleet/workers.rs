@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use jiff::{SignedDuration, Timestamp};
-use pitcrew_core::fleet::{BACKEND_LABEL, QUEUE_LABEL, Standing, check_queue};
+use pitcrew_core::fleet::{Amount, BACKEND_LABEL, QUEUE_LABEL, Standing, check_queue};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_exec::WorkerPlace;
 use pitcrew_exec::gpu::Probe;
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::Answer;
 use super::assemble::Assembled;
-use super::config::{NodeConfig, check_key, check_name, check_value};
-use super::service::Known;
+use super::config::{NodeConfig, check_key, check_name, check_resource, check_value};
+use super::service::{Known, together};
 use super::{Fleet, NodeView};
 
 /// After this long without a word, nothing new is given to a worker: it missed two waits.
@@ -127,6 +127,15 @@ pub fn check(name: &str, about: &About, may_serve: &[String]) -> Result<(), Stri
             return Err(format!("the label `{key}`: what begins with `{OURS}` is Pitcrew's own"));
         }
     }
+    if about.resources.len() > MOST_NAMES {
+        return Err(format!("a worker has {MOST_NAMES} resources at most"));
+    }
+    for name in about.resources.keys() {
+        check_resource(name).map_err(|why| format!("the resource `{name}`: {why}"))?;
+    }
+    if about.cpu.is_some_and(Amount::is_zero) || about.memory_mib == Some(0) {
+        return Err("a worker has more than no cores and no memory".to_owned());
+    }
     let is_path = |path: &str| path.starts_with('/') && path.len() < 4096 && !path.contains(['\0', '\n']);
     if !is_path(&about.data_dir) || !is_path(&about.program) {
         return Err("its data directory and its program must be absolute paths".to_owned());
@@ -178,7 +187,13 @@ impl Worker {
 
 /// What is configured of a worker: what it says itself.
 fn config(name: &str, about: &About) -> NodeConfig {
-    NodeConfig { labels: about.labels.clone(), ..NodeConfig::plain(name) }
+    NodeConfig {
+        labels: about.labels.clone(),
+        cpu: about.cpu,
+        memory_mib: about.memory_mib,
+        resources: about.resources.clone(),
+        ..NodeConfig::plain(name)
+    }
 }
 
 impl Fleet {
@@ -291,16 +306,24 @@ impl Fleet {
 
     /// Every worker as people see it, by name, with what is counted of each by its id.
     pub fn workers(&self, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Vec<WorkerView> {
-        let mut all: Vec<WorkerView> = self.lock().iter().filter_map(|known| view(known, hub, ends)).collect();
+        let known = self.lock();
+        let all = known.iter().zip(together(&known));
+        let mut all: Vec<WorkerView> =
+            all.filter_map(|(known, assembled)| view(known, assembled, hub, ends)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 }
 
-fn view(known: &Known, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Option<WorkerView> {
+fn view(
+    known: &Known,
+    assembled: Assembled,
+    hub: &Hub,
+    ends: &BTreeMap<String, WorkerEnds>,
+) -> Option<WorkerView> {
     let worker = known.worker.as_ref()?;
     let WorkerEnds { ended, failed } = ends.get(&worker.id).copied().unwrap_or_default();
-    let node: NodeView = known.view();
+    let node: NodeView = known.view(assembled);
     let now = hub.standing(&worker.id);
     let about = &worker.told.about;
     let is_up = node.reason.is_none();

@@ -9,6 +9,7 @@ use axum::http::{Method, StatusCode, header};
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::AttemptId;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::fleet::Amount;
 use pitcrew_core::state::Exit;
 use pitcrew_exec::Ended;
 use pitcrew_exec::gpu::{Probe, Reading, Smi};
@@ -50,6 +51,9 @@ fn about(queues: &[&str]) -> About {
         queues: queues.iter().map(|queue| (*queue).to_owned()).collect(),
         slots: 2,
         labels: BTreeMap::from([("rack".to_owned(), "a".to_owned())]),
+        cpu: None,
+        memory_mib: None,
+        resources: BTreeMap::new(),
     }
 }
 
@@ -59,6 +63,7 @@ fn probe(gpus: &[&str]) -> Probe {
         cores: Some(8),
         memory_mib: Some(1 << 15),
         host: Some("s21.lab".into()),
+        boot: None,
         smi: Smi::Answered,
         gpus: gpus.iter().map(gpu).collect(),
         remarks: Vec::new(),
@@ -220,6 +225,76 @@ async fn a_worker_takes_a_task_of_its_queue_and_tells_how_it_went() {
 }
 
 #[tokio::test]
+async fn a_device_is_given_to_one_worker_alone_and_a_resource_to_who_asks_for_it() {
+    let source = "
+workflow: gpus
+tasks:
+  a: {resources: {gpu: 1}, queue: s21, run: 'true'}
+  b: {resources: {gpu: 1}, queue: s21, run: 'true'}
+---
+workflow: licences
+tasks:
+  a: {resources: {licence: 3}, queue: s22, run: 'true'}
+  b: {resources: {licence: 3}, queue: s22, run: 'true'}
+---
+workflow: never
+tasks:
+  a: {resources: {licence: 5}, queue: s22, run: 'true'}
+";
+    let rig = Rig::placing(None).await.knowing(source).await;
+    // Two workers on one machine, which both tell of its only device.
+    let one = Machine::new(&rig, "w1", &["s21"]).await;
+    one.appears().await;
+    let other = Machine::new(&rig, "w2", &["s21"]).await;
+    other.appears().await;
+    let fault = async |name: &str| {
+        let node = rig.get(&format!("/api/pitcrew/v1/nodes/{name}")).await.json();
+        node["gpus"][0]["fault"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(fault("w1").await, "");
+    assert_eq!(fault("w2").await, "it is also on the node `w1`, which has it first: it is used there alone");
+    let run = rig.start("gpus", json!({})).await;
+    let order = one.ordered().await;
+    assert_eq!(order.spec.gpus, Some(vec!["GPU-1".to_owned()]));
+    let waits = if order.handle.id.task.as_str() == "a" { "b" } else { "a" };
+    rig.until(run.key, waits, "scheduled").await;
+    let waits = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/{waits}", run.key)).await.text;
+    assert!(waits.contains("w1") && waits.contains("w2"), "{waits}");
+
+    let token = token(&rig, json!({ "queues": ["s22"], "uses": 1 })).await;
+    let about = About {
+        resources: [("licence".to_owned(), Amount::whole(4))].into(),
+        cpu: Some(Amount::whole(2)),
+        memory_mib: Some(1024),
+        ..about(&["s22"])
+    };
+    let (status, text) = enrol(&rig, &token, "w3", about).await;
+    assert_eq!(status, StatusCode::OK, "{text}");
+    let Enrolled { credential, .. } = serde_json::from_str(&text).unwrap();
+    let third = Machine { rig: &rig, credential, incarnation: 1, seq: AtomicU64::new(0) };
+    third.sync(Sync { probe: Some(probe(&[])), ..third.says(Vec::new()) }).await;
+    let node = rig.get("/api/pitcrew/v1/nodes/w3").await.json();
+    assert_eq!((&node["resources"], &node["cpu"], &node["memory_mib"]), (&json!({"licence": 4}), &json!(2), &json!(1024)));
+    assert!(rig.get("/fleet/w3").await.text.contains("<dt>licence</dt>"));
+    let run = rig.start("licences", json!({})).await;
+    third.ordered().await;
+    let states = async || {
+        let mut states = Vec::new();
+        for task in ["a", "b"] {
+            let row = rig.app.store.instance(run.key, &task.parse().unwrap(), -1).await.unwrap().unwrap();
+            states.push(row.state.name());
+        }
+        states.sort_unstable();
+        states
+    };
+    while states().await != ["queued", "scheduled"] {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let run = rig.start("never", json!({})).await;
+    over(&rig, &run, "failed").await;
+}
+
+#[tokio::test]
 async fn only_a_token_that_works_enrols_and_only_a_free_name() {
     let rig = rig().await;
     let two = token(&rig, json!({ "queues": ["s21"], "uses": 2 })).await;
@@ -245,6 +320,7 @@ async fn only_a_token_that_works_enrols_and_only_a_free_name() {
         (About { slots: 0, ..about(&["s21"]) }, "1 to 10000 slots"),
         (About { data_dir: "relative".into(), ..about(&["s21"]) }, "absolute paths"),
         (About { labels: [("pitcrew/queue.x".into(), "true".into())].into(), ..about(&["s21"]) }, "Pitcrew's own"),
+        (About { resources: [("gpu".into(), Amount::ONE)].into(), ..about(&["s21"]) }, "GPUs are found"),
         (About { queues: Vec::new(), ..about(&[]) }, "serves 1 to"),
     ] {
         let told = refused(&two, "w1", wrong).await;
