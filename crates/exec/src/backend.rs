@@ -271,16 +271,23 @@ pub struct Usage {
     pub gpus: Vec<GpuUsage>,
 }
 
-/// The sampled use of one device while an attempt held it.
+/// The sampled use of one device while an attempt held it, or a part of it. What the device does not tell is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GpuUsage {
     pub uuid: String,
     pub samples: u32,
-    pub mean_utilization_percent: f64,
-    pub max_utilization_percent: f64,
-    pub mean_memory_bytes: u64,
-    pub max_memory_bytes: u64,
-    /// Watt hours, out of the samples of its power; `None` where the device does not tell it.
+    /// How much of it the attempt held; `None`: all. Use and memory are those of the whole device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_utilization_percent: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_utilization_percent: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory_bytes: Option<u64>,
+    /// Watt hours of that part, out of the samples of its power.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub energy_wh: Option<f64>,
 }

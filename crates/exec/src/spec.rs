@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 use pitcrew_core::AttemptId;
 use serde::{Deserialize, Serialize};
 
+use crate::gpu::HeldGpu;
 use crate::place::Place;
 
 /// The most bytes that one output, or one captured stdout, may have.
@@ -43,6 +44,9 @@ pub struct AttemptSpec {
     /// Sample the use of `gpus` while it runs.
     #[serde(default)]
     pub sample_usage: bool,
+    /// How much of which device each of `gpus` is; of those that are not named, all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_gpus: Vec<HeldGpu>,
     /// Between the polite and the forced end of a step that ran too long.
     #[serde(default = "default_grace")]
     pub grace: SignedDuration,
@@ -82,6 +86,7 @@ impl AttemptSpec {
             limits: Limits::default(),
             gpus: None,
             sample_usage: false,
+            held_gpus: Vec::new(),
             grace: default_grace(),
             log_limit: DEFAULT_LOG_LIMIT,
             masks: Vec::new(),

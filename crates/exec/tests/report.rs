@@ -20,10 +20,11 @@ fn task(id: &str, spans: &[(f64, f64, bool)], cpu: f64, gpu: bool) -> TaskInput 
         let gpus = gpu.then(|| GpuInput {
             uuid: "GPU-1".into(),
             samples: 40,
-            mean_utilization_percent: 71.0,
-            max_utilization_percent: 98.0,
-            mean_memory_bytes: 9 << 30,
-            max_memory_bytes: 14 << 30,
+            part: None,
+            mean_utilization_percent: Some(71.0),
+            max_utilization_percent: Some(98.0),
+            mean_memory_bytes: Some(9 << 30),
+            max_memory_bytes: Some(14 << 30),
             energy_wh: Some(42.5),
         });
         let usage = UsageInput {

@@ -49,6 +49,7 @@ fn attempt(of: &InstanceRecord) -> AttemptRecord {
         message: String::new(),
         node: None,
         gpus: Vec::new(),
+        request: None,
         usage: Value::Null,
     }
 }

@@ -33,7 +33,9 @@ struct Usage {
 
 #[derive(Deserialize)]
 struct Gpu {
-    mean_utilization_percent: f64,
+    /// The device may not tell it.
+    #[serde(default)]
+    mean_utilization_percent: Option<f64>,
 }
 
 impl Builder {
@@ -72,9 +74,9 @@ impl Builder {
         let Some(start) = start else { return };
         let Ok(usage) = Usage::deserialize(usage) else { return };
         let seconds = (end.as_microsecond() - start.as_microsecond()) as f64 / 1e6;
-        for gpu in usage.gpus {
+        for used in usage.gpus.into_iter().filter_map(|gpu| gpu.mean_utilization_percent) {
             self.gpu_seconds += seconds;
-            self.gpu_use += seconds * gpu.mean_utilization_percent;
+            self.gpu_use += seconds * used;
         }
     }
 

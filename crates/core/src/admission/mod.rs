@@ -453,6 +453,11 @@ impl Admission {
         }
     }
 
+    /// What an instance was granted of its node, while it holds that.
+    pub fn granted(&self, run: RunKey, slot: Slot) -> Option<&Request> {
+        self.fleet.leases().get(&lease_id(Holder { run, slot })).map(|lease| &lease.request)
+    }
+
     /// Gives back what an instance holds. Twice is once.
     pub fn release(&mut self, run: RunKey, slot: Slot) {
         let holder = Holder { run, slot };

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::fleet::Request;
 use crate::id::{RunId, RunKey, TaskId, WorkflowId};
 use crate::state::{Exit, RunState, State};
 
@@ -155,6 +156,9 @@ pub struct AttemptRecord {
     pub node: Option<String>,
     /// Devices that it held there, by UUID.
     pub gpus: Vec<String>,
+    /// What it was granted there; `None`: nothing, or it began before that was kept.
+    #[serde(default)]
+    pub request: Option<Request>,
     /// Measured use, as the backend reported it; `null` when unknown.
     pub usage: Value,
 }

@@ -12,6 +12,7 @@ mod fragments;
 mod gang;
 mod mps;
 mod node;
+mod parts;
 mod place;
 mod policy;
 mod promise;
@@ -25,11 +26,12 @@ pub use fragments::{Tally, Workload};
 pub use gang::{Gang, Topology};
 pub use mps::mps_environment;
 pub use node::{Effect, Gpu, MigInstance, Node, Sharing, Standing, Taint};
+pub use parts::{Held, held};
 pub use place::{Fleet, Lease, LeaseId, Refused, Twice};
 pub use policy::Policy;
 pub use promise::Promise;
 pub use request::{BadRequest, Expression, Gpus, Operator, Preferred, Request, Term, Toleration};
-pub use room::{Device, Miss, Part, Room};
+pub use room::{Device, Miss, Part, Room, is_model};
 
 /// The label of every node that says by which backend work gets there: `local` for the machine of the server, `ssh` for
 /// another one, `worker` for one that comes for its work.

@@ -29,6 +29,9 @@ pub struct Request {
     pub tolerations: Vec<Toleration>,
 }
 
+/// More than the weights of all preferred terms together.
+const LAST: i64 = 1 << 32;
+
 /// How much of GPUs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -206,7 +209,8 @@ impl Term {
 
     /// The same, whatever the labels are of which this is true.
     pub fn holds_but(&self, labels: &BTreeMap<String, String>, is_open: impl Fn(&String) -> bool) -> bool {
-        self.0.iter().all(|expression| is_open(&expression.key) || expression.holds(labels))
+        // As in Kubernetes, where a term that says nothing means no node.
+        !self.0.is_empty() && self.0.iter().all(|expression| is_open(&expression.key) || expression.holds(labels))
     }
 }
 
@@ -227,12 +231,12 @@ impl Toleration {
 
 impl Request {
     /// What the node is worth to the request beyond what it has: preferred terms, less taints that it would rather keep
-    /// work away by.
+    /// work away by. One of those weighs more than all terms together: such a node is the last choice.
     pub fn preference(&self, node: &Node) -> i64 {
         let met = self.preferred.iter().filter(|preferred| preferred.term.holds(&node.labels));
         let wanted: i64 = met.map(|preferred| i64::from(preferred.weight)).sum();
         let unwanted = node.taints.iter().filter(|taint| taint.effect == Effect::PreferNoSchedule);
         let unwanted = unwanted.filter(|taint| !self.tolerations.iter().any(|one| one.tolerates(taint))).count();
-        wanted - 100 * unwanted as i64
+        wanted - LAST * unwanted as i64
     }
 }

@@ -84,6 +84,8 @@ pub enum Miss {
         asked: Gpus,
         free: usize,
         of: usize,
+        /// How many of them must not be used, and why the first of those.
+        faulty: Option<(usize, String)>,
     },
     /// Its GPUs are not shared in a way that could give it.
     Sharing(Gpus),
@@ -123,8 +125,17 @@ impl fmt::Display for Miss {
             Miss::Memory { asked, free } => write!(f, "{asked} MiB of memory are asked for and {free} are free"),
             Miss::Custom { name, asked, free } => write!(f, "{asked} of `{name}` are asked for and {free} are free"),
             Miss::Model(models) => write!(f, "it has no GPU of the model {}", models.join(" or ")),
-            Miss::Gpus { asked, free: 0, of } => write!(f, "{asked} asked for; none of its {of} has as much free"),
-            Miss::Gpus { asked, free, of } => write!(f, "{asked} asked for; {free} of its {of} free"),
+            Miss::Gpus { asked, free, of, faulty } => {
+                match free {
+                    0 => write!(f, "{asked} asked for; none of its {of} has as much free")?,
+                    free => write!(f, "{asked} asked for; {free} of its {of} free")?,
+                }
+                match faulty {
+                    None => Ok(()),
+                    Some((1, why)) => write!(f, ", and one cannot be used: {why}"),
+                    Some((count, why)) => write!(f, ", and {count} cannot be used, such as: {why}"),
+                }
+            }
             Miss::Sharing(asked @ Gpus::Mig { .. }) => write!(f, "{asked} asked for; its GPUs have none"),
             Miss::Sharing(asked) => write!(f, "{asked} asked for; its GPUs are not shared"),
             Miss::GpuMemory { asked, most: 0 } => {
@@ -230,16 +241,23 @@ impl Room {
         let usable = || node.gpus.iter().zip(&self.gpus).enumerate().filter(|(_, (gpu, _))| does(gpu));
         if usable().next().is_none() {
             return Err(match node.gpus.is_empty() || request.models.is_empty() {
-                true => Miss::Gpus { asked: request.gpus.clone(), free: 0, of: node.gpus.len() },
+                true => Miss::Gpus { asked: request.gpus.clone(), free: 0, of: node.gpus.len(), faulty: None },
                 false => Miss::Model(request.models.clone()),
             });
         }
-        let missed = |free: usize| Miss::Gpus { asked: request.gpus.clone(), free, of: usable().count() };
+        let missed = |free: usize, of: usize| {
+            let mut faulty = usable().filter(|(_, (_, left))| **left == Left::Nothing).map(|(_, (gpu, _))| gpu);
+            let first = faulty.next().map(|gpu| {
+                let why = gpu.fault.as_deref().unwrap_or("it was not there");
+                (faulty.count() + 1, format!("`{}`, {why}", gpu.id))
+            });
+            Miss::Gpus { asked: request.gpus.clone(), free, of, faulty: first }
+        };
         match &request.gpus {
             Gpus::None => Ok(Taking::These(Vec::new())),
             Gpus::Count(count) => {
                 let free = usable().filter(|(_, (_, left))| left.share() == Amount::ONE).count();
-                if free >= *count as usize { Ok(Taking::Whole(*count)) } else { Err(missed(free)) }
+                if free >= *count as usize { Ok(Taking::Whole(*count)) } else { Err(missed(free, usable().count())) }
             }
             Gpus::Share(_) | Gpus::MemoryMib(_) => {
                 let parts = usable().filter_map(|(at, (gpu, left))| Some((at, part(gpu, &request.gpus)?, left)));
@@ -253,12 +271,16 @@ impl Room {
                 }
                 let free = parts.into_iter().filter(|(_, part, left)| left.share() >= *part);
                 let free: Vec<_> = free.map(|(at, part, _)| (at, part)).collect();
-                if free.is_empty() { Err(missed(0)) } else { Ok(Taking::OneOf(free)) }
+                if free.is_empty() { Err(missed(0, usable().count())) } else { Ok(Taking::OneOf(free)) }
             }
             Gpus::Mig { profile, count } => {
                 let (mut devices, mut known) = (Vec::new(), 0);
                 for (at, (gpu, left)) in usable() {
-                    let (Sharing::Mig { instances }, Left::Instances(free)) = (&gpu.sharing, left) else { continue };
+                    let Sharing::Mig { instances } = &gpu.sharing else { continue };
+                    let Left::Instances(free) = left else {
+                        known += instances.iter().filter(|one| one.profile == *profile).count();
+                        continue;
+                    };
                     let fitting =
                         instances.iter().zip(free).enumerate().filter(|(_, (one, _))| one.profile == *profile);
                     for (instance, (_, is_free)) in fitting {
@@ -271,7 +293,7 @@ impl Room {
                 match (known, devices.len() == *count as usize) {
                     (0, _) => Err(Miss::Sharing(request.gpus.clone())),
                     (_, true) => Ok(Taking::These(devices)),
-                    (_, false) => Err(Miss::Gpus { asked: request.gpus.clone(), free: devices.len(), of: known }),
+                    (_, false) => Err(missed(devices.len(), known)),
                 }
             }
         }
@@ -319,13 +341,33 @@ impl Left {
     }
 }
 
-/// Whether the GPU is of one of these models: `A100` means `NVIDIA A100-SXM4-80GB`, too.
+/// Whether the GPU is of one of these models.
 fn does(gpu: &Gpu, models: &[String]) -> bool {
-    let is_word = |model: &String| {
-        let mut words = gpu.model.split(|c: char| !c.is_ascii_alphanumeric());
-        model.len() < gpu.model.len() && words.any(|word| word.eq_ignore_ascii_case(model))
-    };
-    models.is_empty() || models.contains(&gpu.model) || models.iter().any(is_word)
+    models.is_empty() || models.iter().any(|model| is_model(&gpu.model, model))
+}
+
+/// Whether `wanted` means a device that the driver calls `told`: by whole words in a row, in capitals or not. `A100` and
+/// `a100 sxm4` mean `NVIDIA A100-SXM4-80GB`, and `A10` does not.
+pub fn is_model(told: &str, wanted: &str) -> bool {
+    fn words(text: &str) -> impl Iterator<Item = &str> + Clone {
+        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty())
+    }
+    if told == wanted {
+        return true;
+    }
+    let (wanted, mut rest) = (words(wanted), words(told));
+    if wanted.clone().next().is_none() {
+        return false;
+    }
+    loop {
+        let mut from_here = rest.clone();
+        if wanted.clone().all(|word| from_here.next().is_some_and(|told| told.eq_ignore_ascii_case(word))) {
+            return true;
+        }
+        if rest.next().is_none() {
+            return false;
+        }
+    }
 }
 
 fn mib(request: &Request) -> i64 {

@@ -148,6 +148,26 @@ fn labels_taints_and_models_decide_where_something_may_go() {
 }
 
 #[test]
+fn a_model_is_meant_by_whole_words_of_its_name() {
+    for (told, wanted, is) in [
+        ("NVIDIA A100-SXM4-80GB", "A100", true),
+        ("NVIDIA A100-SXM4-80GB", "a100 sxm4", true),
+        ("NVIDIA A100-SXM4-80GB", "A10", false),
+        ("NVIDIA A100-SXM4-80GB", "A100 80GB", false),
+        ("NVIDIA L40S", "L40", false),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090", true),
+        ("NVIDIA GeForce RTX 4090", "rtx-4090", true),
+        ("NVIDIA GeForce RTX 4090", "4090 RTX", false),
+        ("Tesla V100", "Tesla V100 PCIe", false),
+        ("", "A100", false),
+        ("A100", " - ", false),
+        ("", "", true),
+    ] {
+        assert_eq!(is_model(told, wanted), is, "{told}: {wanted}");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_or_fits_nowhere_is_said_at_once() {
     let mut fleet = fleet(vec![node("a", 2), shared("b", 1)], Policy::Fgd);
     let said = |fleet: &mut Fleet, gpus| fleet.place(id("x"), &ask(gpus)).unwrap_err().to_string();
@@ -159,6 +179,12 @@ fn what_makes_no_sense_or_fits_nowhere_is_said_at_once() {
     let told = fleet.explain(&ask(share("0.5")));
     assert_eq!(told[0].1.as_ref().unwrap().to_string(), "0.5 of a GPU asked for; its GPUs are not shared");
     assert_eq!(told[1].1, None);
+    // A device with a fault is not merely taken.
+    let mut sick = node("a", 2);
+    sick.gpus[1].fault = Some("it is lost".to_owned());
+    let missed = Room::of(&sick).takes(&sick, &ask(Gpus::Count(2))).err().unwrap().to_string();
+    let lost = format!("2 GPUs asked for; 1 of its 2 free, and one cannot be used: `{}`, it is lost", sick.gpus[1].id);
+    assert_eq!(missed, lost);
     // Memory that nobody has, and memory of which nobody told.
     let memory = ask(Gpus::MemoryMib(100_000));
     let said = |node: Node| Room::of(&node).takes(&node, &memory).err().unwrap().to_string();

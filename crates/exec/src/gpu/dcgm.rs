@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use super::probe::{Probe, Smi};
 use super::reading::{Reading, Readings, number, percent};
 
 /// Reads the text of `/metrics`. A blank value (9223372036854775794) is unknown.
@@ -14,16 +15,21 @@ pub fn parse_dcgm(text: &str) -> Readings {
         let Some((name, rest)) = line.split_once('{') else { continue };
         let Some((labels, value)) = rest.rsplit_once('}') else { continue };
         let labels = labels_of(labels);
-        // Of an instance's own figures there is one line more, beside that of the whole device.
         let label = |name: &str| labels.get(name).map(String::as_str).unwrap_or_default();
         let uuid = label("UUID");
-        if !uuid.starts_with("GPU-") || uuid.len() > 80 || !label("GPU_I_ID").is_empty() {
+        if !uuid.starts_with("GPU-") || uuid.len() > 80 {
             continue;
         }
         let (gpu, memory) = gpus.entry(uuid.to_owned()).or_default();
         gpu.uuid = uuid.to_owned();
         gpu.index = label("gpu").parse().unwrap_or(gpu.index);
         gpu.name = label("modelName").to_owned();
+        // Of an instance's own figures there is one line more, beside that of the whole device.
+        if !label("GPU_I_ID").is_empty() {
+            gpu.is_mig = true;
+            gpu.fault = Some(CUT.to_owned());
+            continue;
+        }
         // A time may follow the value.
         let value = value.split_whitespace().next().unwrap_or_default();
         match name {
@@ -47,6 +53,40 @@ pub fn parse_dcgm(text: &str) -> Readings {
     }
     found.gpus.sort_by_key(|gpu| gpu.index);
     found
+}
+
+/// An exporter tells of instances by number, and a task is given one by its name.
+const CUT: &str = "it is cut into MIG instances, and without `nvidia-smi` nobody tells how they are named";
+
+/// What a machine told, with the figures of an exporter. Which devices there are, how they are cut and what is wrong with
+/// them is `nvidia-smi`'s to tell, where there is one; where there is none, the exporter stands in for it.
+pub fn with_exporter(mut probe: Probe, told: Readings) -> Probe {
+    probe.remarks.extend(told.remarks);
+    let why = match &probe.smi {
+        // Whatever the exporter remembers: a driver that hangs does no work.
+        Smi::Hung => return probe,
+        Smi::Absent => {
+            (probe.smi, probe.gpus) = (Smi::Answered, told.gpus);
+            return probe;
+        }
+        Smi::Answered => None,
+        Smi::Failed(why) => Some(why.clone()),
+    };
+    for figures in told.gpus {
+        match (probe.gpus.iter_mut().find(|gpu| gpu.uuid == figures.uuid), &why) {
+            (Some(gpu), _) => {
+                gpu.use_percent = figures.use_percent.or(gpu.use_percent);
+                gpu.used_mib = figures.used_mib.or(gpu.used_mib);
+                gpu.memory_mib = gpu.memory_mib.or(figures.memory_mib);
+                gpu.power_watts = figures.power_watts.or(gpu.power_watts);
+                gpu.celsius = figures.celsius.or(gpu.celsius);
+            }
+            (None, Some(why)) => probe.gpus.push(Reading { fault: Some(why.clone()), ..figures }),
+            // It has fallen off since the exporter looked, or is another machine's.
+            (None, None) => {}
+        }
+    }
+    probe
 }
 
 /// `gpu="0", UUID="GPU-…"`, with what Prometheus escapes.
@@ -75,6 +115,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_exporter_adds_figures_and_hides_nothing_that_nvidia_smi_tells() {
+        let probe = |lines: &str| super::super::parse_probe(&format!("pitcrew-probe\n{lines}")).unwrap();
+        let told = || {
+            parse_dcgm(
+                "DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\",modelName=\"NVIDIA A100\"} 97\n\
+                 DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-a\",GPU_I_ID=\"1\",GPU_I_PROFILE=\"1g.10gb\"} 40\n\
+                 DCGM_FI_DEV_POWER_USAGE{gpu=\"1\",UUID=\"GPU-b\",modelName=\"NVIDIA A100\"} 300\n",
+            )
+        };
+        let cut = "smi 0\ngpu 0, GPU-a, Enabled, 81920, 4, [N/A], 70, 31, NVIDIA A100\n\
+                   list GPU 0: NVIDIA A100 (UUID: GPU-a)\nlist   MIG 1g.10gb     Device  0: (UUID: MIG-1)\n";
+        let merged = with_exporter(probe(cut), told());
+        let [gpu] = &merged.gpus[..] else { panic!("{merged:?}") };
+        assert_eq!((gpu.use_percent, gpu.power_watts, gpu.used_mib), (Some(97.0), Some(70.0), Some(4)));
+        assert_eq!((gpu.mig[0].uuid.as_str(), &gpu.fault), ("MIG-1", &None));
+        let sick = "smi 0\ngpu 0, GPU-a, Disabled, 81920, 4, 1, [GPU requires reset], 31, NVIDIA A100\n";
+        assert_eq!(with_exporter(probe(sick), told()).gpus[0].fault.as_deref(), Some("it requires a reset"));
+        let hung = with_exporter(probe("smi 124\ngpu \n"), told());
+        assert_eq!((hung.smi, hung.gpus.len()), (Smi::Hung, 0));
+        let lost = with_exporter(probe("smi 15\ngpu 0, GPU-a, Disabled, 81920, 4, 1, 70, 31, NVIDIA A100\n"), told());
+        assert!(lost.gpus[1].fault.as_ref().unwrap().contains("fallen off the bus"), "{lost:?}");
+        assert_eq!((lost.gpus[0].use_percent, &lost.gpus[0].fault), (Some(97.0), &None));
+        let alone = with_exporter(probe("smi none\n"), told());
+        assert_eq!((alone.smi, alone.gpus.len(), alone.gpus[0].fault.as_deref()), (Smi::Answered, 2, Some(CUT)));
+    }
+
+    #[test]
     fn an_exporter_tells_use_memory_power_and_temperature() {
         let found = parse_dcgm(
             "# HELP DCGM_FI_DEV_GPU_UTIL GPU utilization (in %).\n\
@@ -91,8 +158,9 @@ mod tests {
              DCGM_FI_DEV_GPU_TEMP{gpu=\"9\",UUID=\"<script>\"} 4\n",
         );
         let [first, second] = &found.gpus[..] else { panic!("{found:?}") };
+        assert_eq!((first.is_mig, first.fault.as_deref(), second.is_mig), (true, Some(CUT), false));
         assert_eq!((first.use_percent, first.power_watts, first.celsius), (Some(97.0), Some(512.3), None));
-        assert_eq!((first.memory_mib, first.used_mib, &first.fault), (Some(81559), Some(40000), &None));
+        assert_eq!((first.memory_mib, first.used_mib), (Some(81559), Some(40000)));
         assert_eq!((second.use_percent, second.name.as_str()), (None, "NVIDIA \"H100\""));
         for garbage in ["", "<html>404</html>", "DCGM_FI_DEV_GPU_UTIL 3\nDCGM_FI_DEV_GPU_UTIL{gpu=\"\\"] {
             assert!(parse_dcgm(garbage).gpus.is_empty());

@@ -8,6 +8,7 @@ mod mig;
 pub mod nvml;
 mod probe;
 mod reading;
+mod tally;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,10 +17,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use dcgm::parse_dcgm;
+pub use dcgm::{parse_dcgm, with_exporter};
 pub use mig::{MigDevice, parse_list};
 pub use probe::{PROBE_MARK, Probe, SMI_SECONDS, Smi, parse_probe, probe_script};
 pub use reading::{Reading, Readings, parse_readings};
+pub use tally::{HeldGpu, Mean, Tally};
 
 /// Declares a number of pretend devices, for trying things out on a machine without any.
 pub const PRETEND_VARIABLE: &str = "PITCREW_GPUS";
@@ -57,9 +59,9 @@ pub struct Inventory {
 pub struct Sample {
     pub index: u32,
     pub uuid: String,
-    pub utilization_percent: f64,
-    pub memory_bytes: u64,
-    /// `None` where the device does not tell.
+    /// What the device does not tell is `None`.
+    pub utilization_percent: Option<f64>,
+    pub memory_mib: Option<f64>,
     pub power_watts: Option<f64>,
 }
 
@@ -108,16 +110,16 @@ pub fn parse_meminfo(text: &str) -> Option<u64> {
     Some(kib >> 10)
 }
 
-/// Reads lines such as `0, GPU-5e2b…, 97, 40536, 312.5`; devices that do not tell their use are left out.
+/// Reads lines such as `0, GPU-5e2b…, 97, 40536, 312.5`. A GPU that is cut into instances tells no use, and all else.
 pub fn parse_samples(text: &str) -> Vec<Sample> {
     text.lines()
         .filter_map(|line| {
             let mut fields = line.split(',').map(str::trim);
             Some(Sample {
                 index: fields.next()?.parse().ok()?,
-                uuid: fields.next()?.to_owned(),
-                utilization_percent: fields.next()?.parse::<f64>().ok().filter(|p| (0.0..=100.0).contains(p))?,
-                memory_bytes: fields.next()?.parse::<u64>().ok()?.checked_mul(1 << 20)?,
+                uuid: fields.next().filter(|uuid| uuid.starts_with("GPU-"))?.to_owned(),
+                utilization_percent: fields.next().and_then(reading::percent),
+                memory_mib: fields.next().and_then(reading::number),
                 power_watts: fields.next().and_then(reading::number),
             })
         })
@@ -223,16 +225,22 @@ mod tests {
 
     #[test]
     fn samples_leave_out_what_is_not_told() {
-        let samples = parse_samples("0, GPU-a, 97, 40536, 312.5\n1, GPU-b, [N/A], 3\n2, GPU-c, 5\nUnable to …\n");
+        let text =
+            "0, GPU-a, 97, 40536, 312.5\n1, GPU-b, [N/A], 3\n2, GPU-c, 5, x\nUnable to …\n3, [Unknown Error], 1\n";
+        let sample = |index, uuid: &str, utilization_percent, memory_mib, power_watts| Sample {
+            index,
+            uuid: uuid.to_owned(),
+            utilization_percent,
+            memory_mib,
+            power_watts,
+        };
         assert_eq!(
-            samples,
-            [Sample {
-                index: 0,
-                uuid: "GPU-a".into(),
-                utilization_percent: 97.0,
-                memory_bytes: 40536 << 20,
-                power_watts: Some(312.5)
-            }]
+            parse_samples(text),
+            [
+                sample(0, "GPU-a", Some(97.0), Some(40536.0), Some(312.5)),
+                sample(1, "GPU-b", None, Some(3.0), None),
+                sample(2, "GPU-c", Some(5.0), None, None),
+            ]
         );
     }
 

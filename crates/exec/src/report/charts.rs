@@ -145,7 +145,7 @@ pub(super) fn resources(report: &Report, width: f64) -> Option<Chart> {
     let most_cores = used.iter().map(|(_, u)| cores(u)).fold(1.0, f64::max);
     let most_memory = used.iter().filter_map(|(_, u)| u.peak_memory_bytes).max().unwrap_or(0).max(1) as f64;
     let most_gpu_memory =
-        used.iter().flat_map(|(_, u)| &u.gpus).map(|g| g.max_memory_bytes).max().unwrap_or(0).max(1) as f64;
+        used.iter().flat_map(|(_, u)| &u.gpus).filter_map(|g| g.max_memory_bytes).max().unwrap_or(0).max(1) as f64;
     let gpus = used.iter().any(|(_, u)| !u.gpus.is_empty());
     let mut heads = vec![("CPU, mean cores", Tone::Accent), ("Memory, peak", Tone::Second)];
     if gpus {
@@ -156,12 +156,12 @@ pub(super) fn resources(report: &Report, width: f64) -> Option<Chart> {
         let memory = usage.peak_memory_bytes.map(|peak| plain(peak as f64 / most_memory, bytes(peak)));
         let mut cells = vec![Some(plain(cores(usage) / most_cores, format!("{:.1}", cores(usage)))), memory];
         if gpus {
-            let of = usage.gpus.len() as f64;
-            let mean = usage.gpus.iter().map(|g| g.mean_utilization_percent).sum::<f64>() / of;
-            let peak = usage.gpus.iter().map(|g| g.max_utilization_percent).fold(0.0, f64::max);
+            let told: Vec<f64> = usage.gpus.iter().filter_map(|g| g.mean_utilization_percent).collect();
+            let mean = told.iter().sum::<f64>() / told.len() as f64;
+            let peak = usage.gpus.iter().filter_map(|g| g.max_utilization_percent).fold(0.0, f64::max);
             let text = format!("{mean:.0} %");
-            cells.push((of > 0.0).then(|| Cell { share: mean / 100.0, mark: Some(peak / 100.0), text }));
-            let memory = usage.gpus.iter().map(|g| g.max_memory_bytes).max();
+            cells.push((!told.is_empty()).then(|| Cell { share: mean / 100.0, mark: Some(peak / 100.0), text }));
+            let memory = usage.gpus.iter().filter_map(|g| g.max_memory_bytes).max();
             cells.push(memory.map(|m| plain(m as f64 / most_gpu_memory, bytes(m))));
         }
         cells

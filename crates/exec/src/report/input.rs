@@ -126,11 +126,19 @@ pub struct UsageInput {
 pub struct GpuInput {
     pub uuid: String,
     pub samples: u32,
-    pub mean_utilization_percent: f64,
-    pub max_utilization_percent: f64,
-    pub mean_memory_bytes: u64,
-    pub max_memory_bytes: u64,
-    /// Watt hours, where the device told its power.
+    /// How much of it was held; `None`: all. Use and memory are those of the whole device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<f64>,
+    /// What the device did not tell is `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_utilization_percent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_utilization_percent: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_memory_bytes: Option<u64>,
+    /// Watt hours of that part.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub energy_wh: Option<f64>,
 }

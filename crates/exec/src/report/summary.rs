@@ -308,17 +308,19 @@ impl Report {
             tiles.push(Tile { name: "Notebook", value: duration(seconds), detail, mood });
         }
         let gpus: Vec<_> = self.tasks.iter().flat_map(TaskInput::measured).flat_map(|(_, usage)| &usage.gpus).collect();
-        if !gpus.is_empty() {
-            let peak = gpus.iter().map(|gpu| gpu.max_utilization_percent).fold(0.0, f64::max);
-            let mean = gpus.iter().map(|gpu| gpu.mean_utilization_percent).sum::<f64>() / gpus.len() as f64;
+        let used: Vec<f64> = gpus.iter().filter_map(|gpu| gpu.mean_utilization_percent).collect();
+        if !used.is_empty() {
+            let peak = gpus.iter().filter_map(|gpu| gpu.max_utilization_percent).fold(0.0, f64::max);
+            let mean = used.iter().sum::<f64>() / used.len() as f64;
             let detail = format!("mean, {peak:.0} % at most");
             tiles.push(Tile { name: "GPU use", value: format!("{mean:.0} %"), detail, mood: Mood::Neutral });
-            let energy: Vec<f64> = gpus.iter().filter_map(|gpu| gpu.energy_wh).collect();
-            if !energy.is_empty() {
-                let detail = format!("of {}", count(energy.len(), "GPU", "GPUs"));
-                let value = watt_hours(energy.iter().sum());
-                tiles.push(Tile { name: "GPU energy", value, detail, mood: Mood::Neutral });
-            }
+        }
+        // Each by the part of a device that it held, so the sum counts nothing twice.
+        let energy: Vec<f64> = gpus.iter().filter_map(|gpu| gpu.energy_wh).collect();
+        if !energy.is_empty() {
+            let detail = format!("of {}", count(energy.len(), "GPU", "GPUs"));
+            let value = watt_hours(energy.iter().sum());
+            tiles.push(Tile { name: "GPU energy", value, detail, mood: Mood::Neutral });
         }
         tiles
     }

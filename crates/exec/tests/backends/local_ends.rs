@@ -144,7 +144,10 @@ async fn use_is_measured_gpus_included() {
     let bin = world.root.join("bin");
     std::fs::create_dir(&bin).unwrap();
     let smi = bin.join("nvidia-smi");
-    write_program(&smi, "#!/bin/sh\necho \"0, GPU-a, 80, 1000\"; echo '1, GPU-b, 5, 7'; touch \"${0%/*}/asked\"\n");
+    write_program(
+        &smi,
+        "#!/bin/sh\necho \"0, GPU-a, 80, 1000\"; echo '1, GPU-b, 5, 7'; touch \"${0%/*}/asked\"; exit 15\n",
+    );
     let path = format!("{}:{}", bin.display(), world.config.base_env["PATH"]);
     world.config.base_env.insert("PATH".into(), path);
     world.restart();
@@ -156,8 +159,8 @@ async fn use_is_measured_gpus_included() {
     spec.sample_usage = true;
     let usage = world.run(spec).await.usage;
     assert_eq!(usage.gpus.len(), 1, "{usage:?}");
-    assert_eq!((usage.gpus[0].uuid.as_str(), usage.gpus[0].max_utilization_percent), ("GPU-a", 80.0));
-    assert_eq!(usage.gpus[0].max_memory_bytes, 1000 << 20);
+    assert_eq!((usage.gpus[0].uuid.as_str(), usage.gpus[0].max_utilization_percent), ("GPU-a", Some(80.0)));
+    assert_eq!(usage.gpus[0].max_memory_bytes, Some(1000 << 20));
     assert!(usage.user_cpu_seconds > 0.0 && usage.wall_seconds > 0.2, "{usage:?}");
     assert!(usage.peak_memory_bytes.is_some_and(|b| b > 500_000), "{usage:?}");
 }

@@ -77,7 +77,7 @@ impl Decoder<'_, '_> {
     ) -> BTreeMap<String, String> {
         let mut labels = base;
         let Some(entries) = node.as_map() else {
-            self.mismatch(node, "`node_selector`", "a mapping of labels, such as `{gpu-type: A100}`");
+            self.mismatch(node, "`node_selector`", "a mapping of labels, such as `{gpu-type: nvidia-a100}`");
             return labels;
         };
         for entry in entries {
@@ -106,6 +106,11 @@ impl Decoder<'_, '_> {
     pub fn affinity(&mut self, node: &Node) -> (Vec<Term>, Vec<Preferred>) {
         let (mut required, mut preferred) = (Vec::new(), Vec::new());
         let inner = node.get("nodeAffinity").unwrap_or(node);
+        // Whatever stands beside `nodeAffinity` says something that is not done.
+        let beside = node.as_map().filter(|_| node.get("nodeAffinity").is_some()).unwrap_or_default();
+        for entry in beside.iter().filter(|entry| &*entry.key.text != "nodeAffinity") {
+            self.not_affinity(entry);
+        }
         let Some(entries) = inner.as_map() else {
             self.mismatch(inner, "`affinity`", "a mapping with `required` or `preferred`");
             return (required, preferred);
@@ -114,20 +119,30 @@ impl Decoder<'_, '_> {
             match &*entry.key.text {
                 "required" | REQUIRED => {
                     let terms = entry.value.get("nodeSelectorTerms").unwrap_or(&entry.value);
+                    if terms.as_list().is_some_and(<[Node]>::is_empty) {
+                        let hint = "say what the labels of a node have to be, or leave it out";
+                        self.r.error_hint(entry.key.at, format!("`{}` asks for nothing", entry.key.text), hint);
+                    }
                     required = self.terms(terms);
                 }
                 "preferred" | PREFERRED => {
                     preferred = self.list(&entry.value, "preferred").iter().filter_map(|n| self.preferred(n)).collect();
                 }
-                "podAffinity" | "podAntiAffinity" => {
-                    let hint = "say which nodes will do, with `required` and `preferred`";
-                    let message = format!("`{}` is not supported", entry.key.text);
-                    self.r.error_hint(entry.key.at, message, hint);
-                }
-                _ => self.unknown(&entry.key, keys::AFFINITY, "`affinity`"),
+                _ => self.not_affinity(entry),
             }
         }
         (required, preferred)
+    }
+
+    fn not_affinity(&mut self, entry: &Entry) {
+        match &*entry.key.text {
+            "podAffinity" | "podAntiAffinity" => {
+                let hint = "say which nodes will do, with `required` and `preferred`";
+                let message = format!("`{}` is not supported", entry.key.text);
+                self.r.error_hint(entry.key.at, message, hint);
+            }
+            _ => self.unknown(&entry.key, keys::AFFINITY, "`affinity`"),
+        }
     }
 
     fn list<'n>(&mut self, node: &'n Node, key: &str) -> &'n [Node] {
@@ -164,6 +179,11 @@ impl Decoder<'_, '_> {
                 }
                 _ => self.unknown(&entry.key, &["matchExpressions"], "a term"),
             }
+        }
+        let is_empty = |list: &Node| list.as_list().is_some_and(<[Node]>::is_empty);
+        if node.get("matchExpressions").is_none_or(is_empty) {
+            let hint = "say what its labels have to be, or leave the term out";
+            self.r.error_hint(node.at, "a term without expressions means no node", hint);
         }
         Term(expressions)
     }
@@ -208,7 +228,7 @@ impl Decoder<'_, '_> {
             }
         }
         let Some(key) = node.get("key") else {
-            let hint = "write for example `{key: gpu-type, operator: In, values: [A100]}`";
+            let hint = "write for example `{key: gpu-type, operator: In, values: [nvidia-a100]}`";
             self.r.error_hint(node.at, "an expression needs the `key` of a label", hint);
             return None;
         };
@@ -260,7 +280,7 @@ impl Decoder<'_, '_> {
         };
         let exists = match node.get("operator") {
             Some(operator) => self.choice(operator, "operator", &[("Equal", false), ("Exists", true)])?,
-            None => value.is_none(),
+            None => false,
         };
         let value = match (exists, value) {
             (true, Some(_)) => {

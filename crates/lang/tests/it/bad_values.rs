@@ -295,6 +295,20 @@ tasks:
 }
 
 #[test]
+fn what_kubernetes_would_not_take_or_means_otherwise_is_refused() {
+    for (affinity, why) in [
+        ("{nodeAffinity: {required: [{key: a, operator: Exists}]}, podAntiAffinity: {}}", "`podAntiAffinity` is not"),
+        ("{nodeAffinity: {}, required: []}", "unknown key `required` in `affinity`"),
+        ("{required: []}", "`required` asks for nothing"),
+        ("{required: [{matchExpressions: []}]}", "a term without expressions means no node"),
+        ("{preferred: [{weight: 1, preference: {}}]}", "a term without expressions means no node"),
+    ] {
+        let said = refuse(&format!("workflow: w\ntasks:\n  a: {{run: x, affinity: {affinity}}}\n"));
+        assert!(said.contains(why) && said.contains("w.yaml:3:"), "{affinity}: {said}");
+    }
+}
+
+#[test]
 fn what_a_node_must_have() {
     assert_snapshot!(refuse(r#"
 workflow: w
@@ -328,7 +342,7 @@ tasks:
     4 |   b: {run: x, resources: {gpu: {share: 0.5, count: 2}}, node_selector: A100}
       |                                ^
 
-    w.yaml:4:72: error: `node_selector` must be a mapping of labels, such as `{gpu-type: A100}`, found the text `A100`
+    w.yaml:4:72: error: `node_selector` must be a mapping of labels, such as `{gpu-type: nvidia-a100}`, found the text `A100`
       |
     4 |   b: {run: x, resources: {gpu: {share: 0.5, count: 2}}, node_selector: A100}
       |                                                                        ^^^^
@@ -348,7 +362,7 @@ tasks:
       |
     6 |   d: {run: x, affinity: {required: [{key: gpu-count, operator: Gt, values: [many]}, {operator: In}]}}
       |                                                                                     ^
-    hint: write for example `{key: gpu-type, operator: In, values: [A100]}`
+    hint: write for example `{key: gpu-type, operator: In, values: [nvidia-a100]}`
 
     w.yaml:7:47: error: `weight` must be a whole number from 1 to 100, found the number `0`
       |

@@ -277,7 +277,7 @@ fn what_a_node_must_have_is_said_short_or_in_the_words_of_kubernetes() {
         r#"
 workflow: w
 params: {type: A100}
-defaults: {tolerations: [{key: nvidia.com/gpu, operator: Exists}]}
+defaults: {tolerations: [{key: nvidia.com/gpu}, {key: team, operator: Exists}]}
 tasks:
   short:
     run: x
@@ -314,7 +314,9 @@ tasks:
     let short = request("short").unwrap();
     assert_eq!(request("long").unwrap(), short);
     assert_eq!(short.gpus, Gpus::Share("0.5".parse().unwrap()));
-    assert_eq!((short.required[0].0.len(), short.preferred[0].weight, short.tolerations.len()), (2, 10, 1));
+    assert_eq!((short.required[0].0.len(), short.preferred[0].weight, short.tolerations.len()), (2, 10, 2));
+    let values: Vec<Option<&str>> = short.tolerations.iter().map(|one| one.value.as_deref()).collect();
+    assert_eq!(values, [Some(""), None], "without an operator a toleration is of one value, which is empty");
     assert_eq!((short.node_selector["gpu-type"].as_str(), short.custom["licences"]), ("A100", Amount::whole(2)));
     // Who names the backend goes only where that leads; who asks for cores alone stays with the files of the run.
     for task in ["here", "cores"] {

@@ -121,8 +121,20 @@ async fn drain(target: &Target, name: &str, timeout: Option<&str>, repeat: bool)
     let mut stopped = BTreeSet::new();
     loop {
         let tasks = target.node(name).await?.tasks;
+        let (tasks, others): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.is_placed);
         if tasks.is_empty() {
-            ui.say(format!("the node `{name}` is drained: nothing runs there, and nothing new comes"));
+            // Those go where they go, cordoned or not: stopped, they would begin there again.
+            let rest = match others.len() {
+                0 => "nothing runs there, and nothing new comes".to_owned(),
+                count => {
+                    let tasks = format::plural(count as u64, "task");
+                    format!(
+                        "nothing that was placed there runs, and nothing new comes; not counted: \
+                         {tasks} that asked for no node"
+                    )
+                }
+            };
+            ui.say(format!("the node `{name}` is drained: {rest}"));
             return Ok(ExitCode::SUCCESS);
         }
         if repeat {

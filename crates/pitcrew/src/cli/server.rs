@@ -110,7 +110,7 @@ impl Serving {
             tokio::spawn(weekly::run(app.clone(), owner.clone(), base_url)),
             tokio::spawn(events::run(app.clone(), owner)),
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
-            tokio::spawn(app.fleet.clone().run(session.asker.clone())),
+            tokio::spawn(app.fleet.clone().run(session.asker.clone(), app.scheduler.standing())),
             tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
         ];
         if let Some(local) = app.backends.homed() {

@@ -10,7 +10,7 @@ use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
 use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{Backend, BackendEvent};
-use pitcrew_store::Owner;
+use pitcrew_store::{Owner, StoreUrl};
 use tokio::sync::mpsc;
 
 use super::context::Context;
@@ -66,7 +66,8 @@ impl Prepared {
         if let Some(local) = self.backends.homed() {
             keep::take_back(&local).await?;
         }
-        let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, context.now()).await?;
+        let home = home(context)?;
+        let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, home, context.now()).await?;
         fleet.meet(&self.asker(context)?).await;
         self.start(context, Claim::Leading, fleet, base_url)
     }
@@ -140,6 +141,12 @@ impl Session {
         }
         self.app.store.close().await;
     }
+}
+
+/// The data directory of this server, where others may share its store.
+pub fn home(context: &Context) -> anyhow::Result<Option<String>> {
+    let is_shared = matches!(context.store.url(), StoreUrl::Postgres(_));
+    Ok(is_shared.then(|| context.data.id()).transpose()?)
 }
 
 /// The backends of a data directory. They start nothing by themselves.

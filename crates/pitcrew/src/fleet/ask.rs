@@ -36,7 +36,7 @@ pub struct Asker {
 /// What came back.
 pub struct Answer {
     pub probe: Probe,
-    /// What a DCGM exporter told, in place of the devices of the probe.
+    /// What a DCGM exporter told beside.
     pub dcgm: Option<Result<Readings, String>>,
 }
 

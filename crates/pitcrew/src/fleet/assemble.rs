@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pitcrew_core::fleet::{Amount, Gpu, MigInstance, Node, Sharing, Standing, Taint};
+use pitcrew_core::fleet::{Amount, Gpu, MigInstance, Node, Sharing, Standing, Taint, is_model};
 use pitcrew_store::NodeRow;
 
 use super::config::{Declared, NodeConfig, Shared, parse_effect};
@@ -141,17 +141,12 @@ fn device(config: &NodeConfig, told: &SeenGpu, model: Option<&str>, memory_mib: 
     // Pretend devices are whatever they are said to be.
     let name = if is_pretend { model.unwrap_or(&told.model) } else { &told.model };
     let mut gpu = Gpu::new(&told.id, name, told.memory_mib.or(memory_mib).unwrap_or(0));
-    let other = model.filter(|model| !is_pretend && !is_a(&told.model, model));
+    let other = model.filter(|model| !is_pretend && !told.model.is_empty() && !is_model(&told.model, model));
     let wrong = other.map(|model| format!("it is a `{}`, and `{model}` is configured", told.model));
     let (sharing, odd) = shared(config.sharing, told);
     gpu.sharing = sharing;
     gpu.fault = told.fault.clone().or(wrong).or(odd);
     gpu
-}
-
-/// `A100` names a `NVIDIA A100-SXM4-80GB`.
-fn is_a(told: &str, model: &str) -> bool {
-    told.is_empty() || told.to_lowercase().contains(&model.to_lowercase())
 }
 
 /// A device that is cut into instances can be used in no other way.

@@ -41,7 +41,7 @@ pub struct NodeConfig {
     pub sharing: Shared,
     /// What else it has of which a task can take some, by name.
     pub resources: BTreeMap<String, Amount>,
-    /// Where a DCGM exporter answers, in place of `nvidia-smi`.
+    /// Where a DCGM exporter answers, which tells what devices do.
     pub dcgm: Option<String>,
     /// In the file.
     pub line: u32,

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use jiff::Timestamp;
+use pitcrew_core::fleet::{Held, Request, held};
 use pitcrew_exec::GpuUsage;
-use pitcrew_exec::gpu::{Reading, Smi};
+use pitcrew_exec::gpu::{HeldGpu, Reading, with_exporter};
 use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreError};
 use tokio::sync::watch;
 
@@ -19,7 +20,7 @@ use super::ask::{self, Answer, Asker};
 use super::assemble::{Assembled, assemble};
 use super::config::NodeConfig;
 use super::seen::Seen;
-use super::series::{KEPT, Sample, Series, usage};
+use super::series::{Ended, KEPT, KEPT_HOURS, Sample, Series, usage};
 use super::twins::{One, sort_out};
 use super::view::NodeView;
 use super::workers::Worker;
@@ -43,6 +44,8 @@ pub struct Fleet(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) store: Store,
+    /// The data directory of this server, where others share its store: each has a machine of its own.
+    home: Option<String>,
     nodes: Mutex<Vec<Known>>,
     list: watch::Sender<Arc<Vec<FleetNode>>>,
     /// The list lacks something.
@@ -65,16 +68,21 @@ pub(super) struct Known {
     marks: Option<NodeRow>,
     readings: Vec<Reading>,
     series: Series,
-    /// The last five minutes that the store does not have yet.
-    unwritten: Option<Sample>,
+    /// The last five minutes, and the last hour, that the store does not have yet.
+    unwritten: Ended,
 }
 
 impl Fleet {
     /// These nodes, with what is known of them.
     pub fn of(store: Store, nodes: Vec<(NodeConfig, Option<Seen>)>) -> Fleet {
+        Fleet::at(store, None, nodes)
+    }
+
+    fn at(store: Store, home: Option<String>, nodes: Vec<(NodeConfig, Option<Seen>)>) -> Fleet {
         let known = |(config, seen): (NodeConfig, Option<Seen>)| Known::new(config, seen, None);
         let inner = Inner {
             store,
+            home,
             nodes: Mutex::new(nodes.into_iter().map(known).collect()),
             list: watch::channel(Arc::default()).0,
             is_stale: AtomicBool::new(false),
@@ -87,16 +95,27 @@ impl Fleet {
         fleet
     }
 
-    /// The nodes of the configuration with what the store knows of them, and this machine as it is now.
-    pub async fn open(store: Store, configs: &[NodeConfig], now: Timestamp) -> Result<Fleet, StoreError> {
-        let fleet = Fleet::stored(store, configs).await?;
+    /// The nodes of the configuration with what the store knows of them, and this machine as it is now. `home` is the data
+    /// directory of this server, if others may have the same store.
+    pub async fn open(
+        store: Store,
+        configs: &[NodeConfig],
+        home: Option<String>,
+        now: Timestamp,
+    ) -> Result<Fleet, StoreError> {
+        let fleet = Fleet::stored(store, configs, home).await?;
         fleet.find_this_machine(now).await;
         Ok(fleet)
     }
 
     /// The nodes of the configuration as whoever serves them last saw them.
-    pub async fn look(store: Store, configs: &[NodeConfig], now: Timestamp) -> Result<Fleet, StoreError> {
-        let fleet = Fleet::stored(store, configs).await?;
+    pub async fn look(
+        store: Store,
+        configs: &[NodeConfig],
+        home: Option<String>,
+        now: Timestamp,
+    ) -> Result<Fleet, StoreError> {
+        let fleet = Fleet::stored(store, configs, home).await?;
         let is_new = fleet.lock().iter().any(|known| known.is_here() && known.seen.is_none());
         if is_new {
             fleet.find_this_machine(now).await;
@@ -106,16 +125,17 @@ impl Fleet {
         Ok(fleet)
     }
 
-    async fn stored(store: Store, configs: &[NodeConfig]) -> Result<Fleet, StoreError> {
+    async fn stored(store: Store, configs: &[NodeConfig], home: Option<String>) -> Result<Fleet, StoreError> {
         let mut configs = configs.to_vec();
         if configs.iter().all(|config| config.connection.is_some()) {
             configs.insert(0, NodeConfig::plain(LOCAL));
         }
         let rows = by_name(store.nodes().await?);
         // What an older version wrote may be unreadable; the node will tell it again.
-        let seen = |config: &NodeConfig| serde_json::from_value(rows.get(&config.name)?.seen.clone()).ok();
+        let key = |config: &NodeConfig| key_of(&config.name, config.connection.is_none(), home.as_deref());
+        let seen = |config: &NodeConfig| serde_json::from_value(rows.get(&key(config))?.seen.clone()).ok();
         let nodes = configs.into_iter().map(|config| (config.clone(), seen(&config))).collect();
-        let fleet = Fleet::of(store, nodes);
+        let fleet = Fleet::at(store, home, nodes);
         fleet.read_workers(&rows).await?;
         fleet.mark(&rows);
         Ok(fleet)
@@ -169,11 +189,20 @@ impl Fleet {
         self.lock().iter().find(|known| known.config.name == name).map(|known| known.series.all())
     }
 
-    /// What devices of a node did in that time, as far as it was asked then.
-    pub fn usage(&self, name: &str, gpus: &[String], from: Timestamp, to: Timestamp) -> Vec<GpuUsage> {
+    /// What devices of a node did in that time, as far as it was asked then, for whoever had them by this request.
+    pub fn usage(
+        &self,
+        name: &str,
+        gpus: &[String],
+        request: &Request,
+        from: Timestamp,
+        to: Timestamp,
+    ) -> Vec<GpuUsage> {
         let known = self.lock();
         let Some(known) = known.iter().find(|known| known.config.name == name) else { return Vec::new() };
-        usage(&known.series.all(), gpus, from, to)
+        let of = |held: Held| HeldGpu { id: held.id, device: held.gpu, part: held.part };
+        let held: Vec<HeldGpu> = held(&known.assembled().node, gpus, request).into_iter().map(of).collect();
+        usage(&known.series, &held, from, to)
     }
 
     /// Does something to a node; it counts when this returns. `None`: there is no such node.
@@ -186,7 +215,7 @@ impl Fleet {
         if self.view(name).is_none() {
             return Ok(None);
         }
-        let row = self.0.store.change_node(name, change, audit).await?;
+        let row = self.0.store.change_node(&self.key(name), change, audit).await?;
         if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
             known.marks = Some(row);
         }
@@ -208,18 +237,33 @@ impl Fleet {
         join_all(asking).await;
     }
 
-    /// Asks all nodes from time to time, for as long as this is polled.
-    pub async fn run(self, asker: Asker) {
+    /// Asks all nodes from time to time, for as long as this is polled. What they tell is written by the server that leads:
+    /// of several, each may reach them in another way, and all write the same rows.
+    pub async fn run(self, asker: Asker, leads: watch::Receiver<bool>) {
         let asked = |known: &&Known| known.worker.is_none();
         let configs: Vec<NodeConfig> = self.lock().iter().filter(asked).map(|known| known.config.clone()).collect();
-        let asking = join_all(configs.into_iter().map(|config| self.follow(config, &asker)));
+        let asking = join_all(configs.into_iter().map(|config| self.follow(config, &asker, leads.clone())));
         join(asking, self.follow_marks()).await;
     }
 
-    async fn follow(&self, config: NodeConfig, asker: &Asker) {
-        let is_local = config.connection.is_none();
-        self.write(&config.name, clock::now()).await;
+    async fn follow(&self, config: NodeConfig, asker: &Asker, mut leads: watch::Receiver<bool>) {
         self.remember(&config.name).await;
+        let leads_now = leads.clone();
+        let keep = async {
+            // Another server may have written since; whoever takes the lead writes what it knows.
+            while leads.wait_for(|leads| *leads).await.is_ok() {
+                self.forget_written(&config.name);
+                self.write(&config.name, clock::now()).await;
+                if leads.wait_for(|leads| !*leads).await.is_err() {
+                    return;
+                }
+            }
+        };
+        join(keep, self.ask_again(&config, asker, leads_now)).await;
+    }
+
+    async fn ask_again(&self, config: &NodeConfig, asker: &Asker, leads: watch::Receiver<bool>) {
+        let is_local = config.connection.is_none();
         if is_local && ask::is_pretended() {
             return;
         }
@@ -227,10 +271,12 @@ impl Fleet {
         let mut wait = if is_local { self.pause(&config.name) } else { Duration::ZERO };
         loop {
             tokio::time::sleep(wait).await;
-            let answer = asker.ask(&config).await;
+            let answer = asker.ask(config).await;
             self.take(&config.name, answer, clock::now());
-            self.write(&config.name, clock::now()).await;
-            self.write_sample(&config.name).await;
+            if *leads.borrow() {
+                self.write(&config.name, clock::now()).await;
+                self.write_sample(&config.name).await;
+            }
             let is_down = self.lock().iter().any(|k| k.config.name == config.name && k.is_down());
             failures = if is_down { failures + 1 } else { 0 };
             wait = match failures {
@@ -268,7 +314,7 @@ impl Fleet {
 
     fn mark(&self, rows: &BTreeMap<String, NodeRow>) {
         for known in self.lock().iter_mut() {
-            known.marks = rows.get(&known.config.name).cloned();
+            known.marks = rows.get(&key_of(&known.config.name, known.is_here(), self.0.home.as_deref())).cloned();
         }
         self.publish();
     }
@@ -287,8 +333,7 @@ impl Fleet {
                 let exporter = match dcgm {
                     None => None,
                     Some(Ok(told)) => {
-                        (probe.smi, probe.gpus) = (Smi::Answered, told.gpus);
-                        probe.remarks = told.remarks;
+                        probe = with_exporter(probe, told);
                         None
                     }
                     // What it told before stands, with a word on how old it is; `nvidia-smi` may still know better.
@@ -296,12 +341,24 @@ impl Fleet {
                 };
                 seen.answered(&probe, now);
                 seen.remarks.extend(exporter);
-                known.unwritten = known.series.add(&probe.gpus, now).or(known.unwritten.take());
+                let ended = known.series.add(&probe.gpus, now);
+                known.unwritten.step = ended.step.or(known.unwritten.step.take());
+                known.unwritten.hour = ended.hour.or(known.unwritten.hour.take());
                 known.readings = probe.gpus;
             }
         }
         drop(nodes);
         self.publish();
+    }
+
+    /// Under which name the store has a node.
+    fn key(&self, name: &str) -> String {
+        let is_here = self.lock().iter().any(|known| known.config.name == name && known.is_here());
+        key_of(name, is_here, self.0.home.as_deref())
+    }
+
+    fn forget_written(&self, name: &str) {
+        self.lock().iter_mut().filter(|known| known.config.name == name).for_each(|known| known.written = None);
     }
 
     /// Writes what a node told, if the store has something else.
@@ -313,7 +370,7 @@ impl Fleet {
         };
         let Some(seen) = changed else { return };
         let row = match serde_json::to_value(&seen) {
-            Ok(value) => self.0.store.see_node(name, &value, now).await,
+            Ok(value) => self.0.store.see_node(&self.key(name), &value, now).await,
             Err(error) => return tracing::error!(%error, "what a node told cannot be written"),
         };
         match row {
@@ -328,24 +385,32 @@ impl Fleet {
 
     /// Goes on after the samples that the store has.
     pub(super) async fn remember(&self, name: &str) {
-        let rows = match self.0.store.node_samples(name).await {
+        let (store, key) = (&self.0.store, self.key(name));
+        let read = async {
+            Ok::<_, StoreError>((store.node_samples(&key).await?, store.node_samples(&hours_of(&key)).await?))
+        };
+        let (steps, hours) = match read.await {
             Ok(rows) => rows,
             Err(error) => return tracing::warn!(%error, node = name, "the samples of a node cannot be read"),
         };
-        let older = rows.into_iter().filter_map(|row| serde_json::from_value(row.sample).ok());
+        let samples =
+            |rows: Vec<NodeSample>| rows.into_iter().filter_map(|row| serde_json::from_value(row.sample).ok());
         if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
-            known.series = Series::after(older);
+            known.series = Series::after(samples(steps), samples(hours));
         }
     }
 
     pub(super) async fn write_sample(&self, name: &str) {
-        let ended = self.lock().iter_mut().find(|known| known.config.name == name).and_then(|k| k.unwritten.take());
-        let Some(sample) = ended else { return };
-        let keep = sample.at - KEPT;
-        let Ok(value) = serde_json::to_value(&sample) else { return };
-        let row = NodeSample { node: name.to_owned(), at: sample.at, sample: value };
-        if let Err(error) = self.0.store.put_node_sample(row, keep).await {
-            tracing::warn!(%error, node = name, "a sample of a node cannot be stored");
+        let known = |known: &mut Known| std::mem::take(&mut known.unwritten);
+        let ended = self.lock().iter_mut().find(|known| known.config.name == name).map(known).unwrap_or_default();
+        let key = self.key(name);
+        for (sample, name, kept) in [(ended.step, key.clone(), KEPT), (ended.hour, hours_of(&key), KEPT_HOURS)] {
+            let Some(sample) = sample else { continue };
+            let Ok(value) = serde_json::to_value(&sample) else { continue };
+            let row = NodeSample { node: name, at: sample.at, sample: value };
+            if let Err(error) = self.0.store.put_node_sample(row, sample.at - kept).await {
+                tracing::warn!(%error, "a sample of a node cannot be stored");
+            }
         }
     }
 
@@ -391,7 +456,7 @@ impl Known {
             marks: None,
             readings: Vec::new(),
             series: Series::default(),
-            unwritten: None,
+            unwritten: Ended::default(),
         }
     }
 
@@ -444,6 +509,19 @@ pub(super) fn together(all: &[Known]) -> Vec<Assembled> {
     nodes.into_iter().map(|one| one.assembled).collect()
 }
 
+/// Under which name the store has a node: the machine of a server is not that of another one, though both say `local`.
+fn key_of(name: &str, is_here: bool, home: Option<&str>) -> String {
+    match home.filter(|_| is_here) {
+        Some(home) => format!("{name} of {home}"),
+        None => name.to_owned(),
+    }
+}
+
+/// Under which name the store has the samples of each hour; no node has a name like that.
+fn hours_of(name: &str) -> String {
+    format!("{name} by the hour")
+}
+
 fn by_name(rows: Vec<NodeRow>) -> BTreeMap<String, NodeRow> {
     rows.into_iter().map(|row| (row.name.clone(), row)).collect()
 }
@@ -471,7 +549,7 @@ mod tests {
         let store = Store::open(&StoreUrl::Memory).await.unwrap();
         let mut config = NodeConfig::plain("s21");
         config.connection = Some("gpu".to_owned());
-        let fleet = Fleet::open(store.clone(), std::slice::from_ref(&config), at(0)).await.unwrap();
+        let fleet = Fleet::open(store.clone(), std::slice::from_ref(&config), None, at(0)).await.unwrap();
         let names: Vec<String> = fleet.views().into_iter().map(|view| view.name).collect();
         assert_eq!(names, [LOCAL, "s21"], "the machine of the server is always a node");
         let mut nodes = fleet.nodes();
@@ -495,7 +573,7 @@ mod tests {
         assert!(nodes.has_changed().unwrap());
         assert_eq!(fleet.change("s22", change, audit()).await.unwrap(), None);
 
-        let again = Fleet::open(store, &[config], at(4)).await.unwrap();
+        let again = Fleet::open(store, &[config], None, at(4)).await.unwrap();
         again.remember("s21").await;
         let samples = again.samples("s21").unwrap();
         assert_eq!((samples.len(), samples[0].gpus["GPU-a"].power_watts), (1, Some(305.3)), "two answers as one");
@@ -503,6 +581,28 @@ mod tests {
         let node = list.iter().find(|node| node.node.name == "s21").unwrap();
         assert_eq!((&node.node.standing, node.node.gpus[0].id.as_str()), (&Standing::Cordoned, "GPU-a"));
         assert_eq!(node.reach, Reach::Connection("gpu".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn servers_that_share_a_store_keep_their_own_machines_apart() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let open = |home: &str| Fleet::look(store.clone(), &[], Some(home.to_owned()), at(0));
+        let one = open("one").await.unwrap();
+        let gpus = |fleet: &Fleet| fleet.view(LOCAL).unwrap().gpus.into_iter().map(|gpu| gpu.id).collect::<Vec<_>>();
+        one.take(LOCAL, answer(GPU), at(1));
+        one.take(LOCAL, answer(GPU), at(400));
+        one.write(LOCAL, at(400)).await;
+        one.write_sample(LOCAL).await;
+        let change = NodeChange { cordoned: Some(true), ..NodeChange::default() };
+        one.change(LOCAL, change, AuditEntry::new(at(3), "ada", "node.cordon")).await.unwrap().unwrap();
+        let other = open("other").await.unwrap();
+        other.remember(LOCAL).await;
+        assert!(!gpus(&other).contains(&"GPU-a".to_owned()) && !other.view(LOCAL).unwrap().is_cordoned);
+        assert!(other.samples(LOCAL).unwrap().is_empty());
+        let again = open("one").await.unwrap();
+        again.remember(LOCAL).await;
+        assert_eq!((gpus(&again), again.view(LOCAL).unwrap().is_cordoned), (vec!["GPU-a".to_owned()], true));
+        assert_eq!(again.samples(LOCAL).unwrap().len(), 1);
     }
 
     #[tokio::test]

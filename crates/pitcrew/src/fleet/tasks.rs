@@ -32,6 +32,9 @@ pub struct TaskOnNode {
     pub over: Option<(Timestamp, Exit)>,
     /// The devices that it holds.
     pub gpus: Vec<String>,
+    /// It was placed there. Others asked for nothing of a node, and are there whether it takes work or not.
+    #[serde(default = "yes")]
+    pub is_placed: bool,
     /// Its page.
     pub page: String,
 }
@@ -72,6 +75,11 @@ pub async fn ended(store: &Store, node: &str, most: u32) -> Result<Vec<TaskOnNod
     Ok(store.attempts_ended_on(node, most).await?.into_iter().map(task).collect())
 }
 
+/// Of servers that do not tell.
+fn yes() -> bool {
+    true
+}
+
 fn task(of: RunAttempt) -> TaskOnNode {
     let RunAttempt { run, workflow, run_id, attempt } = of;
     TaskOnNode {
@@ -84,6 +92,8 @@ fn task(of: RunAttempt) -> TaskOnNode {
         attempt: attempt.number,
         since: attempt.start,
         over: attempt.end.zip(attempt.exit),
+        // Rows from before there were nodes have devices alone.
+        is_placed: attempt.node.is_some() || !attempt.gpus.is_empty(),
         gpus: attempt.gpus,
     }
 }

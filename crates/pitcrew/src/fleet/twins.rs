@@ -50,7 +50,8 @@ pub fn sort_out(nodes: &mut [One<'_>]) {
                 overlap(&other.gpu, gpu) && (!other.is_gone || (boot.is_some() && boot == other.boot))
             };
             if let Some(other) = all.iter().find(has) {
-                let why = format!("it is also on the node `{}`, which has it first: it is used there alone", other.node);
+                let why =
+                    format!("it is also on the node `{}`, which has it first: it is used there alone", other.node);
                 gpu.fault = gpu.fault.take().or(Some(why));
                 continue;
             }
@@ -166,7 +167,10 @@ mod tests {
             ]
         );
         let pretend = seen("m", vec![gpu("pretend-0")]);
-        assert_eq!(faults(&[("local", None, &pretend), ("w", Some(1), &pretend)]), ["local pretend-0 ok", "w pretend-0 ok"]);
+        assert_eq!(
+            faults(&[("local", None, &pretend), ("w", Some(1), &pretend)]),
+            ["local pretend-0 ok", "w pretend-0 ok"]
+        );
     }
 
     #[test]

@@ -308,19 +308,13 @@ impl Fleet {
     pub fn workers(&self, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Vec<WorkerView> {
         let known = self.lock();
         let all = known.iter().zip(together(&known));
-        let mut all: Vec<WorkerView> =
-            all.filter_map(|(known, assembled)| view(known, assembled, hub, ends)).collect();
+        let mut all: Vec<WorkerView> = all.filter_map(|(known, assembled)| view(known, assembled, hub, ends)).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 }
 
-fn view(
-    known: &Known,
-    assembled: Assembled,
-    hub: &Hub,
-    ends: &BTreeMap<String, WorkerEnds>,
-) -> Option<WorkerView> {
+fn view(known: &Known, assembled: Assembled, hub: &Hub, ends: &BTreeMap<String, WorkerEnds>) -> Option<WorkerView> {
     let worker = known.worker.as_ref()?;
     let WorkerEnds { ended, failed } = ends.get(&worker.id).copied().unwrap_or_default();
     let node: NodeView = known.view(assembled);

@@ -195,7 +195,12 @@ impl Metrics {
         }
         if !attempt.gpus.is_empty() {
             let seconds = took.as_secs_f64().max(0.0);
-            let busy: f64 = usage.gpus.iter().map(|gpu| gpu.mean_utilization_percent.clamp(0.0, 100.0) / 100.0).sum();
+            let busy: f64 = usage
+                .gpus
+                .iter()
+                .filter_map(|gpu| gpu.mean_utilization_percent)
+                .map(|mean| mean.clamp(0.0, 100.0) / 100.0)
+                .sum();
             self.0.gpu_held.with_label_values(&[workflow]).inc_by(seconds * attempt.gpus.len() as f64);
             self.0.gpu_busy.with_label_values(&[workflow]).inc_by(seconds * busy);
         }

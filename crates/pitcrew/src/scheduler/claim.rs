@@ -144,18 +144,19 @@ impl Core {
         self.prepare_past(key).await;
     }
 
-    /// What a live attempt holds, by its row; of amounts, what its task asks for.
+    /// What a live attempt holds, by its row; of amounts, where that does not say, what its task asks for now.
     fn placed(&self, run: &Run, slot: Slot, attempt: &AttemptRecord) -> Option<(Placed, Request)> {
         // Rows from before there were nodes have devices of this machine alone.
         let here = || (!attempt.gpus.is_empty()).then(|| LOCAL.to_owned());
         let node = attempt.node.clone().or_else(here)?;
-        let request = self.evaluator.demand(run, slot).ok().and_then(|demand| demand.request);
+        let asked = || self.evaluator.demand(run, slot).ok()?.request.map(Arc::unwrap_or_clone);
+        let request = attempt.request.clone().or_else(asked).unwrap_or_default();
         // What runs on the machine of another server holds nothing of this one, under the same name.
         let handle: Option<Handle> = serde_json::from_value(attempt.handle.clone()).ok();
         let elsewhere = handle.filter(|handle| handle.place.is_none() && !self.parts.backends.is_here(handle));
         let node = elsewhere.and_then(|handle| handle.home).map_or(node, |home| format!("{LOCAL} of {home}"));
         let placed = Placed { node, gpus: attempt.gpus.clone() };
-        Some((placed, request.map(Arc::unwrap_or_clone).unwrap_or_default()))
+        Some((placed, request))
     }
 
     /// A run whose definition cannot be read any more ends as failed; it would be claimed for ever.

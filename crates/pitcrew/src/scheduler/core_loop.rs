@@ -269,7 +269,8 @@ impl Core {
         }
         for Launch { slot, attempt } in fx.launch {
             let placed = active.granted.remove(&slot);
-            let row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, placed);
+            let mut row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, placed);
+            row.request = self.admission.granted(key, slot).cloned();
             active.put_attempt(slot, row);
             self.after.push(After::Launch { run: key, slot, attempt });
         }
@@ -546,6 +547,7 @@ pub(super) fn launch_row(
         message,
         node,
         gpus: gpus.unwrap_or_default(),
+        request: None,
         usage: Value::Null,
     }
 }

@@ -11,10 +11,11 @@ use std::time::Duration;
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
-use pitcrew_core::fleet::mps_environment;
+use pitcrew_core::fleet::{Held, held, mps_environment};
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
 use pitcrew_core::state::{Exit, RunState};
 use pitcrew_exec::aws;
+use pitcrew_exec::gpu::HeldGpu;
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, StepSpec,
 };
@@ -266,7 +267,8 @@ impl Core {
             && ended.usage.gpus.is_empty()
             && let (Some(node), Some(from)) = (&row.node, ended.started_at.or(row.start))
         {
-            ended.usage.gpus = self.parts.fleet.usage(node, &row.gpus, from, ended.at);
+            let request = row.request.clone().unwrap_or_default();
+            ended.usage.gpus = self.parts.fleet.usage(node, &row.gpus, &request, from, ended.at);
         }
         let usage = ended.usage.clone();
         let report: Report = {
@@ -380,6 +382,8 @@ fn prepare(
     if let (Some(name), Some(request)) = (node, &demand.request)
         && let Some(found) = parts.nodes.borrow().iter().find(|known| known.node.name == name)
     {
+        let of = |held: Held| HeldGpu { id: held.id, device: held.gpu, part: held.part };
+        spec.held_gpus = held(&found.node, &gpus, request).into_iter().map(of).collect();
         let told = mps_environment(&found.node, &gpus, request);
         spec.env.extend(told.into_iter().map(|(name, value)| (name.to_owned(), value)));
     }

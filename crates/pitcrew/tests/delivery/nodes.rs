@@ -310,3 +310,76 @@ async fn tasks_that_are_for_hosts_take_devices_of_the_nodes_that_these_are() {
     assert!(log.contains("GPU-c") && log.contains("there"), "{log}");
     assert_eq!((on("s21").len(), on("s22").len()), (0, 0));
 }
+
+#[test]
+fn what_was_granted_counts_after_a_restart_and_a_drain_leaves_alone_what_asked_for_no_node() {
+    let mut world = World::new();
+    let config = "nodes:\n- {name: here, sharing: {time_slicing: {replicas: 4}}, resources: {licence: 2}}\n";
+    std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
+    world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
+    world.env.push(("PITCREW_GPUS", "1".to_owned()));
+    let (begun, go) = (world.path("begun"), world.path("go"));
+    let until = |name: &str| {
+        format!("run: 'echo {name} >> {}; until [ -e {} ]; do sleep 0.1; done'", begun.display(), go.display())
+    };
+    for (name, task) in [
+        ("long", format!("resources: {{gpu: '{{{{ var.share }}}}', licence: 2}}, {}", until("long"))),
+        ("half", "resources: {gpu: 0.5}, run: 'true'".to_owned()),
+        ("licensed", "resources: {licence: 1}, run: 'true'".to_owned()),
+        ("unlicensed", "resources: {licence: 3}, run: 'true'".to_owned()),
+        ("free", until("free")),
+    ] {
+        world.workflow(name, &format!("workflow: {name}\ntasks:\n  t: {{{task}}}\n"));
+    }
+    world.ok(&["variables", "set", "share", "0.75"]);
+    let mut server = world.serve();
+    let trigger = |name: &str| {
+        let mut run = String::new();
+        world.wait("it is known", || {
+            let said = world.run(&["dags", "trigger", name, "--output", "json"]);
+            let answer: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+            run = answer["run_id"].as_str().unwrap_or_default().to_owned();
+            !run.is_empty()
+        });
+        run
+    };
+    let long = trigger("long");
+    world.wait("it runs", || lines(&begun) == 1);
+    assert!(world.ok(&["nodes", "show", "here"]).contains("licence: 2"));
+    server.kill();
+    // What the task would ask for now is less than what it has.
+    world.ok(&["variables", "set", "share", "0.25"]);
+    let _server = world.serve();
+    let (half, licensed, never) = (trigger("half"), trigger("licensed"), trigger("unlicensed"));
+    let why = |run: &str| text(&world.run(&["explain", run, "t"]));
+    world.wait("there is no half of the GPU", || why(&half).contains("none of its 1 has as much free"));
+    world.wait("there is no licence", || why(&licensed).contains("1 of `licence` are asked for and 0 are free"));
+    world.wait("there never are as many", || shown(&world, &never).0 == ["failed"]);
+    assert!(
+        shown(&world, &never).1.contains("3 of `licence` are asked for and 2 are free"),
+        "{:?}",
+        shown(&world, &never)
+    );
+
+    // One that asked for nothing is on this machine whether it takes work or not.
+    let free = trigger("free");
+    world.wait("it runs as well", || lines(&begun) == 2);
+    let node = || world.json(&["nodes", "show", "here", "--output", "json"]);
+    let placed = || {
+        let node = node();
+        let mut all: Vec<bool> =
+            node["tasks"].as_array().unwrap().iter().map(|task| task["is_placed"] == true).collect();
+        all.sort_unstable();
+        all
+    };
+    world.wait("the node knows both", || placed() == [false, true]);
+    let said = world.ok(&["nodes", "drain", "here", "--repeat", "--timeout", "120s"]);
+    assert!(said.contains("is drained") && said.contains("1 task that asked for no node"), "{said}");
+    assert_eq!(placed(), [false]);
+    std::fs::write(&go, "").unwrap();
+    world.wait("it ends by itself", || shown(&world, &free).0 == ["success"]);
+    let begins = std::fs::read_to_string(&begun).unwrap();
+    assert_eq!(begins.lines().filter(|line| *line == "free").count(), 1, "it was not stopped: {begins}");
+    world.ok(&["nodes", "uncordon", "here"]);
+    world.wait("all are over", || [&long, &half, &licensed].iter().all(|run| shown(&world, run).0 == ["success"]));
+}

@@ -132,6 +132,7 @@ impl Filler {
                     message: String::new(),
                     node: Some("local".to_owned()),
                     gpus: vec!["GPU-8a5f2c1e".to_owned()],
+                    request: None,
                     usage: json!({"wall_seconds": 28.0, "user_cpu_seconds": 20.0, "system_cpu_seconds": 1.0,
                         "peak_memory_bytes": 1u64 << 30, "gpus": [{"uuid": "GPU-8a5f2c1e", "samples": 28,
                         "mean_utilization_percent": 60.0 + (back % 30) as f64, "max_utilization_percent": 100.0,

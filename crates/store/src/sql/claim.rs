@@ -123,7 +123,8 @@ async fn load(tx: &mut Tx, keys: &[RunKey]) -> Result<Vec<StoredRun>> {
             columns = rows::ATTEMPT_COLUMNS
         );
         for row in tx.fetch(AssertSqlSafe(sql), args).await? {
-            if let Some(stored) = found.get_mut(&RunKey(row.get(13)?)) {
+            let after = rows::ATTEMPT_COLUMNS.split(", ").count();
+            if let Some(stored) = found.get_mut(&RunKey(row.get(after)?)) {
                 stored.live.push(rows::attempt(&row)?);
             }
         }

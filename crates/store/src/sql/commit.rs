@@ -50,7 +50,8 @@ static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
         "ON CONFLICT (run, task, map_index, number) DO UPDATE SET backend = excluded.backend, \
          handle = excluded.handle, queued_at = excluded.queued_at, started = excluded.started, \
          ended = excluded.ended, exit = excluded.exit, message = excluded.message, gpus = excluded.gpus, \
-         usage = excluded.usage, node = excluded.node",
+         usage = excluded.usage, node = excluded.node, \
+         request = excluded.request",
     )
 });
 

@@ -33,6 +33,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0007_quotas"),
     migration!("0008_workers"),
     migration!("0009_worker_ends"),
+    migration!("0012_granted"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -113,6 +114,7 @@ mod tests {
         include_str!("../../tests/data/0007_quotas.sql"),
         include_str!("../../tests/data/0008_workers.sql"),
         include_str!("../../tests/data/0009_worker_ends.sql"),
+        include_str!("../../tests/data/0012_granted.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.

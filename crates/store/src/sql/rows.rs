@@ -233,7 +233,7 @@ pub fn push_instance<'a>(to: &mut Vec<Value<'a>>, run: RunKey, instance: &'a Ins
 }
 
 pub const ATTEMPT_COLUMNS: &str =
-    "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node";
+    "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node, request";
 
 pub fn attempt(row: &Row) -> Result<AttemptRecord> {
     let row = &mut row.fields();
@@ -251,6 +251,8 @@ pub fn attempt(row: &Row) -> Result<AttemptRecord> {
         gpus: row.json_optional()?.unwrap_or_default(),
         usage: row.json_optional()?.unwrap_or_default(),
         node: row.take()?,
+        // One that another version wrote and this one does not understand is as good as none.
+        request: row.json_optional::<serde_json::Value>()?.and_then(|granted| serde_json::from_value(granted).ok()),
     })
 }
 
@@ -273,6 +275,7 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
         gpus,
         usage,
         attempt.node.as_deref(),
+        json_optional(&attempt.request)?,
     ]);
     Ok(())
 }

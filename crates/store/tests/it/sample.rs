@@ -77,6 +77,7 @@ pub fn attempt(name: &str, number: u32) -> AttemptRecord {
         message: String::new(),
         node: None,
         gpus: Vec::new(),
+        request: None,
         usage: Value::Null,
     }
 }

@@ -21,6 +21,7 @@ use super::Runner;
 use super::sampler::Meter;
 use super::strays::{self, Stray};
 use crate::backend::{BackendEvent, Ended, StepEnded, Usage};
+use crate::gpu::HeldGpu;
 use crate::local::cgroup::Cgroup;
 use crate::log::{self, LogWriter, Masker};
 use crate::outputs;
@@ -143,12 +144,11 @@ impl Attempt<'_> {
         if !self.spec.limits.is_empty() {
             self.make_cgroup()?;
         }
-        Ok(self
-            .spec
-            .gpus
-            .as_ref()
-            .filter(|gpus| self.spec.sample_usage && !gpus.is_empty())
-            .map(|gpus| self.runner.sampler.measure(gpus, &self.env)))
+        Ok(self.spec.gpus.as_ref().filter(|gpus| self.spec.sample_usage && !gpus.is_empty()).map(|gpus| {
+            let known = |id: &String| self.spec.held_gpus.iter().find(|held| held.id == *id).cloned();
+            let held = gpus.iter().map(|id| known(id).unwrap_or_else(|| HeldGpu::whole(id))).collect();
+            self.runner.sampler.measure(held, &self.env)
+        }))
     }
 
     fn make_cgroup(&mut self) -> Result<(), String> {

@@ -134,13 +134,14 @@ pub fn group_exists(group: i32) -> bool {
     Pid::from_raw(group).is_some_and(|group| rustix::process::test_kill_process_group(group).is_ok())
 }
 
-/// What a helper program prints, or why there is nothing; it is killed when it takes longer than `patience`.
+/// What a helper program prints, and why that may not be all; or why there is nothing. It is killed when it takes longer
+/// than `patience`.
 pub async fn capture(
     reaper: &Reaper,
     argv: &[String],
     env: &BTreeMap<String, String>,
     patience: Duration,
-) -> Result<String, String> {
+) -> Result<(String, Option<String>), String> {
     let root = PathBuf::from("/");
     let plan = Plan { argv, env, workdir: &root, cgroups: &[], open_files: None };
     let spawned = spawn(reaper, &plan)?;
@@ -149,11 +150,8 @@ pub async fn capture(
         let mut bytes = Vec::new();
         (&mut stdout).take(1 << 20).read_to_end(&mut bytes).await.map_err(|e| e.to_string())?;
         let reaped = spawned.exit.await.map_err(|_| "its end was missed".to_owned())?;
-        if reaped.status.success() {
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        } else {
-            Err(format!("`{}` failed: {}", argv[0], reaped.status))
-        }
+        let failed = (!reaped.status.success()).then(|| format!("`{}` failed: {}", argv[0], reaped.status));
+        Ok((String::from_utf8_lossy(&bytes).into_owned(), failed))
     };
     match tokio::time::timeout(patience, answer).await {
         Ok(answer) => answer,

@@ -14,14 +14,12 @@ use super::process;
 use super::reaper::Reaper;
 use crate::backend::GpuUsage;
 use crate::gpu::nvml::STAND_IN;
-use crate::gpu::{LIBRARY_PATH, SAMPLE_ARGS, Sample, parse_samples};
+use crate::gpu::{HeldGpu, LIBRARY_PATH, SAMPLE_ARGS, Sample, Tally, parse_samples};
 use crate::program;
 
 const EVERY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(10);
 const FAILURES: u32 = 3;
-/// Between samples that are further apart nothing is known of the power.
-const LONGEST_GAP: Duration = Duration::from_secs(30);
 
 /// The one sampler of a runner.
 pub struct Sampler {
@@ -32,22 +30,11 @@ pub struct Sampler {
 
 /// What was measured for one attempt.
 pub struct Meter {
-    /// By index or UUID, as the attempt was given them.
-    wanted: Vec<String>,
-    sums: RefCell<BTreeMap<String, Sums>>,
-}
-
-#[derive(Default)]
-struct Sums {
-    samples: u32,
-    utilization: f64,
-    max_utilization: f64,
-    memory: u128,
-    max_memory: u64,
-    /// Joules up to the last sample of power, and that sample.
-    energy: f64,
-    power: Option<(Instant, f64)>,
-    is_metered: bool,
+    /// Devices by index or UUID, as the attempt was given them.
+    held: Vec<HeldGpu>,
+    since: Instant,
+    /// By UUID, with the index.
+    tallies: RefCell<BTreeMap<String, (u32, Tally)>>,
 }
 
 impl Sampler {
@@ -56,12 +43,12 @@ impl Sampler {
     }
 
     /// Measures these devices for as long as the meter is kept.
-    pub fn measure(self: &Rc<Self>, gpus: &[String], env: &BTreeMap<String, String>) -> Rc<Meter> {
-        let meter = Rc::new(Meter { wanted: gpus.to_vec(), sums: RefCell::default() });
+    pub fn measure(self: &Rc<Self>, held: Vec<HeldGpu>, env: &BTreeMap<String, String>) -> Rc<Meter> {
+        let meter = Rc::new(Meter { held, since: crate::clock::instant(), tallies: RefCell::default() });
         self.meters.borrow_mut().push(Rc::downgrade(&meter));
         let path = env.get("PATH").cloned().unwrap_or_default();
         if !self.running.get()
-            && let Some(mut argv) = asks(gpus, &path)
+            && let Some(mut argv) = asks(&meter.held, &path)
         {
             self.running.set(true);
             let asked_with = env.iter().filter(|(name, _)| ["PATH", LIBRARY_PATH].contains(&name.as_str()));
@@ -83,9 +70,16 @@ impl Sampler {
                 break;
             }
             match process::capture(&self.reaper, &argv, &env, PATIENCE).await {
-                Ok(text) => {
-                    failures = 0;
+                Ok((text, failed)) => {
                     let samples = parse_samples(&text);
+                    // Of one device that is lost it tells by its status, and of the others as ever.
+                    match failed.filter(|_| samples.is_empty()) {
+                        Some(error) => {
+                            failures += 1;
+                            super::note(&format!("GPU use is not sampled: {error}"));
+                        }
+                        None => failures = 0,
+                    }
                     let now = crate::clock::instant();
                     self.meters.borrow().iter().filter_map(Weak::upgrade).for_each(|meter| meter.add(&samples, now));
                 }
@@ -100,11 +94,11 @@ impl Sampler {
 }
 
 /// Who can be asked about these devices; nobody about pretend ones.
-fn asks(gpus: &[String], path: &str) -> Option<Vec<String>> {
+fn asks(gpus: &[HeldGpu], path: &str) -> Option<Vec<String>> {
     if let Some(program) = program::find("nvidia-smi", path, Path::new("/")) {
         return Some(vec![program.to_string_lossy().into_owned()]);
     }
-    let is_real = |gpu: &String| gpu.starts_with("GPU-") || gpu.starts_with("MIG-");
+    let is_real = |gpu: &HeldGpu| gpu.id.starts_with("GPU-") || gpu.id.starts_with("MIG-");
     // The file that this process was started from, also when an upgrade has put another in its place.
     let stand_in = || [&["/proc/self/exe"][..], &STAND_IN].concat().into_iter().map(str::to_owned).collect();
     gpus.iter().any(is_real).then(stand_in)
@@ -112,43 +106,35 @@ fn asks(gpus: &[String], path: &str) -> Option<Vec<String>> {
 
 impl Meter {
     fn add(&self, samples: &[Sample], now: Instant) {
+        let second = now.duration_since(self.since).as_secs_f64();
         for sample in samples {
-            if !self.wanted.iter().any(|w| *w == sample.uuid || *w == sample.index.to_string()) {
+            if !self.held.iter().any(|held| is_of(held, &sample.uuid, sample.index)) {
                 continue;
             }
-            let mut sums = self.sums.borrow_mut();
-            let sum = sums.entry(sample.uuid.clone()).or_default();
-            sum.samples += 1;
-            sum.utilization += sample.utilization_percent;
-            sum.max_utilization = sum.max_utilization.max(sample.utilization_percent);
-            sum.memory += u128::from(sample.memory_bytes);
-            sum.max_memory = sum.max_memory.max(sample.memory_bytes);
-            if let Some(watts) = sample.power_watts {
-                if let Some((then, before)) = sum.power {
-                    let gap = now.duration_since(then).min(LONGEST_GAP);
-                    sum.energy += (before + watts) / 2.0 * gap.as_secs_f64();
-                    sum.is_metered = true;
-                }
-                sum.power = Some((now, watts));
-            }
+            let mut tallies = self.tallies.borrow_mut();
+            let (_, tally) = tallies.entry(sample.uuid.clone()).or_insert_with(|| (sample.index, Tally::default()));
+            tally.count();
+            tally.used.at(second, sample.utilization_percent);
+            tally.memory.at(second, sample.memory_mib);
+            tally.power.at(second, sample.power_watts);
         }
     }
 
-    /// One entry per device that was sampled at least once.
+    /// One entry per device that was sampled at least once, or per instance of one.
     pub fn usage(&self) -> Vec<GpuUsage> {
-        let sums = self.sums.borrow();
-        sums.iter()
-            .map(|(uuid, sum)| GpuUsage {
-                uuid: uuid.clone(),
-                samples: sum.samples,
-                mean_utilization_percent: sum.utilization / f64::from(sum.samples),
-                max_utilization_percent: sum.max_utilization,
-                mean_memory_bytes: u64::try_from(sum.memory / u128::from(sum.samples)).unwrap_or(u64::MAX),
-                max_memory_bytes: sum.max_memory,
-                energy_wh: sum.is_metered.then_some(sum.energy / 3600.0),
-            })
-            .collect()
+        let tallies = self.tallies.borrow();
+        let of = |(uuid, (index, tally)): (&String, &(u32, Tally))| {
+            let held = self.held.iter().filter(|held| is_of(held, uuid, *index));
+            // An index is no name for ever.
+            let name = |held: &HeldGpu| if held.device == held.id { uuid.clone() } else { held.id.clone() };
+            held.filter_map(|held| tally.usage(&name(held), held.part)).collect::<Vec<_>>()
+        };
+        tallies.iter().flat_map(of).collect()
     }
+}
+
+fn is_of(held: &HeldGpu, uuid: &str, index: u32) -> bool {
+    held.device == uuid || held.device == index.to_string()
 }
 
 #[cfg(test)]
@@ -157,17 +143,21 @@ mod tests {
 
     #[test]
     fn a_meter_counts_its_own_devices_by_index_or_uuid() {
-        let meter = Meter { wanted: vec!["0".into(), "GPU-c".into()], sums: RefCell::default() };
+        let mut held: Vec<HeldGpu> = ["0", "GPU-c"].map(HeldGpu::whole).into();
+        held.push(HeldGpu { id: "MIG-1".into(), device: "GPU-d".into(), part: 0.25 });
         let start = crate::clock::instant();
-        meter.add(&parse_samples("0, GPU-a, 50, 100, 200\n1, GPU-b, 99, 900, 9\n2, GPU-c, 10, 7, [N/A]\n"), start);
+        let meter = Meter { held, since: start, tallies: RefCell::default() };
+        let first = "0, GPU-a, 50, 100, 200\n1, GPU-b, 99, 900, 9\n2, GPU-c, 10, 7, [N/A]\n3, GPU-d, [N/A], 8, 400\n";
+        meter.add(&parse_samples(first), start);
         let later = start + Duration::from_secs(18);
-        meter.add(&parse_samples("0, GPU-a, 100, 300, 400\n2, GPU-c, [N/A], 7, 5\n"), later);
-        let usage = meter.usage();
-        assert_eq!(usage.len(), 2);
-        assert_eq!((usage[0].mean_utilization_percent, usage[0].max_utilization_percent), (75.0, 100.0));
-        assert_eq!((usage[0].mean_memory_bytes, usage[0].max_memory_bytes), (200 << 20, 300 << 20));
-        assert_eq!((usage[1].uuid.as_str(), usage[1].samples), ("GPU-c", 1));
-        assert_eq!((usage[0].energy_wh, usage[1].energy_wh), (Some(1.5), None), "300 W for 18 s");
+        meter.add(&parse_samples("0, GPU-a, 100, 300, 400\n2, GPU-c, [N/A], 7, 5\n3, GPU-d, [N/A], 8, 400\n"), later);
+        let [a, c, mig] = &meter.usage()[..] else { panic!("three are held") };
+        assert_eq!((a.mean_utilization_percent, a.max_utilization_percent), (Some(75.0), Some(100.0)));
+        assert_eq!((a.mean_memory_bytes, a.max_memory_bytes), (Some(200 << 20), Some(300 << 20)));
+        assert_eq!((c.uuid.as_str(), c.samples, c.max_utilization_percent), ("GPU-c", 2, Some(10.0)));
+        assert_eq!((a.energy_wh, c.energy_wh), (Some(1.5), None), "300 W for 18 s");
+        assert_eq!((mig.uuid.as_str(), mig.part, mig.max_utilization_percent), ("MIG-1", Some(0.25), None));
+        assert_eq!((mig.max_memory_bytes, mig.energy_wh), (Some(8 << 20), Some(0.5)), "a quarter of 400 W for 18 s");
         // Of a gap in which nobody looked, only the begin is counted.
         meter.add(&parse_samples("0, GPU-a, 100, 300, 400\n"), later + Duration::from_secs(3600));
         assert!((meter.usage()[0].energy_wh.unwrap() - (1.5 + 400.0 * 30.0 / 3600.0)).abs() < 1e-9);

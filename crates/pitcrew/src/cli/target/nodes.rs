@@ -11,6 +11,7 @@ use super::settings::refused;
 use crate::cli::context::{self, Context};
 use crate::cli::control::What;
 use crate::cli::error::invalid;
+use crate::cli::session::home;
 use crate::fleet::{self, Fleet, NodeView};
 use crate::server::node_audit;
 
@@ -83,5 +84,5 @@ impl Target {
 }
 
 async fn of(context: &Context) -> anyhow::Result<Fleet> {
-    Ok(Fleet::look(context.store.clone(), &context.settings.nodes, context.now()).await?)
+    Ok(Fleet::look(context.store.clone(), &context.settings.nodes, home(context)?, context.now()).await?)
 }

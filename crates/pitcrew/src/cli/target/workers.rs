@@ -10,6 +10,7 @@ use super::Target;
 use super::settings::refused;
 use crate::cli::context;
 use crate::cli::error::invalid;
+use crate::cli::session::home;
 use crate::clock;
 use crate::fleet::{Fleet, WorkerView};
 use crate::server::{fresh_worker_token, node_audit, worker_audit};
@@ -39,7 +40,8 @@ impl Target {
     pub async fn workers(&self) -> anyhow::Result<Vec<WorkerView>> {
         match self {
             Target::Here(context) => {
-                let fleet = Fleet::look(context.store.clone(), &context.settings.nodes, context.now()).await?;
+                let fleet =
+                    Fleet::look(context.store.clone(), &context.settings.nodes, home(context)?, context.now()).await?;
                 let (events, _) = mpsc::unbounded_channel();
                 let hub = Hub::new(context.data.root().to_owned(), context.settings.worker_lease(), events);
                 let known = |worker: WorkerView| WorkerView {

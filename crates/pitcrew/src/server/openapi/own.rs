@@ -38,13 +38,15 @@ Gpu
   id: text, model: text, memory_mib: int, sharing: text, isolation: text, fault: text?, instances: [text]
   use_percent: number?, used_mib: int?, power_watts: number?, celsius: number?
 TaskOnNode
-  run: int, workflow: text, run_id: text, task: text, map_index: int, attempt: int, since: time?, gpus: [text], page: text
+  run: int, workflow: text, run_id: text, task: text, map_index: int, attempt: int, since: time?, gpus: [text]
+  is_placed: bool, page: text
 NodeSamples
   samples: [NodeSample]
 NodeSample
   at: time, gpus: {GpuPoint}
 GpuPoint
-  use_percent: number?, used_mib: number?, power_watts: number?, celsius: number?
+  use_percent: number?, used_mib: number?, power_watts: number?, celsius: number?, seconds?: number, joules?: number
+  max_use_percent?: number, max_used_mib?: number
 Workers
   workers: [Worker], total_entries: int
 Worker

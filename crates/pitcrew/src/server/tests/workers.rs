@@ -274,22 +274,17 @@ tasks:
     let third = Machine { rig: &rig, credential, incarnation: 1, seq: AtomicU64::new(0) };
     third.sync(Sync { probe: Some(probe(&[])), ..third.says(Vec::new()) }).await;
     let node = rig.get("/api/pitcrew/v1/nodes/w3").await.json();
-    assert_eq!((&node["resources"], &node["cpu"], &node["memory_mib"]), (&json!({"licence": 4}), &json!(2), &json!(1024)));
+    assert_eq!(
+        (&node["resources"], &node["cpu"], &node["memory_mib"]),
+        (&json!({"licence": 4}), &json!(2), &json!(1024))
+    );
     assert!(rig.get("/fleet/w3").await.text.contains("<dt>licence</dt>"));
     let run = rig.start("licences", json!({})).await;
-    third.ordered().await;
-    let states = async || {
-        let mut states = Vec::new();
-        for task in ["a", "b"] {
-            let row = rig.app.store.instance(run.key, &task.parse().unwrap(), -1).await.unwrap().unwrap();
-            states.push(row.state.name());
-        }
-        states.sort_unstable();
-        states
-    };
-    while states().await != ["queued", "scheduled"] {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let order = third.ordered().await;
+    let waits = if order.handle.id.task.as_str() == "a" { "b" } else { "a" };
+    rig.until(run.key, waits, "scheduled").await;
+    let waits = rig.get(&format!("/api/pitcrew/v1/runs/{}/explain/{waits}", run.key)).await.text;
+    assert!(waits.contains("3 of `licence` are asked for and 1 are free"), "{waits}");
     let run = rig.start("never", json!({})).await;
     over(&rig, &run, "failed").await;
 }

@@ -2,6 +2,7 @@
 
 use pitcrew_core::Timestamp;
 use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunStop, Stop};
+use pitcrew_core::fleet::{Amount, Request};
 use pitcrew_core::id::{RunKey, TaskId};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_store::{InstanceFilter, Owner, Page, Paging, RunCommit, Store, StoreError, VariableSet};
@@ -78,6 +79,7 @@ pub async fn every_field_survives(store: &Store) {
             message: "m".repeat(n),
             node: (n % 2 == 0).then(|| format!("node-{n}")),
             gpus: (0..n % 3).map(|gpu| format!("GPU-{gpu}")).collect(),
+            request: (n % 3 == 0).then(|| Request { cpu: Amount::milli(n as u32 * 500), ..Request::default() }),
             usage: [json!(null), json!({"cpu_seconds": 0.5})][n % 2].clone(),
             ..attempt("t", n as u32 + 1)
         });

@@ -129,10 +129,15 @@ pub fn used(attempt: &AttemptRecord) -> Used {
     let Ok(usage) = serde_json::from_value::<Usage>(attempt.usage.clone()) else { return Used::default() };
     let cpu = usage.user_cpu_seconds + usage.system_cpu_seconds;
     let of_gpu = |gpu: &GpuUsage| {
-        let memory = fmt::bytes(&gpu.max_memory_bytes);
-        let (mean, most) = (gpu.mean_utilization_percent, gpu.max_utilization_percent);
-        let energy = gpu.energy_wh.map(|wh| format!(", {}", fmt::watt_hours(wh))).unwrap_or_default();
-        format!("{mean:.0} % mean, {most:.0} % highest, {memory}{energy}")
+        let told = [
+            gpu.part.map(|part| format!("{:.0} % of it held", part * 100.0)),
+            gpu.mean_utilization_percent.map(|mean| format!("{mean:.0} % mean")),
+            gpu.max_utilization_percent.map(|most| format!("{most:.0} % highest")),
+            gpu.max_memory_bytes.as_ref().map(fmt::bytes),
+            gpu.energy_wh.map(fmt::watt_hours),
+        ];
+        let told: Vec<String> = told.into_iter().flatten().collect();
+        if told.is_empty() { "not told by the device".to_owned() } else { told.join(", ") }
     };
     Used {
         cpu: fmt::duration(from_seconds(cpu)),
