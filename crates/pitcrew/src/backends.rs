@@ -10,6 +10,7 @@ use crate::cluster::homed::Homed;
 use async_trait::async_trait;
 use pitcrew_core::SignedDuration;
 use pitcrew_core::ir::BackendKind;
+use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{AttemptSpec, Backend, BackendError, Capabilities, Handle, LogChunk, Observation};
 
 /// The kinds that a workflow may name.
@@ -20,11 +21,12 @@ pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake, Backe
 pub struct Backends {
     all: Arc<BTreeMap<BackendKind, Arc<dyn Backend>>>,
     homed: Option<Arc<Homed>>,
+    hub: Option<Hub>,
 }
 
 impl Backends {
     pub fn new(all: impl IntoIterator<Item = (BackendKind, Arc<dyn Backend>)>) -> Self {
-        Backends { all: Arc::new(all.into_iter().collect()), homed: None }
+        Backends { all: Arc::new(all.into_iter().collect()), homed: None, hub: None }
     }
 
     /// With the `local` backend, as one of several servers has it.
@@ -46,6 +48,19 @@ impl Backends {
             (Some(home), Some(homed)) => home == homed.home(),
             (None, _) | (_, None) => true,
         }
+    }
+
+    /// With the server's side of workers.
+    pub fn with_hub(mut self, hub: Hub) -> Self {
+        let mut all = BTreeMap::clone(&self.all);
+        all.insert(BackendKind::Worker, Arc::new(hub.clone()));
+        self.all = Arc::new(all);
+        self.hub = Some(hub);
+        self
+    }
+
+    pub fn hub(&self) -> Option<&Hub> {
+        self.hub.as_ref()
     }
 
     /// From now on this process alone works on runs.

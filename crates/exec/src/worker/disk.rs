@@ -3,17 +3,21 @@
 //! ```text
 //! worker.lock            held while a process works here
 //! credential.json        who it is; only its user can read it
+//! enrolling.json         who it wants to become, until it is
 //! incarnation            the number of the last start
-//! held/RUN-TASK.N.json   an attempt that was begun, until the server says that it may be forgotten
-//! runs/RUN/…             as in the data directory of a server: workspace, artifacts, records, attempts
-//! runner/                the process that keeps the attempts
+//! blobs/                 bytes of files, by their SHA-256
+//! of/WORKER/             all that it has as this worker
+//!   held/RUN-TASK.N.json   an attempt that was begun, until the server says that it may be forgotten
+//!   runs/RUN/…             as in the data directory of a server: workspace, artifacts, records, attempts
+//!   runner/                the process that keeps the attempts
 //! ```
 //!
-//! Invariants: an attempt has its file in `held` before it is begun; no order is kept here, so no secret of one is.
+//! Invariants: an attempt has its file in `held` before it is begun; no order is kept here, so no secret of one is. Whoever
+//! enrols again is another worker, of a server that counts its runs anew perhaps: it finds nothing of the one before.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
@@ -47,7 +51,9 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Disk {
     root: PathBuf,
-    _lock: File,
+    /// Of the worker that it is.
+    own: PathBuf,
+    lock: File,
 }
 
 /// Why a directory cannot be worked in.
@@ -55,6 +61,9 @@ pub struct Disk {
 pub enum DiskError {
     #[error("another worker works in `{}`", .0.display())]
     Taken(PathBuf),
+    /// What a server calls it is no name of a directory.
+    #[error("`{0}` is no id of a worker")]
+    NoId(String),
     /// The path, and what failed.
     #[error("cannot use `{}`: {}", .0.display(), .1)]
     Io(PathBuf, io::Error),
@@ -64,13 +73,13 @@ impl Disk {
     /// Makes the directory if need be, and locks it for as long as this lives.
     pub fn open(root: &Path) -> Result<Disk, DiskError> {
         let failed = |error| DiskError::Io(root.to_owned(), error);
-        DirBuilder::new().recursive(true).mode(0o700).create(root.join("held")).map_err(failed)?;
+        DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
         let lock =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(root.join("worker.lock"));
         let lock = lock.map_err(failed)?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Disk { root, _lock: lock }),
+            Ok(()) => Ok(Disk { own: root.clone(), root, lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::Taken(root)),
             Err(error) => Err(failed(error.into())),
         }
@@ -80,12 +89,46 @@ impl Disk {
         &self.root
     }
 
+    /// From now on it is the directory of this worker. What others had who were here before goes, once nothing keeps their
+    /// attempts any more.
+    pub fn of(mut self, worker: &str) -> Result<Disk, DiskError> {
+        if worker.is_empty() || worker.len() > 64 || !worker.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(DiskError::NoId(worker.chars().take(100).collect()));
+        }
+        let all = self.root.join("of");
+        self.own = all.join(worker);
+        let failed = |error| DiskError::Io(self.own.clone(), error);
+        DirBuilder::new().recursive(true).mode(0o700).create(self.own.join("held")).map_err(failed)?;
+        for entry in std::fs::read_dir(&all).map_err(failed)?.flatten() {
+            let other = entry.path();
+            if other == self.own || is_kept(&other) {
+                continue;
+            }
+            if let Err(error) = std::fs::remove_dir_all(&other) {
+                tracing::warn!("cannot remove `{}`: {error}", other.display());
+            }
+        }
+        Ok(self)
+    }
+
+    /// What it has as the worker that it is.
+    pub fn own(&self) -> &Path {
+        &self.own
+    }
+
+    /// Another word for each copy of this directory, and for each start of the machine; `None` where that cannot be told.
+    pub fn place(&self) -> Option<String> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+        let lock = self.lock.metadata().ok()?;
+        Some(format!("{}-{:x}-{:x}", boot.trim(), lock.dev(), lock.ino()))
+    }
+
     pub fn runner(&self) -> PathBuf {
-        self.root.join("runner")
+        self.own.join("runner")
     }
 
     pub fn run(&self, run: RunKey) -> PathBuf {
-        self.root.join("runs").join(run.to_string())
+        self.own.join("runs").join(run.to_string())
     }
 
     /// An attempt of this worker, wherever others believe that its directory is.
@@ -107,9 +150,26 @@ impl Disk {
         }
     }
 
+    /// Who it was about to become when an earlier process asked; it has no id yet.
+    pub fn wish(&self) -> Option<Credential> {
+        serde_json::from_slice(&std::fs::read(self.root.join("enrolling.json")).ok()?).ok()
+    }
+
+    /// Before it asks, so that it finds itself again whatever becomes of the answer.
+    pub fn keep_wish(&self, wish: &Credential) -> io::Result<()> {
+        self.keep_secret("enrolling.json", wish)
+    }
+
     /// Synced, since there is no second one.
     pub fn keep_credential(&self, credential: &Credential) -> io::Result<()> {
-        let temporary = self.root.join("credential.json.new");
+        self.keep_secret("credential.json", credential)?;
+        // It is found again by the other one now.
+        let _ = std::fs::remove_file(self.root.join("enrolling.json"));
+        Ok(())
+    }
+
+    fn keep_secret(&self, name: &str, credential: &Credential) -> io::Result<()> {
+        let temporary = self.root.join(format!("{name}.new"));
         // One that a crash left could be readable for others.
         match std::fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -118,7 +178,7 @@ impl Disk {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         file.write_all(&serde_json::to_vec(credential)?)?;
         file.sync_all()?;
-        std::fs::rename(&temporary, self.credential_file())
+        std::fs::rename(&temporary, self.root.join(name))
     }
 
     /// The number of this start: higher than that of each before here, and than that of an earlier one whose directory was
@@ -133,7 +193,7 @@ impl Disk {
     }
 
     fn held(&self, id: &AttemptId) -> PathBuf {
-        self.root.join("held").join(format!("{}-{}.json", id.run, id.local_name()))
+        self.own.join("held").join(format!("{}-{}.json", id.run, id.local_name()))
     }
 
     /// Before an attempt is begun.
@@ -154,7 +214,7 @@ impl Disk {
     /// What was begun here and not forgotten. What a loss of power tore is left out: nothing of it runs any more.
     pub fn all_kept(&self) -> io::Result<Vec<Kept>> {
         let mut all = Vec::new();
-        for entry in std::fs::read_dir(self.root.join("held"))? {
+        for entry in std::fs::read_dir(self.own.join("held"))? {
             let path = entry?.path();
             if path.extension().is_some_and(|extension| extension == "json")
                 && let Ok(kept) = serde_json::from_slice(&std::fs::read(&path)?)
@@ -173,6 +233,12 @@ impl Disk {
     }
 }
 
+/// Whether a runner lives there: what it keeps goes on until its lease is over.
+fn is_kept(other: &Path) -> bool {
+    let Ok(lock) = File::open(other.join("runner/runner.lock")) else { return false };
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,7 +248,7 @@ mod tests {
     fn a_worker_finds_itself_again_and_nobody_else_reads_who_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("w");
-        let disk = Disk::open(&root).unwrap();
+        let disk = Disk::open(&root).unwrap().of("1").unwrap();
         assert!(matches!(Disk::open(&root), Err(DiskError::Taken(_))));
         assert!(disk.credential().unwrap().is_none());
         let text = |text: &str| text.to_owned();
@@ -194,14 +260,40 @@ mod tests {
         let first = disk.next_incarnation().unwrap();
         let kept = Kept { attempt: "7/a[2].1".parse().unwrap(), grace: SignedDuration::from_secs(3), files: true };
         disk.keep(&kept).unwrap();
+        let place = disk.place();
         drop(disk);
-        let disk = Disk::open(&root).unwrap();
+        let disk = Disk::open(&root).unwrap().of("1").unwrap();
+        assert!(place.is_some() && disk.place() == place);
         assert!(disk.credential().unwrap() == Some(credential));
         assert!(disk.next_incarnation().unwrap() > first);
-        std::fs::write(root.join("held/torn.json"), "{").unwrap();
+        std::fs::write(root.join("of/1/held/torn.json"), "{").unwrap();
         assert_eq!(disk.all_kept().unwrap(), std::slice::from_ref(&kept));
         disk.forget(&kept.attempt).unwrap();
         disk.forget(&kept.attempt).unwrap();
         assert!(disk.all_kept().unwrap().is_empty());
+    }
+
+    #[test]
+    fn another_worker_in_the_same_directory_finds_nothing_of_the_one_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let id: AttemptId = "1/train.1".parse().unwrap();
+        let open = || Disk::open(dir.path()).unwrap();
+        for bad in ["", "..", "a/b", "a b"] {
+            assert!(matches!(open().of(bad), Err(DiskError::NoId(_))), "{bad}");
+        }
+        let first = open().of("first").unwrap();
+        first.keep(&Kept { attempt: id.clone(), grace: SignedDuration::ZERO, files: false }).unwrap();
+        std::fs::create_dir_all(first.handle(&id).dir).unwrap();
+        std::fs::create_dir_all(first.runner()).unwrap();
+        let runner = File::create(first.runner().join("runner.lock")).unwrap();
+        rustix::fs::flock(&runner, FlockOperation::LockExclusive).unwrap();
+        let kept = first.own().to_owned();
+        drop(first);
+        let second = open().of("second").unwrap();
+        assert!(second.all_kept().unwrap().is_empty() && !second.handle(&id).dir.exists());
+        assert!(kept.exists(), "what runs there ends by itself");
+        drop((runner, second));
+        open().of("second").unwrap();
+        assert!(!kept.exists());
     }
 }

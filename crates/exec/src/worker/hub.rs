@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::files::clear_incoming;
-use super::ledger::{self, Fact, Known, Ledger, Superseded};
+use super::ledger::{Fact, Known, Ledger, Superseded};
 use super::mirror;
 use super::protocol::{Answer, Cancel, End, LONGEST_WAIT, LogTaken, Order, Sync};
 use crate::backend::{Backend, BackendError, BackendEvent, Ended, EventSender, Handle, Observation};
@@ -44,6 +45,8 @@ pub struct Hub(Arc<Shared>);
 struct Shared {
     events: EventSender,
     lease: SignedDuration,
+    /// The longest that any server gave and that may not be over, in seconds; see [`Hub::were_given`].
+    longest: AtomicI64,
     /// The data directory here; a worker has its attempts at the same places below its own.
     root: PathBuf,
     state: Mutex<State>,
@@ -101,7 +104,7 @@ pub enum NotTaken {
 pub struct Standing {
     /// How long ago it was heard, if at all.
     pub silent: Option<SignedDuration>,
-    /// It takes no more work, and is about to end.
+    /// It takes no more work.
     pub draining: bool,
     pub running: usize,
     pub waiting: usize,
@@ -111,7 +114,25 @@ impl Hub {
     pub fn new(root: PathBuf, lease: SignedDuration, events: EventSender) -> Hub {
         let state = Mutex::new(State { server: word(), leads_since: clock::instant(), workers: HashMap::new() });
         let lease = lease.max(SHORTEST_LEASE);
-        Hub(Arc::new(Shared { events, lease, root, state, writing: Default::default() }))
+        let longest = AtomicI64::new(lease.as_secs());
+        Hub(Arc::new(Shared { events, lease, longest, root, state, writing: Default::default() }))
+    }
+
+    /// Leases of this length were given, by whichever server, and may not be over. Until it says otherwise, they are those
+    /// that this one gives. Said before this server leads, and once [`Hub::has_outlived`] them.
+    pub fn were_given(&self, longest: SignedDuration) {
+        let longest = longest.max(self.0.lease).as_secs();
+        self.0.longest.store(longest, Ordering::Relaxed);
+    }
+
+    /// See [`Hub::were_given`].
+    pub fn longest(&self) -> SignedDuration {
+        SignedDuration::from_secs(self.0.longest.load(Ordering::Relaxed))
+    }
+
+    /// Whether all leases are over by now that were given before this server led.
+    pub fn has_outlived(&self) -> bool {
+        self.0.state().now() > self.patience()
     }
 
     pub fn lease(&self) -> SignedDuration {
@@ -120,7 +141,8 @@ impl Hub {
 
     /// How long a worker may be silent before what it runs is lost.
     pub fn patience(&self) -> SignedDuration {
-        self.0.lease + (self.0.lease / 10).max(SignedDuration::from_secs(10))
+        let longest = self.longest();
+        longest + (longest / 10).max(SignedDuration::from_secs(10))
     }
 
     /// Takes what a worker has, and answers when there is something to do for it, or when its time is up.
@@ -132,7 +154,7 @@ impl Hub {
             let mut state = self.0.state();
             let now = state.now();
             let desk = state.desk(worker);
-            let facts = desk.ledger.take(now, sync)?;
+            let facts = desk.ledger.take(now, clock::now(), sync)?;
             // Whoever waits with an older question answers it now.
             desk.bell.notify_waiters();
             (facts, desk.bell.clone())
@@ -171,7 +193,7 @@ impl Hub {
             return Err(Unanswered::Revoked);
         }
         if !desk.ledger.is_last(incarnation, seq) {
-            return Ok(Next::Say(ledger::nothing(&server, self.0.lease)));
+            return Ok(Next::Say(desk.ledger.nothing(&server, self.0.lease)));
         }
         if is_greeting || clock::instant() >= until || desk.ledger.is_urgent(now) {
             return Ok(Next::Say(desk.ledger.answer(now, &server, self.0.lease)));
@@ -242,7 +264,7 @@ impl Hub {
         Ok(LogTaken { offset })
     }
 
-    /// Lets a worker take no more work, and end when it has none; or not.
+    /// Lets a worker take no more work, or take work again.
     pub fn drain(&self, worker: &str, drain: bool) {
         let mut state = self.0.state();
         let now = state.now();
@@ -265,6 +287,11 @@ impl Hub {
         let desk = state.desk(worker);
         ids.iter().for_each(|id| desk.ledger.forget(now, id));
         desk.ring();
+    }
+
+    /// The worker comes from another place than before; what it was given there may go on for a while.
+    pub fn moved(&self, worker: &str) {
+        self.0.state().desk(worker).ledger.moved(self.patience());
     }
 
     /// Whether what this sync says is newer than all that its worker said before.

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::{AttemptId, RunKey};
 
+use super::clocks;
 use super::protocol::{Answer, Cancel, End, Has, How, Order, PROTOCOL, Sync};
 use crate::backend::Observation;
 
@@ -28,8 +29,11 @@ pub struct Ledger {
     seq: u64,
     /// When it was last heard.
     heard: Option<SignedDuration>,
+    /// It takes no more work.
     draining: bool,
+    /// Whether somebody drains it, and whether it heard that.
     drain: bool,
+    is_drain_heard: bool,
     /// When it was last told whether to drain; `None`: not since that changed.
     drain_said: Option<SignedDuration>,
     attempts: BTreeMap<AttemptId, Attempt>,
@@ -39,6 +43,8 @@ pub struct Ledger {
     has_backlog: bool,
     /// Nothing is to be said before this; `None`: nothing at all.
     due: Option<SignedDuration>,
+    /// The worker was started somewhere else before this server heard of it: until when what is named here may be there.
+    strangers: Option<SignedDuration>,
 }
 
 #[derive(Debug)]
@@ -57,6 +63,8 @@ struct Attempt {
     told: Told,
     /// When what is to be done about it is to be said, or said again.
     due: SignedDuration,
+    /// Since when nothing is heard of an earlier process of the worker elsewhere, which was given this and may run it.
+    elsewhere: Option<SignedDuration>,
 }
 
 /// What the worker last said of an attempt.
@@ -118,19 +126,25 @@ impl Ledger {
         (self.incarnation, self.seq) == (incarnation, seq)
     }
 
-    /// Takes what a worker says that was received at `now`. A sync that comes late changes nothing.
-    pub fn take(&mut self, now: SignedDuration, sync: Sync) -> Result<Vec<Fact>, Superseded> {
+    /// Takes what a worker says that was received at `now`, when our clock showed `at`. A sync that comes late changes
+    /// nothing.
+    pub fn take(&mut self, now: SignedDuration, at: Timestamp, sync: Sync) -> Result<Vec<Fact>, Superseded> {
         if !self.is_new(&sync)? {
             return Ok(Vec::new());
         }
+        let behind = clocks::behind(sync.clock, at);
         (self.incarnation, self.seq) = (sync.incarnation, sync.seq);
         self.heard = self.heard.max(Some(now));
-        self.draining = sync.draining;
+        (self.draining, self.is_drain_heard) = (sync.draining, sync.drained);
         self.has_backlog = sync.has.iter().any(|has| has.how == How::Waiting);
+        if self.drain != self.is_drain_heard {
+            self.is_due(now);
+        }
         let mut facts = Vec::new();
         let has: BTreeMap<AttemptId, How> = sync.has.into_iter().map(|Has { attempt, how }| (attempt, how)).collect();
         self.missing(&has, &mut facts);
-        for (id, how) in has {
+        for (id, mut how) in has {
+            clocks::translate(&mut how, behind, at);
             let attempt = self.attempts.entry(id.clone()).or_insert_with(|| Attempt::new(now, false));
             attempt.order = None;
             facts.extend(attempt.take(&id, how));
@@ -146,6 +160,9 @@ impl Ledger {
             }
             if attempt.forget || !attempt.is_claimed {
                 return false;
+            }
+            if attempt.elsewhere.is_some() {
+                return true;
             }
             match &attempt.told {
                 Told::Nothing | Told::Ended(_) | Told::Lost(_) => {}
@@ -164,10 +181,29 @@ impl Ledger {
         });
     }
 
+    /// The worker comes from another place than before: on another machine, or with a copy of its directory. What the
+    /// process before was given may go on there until its lease is over, though this one knows nothing of it; until then
+    /// none of it is given to anybody, and after that it is lost.
+    pub fn moved(&mut self, patience: SignedDuration) {
+        let since = self.heard.unwrap_or_default();
+        if self.heard.is_none() {
+            self.strangers = Some(since + patience);
+        }
+        for attempt in self.attempts.values_mut() {
+            let was_given = self.heard.is_none() || attempt.is_ordered || attempt.told != Told::Nothing;
+            if was_given && !attempt.is_over() {
+                (attempt.elsewhere, attempt.order) = (attempt.elsewhere.or(Some(since)), None);
+            }
+        }
+    }
+
     /// Somebody works on the run of this attempt.
     pub fn claim(&mut self, now: SignedDuration, id: &AttemptId) {
         if let Some(attempt) = self.attempts.get_mut(id) {
             attempt.is_claimed = true;
+        } else if self.strangers.is_some_and(|until| now <= until) {
+            let elsewhere = Some(SignedDuration::ZERO);
+            self.attempts.insert(id.clone(), Attempt { elsewhere, ..Attempt::new(now, true) });
         } else if self.heard.is_none() {
             // What the worker says of it later is then believed.
             self.attempts.insert(id.clone(), Attempt::new(now, true));
@@ -201,7 +237,8 @@ impl Ledger {
         let attempt = self.attempts.entry(order.handle.id.clone()).or_insert_with(|| Attempt::new(now, true));
         attempt.is_claimed = true;
         if attempt.told == Told::Nothing {
-            attempt.order = Some(order);
+            // Nobody orders what may be elsewhere: it is new.
+            (attempt.order, attempt.elsewhere) = (Some(order), None);
             attempt.due = if self.has_backlog { now + GATHERED } else { now };
             let due = attempt.due;
             self.is_due(due);
@@ -276,10 +313,19 @@ impl Ledger {
                 Told::Ended(None) if attempt.is_claimed => return Known::Over,
                 Told::Ended(_) => Observation::Unreachable { reason: "its end is being taken".to_owned() },
                 Told::Lost(reason) => Observation::Lost { reason: reason.clone() },
-                Told::Nothing | Told::Waiting | Told::Running(_) | Told::Unsaid if is_over => {
-                    let reason = reason();
+                Told::Nothing | Told::Waiting | Told::Running(_) | Told::Unsaid
+                    if is_over || attempt.elsewhere.is_some_and(|since| now - since > patience) =>
+                {
+                    let reason = match attempt.elsewhere {
+                        Some(_) => "its worker was started elsewhere, and has ended what it ran before".to_owned(),
+                        None => reason(),
+                    };
                     (attempt.told, attempt.order, attempt.cancel) = (Told::Lost(reason.clone()), None, None);
                     Observation::Lost { reason }
+                }
+                Told::Nothing | Told::Waiting | Told::Running(_) | Told::Unsaid if attempt.elsewhere.is_some() => {
+                    let reason = "its worker was started elsewhere, and may still run it where it was before";
+                    Observation::Unreachable { reason: reason.to_owned() }
                 }
                 Told::Nothing if attempt.order.is_some() => Observation::Waiting,
                 Told::Nothing if is_heard => Observation::NeverBegan,
@@ -305,16 +351,16 @@ impl Ledger {
         }
         let open = self.attempts.values().filter(|attempt| attempt.is_open()).map(|attempt| attempt.due);
         let leaves = self.leaves.values().filter(|times| **times == 0).map(|_| now);
-        let drain = (self.drain && !self.draining).then(|| self.drain_said.map_or(now, |at| at + REPEAT));
+        let drain = (self.drain != self.is_drain_heard).then(|| self.drain_said.map_or(now, |at| at + REPEAT));
         self.due = open.chain(leaves).chain(drain).min();
         self.due.is_some_and(|at| now >= at)
     }
 
     /// All that the worker is to do.
     pub fn answer(&mut self, now: SignedDuration, server: &str, lease: SignedDuration) -> Answer {
-        let mut answer = nothing(server, lease);
+        let mut answer = self.nothing(server, lease);
         // Whatever is not seen to be done by then.
-        let is_again = self.drain && !self.draining || self.attempts.values().any(Attempt::is_open);
+        let is_again = self.drain != self.is_drain_heard || self.attempts.values().any(Attempt::is_open);
         self.due = is_again.then_some(now + REPEAT);
         for (id, attempt) in self.attempts.iter_mut().filter(|(_, attempt)| attempt.is_open()) {
             attempt.due = now + REPEAT;
@@ -326,8 +372,22 @@ impl Ledger {
         answer.leave = self.leaves.keys().copied().collect();
         self.leaves.values_mut().for_each(|times| *times += 1);
         self.leaves.retain(|_, times| *times < LEAVES);
-        (answer.drain, self.drain_said) = (self.drain, Some(now));
+        self.drain_said = Some(now);
         answer
+    }
+
+    /// An answer that has nothing to do in it.
+    pub fn nothing(&self, server: &str, lease: SignedDuration) -> Answer {
+        Answer {
+            protocol: PROTOCOL,
+            server: server.to_owned(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or_default(),
+            start: Vec::new(),
+            cancel: Vec::new(),
+            forget: Vec::new(),
+            leave: Vec::new(),
+            drain: self.drain,
+        }
     }
 
     /// Of what the worker has and nobody here has named since `before`, so many at most; each is named here once, and then
@@ -369,29 +429,23 @@ impl Ledger {
     }
 }
 
-/// An answer that has nothing to say.
-pub fn nothing(server: &str, lease: SignedDuration) -> Answer {
-    Answer {
-        protocol: PROTOCOL,
-        server: server.to_owned(),
-        lease_ms: u64::try_from(lease.as_millis()).unwrap_or_default(),
-        start: Vec::new(),
-        cancel: Vec::new(),
-        forget: Vec::new(),
-        leave: Vec::new(),
-        drain: false,
-    }
-}
-
 fn away() -> Observation {
     Observation::Unreachable { reason: "its worker was not heard since this server leads".to_owned() }
 }
 
 impl Attempt {
     fn new(now: SignedDuration, is_claimed: bool) -> Attempt {
-        let (order, cancel) = (None, None);
-        let (is_ordered, forget) = (false, false);
-        Attempt { is_claimed, since: now, order, is_ordered, cancel, forget, told: Told::Nothing, due: now }
+        Attempt {
+            is_claimed,
+            since: now,
+            order: None,
+            is_ordered: false,
+            cancel: None,
+            forget: false,
+            told: Told::Nothing,
+            due: now,
+            elsewhere: None,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -408,15 +462,18 @@ impl Attempt {
             // How it ended is known and stays so.
             return None;
         }
+        // It is here after all.
+        self.elsewhere = None;
         match how {
             How::Waiting => {
                 self.told = Told::Waiting;
                 None
             }
+            // It began once, whatever the clocks made of it since.
+            How::Running { .. } if matches!(self.told, Told::Running(_)) => None,
             How::Running { started_at } => {
-                let is_new = self.told != Told::Running(started_at);
                 self.told = Told::Running(started_at);
-                (is_new && self.is_claimed).then(|| Fact::Started(id.clone(), started_at))
+                self.is_claimed.then(|| Fact::Started(id.clone(), started_at))
             }
             How::Ended { end: None } => {
                 if !matches!(self.told, Told::Ended(_)) {

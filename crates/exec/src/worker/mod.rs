@@ -8,6 +8,7 @@
 //! the moment its row is written: its handle names it, and nobody else is ever given it. What is said between the two
 //! is in [`protocol`]. On the server, [`Hub`] is the backend of all workers.
 
+mod clocks;
 mod courier;
 mod disk;
 mod duty;
@@ -26,4 +27,4 @@ pub use courier::{CourierError, Prober, Said, Worker, work};
 pub use disk::{Credential, Disk, DiskError};
 pub use hub::{Hub, LEASE, NotTaken, SHORTEST_LEASE, Standing, Unanswered};
 pub use ledger::Superseded;
-pub use wire::{Wire, WireError};
+pub use wire::{ShutOut, Wire, WireError};

@@ -41,13 +41,22 @@ pub const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(25);
 pub const LOG_INLINE: usize = 16 << 10;
 pub const LOG_PART: usize = 1 << 20;
 
-/// What the credential is exchanged for: an enrolment token, as the bearer of this call.
+/// The words, as `code` beside `detail`, by which a server shuts a worker out. A status alone says nothing: whatever stands
+/// between the two has statuses of its own.
+pub const REVOKED: &str = "worker_revoked";
+pub const REPLACED: &str = "worker_replaced";
+
+/// What a machine becomes a worker with: an enrolment token, as the bearer of this call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Enrol {
     pub protocol: u32,
     /// What the worker wants to be called: the name of its node.
     pub name: String,
     pub about: About,
+    /// What it will prove itself by, made by itself before it asked: whoever asks again with the same is the same worker, so an
+    /// answer that is lost costs no second use of the token. Without: the server makes it.
+    #[serde(default)]
+    pub credential: Option<String>,
 }
 
 /// What a worker tells of itself when it enrols, and when it starts.
@@ -72,6 +81,10 @@ pub struct About {
     /// What else it has of which a task can take some, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub resources: BTreeMap<String, Amount>,
+    /// Another word for each copy of its directory and for each start of its machine. Where it changed, an earlier process
+    /// may be somewhere else, and run what it was given for as long as its lease.
+    #[serde(default)]
+    pub place: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -94,9 +107,12 @@ pub struct Sync {
     /// The first sync of an incarnation, and each after which something of it changed.
     #[serde(default)]
     pub about: Option<About>,
-    /// It takes no more work, and ends when what it has is done.
+    /// It takes no more work.
     #[serde(default)]
     pub draining: bool,
+    /// It heard that somebody drains it: the last [`Answer::drain`].
+    #[serde(default)]
+    pub drained: bool,
     /// Attempts that it would take beyond its slots, so that a slot that gets free has work at once. 0 while tasks are
     /// long.
     #[serde(default)]
@@ -108,6 +124,9 @@ pub struct Sync {
     pub probe: Option<Probe>,
     #[serde(default)]
     pub load: Option<Load>,
+    /// What the worker's clock shows: the times that it tells are counted by that one.
+    #[serde(default)]
+    pub clock: Option<Timestamp>,
     /// How long the answer may wait. At most [`LONGEST_WAIT`].
     pub wait_ms: u64,
     /// Which server the worker heard last; see [`Answer::server`].
@@ -188,7 +207,7 @@ pub struct Answer {
     /// Runs that are over: their directories may go.
     #[serde(default)]
     pub leave: Vec<pitcrew_core::RunKey>,
-    /// Somebody drains the worker.
+    /// Somebody drains the worker: it takes no more work, and stays, until an answer says otherwise.
     #[serde(default)]
     pub drain: bool,
 }

@@ -11,7 +11,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use super::files::{STILL, chunks};
-use super::protocol::{Answer, Changes, Enrol, Enrolled, LogTaken, Manifest, ROOT, Sync};
+use super::protocol::{Answer, Changes, Enrol, Enrolled, LogTaken, Manifest, REPLACED, REVOKED, ROOT, Sync};
 
 /// For a connection, and for each answer that does not wait.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -25,18 +25,19 @@ pub enum WireError {
     /// Nobody answered, or nothing that makes sense. It may do so later.
     #[error("{0}")]
     Unreachable(String),
-    /// The server does not want it: a status of 4xx and its own words.
+    /// The server does not want it: a status of 4xx and its own words. Or those of a proxy before it.
     #[error("{1} (status {0})")]
     Refused(u16, String),
+    /// The server itself says so: it takes nothing of this worker any more.
+    #[error("{1}")]
+    ShutOut(ShutOut, String),
 }
 
-impl WireError {
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            WireError::Unreachable(_) => None,
-            WireError::Refused(status, _) => Some(*status),
-        }
-    }
+/// Why nothing of a worker is taken any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShutOut {
+    Revoked,
+    Replaced,
 }
 
 /// A server, as a worker reaches it.
@@ -165,9 +166,19 @@ async fn checked(request: RequestBuilder) -> Result<Response, WireError> {
         return Ok(response);
     }
     let text = response.text().await.unwrap_or_default();
-    let detail = serde_json::from_str::<serde_json::Value>(&text).ok();
-    let detail = detail.and_then(|value| Some(value.get("detail")?.as_str()?.to_owned()));
-    let what = detail.unwrap_or_else(|| status.canonical_reason().unwrap_or("an unknown answer").to_owned());
+    let body = serde_json::from_str::<serde_json::Value>(&text).unwrap_or_default();
+    let word = |name: &str| body.get(name).and_then(serde_json::Value::as_str);
+    let shut_out = match word("code") {
+        Some(REVOKED) => Some(ShutOut::Revoked),
+        Some(REPLACED) => Some(ShutOut::Replaced),
+        Some(_) | None => None,
+    };
+    let what = word("detail")
+        .map(str::to_owned)
+        .unwrap_or_else(|| status.canonical_reason().unwrap_or("an unknown answer").to_owned());
+    if let Some(why) = shut_out {
+        return Err(WireError::ShutOut(why, what));
+    }
     // Too many requests, and whatever a server or a proxy before it suffers from, passes.
     Err(match status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
         true => WireError::Refused(status.as_u16(), what),

@@ -62,7 +62,7 @@ async fn what_one_worker_makes_another_finds_and_only_what_changed_travels() {
     assert_eq!((site.moved("get"), site.moved("put")), (2, 3));
     first.task.abort();
 
-    let here = site.root();
+    let here = site.own();
     site.name = "other";
     let second = site.worker(1).await;
     let script =

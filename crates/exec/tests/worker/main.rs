@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::StatusCode;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::state::Exit;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
@@ -18,9 +19,10 @@ use pitcrew_exec::worker::protocol::{About, Cancel, Order};
 use pitcrew_exec::worker::{CourierError, Disk, Said, Wire, Worker, work};
 use pitcrew_exec::{AttemptSpec, Command, Handle, StepSpec};
 use server::{CREDENTIAL, Server};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+const ID: &str = "w1";
 const LONG: Duration = Duration::from_secs(600);
 
 struct Site {
@@ -33,6 +35,7 @@ struct Site {
 struct Running {
     task: JoinHandle<Result<(), CourierError>>,
     drain: oneshot::Sender<()>,
+    said: mpsc::UnboundedReceiver<Said>,
 }
 
 impl Site {
@@ -50,18 +53,23 @@ impl Site {
         self.dir.path().canonicalize().unwrap().join(self.name)
     }
 
+    /// What it has as the worker that it is.
+    fn own(&self) -> std::path::PathBuf {
+        self.root().join("of").join(ID)
+    }
+
     async fn worker(&self, slots: u32) -> Running {
         // One that was just aborted holds the lock until it is gone.
         let disk = loop {
             match Disk::open(&self.root()) {
-                Ok(disk) => break disk,
+                Ok(disk) => break disk.of(ID).unwrap(),
                 Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             }
         };
         let about = About {
             version: "0".to_owned(),
             host: "here".to_owned(),
-            data_dir: disk.root().display().to_string(),
+            data_dir: disk.own().display().to_string(),
             program: "/bin/true".to_owned(),
             queues: vec!["default".to_owned()],
             slots,
@@ -69,6 +77,7 @@ impl Site {
             cpu: None,
             memory_mib: None,
             resources: BTreeMap::new(),
+            place: disk.place(),
         };
         let local = LocalConfig {
             runner_dir: disk.runner(),
@@ -84,8 +93,10 @@ impl Site {
                 pending::<()>().await;
             }
         };
-        let task = tokio::spawn(async move { work(worker, drained, &mut |_: Said| {}).await });
-        Running { task, drain }
+        let (heard, said) = mpsc::unbounded_channel();
+        let mut say = move |said: Said| drop(heard.send(said));
+        let task = tokio::spawn(async move { work(worker, drained, &mut say).await });
+        Running { task, drain, said }
     }
 
     fn order(&self, task: &str, script: &str) -> AttemptId {
@@ -94,7 +105,7 @@ impl Site {
 
     fn order_with(&self, task: &str, script: &str, files: bool) -> AttemptId {
         let id = AttemptId { run: RunKey(7), task: TaskId::new(task).unwrap(), map_index: UNMAPPED, number: 1 };
-        let run = self.root().join("runs/7");
+        let run = self.own().join("runs/7");
         let mut spec = AttemptSpec::new(id.clone(), run.join("attempts").join(id.local_name()), run.join("workspace"));
         spec.steps = vec![StepSpec::new("main", Command::shell(script))];
         spec.env.insert("PITCREW_WORKSPACE".to_owned(), run.join("workspace").display().to_string());
@@ -105,7 +116,7 @@ impl Site {
     }
 
     fn held(&self) -> usize {
-        std::fs::read_dir(self.root().join("held")).unwrap().count()
+        std::fs::read_dir(self.own().join("held")).unwrap().count()
     }
 
     async fn all_forgotten(&self) {
@@ -138,7 +149,7 @@ async fn what_is_ordered_runs_and_its_log_outputs_and_files_come_back() {
     let odd = site.order("odd", "printf '\\377\\376 no text\\n'; exit 3");
     site.server.until("all ended", |s| s.ended.len() == 3).await;
     site.all_forgotten().await;
-    let dir = site.root().join("runs/7/attempts");
+    let dir = site.own().join("runs/7/attempts");
     site.server.with(|s| {
         let ended = &s.ended[&id];
         assert_eq!((ended.exit.clone(), &ended.outputs["answer"]), (Exit::Code { code: 0 }, &"42".into()));
@@ -177,7 +188,7 @@ async fn a_worker_that_is_killed_finds_what_it_ran_and_does_not_run_it_again() {
     site.server.until("it ended", |s| s.ended.contains_key(&id)).await;
     assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 1);
     site.all_forgotten().await;
-    let here = std::fs::read(site.root().join("runs/7/attempts/long.1/log")).unwrap();
+    let here = std::fs::read(site.own().join("runs/7/attempts/long.1/log")).unwrap();
     site.server.with(|s| assert!(s.logs[&id] == here));
     worker.task.abort();
 }
@@ -256,6 +267,63 @@ async fn a_worker_that_was_shut_out_ends_what_it_runs_and_says_why() {
     let pid = number_in(&file).await;
     site.server.with(|s| s.revoked = true);
     let error = worker.task.await.unwrap().unwrap_err();
-    assert!(matches!(&error, CourierError::Revoked(why) if why == "it was revoked"), "{error}");
+    assert!(matches!(&error, CourierError::Revoked { why, left: 0 } if why == "it was revoked"), "{error}");
     assert!(!exists(pid));
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_ends_nothing_and_each_reason_is_said_once() {
+    let site = Site::new(LONG).await;
+    let mut worker = site.worker(1).await;
+    let file = site.dir.path().join("begun");
+    let id = site.order("long", &format!("echo $$ > {}; exec sleep 1000", file.display()));
+    site.server.until("it runs", |s| s.running.contains(&id)).await;
+    let pid = number_in(&file).await;
+    let mut heard = Vec::new();
+    for status in [StatusCode::UNAUTHORIZED, StatusCode::BAD_GATEWAY, StatusCode::GATEWAY_TIMEOUT, StatusCode::CONFLICT]
+    {
+        site.server.with(|s| s.status = Some(status));
+        if status != StatusCode::GATEWAY_TIMEOUT {
+            let said = loop {
+                match worker.said.recv().await.unwrap() {
+                    Said::Connected { .. } => {}
+                    said => break said,
+                }
+            };
+            heard.push(said);
+        }
+    }
+    let refused = |reason: &str| Said::Refused { reason: reason.to_owned() };
+    assert_eq!((&heard[0], &heard[2]), (&refused("Unauthorized"), &refused("Conflict")));
+    assert!(matches!(&heard[1], Said::Unreachable { .. }), "{heard:?}");
+    site.server.with(|s| s.status = None);
+    assert_eq!(worker.said.recv().await.unwrap(), Said::Connected { found: 0 });
+    assert!(exists(pid) && !worker.task.is_finished());
+    site.server.with(|s| s.revoked = true);
+    worker.task.await.unwrap().unwrap_err();
+}
+
+#[tokio::test]
+async fn a_drain_that_is_taken_back_is_no_drain_and_a_drained_worker_stays() {
+    let site = Site::new(LONG).await;
+    let mut worker = site.worker(1).await;
+    let stop = site.dir.path().join("stop");
+    let id = site.order("a", &format!("while [ ! -e {} ]; do sleep 0.1; done", stop.display()));
+    site.server.until("it runs", |s| s.running.contains(&id)).await;
+    for drain in [true, false, true] {
+        site.server.with(|s| s.drain = drain);
+        let heard =
+            |s: &server::Script| s.last.as_ref().is_some_and(|sync| (sync.drained, sync.draining) == (drain, drain));
+        site.server.until("it heard that", heard).await;
+        while worker.said.recv().await.unwrap() != (Said::Drained { on: drain }) {}
+    }
+    std::fs::write(&stop, "").unwrap();
+    site.all_forgotten().await;
+    // It has nothing to do, and is there when it is wanted again.
+    site.server.with(|s| s.drain = false);
+    site.server.until("it takes work", |s| s.last.as_ref().is_some_and(|sync| !sync.draining)).await;
+    let next = site.order("b", "true");
+    site.server.until("the next one ended", |s| s.ended.contains_key(&next)).await;
+    worker.drain.send(()).unwrap();
+    worker.task.await.unwrap().unwrap();
 }

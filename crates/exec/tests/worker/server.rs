@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use pitcrew_core::{AttemptId, RunKey};
 use pitcrew_exec::Ended;
-use pitcrew_exec::worker::protocol::{Answer, Cancel, End, How, LogTaken, Order, PROTOCOL, ROOT, Sync};
+use pitcrew_exec::worker::protocol::{Answer, Cancel, End, How, LogTaken, Order, PROTOCOL, REVOKED, ROOT, Sync};
 use tokio::sync::Notify;
 
 pub const CREDENTIAL: &str = "pw_test";
@@ -25,6 +25,8 @@ pub struct Script {
     pub cancel: Vec<Cancel>,
     pub drain: bool,
     pub revoked: bool,
+    /// A proxy before the server says this to every sync.
+    pub status: Option<StatusCode>,
     /// Nobody is answered.
     pub silent: bool,
     pub lease: Duration,
@@ -116,12 +118,19 @@ async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json
         changed.as_mut().enable();
         {
             let script = server.script.lock().unwrap();
+            if let Some(status) = script.status {
+                return (status, "by a proxy").into_response();
+            }
             if script.revoked {
-                return (StatusCode::UNAUTHORIZED, Json(serde_json::json!({ "detail": "it was revoked" })))
+                return (
+                    StatusCode::UNAUTHORIZED,
+                    Json(serde_json::json!({ "detail": "it was revoked", "code": REVOKED })),
+                )
                     .into_response();
             }
             let answer = say(&script, &sync);
-            let has_words = !(answer.start.is_empty() && answer.cancel.is_empty() && answer.forget.is_empty());
+            let has_words = !(answer.start.is_empty() && answer.cancel.is_empty() && answer.forget.is_empty())
+                || answer.drain != sync.drained;
             if !script.silent && (has_words || script.seq != seq || wait.is_elapsed() || sync.wait_ms == 0) {
                 return Json(answer).into_response();
             }

@@ -165,7 +165,6 @@ pub fn backends(
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
     let hub = Hub::new(context.data.root().to_owned(), context.settings.worker_lease(), sender);
-    let workers: Arc<dyn Backend> = Arc::new(hub.clone());
-    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Worker, workers)];
-    Ok((Backends::new(all).with_homed(local), hub, events))
+    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh)];
+    Ok((Backends::new(all).with_hub(hub.clone()).with_homed(local), hub, events))
 }

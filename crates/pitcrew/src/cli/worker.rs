@@ -21,6 +21,7 @@ use super::ui::Ui;
 use crate::actions;
 use crate::config::Settings;
 use crate::fleet;
+use crate::server::fresh_credential;
 
 /// Take work from a server, and run it on this machine
 ///
@@ -80,7 +81,7 @@ pub async fn command(args: WorkerArgs, ui: Ui, settings: Settings) -> anyhow::Re
     let disk = open(&settings.data_dir().join("worker"))?;
     let token = token(&args)?;
     let known = disk.credential().with_context(|| format!("cannot read `{}`", disk.credential_file().display()))?;
-    let plan = plan(&args, &settings, &disk, known.as_ref())?;
+    let mut plan = plan(&args, &settings, &disk, known.as_ref())?;
     if let Some(host) = travels_in_clear(&plan.server) {
         ui.warn(format!(
             "`{}` is not encrypted: the credential of this worker and the secrets of its tasks travel in clear to \
@@ -105,6 +106,8 @@ pub async fn command(args: WorkerArgs, ui: Ui, settings: Settings) -> anyhow::Re
         }
     };
     let wire = Wire::new(&plan.server, &credential.credential).map_err(invalid)?;
+    let disk = disk.of(&credential.worker).map_err(|error| refused(error.to_string()))?;
+    plan.about.data_dir = disk.own().display().to_string();
     let local = LocalConfig::new(disk.runner()).context("cannot find the program of this process")?;
     let file = disk.credential_file();
     let worker = Worker {
@@ -117,22 +120,34 @@ pub async fn command(args: WorkerArgs, ui: Ui, settings: Settings) -> anyhow::Re
     };
     let told = ui;
     let mut say = move |said: Said| tell(&told, &plan, &credential.name, said);
-    let ended = work(worker, drain.first(), &mut say).await;
-    match ended {
+    match work(worker, drain.first(), &mut say).await {
         Ok(()) => {
             ui.say("the worker has ended; nothing runs here any more");
             Ok(ExitCode::SUCCESS)
         }
-        Err(error @ CourierError::Revoked(_)) => anyhow::bail!(
-            "{error}; what ran was ended\nhint: if that is right, remove `{}`; with a new token the worker enrols again",
+        Err(error @ CourierError::Revoked { left, .. }) => anyhow::bail!(
+            "{error}; {}\nhint: if that is right, remove `{}`; with a new token the worker enrols again",
+            ended(left),
             file.display()
         ),
-        Err(error @ CourierError::Replaced(_)) => anyhow::bail!(
-            "{error}; what ran was ended\nhint: two workers cannot share `{}`: remove it in the data directory that was \
+        Err(error @ CourierError::Replaced { left, .. }) => anyhow::bail!(
+            "{error}; {}\nhint: two workers cannot share `{}`: remove it in the data directory that was \
              copied, and enrol there with a token of its own",
+            ended(left),
             file.display()
         ),
         Err(error @ CourierError::Io(_)) => anyhow::bail!("{error}"),
+    }
+}
+
+/// What became of what ran, when a worker is shut out.
+fn ended(left: usize) -> String {
+    match left {
+        0 => "what ran was ended".to_owned(),
+        _ => format!(
+            "{} did not end in time, and may go on until the lease is over",
+            super::format::plural(left as u64, "task")
+        ),
     }
 }
 
@@ -141,7 +156,9 @@ fn open(root: &Path) -> anyhow::Result<Disk> {
         DiskError::Taken(_) => {
             refused(format!("{error}\nhint: a second worker on this machine needs its own `--data-dir DIR`"))
         }
-        DiskError::Io(..) => refused(format!("{error}\nhint: choose another directory with `--data-dir DIR`")),
+        DiskError::Io(..) | DiskError::NoId(_) => {
+            refused(format!("{error}\nhint: choose another directory with `--data-dir DIR`"))
+        }
     })
 }
 
@@ -191,7 +208,8 @@ fn plan(args: &WorkerArgs, settings: &Settings, disk: &Disk, known: Option<&Cred
     let about = About {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         host,
-        data_dir: disk.root().display().to_string(),
+        // Until it knows who it is.
+        data_dir: disk.own().display().to_string(),
         program: actions::program().context("cannot find the program of this process")?.display().to_string(),
         queues,
         slots: args.slots.unwrap_or(cores),
@@ -199,6 +217,7 @@ fn plan(args: &WorkerArgs, settings: &Settings, disk: &Disk, known: Option<&Cred
         cpu: args.cpu.as_ref().map(cpu).transpose()?,
         memory_mib: args.memory.as_ref().map(memory).transpose()?,
         resources,
+        place: disk.place(),
     };
     Ok(Plan { server: server.trim_end_matches('/').to_owned(), name, about, drain_deadline })
 }
@@ -245,7 +264,19 @@ async fn enrol(
     drain: &mut Signals,
 ) -> anyhow::Result<Option<Credential>> {
     let wire = Wire::new(&plan.server, token).map_err(invalid)?;
-    let enrol = Enrol { protocol: PROTOCOL, name: plan.name.clone(), about: plan.about.clone() };
+    let same = |wish: &Credential| wish.server == plan.server && wish.name == plan.name;
+    let wish = match disk.wish().filter(same) {
+        Some(wish) => wish,
+        None => Credential {
+            server: plan.server.clone(),
+            worker: String::new(),
+            name: plan.name.clone(),
+            credential: fresh_credential()?,
+        },
+    };
+    disk.keep_wish(&wish).with_context(|| format!("cannot write to `{}`", disk.root().display()))?;
+    let (name, credential) = (plan.name.clone(), Some(wish.credential));
+    let enrol = Enrol { protocol: PROTOCOL, name, about: plan.about.clone(), credential };
     let mut told = false;
     let enrolled = loop {
         match wire.enrol(&enrol).await {
@@ -265,6 +296,9 @@ async fn enrol(
                     _ => "",
                 };
                 return Err(invalid(format!("`{}` does not take this worker: {message}{hint}", plan.server)));
+            }
+            Err(WireError::ShutOut(_, message)) => {
+                return Err(invalid(format!("`{}` does not take this worker: {message}", plan.server)));
             }
         }
         tokio::select! {
@@ -312,6 +346,8 @@ fn tell(ui: &Ui, plan: &Plan, name: &str, said: Said) {
             tasks(left),
             super::format::duration(plan.drain_deadline.try_into().unwrap_or_default())
         )),
+        Said::Drained { on: true } => ui.say("the server gives this worker no more work; what runs goes on"),
+        Said::Drained { on: false } => ui.say("the server gives this worker work again"),
         Said::DrainOver { left } => ui.warn(format!("{} took too long and are ended", tasks(left))),
         Said::LeaseOver => {
             ui.warn("the server did not answer for too long: what ran here is ended, and tried elsewhere")

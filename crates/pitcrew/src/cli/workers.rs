@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use super::error::invalid;
-use super::target::{Target, WorkerDeed};
+use super::target::{Target, TokenView, WorkerDeed};
 use super::{Output, format};
 use crate::fleet::WorkerView;
 
@@ -42,12 +42,29 @@ enum WorkersCommand {
         #[command(flatten)]
         output: Output,
     },
-    /// Let a worker take no more work, and end when it has none
+    /// List the tokens that machines enrol with, and take them back
+    #[command(arg_required_else_help = true)]
+    Tokens {
+        #[command(subcommand)]
+        command: TokensCommand,
+    },
+    /// Let a worker take no more work; what it has goes on, and it stays
     Drain { worker: String },
     /// Let a worker that is drained take work again
     Undrain { worker: String },
     /// Let a worker in no more; what it runs is lost once its lease is over
     Revoke { worker: String },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TokensCommand {
+    /// List all tokens; themselves they are never shown again
+    List(Output),
+    /// Take a token back; workers that enrolled with it stay
+    Revoke {
+        /// Its id, as `list` shows it
+        token: String,
+    },
 }
 
 pub async fn command(args: WorkersArgs, target: Target) -> anyhow::Result<ExitCode> {
@@ -72,9 +89,17 @@ pub async fn command(args: WorkersArgs, target: Target) -> anyhow::Result<ExitCo
                 }
             }
         }
+        WorkersCommand::Tokens { command: TokensCommand::List(output) } => {
+            tokens(&target, &target.worker_tokens().await?, &output)?;
+        }
+        WorkersCommand::Tokens { command: TokensCommand::Revoke { token } } => {
+            target.revoke_worker_token(&token).await?;
+            ui.say(format!("nobody enrols with the token `{token}` any more"));
+        }
         WorkersCommand::Drain { worker } => {
             target.do_to_worker(&worker, WorkerDeed::Drain).await?;
-            ui.say(format!("the worker `{worker}` takes no new work, and ends when what it runs is over"));
+            ui.say(format!("the worker `{worker}` takes no new work; what it runs goes on"));
+            ui.hint(format!("`{} workers undrain {worker}` takes that back", target.pitcrew()));
         }
         WorkersCommand::Undrain { worker } => {
             target.do_to_worker(&worker, WorkerDeed::Undrain).await?;
@@ -121,6 +146,30 @@ fn list(target: &Target, workers: &[WorkerView], output: &Output) -> anyhow::Res
     };
     let head = ["worker", "standing", "queues", "running", "waiting", "ended", "failed", "gpus", "version", "heard"];
     target.ui().table(&head, workers.iter().map(row).collect())
+}
+
+fn tokens(target: &Target, tokens: &[TokenView], output: &Output) -> anyhow::Result<()> {
+    if output.is_json() {
+        return target.ui().json(&tokens);
+    }
+    if tokens.is_empty() {
+        target.ui().say("no tokens");
+        return Ok(());
+    }
+    let now = target.now();
+    let row = |token: &TokenView| {
+        vec![
+            token.id.clone(),
+            if token.works { "works" } else { "over" }.to_owned(),
+            token.queues.join(" "),
+            token.uses.map_or("any".to_owned(), |uses| uses.to_string()),
+            token.expires.map_or("never".to_owned(), format::date_time),
+            token.made_by.clone(),
+            format::relative(token.created, now),
+        ]
+    };
+    let head = ["token", "state", "queues", "uses left", "expires", "made by", "made"];
+    target.ui().table(&head, tokens.iter().map(row).collect())
 }
 
 fn show(target: &Target, worker: &WorkerView) -> anyhow::Result<()> {

@@ -79,7 +79,7 @@ pub struct WorkerView {
     pub version: String,
     pub host: String,
     pub labels: BTreeMap<String, String>,
-    /// Somebody wants it to end when it has no more work.
+    /// Somebody wants it to take no more work.
     pub drain: bool,
     /// The load average of its machine over 1, 5 and 15 minutes.
     pub load1: Option<f64>,
@@ -140,8 +140,9 @@ pub fn check(name: &str, about: &About, may_serve: &[String]) -> Result<(), Stri
     if !is_path(&about.data_dir) || !is_path(&about.program) {
         return Err("its data directory and its program must be absolute paths".to_owned());
     }
-    if about.version.len() > 100 || about.host.len() > 255 {
-        return Err("its version or the name of its host is too long".to_owned());
+    let place = about.place.as_ref().map_or(0, String::len);
+    if about.version.len() > 100 || about.host.len() > 255 || place > 255 {
+        return Err("its version, the name of its host or its place is too long".to_owned());
     }
     Ok(())
 }

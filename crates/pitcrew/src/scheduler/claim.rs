@@ -15,7 +15,7 @@ use pitcrew_store::ClaimFilter;
 use super::active::Active;
 use super::core_loop::{Core, launch_row};
 use super::perform::After;
-use super::{AskError, Claim};
+use super::{AskError, Claim, leases};
 use crate::clock;
 use crate::fleet::LOCAL;
 
@@ -33,6 +33,12 @@ impl Core {
                     if leads != self.leads {
                         // Runs of another leader may have ended since.
                         self.outcomes.clear();
+                    }
+                    if leads
+                        && let Err(error) = leases::refresh(&self.parts.store, &self.parts.backends, self.leads).await
+                    {
+                        tracing::warn!(%error, "cannot tell which leases workers have");
+                        return;
                     }
                     if leads && !self.leads {
                         // Workers are heard from now on; what was known of them is that of another time.

@@ -12,6 +12,7 @@ mod claim;
 mod core_loop;
 mod gang;
 mod launch;
+mod leases;
 mod measure;
 mod nodes;
 mod notices;

@@ -44,7 +44,9 @@ use error::ApiError;
 pub use input::parse_time;
 pub use oidc::{OidcConfig, address_of, roles};
 pub use own::nodes::audit as node_audit;
-pub use own::workers::{audit as worker_audit, fresh_token as fresh_worker_token};
+pub use own::workers::{
+    NEVER, audit as worker_audit, fresh_credential, fresh_token as fresh_worker_token, token_view as worker_token_view,
+};
 use routes::{Access, Routes};
 use web::figures::FigureCache;
 

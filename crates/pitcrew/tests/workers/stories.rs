@@ -256,9 +256,21 @@ async fn the_commands_tell_how_a_worker_stands_and_let_it_go() {
         assert!(told.contains("w1") && told.contains("enrolled"), "{told}");
     }
     asked("workers drain w1");
-    assert!(worker.ends().success());
+    worker.says("the server gives this worker no more work");
+    world.wait_now("it is draining", || view("workers show w1 --output json")["standing"] == "draining");
     asked("workers undrain w1");
+    worker.says("the server gives this worker work again");
+    world.wait_now("it is ready", || view("workers show w1 --output json")["standing"] == "ready");
+    asked("workers drain w1");
+    worker.signal(Signal::TERM);
+    assert!(worker.ends().success());
     asked("workers revoke w1");
+    let tokens: serde_json::Value = serde_json::from_str(&asked("workers tokens list --output json")).unwrap();
+    assert_eq!((&tokens[0]["works"], &tokens[0]["uses"]), (&json!(false), &json!(0)));
+    let id = tokens[0]["id"].as_str().unwrap();
+    assert!(asked("workers tokens list").contains("over"));
+    asked(&format!("workers tokens revoke {id}"));
+    assert!(asked("workers tokens list").contains("no tokens"));
     assert!(asked("workers list").contains("no workers"));
     let mut again = world.start("w1", &world.url, &["--queue", "s21"], &[]);
     assert!(!again.ends().success(), "{}", again.text());

@@ -13,7 +13,7 @@ pub struct WorkerRow {
     pub credential: String,
     /// What it told of itself.
     pub about: Value,
-    /// Somebody wants it to take no more work, and to end.
+    /// Somebody wants it to take no more work.
     pub drain: bool,
     pub enrolled: Timestamp,
     pub revoked: Option<Timestamp>,

@@ -168,7 +168,7 @@ impl Courier<'_> {
                         tracing::debug!("the log of {id} cannot be copied now: {reason}");
                         tokio::time::sleep(TICK).await;
                     }
-                    Err(refused @ WireError::Refused(..)) => {
+                    Err(refused @ (WireError::Refused(..) | WireError::ShutOut(..))) => {
                         tracing::debug!("the server does not want the log of {id}: {refused}");
                         break None;
                     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::super::machine;
 use super::super::protocol::{Answer, LONGEST_WAIT, PROTOCOL, Sync};
-use super::super::wire::WireError;
+use super::super::wire::{ShutOut, WireError};
 use super::{Courier, CourierError, News, Said};
 use crate::clock;
 
@@ -77,11 +77,13 @@ impl Courier<'_> {
             incarnation: self.incarnation,
             seq,
             about: (!self.about_told).then(|| self.about.clone()),
-            draining: self.duty.is_draining(),
+            draining: self.duty.is_ending() || self.duty.is_drained(),
+            drained: self.duty.is_drained(),
             prefetch: self.duty.prefetch(),
             has: self.duty.has(seq),
             probe: self.probe.clone(),
             load,
+            clock: Some(clock::now()),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(0),
             server: self.duty.server().map(str::to_owned),
         };
@@ -101,14 +103,19 @@ impl Courier<'_> {
         let answer = match result {
             Ok(answer) => answer,
             Err(error) => {
-                self.duty.unanswered(seq);
+                match error {
+                    WireError::Refused(413, _) => self.duty.too_large(seq),
+                    WireError::Refused(..) | WireError::Unreachable(_) | WireError::ShutOut(..) => {
+                        self.duty.unanswered(seq);
+                    }
+                }
                 return self.failed(error);
             }
         };
         self.failures = 0;
-        if self.connected != Some(true) {
+        self.trouble = None;
+        if !std::mem::replace(&mut self.connected, true) {
             (self.say)(Said::Connected { found: std::mem::take(&mut self.found) });
-            self.connected = Some(true);
         }
         self.about_told |= flight.about;
         if flight.probe && !self.probing {
@@ -123,30 +130,38 @@ impl Courier<'_> {
     }
 
     fn failed(&mut self, error: WireError) {
-        match error.status() {
-            Some(401) => self.fatal = Some(CourierError::Revoked(message(&error))),
-            Some(409) => self.fatal = Some(CourierError::Replaced(message(&error))),
-            _ => {
-                if self.connected != Some(false) {
-                    let reason = message(&error);
-                    (self.say)(match error {
-                        WireError::Unreachable(_) => Said::Unreachable { reason },
-                        WireError::Refused(..) => Said::Refused { reason },
-                    });
-                    self.connected = Some(false);
-                }
-                let longest = self.lease_ms.map_or(LONGEST_PAUSE, |lease| Duration::from_millis(lease / 4));
-                let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(8));
-                self.failures += 1;
-                // So that a thousand workers do not come back in the same moment.
-                let pause = pause.min(LONGEST_PAUSE).min(longest).mul_f64(machine::between_half_and_one());
-                self.pause_until = Some(clock::instant() + pause);
-                // Whatever else waits there would only be told the same.
-                for (seq, flight) in std::mem::take(&mut self.flights) {
-                    flight.task.iter().for_each(tokio::task::AbortHandle::abort);
-                    self.duty.unanswered(seq);
-                }
+        let trouble = match error {
+            WireError::ShutOut(ShutOut::Revoked, why) => {
+                self.fatal = Some(CourierError::Revoked { why, left: 0 });
+                return;
             }
+            WireError::ShutOut(ShutOut::Replaced, why) => {
+                self.fatal = Some(CourierError::Replaced { why, left: 0 });
+                return;
+            }
+            WireError::Unreachable(reason) => Said::Unreachable { reason },
+            WireError::Refused(_, reason) => Said::Refused { reason },
+        };
+        self.connected = false;
+        // A server that is away is away, in whatever words; what it refuses is another story each time that it changes.
+        let is_news = match (&trouble, &self.trouble) {
+            (Said::Unreachable { .. }, Some(Said::Unreachable { .. })) => false,
+            (now, before) => before.as_ref() != Some(now),
+        };
+        if is_news {
+            (self.say)(trouble.clone());
+        }
+        self.trouble = Some(trouble);
+        let longest = self.lease_ms.map_or(LONGEST_PAUSE, |lease| Duration::from_millis(lease / 4));
+        let pause = FIRST_PAUSE * 2u32.pow(self.failures.min(8));
+        self.failures += 1;
+        // So that a thousand workers do not come back in the same moment.
+        let pause = pause.min(LONGEST_PAUSE).min(longest).mul_f64(machine::between_half_and_one());
+        self.pause_until = Some(clock::instant() + pause);
+        // Whatever else waits there would only be told the same.
+        for (seq, flight) in std::mem::take(&mut self.flights) {
+            flight.task.iter().for_each(tokio::task::AbortHandle::abort);
+            self.duty.unanswered(seq);
         }
     }
 }
@@ -163,12 +178,6 @@ fn next(
     let news = news.map(|at| at.max(last + GAP));
     let question = question.map(|leisure| last + leisure);
     news.into_iter().chain(question).min()
-}
-
-fn message(error: &WireError) -> String {
-    match error {
-        WireError::Unreachable(text) | WireError::Refused(_, text) => text.clone(),
-    }
 }
 
 #[cfg(test)]

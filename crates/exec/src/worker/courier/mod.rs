@@ -71,6 +71,10 @@ pub enum Said {
     Draining {
         left: usize,
     },
+    /// Somebody drains it on the server, or does not any more.
+    Drained {
+        on: bool,
+    },
     /// The drain took too long: what is left is ended.
     DrainOver {
         left: usize,
@@ -82,12 +86,12 @@ pub enum Said {
 /// Why a worker ended, if not because it was told to and had nothing left.
 #[derive(Debug, thiserror::Error)]
 pub enum CourierError {
-    /// The server does not know its credential any more.
-    #[error("the server does not take this worker's credential any more: {0}")]
-    Revoked(String),
-    /// Somebody else goes by the same credential.
-    #[error("another process works with this worker's credential: {0}")]
-    Replaced(String),
+    /// The server does not know its credential any more. Of what ran, `left` did not end in time.
+    #[error("the server does not take this worker's credential any more: {why}")]
+    Revoked { why: String, left: usize },
+    /// Somebody else goes by the same credential. Of what ran, `left` did not end in time.
+    #[error("another process works with this worker's credential: {why}")]
+    Replaced { why: String, left: usize },
     #[error("{0}")]
     Io(String),
 }
@@ -129,7 +133,9 @@ struct Courier<'a> {
     /// Not before this, since the last try failed.
     pause_until: Option<Instant>,
     failures: u32,
-    connected: Option<bool>,
+    connected: bool,
+    /// What was said last of a server that does not answer as it should.
+    trouble: Option<Said>,
     found: usize,
     about_told: bool,
     probe: Option<Probe>,
@@ -187,7 +193,8 @@ pub async fn work(
         news_since: None,
         pause_until: None,
         failures: 0,
-        connected: None,
+        connected: false,
+        trouble: None,
         found,
         about_told: false,
         probe: None,
@@ -202,6 +209,7 @@ pub async fn work(
     let mut drain = std::pin::pin!(drain);
     let mut asked_to_drain = false;
     let mut drain_at: Option<Instant> = None;
+    let mut is_drained = false;
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK_EVERY);
@@ -214,7 +222,11 @@ pub async fn work(
         if let Some(error) = courier.fatal.take() {
             return Err(courier.give_up(&mut events, error).await);
         }
-        if courier.duty.is_draining() {
+        if is_drained != courier.duty.is_drained() {
+            is_drained = !is_drained;
+            (courier.say)(Said::Drained { on: is_drained });
+        }
+        if courier.duty.is_ending() {
             if drain_at.is_none() {
                 (courier.say)(Said::Draining { left: courier.duty.running() });
                 drain_at = Some(clock::instant() + drain_deadline);
@@ -297,7 +309,7 @@ impl Courier<'_> {
         if self.duty.is_lease_over(clock::since_boot()) && !std::mem::replace(&mut self.lease_over, true) {
             (self.say)(Said::LeaseOver);
         }
-        if self.connected != Some(true) {
+        if !self.connected {
             return;
         }
         for id in self.duty.begun() {
@@ -353,6 +365,10 @@ impl Courier<'_> {
                 Ok(None) | Err(_) => break,
             }
         }
-        error
+        match error {
+            CourierError::Revoked { why, .. } => CourierError::Revoked { why, left: self.duty.running() },
+            CourierError::Replaced { why, .. } => CourierError::Replaced { why, left: self.duty.running() },
+            CourierError::Io(why) => CourierError::Io(why),
+        }
     }
 }

@@ -28,6 +28,9 @@ const WEIGHT: f64 = 0.1;
 const SEEN: Duration = Duration::from_millis(100);
 const GATHERED: Duration = Duration::from_millis(25);
 
+/// The most bytes of ends that go with one sync. A server takes more; many that ended while it was away go one after another.
+const MOST: usize = 16 << 20;
+
 /// See the module.
 pub struct Duty {
     slots: usize,
@@ -40,7 +43,14 @@ pub struct Duty {
     server: Option<String>,
     /// Ends that a sync carries which is not answered yet.
     told: BTreeMap<u64, Vec<AttemptId>>,
-    draining: bool,
+    /// The most bytes of ends in one sync.
+    most: usize,
+    /// The last sync had no room for all ends.
+    is_left_over: bool,
+    /// This worker is to end.
+    ending: bool,
+    /// The server gives it no more work, and which answer said that or the contrary.
+    drained: (u64, bool),
     /// Seconds, of recent attempts.
     mean: Option<f64>,
     /// Runs that are over, and still have something here.
@@ -85,6 +95,8 @@ enum Phase {
         end: Box<End>,
         /// The server that heard of it.
         told: Option<String>,
+        /// Bytes in a sync.
+        size: usize,
     },
 }
 
@@ -115,7 +127,10 @@ impl Duty {
             lease: None,
             server: None,
             told: BTreeMap::new(),
-            draining: false,
+            most: MOST,
+            is_left_over: false,
+            ending: false,
+            drained: (0, false),
             mean: None,
             leaving: BTreeSet::new(),
             news: Some(Weight::Heavy),
@@ -212,20 +227,28 @@ impl Duty {
 
     fn over(&mut self, id: &AttemptId, end: End) {
         if let Some(held) = self.held.get_mut(id) {
-            held.phase = Phase::Over { end: Box::new(end), told: None };
+            // Only its length counts.
+            let size = serde_json::to_vec(&end).map_or(0, |bytes| bytes.len());
+            held.phase = Phase::Over { end: Box::new(end), told: None, size };
             self.tell(Weight::Heavy);
         }
     }
 
-    /// What the next sync says; it is remembered which ends it carries.
+    /// What the next sync says; it is remembered which ends it carries. One end it carries whatever its size; for the
+    /// others that find no room it says that they are over, and the next sync says how.
     pub fn has(&mut self, seq: u64) -> Vec<Has> {
-        self.news = None;
-        let mut carried = Vec::new();
+        (self.news, self.is_left_over) = (None, false);
+        let (mut carried, mut bytes) = (Vec::new(), 0);
         let has = self.held.iter().filter(|(_, held)| !held.unwanted).map(|(id, held)| {
             let how = match (&held.phase, held.started_at) {
                 (Phase::Over { told, .. }, _) if told.is_some() && *told == self.server => How::Ended { end: None },
-                (Phase::Over { end, .. }, _) => {
+                (Phase::Over { size, .. }, _) if !carried.is_empty() && bytes + size > self.most => {
+                    self.is_left_over = true;
+                    How::Ended { end: None }
+                }
+                (Phase::Over { end, size, .. }, _) => {
                     carried.push(id.clone());
+                    bytes += size;
                     How::Ended { end: Some(end.clone()) }
                 }
                 (Phase::Begun | Phase::Going, Some(started_at)) => How::Running { started_at },
@@ -236,6 +259,29 @@ impl Duty {
         let has = has.collect();
         self.told.insert(seq, carried);
         has
+    }
+
+    /// That sync was larger than the server, or a proxy before it, takes. The next carries half of that at most; of one end
+    /// that is too large by itself, what makes it large is left out.
+    pub fn too_large(&mut self, seq: u64) {
+        let carried = self.told.remove(&seq).unwrap_or_default();
+        self.tell(Weight::Heavy);
+        let size = |id: &AttemptId| match self.held.get(id).map(|held| &held.phase) {
+            Some(Phase::Over { size, .. }) => *size,
+            Some(Phase::Coming(_) | Phase::Ready(_) | Phase::Begun | Phase::Going) | None => 0,
+        };
+        if carried.len() > 1 {
+            self.most = carried.iter().map(size).sum::<usize>() / 2;
+        } else if let Some(Held { phase: Phase::Over { end, size, .. }, .. }) =
+            carried.first().and_then(|id| self.held.get_mut(id))
+            && let End::Ended { ended, .. } = &mut **end
+        {
+            ended.output_problems = vec![format!(
+                "they are left out: the end of the attempt has {size} bytes, more than the server or a proxy before it takes"
+            )];
+            (ended.outputs, ended.stdout, ended.files) = Default::default();
+            *size = serde_json::to_vec(end).map_or(0, |bytes| bytes.len());
+        }
     }
 
     /// Nobody will answer that sync.
@@ -275,7 +321,16 @@ impl Duty {
         for run in answer.leave {
             self.leaving.insert(run);
         }
-        self.draining |= answer.drain;
+        // An older answer that comes late says what was.
+        if seq >= self.drained.0 {
+            if self.drained.1 != answer.drain {
+                self.tell(Weight::Heavy);
+            }
+            self.drained = (seq, answer.drain);
+        }
+        if self.is_left_over {
+            self.tell(Weight::Heavy);
+        }
         self.settle(now);
     }
 
@@ -337,9 +392,9 @@ impl Duty {
         self.tell(Weight::Light);
     }
 
-    /// Somebody wants this worker to end.
+    /// Somebody here wants this worker to end.
     pub fn drain(&mut self) {
-        if !std::mem::replace(&mut self.draining, true) {
+        if !std::mem::replace(&mut self.ending, true) {
             self.tell(Weight::Heavy);
         }
     }
@@ -419,7 +474,7 @@ impl Duty {
     /// How long nobody misses anything if the server neither hears nor says something.
     pub fn leisure(&self) -> Duration {
         let waits = self.held.values().any(|held| matches!(held.phase, Phase::Ready(_)));
-        if waits && !self.draining { GATHERED } else { Duration::ZERO }
+        if waits && !self.ending { GATHERED } else { Duration::ZERO }
     }
 
     pub fn lease(&self) -> Option<Duration> {
@@ -430,8 +485,14 @@ impl Duty {
         self.server.as_deref()
     }
 
-    pub fn is_draining(&self) -> bool {
-        self.draining
+    /// Somebody here wants it to end.
+    pub fn is_ending(&self) -> bool {
+        self.ending
+    }
+
+    /// The server gives it no more work, and may do so again.
+    pub fn is_drained(&self) -> bool {
+        self.drained.1
     }
 
     /// Nothing is left to do or to tell.
@@ -461,7 +522,7 @@ impl Duty {
     /// Attempts that it would take beyond its slots: few seconds' work in all, and none where tasks are long.
     pub fn prefetch(&self) -> u32 {
         match self.mean {
-            Some(mean) if mean < SHORT && !self.draining => {
+            Some(mean) if mean < SHORT && !self.ending && !self.drained.1 => {
                 let slots = self.slots as f64;
                 (slots * BRIDGE / mean.max(0.001)).ceil().clamp(1.0, slots) as u32
             }

@@ -141,6 +141,57 @@ fn nothing_begins_after_the_lease_and_what_waited_is_not_begun_later() {
 }
 
 #[test]
+fn ends_that_are_too_large_together_go_one_after_another_and_one_that_is_too_large_goes_without_its_outputs() {
+    let mut duty = Duty::new(3);
+    let large = |number: u32| {
+        let text = serde_json::Value::String("x".repeat(MOST / 2));
+        let mut ended = Ended::bare(Exit::Code { code: 0 }, at());
+        ended.outputs.insert(format!("n{number}"), text);
+        End::Ended { ended, log: None }
+    };
+    exchange(&mut duty, 1, 0, Answer { start: (1..=3).map(|n| order(n, false)).collect(), ..answer() });
+    for number in 1..=3 {
+        duty.ended(&id(number), large(number), Some(secs(1)));
+        duty.gone(&id(number), large(number));
+    }
+    assert_eq!(hows(&mut duty, 2), ["1 end", "2 ended", "3 ended"]);
+    assert!(duty.news().is_none());
+    duty.answered(2, secs(2), answer(), secs(2), at());
+    assert!(duty.news().is_some(), "the others are told at once");
+    assert_eq!(hows(&mut duty, 3), ["1 ended", "2 end", "3 ended"]);
+    // A proxy takes less than one of them.
+    duty.too_large(3);
+    assert!(duty.news().is_some());
+    let has = duty.has(4);
+    let How::Ended { end: Some(end) } = &has[1].how else { panic!("{has:?}") };
+    let End::Ended { ended, .. } = &**end else { panic!("{end:?}") };
+    assert!(ended.outputs.is_empty() && ended.output_problems[0].contains("more than the server"), "{ended:?}");
+    // Now it goes with the next one; of two that are too large together, each goes alone.
+    assert!(matches!(has[2].how, How::Ended { end: Some(_) }));
+    duty.too_large(4);
+    assert_eq!(hows(&mut duty, 5), ["1 ended", "2 end", "3 ended"]);
+    duty.answered(5, secs(3), answer(), secs(3), at());
+    assert_eq!(hows(&mut duty, 6), ["1 ended", "2 ended", "3 end"]);
+    duty.answered(6, secs(4), answer(), secs(4), at());
+    assert!(duty.news().is_none());
+}
+
+#[test]
+fn a_drain_of_the_server_is_followed_both_ways_and_an_older_answer_that_comes_late_changes_nothing() {
+    let mut duty = Duty::new(1);
+    exchange(&mut duty, 1, 0, Answer { drain: true, ..answer() });
+    assert!(duty.is_drained() && !duty.is_ending() && duty.news().is_some());
+    duty.has(2);
+    exchange(&mut duty, 3, 1, answer());
+    assert!(!duty.is_drained());
+    duty.answered(2, secs(1), Answer { drain: true, ..answer() }, secs(1), at());
+    assert!(!duty.is_drained());
+    duty.drain();
+    exchange(&mut duty, 4, 2, answer());
+    assert!(duty.is_ending(), "its own end is its own");
+}
+
+#[test]
 fn work_waits_beside_short_tasks_only() {
     let mut duty = Duty::new(8);
     assert_eq!(duty.prefetch(), 0);

@@ -31,7 +31,7 @@ use crate::config::Settings;
 pub use logs::{LogSource, Logs};
 pub use steer::Wish;
 pub use there::Remote;
-pub use workers::WorkerDeed;
+pub use workers::{TokenView, WorkerDeed};
 
 pub enum Target {
     Here(Box<Context>),

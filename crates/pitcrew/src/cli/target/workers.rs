@@ -1,8 +1,9 @@
 //! Workers, here or on a server.
 
+use jiff::Timestamp;
 use pitcrew_exec::worker::Hub;
 use pitcrew_store::{NodeChange, WorkerChange};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -13,7 +14,7 @@ use crate::cli::error::invalid;
 use crate::cli::session::home;
 use crate::clock;
 use crate::fleet::{Fleet, WorkerView};
-use crate::server::{fresh_worker_token, node_audit, worker_audit};
+use crate::server::{NEVER, fresh_worker_token, node_audit, worker_audit, worker_token_view};
 
 const WORKERS: [&str; 4] = ["api", "pitcrew", "v1", "workers"];
 
@@ -23,6 +24,18 @@ pub enum WorkerDeed {
     Drain,
     Undrain,
     Revoke,
+}
+
+/// A token to enrol with, without itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TokenView {
+    pub id: String,
+    pub queues: Vec<String>,
+    pub made_by: String,
+    pub created: Timestamp,
+    pub expires: Option<Timestamp>,
+    pub uses: Option<u32>,
+    pub works: bool,
 }
 
 impl WorkerDeed {
@@ -94,8 +107,48 @@ impl Target {
             }
             Target::There(remote) => {
                 let [api, own, version, workers] = WORKERS;
+                let life = life.unwrap_or_else(|| NEVER.to_owned());
                 let body = json!({ "queues": queues, "expires": life, "uses": uses });
                 remote.post(&[api, own, version, workers, "token"], body).await
+            }
+        }
+    }
+
+    /// Every token, also those that work no more.
+    pub async fn worker_tokens(&self) -> anyhow::Result<Vec<TokenView>> {
+        #[derive(Deserialize)]
+        struct Answer {
+            tokens: Vec<TokenView>,
+        }
+        match self {
+            Target::Here(context) => {
+                let rows = context.store.worker_tokens().await.map_err(refused)?;
+                Ok(serde_json::from_value(rows.iter().map(worker_token_view).collect())?)
+            }
+            Target::There(remote) => {
+                let [api, own, version, workers] = WORKERS;
+                let answer: Answer = remote.get(&[api, own, version, workers, "token"], &[]).await?;
+                Ok(answer.tokens)
+            }
+        }
+    }
+
+    pub async fn revoke_worker_token(&self, id: &str) -> anyhow::Result<()> {
+        let was_there = match self {
+            Target::Here(context) => {
+                let audit = worker_audit(&context::who(), "worker.token.delete", json!({ "id": id }));
+                context.store.delete_worker_token(id, audit).await.map_err(refused)?
+            }
+            Target::There(remote) => {
+                let [api, own, version, workers] = WORKERS;
+                remote.delete(&[api, own, version, workers, "token", id]).await?
+            }
+        };
+        match was_there {
+            true => Ok(()),
+            false => {
+                let hint = format!("`{} workers tokens list` shows all of them", self.pitcrew());
+                Err(invalid(format!("there is no token `{id}`\nhint: {hint}")))
             }
         }
     }
@@ -110,11 +163,10 @@ impl Target {
                 let change = WorkerChange { about: None, drain, revoked };
                 let audit = worker_audit(&who, &format!("worker.{}", deed.word()), json!({ "worker": name }));
                 context.store.change_worker(&worker.id, change, Some(audit)).await.map_err(refused)?;
-                if drain.is_some() {
-                    let cordon = NodeChange { cordoned: drain, ..NodeChange::default() };
-                    let audit = node_audit(&who, name, &cordon);
-                    context.store.change_node(name, cordon, audit).await.map_err(refused)?;
-                }
+                // Whoever is revoked leaves no mark to the next of its name.
+                let cordon = NodeChange { cordoned: Some(deed == WorkerDeed::Drain), ..NodeChange::default() };
+                let audit = node_audit(&who, name, &cordon);
+                context.store.change_node(name, cordon, audit).await.map_err(refused)?;
                 self.changed().await;
             }
             Target::There(remote) => {

@@ -55,6 +55,10 @@ Worker
   load1: number?, load5: number?, load15: number?, memory_used_mib: int?, memory_mib: int, cpu: number, enrolled: time, heard_at: time?
 WorkerToken
   id: text, token: text, queues: [text], expires: time?, uses: int?
+WorkerTokens
+  tokens: [WorkerTokenRow], total_entries: int
+WorkerTokenRow
+  id: text, queues: [text], made_by: text, created: time, expires: time?, uses: int?, works: bool
 WorkerTokenBody
   queues?: [text]?, expires?: text?, uses?: int?
 NodePatch

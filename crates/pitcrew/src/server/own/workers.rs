@@ -11,7 +11,9 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use pitcrew_core::AttemptId;
-use pitcrew_exec::worker::protocol::{Answer, Enrol, Enrolled, LOG_PART, LogTaken, PROTOCOL, ROOT, Sync};
+use pitcrew_exec::worker::protocol::{
+    About, Answer, Enrol, Enrolled, LOG_PART, LogTaken, PROTOCOL, REPLACED, REVOKED, ROOT, Sync,
+};
 use pitcrew_exec::worker::{NotTaken, Unanswered};
 use pitcrew_store::{AuditEntry, Enrolment, NodeChange, Store, StoreError, WorkerChange, WorkerRow, WorkerToken};
 use serde::de::DeserializeOwned;
@@ -32,10 +34,13 @@ use crate::server::routes::Routes;
 
 /// The largest body that a worker sends: outputs of many attempts that ended at once.
 pub const MOST: usize = 64 << 20;
+/// How long a token is good unless somebody says otherwise, and the word for one that is good until it is used up or revoked.
+const LIFE: &str = "1h";
+pub const NEVER: &str = "never";
 /// How tokens and credentials begin.
 const TOKEN: &str = "pwt_";
 const CREDENTIAL: &str = "pw_";
-const REVOKED: &str =
+const WAS_REVOKED: &str =
     "no worker has this credential, or it was revoked: enrol again with a token of `pitcrew workers token`";
 
 pub fn routes() -> Routes {
@@ -66,6 +71,13 @@ pub fn routes() -> Routes {
         .doc(doc("Worker", "Lists workers").answer(200, "Workers"))
         .get(WORKER, Role(Viewer), show)
         .doc(doc("Worker", "Shows a worker").answer(200, "Worker"))
+        .get("/api/pitcrew/v1/workers/token", Role(Admin), tokens)
+        .doc(
+            doc("Worker", "Lists the tokens with which machines enrol; themselves they are never shown again")
+                .answer(200, "WorkerTokens"),
+        )
+        .delete("/api/pitcrew/v1/workers/token/{token_id}", Role(Admin), revoke_token)
+        .doc(doc("Worker", "Takes a token back; workers that enrolled with it stay").nothing(204))
         .post("/api/pitcrew/v1/workers/token", Role(Admin), token)
         .doc(
             doc("Worker", "Makes a token with which machines enrol; it is shown once")
@@ -73,7 +85,7 @@ pub fn routes() -> Routes {
                 .answer(201, "WorkerToken"),
         )
         .post(at("drain"), Role(Admin), drain)
-        .doc(doc("Worker", "Lets a worker take no more work, and end when it has none").answer(200, "Worker"))
+        .doc(doc("Worker", "Lets a worker take no more work; what it has goes on, and it stays").answer(200, "Worker"))
         .post(at("undrain"), Role(Admin), undrain)
         .doc(doc("Worker", "Lets a worker take work again").answer(200, "Worker"))
         .post(at("revoke"), Role(Admin), revoke)
@@ -85,6 +97,18 @@ fn bearer(headers: &HeaderMap, prefix: &str) -> Option<String> {
     let (scheme, proof) = text.split_once(' ')?;
     let proof = proof.trim();
     (scheme.eq_ignore_ascii_case("bearer") && proof.starts_with(prefix)).then(|| digest(proof))
+}
+
+/// Ends a worker, by a word for programs: a status alone could be that of a proxy.
+fn shut_out(status: StatusCode, code: &str, why: String) -> Response {
+    let mut response = (status, Json(json!({ "detail": why, "code": code }))).into_response();
+    response.extensions_mut().insert(ApiError::Status(status, why));
+    response
+}
+
+fn revoked() -> Response {
+    let response = shut_out(StatusCode::UNAUTHORIZED, REVOKED, WAS_REVOKED.to_owned());
+    ([(header::WWW_AUTHENTICATE, "Bearer")], response).into_response()
 }
 
 fn turned_away(why: &str) -> Response {
@@ -102,29 +126,28 @@ pub async fn guard(State(site): State<Site>, mut request: Request, next: Next) -
             request.extensions_mut().insert(row);
             next.run(request).await
         }
-        Ok(None) => turned_away(REVOKED),
+        Ok(None) => revoked(),
         Err(error) => ApiError::from(error).into_response(),
     }
 }
 
 /// Lets a machine pass whose token works.
 pub async fn guard_enrolment(State(site): State<Site>, mut request: Request, next: Next) -> Response {
-    const HOW: &str = "an administrator makes one with `pitcrew workers token`";
     let Some(hash) = bearer(request.headers(), TOKEN) else {
         return turned_away(&format!("a machine enrols with a token: {HOW}"));
     };
     match site.app.store.worker_token(&hash).await {
-        Ok(Some(token)) => match token.refusal(clock::now()) {
-            None => {
-                request.extensions_mut().insert(token);
-                next.run(request).await
-            }
-            Some(why) => turned_away(&format!("{}: {HOW}", refusal(why))),
-        },
+        // Whether it still works, the call says: one that is repeated since its answer was lost needs no second use.
+        Ok(Some(token)) => {
+            request.extensions_mut().insert(token);
+            next.run(request).await
+        }
         Ok(None) => turned_away(&format!("{}: {HOW}", refusal(Enrolment::NoSuchToken))),
         Err(error) => ApiError::from(error).into_response(),
     }
 }
+
+const HOW: &str = "an administrator makes one with `pitcrew workers token`";
 
 fn refusal(why: Enrolment) -> &'static str {
     match why {
@@ -156,9 +179,40 @@ async fn enrol(
     State(site): State<Site>,
     Extension(token): Extension<WorkerToken>,
     bytes: Bytes,
-) -> ApiResult<Json<Enrolled>> {
-    let wish: Enrol = read(&bytes)?;
+) -> Result<Json<Enrolled>, Response> {
+    let wish: ApiResult<Enrol> = read(&bytes);
+    let own = wish.as_ref().ok().and_then(|wish| wish.credential.clone());
+    if let (Ok(wish), Some(own)) = (&wish, &own) {
+        let known = site.app.store.worker_by_credential(&digest(own)).await;
+        if let Some(worker) = known.map_err(|error| ApiError::from(error).into_response())? {
+            return match worker.name == wish.name {
+                // The answer was lost.
+                true => Ok(Json(Enrolled { worker: worker.id, credential: own.clone() })),
+                false => {
+                    Err(ApiError::conflict(format!("this credential is that of `{}`", worker.name)).into_response())
+                }
+            };
+        }
+    }
+    if let Some(why) = token.refusal(clock::now()) {
+        return Err(turned_away(&format!("{}: {HOW}", refusal(why))));
+    }
+    enrolled(&site, token, wish.map_err(ApiError::into_response)?).await.map_err(ApiError::into_response)
+}
+
+/// Whether somebody who makes a credential itself made one that nobody guesses: as long as one that is made here.
+fn is_credential(text: &str) -> bool {
+    let letters = text.strip_prefix(CREDENTIAL).unwrap_or_default();
+    (40..=200).contains(&letters.len()) && letters.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+async fn enrolled(site: &Site, token: WorkerToken, wish: Enrol) -> ApiResult<Json<Enrolled>> {
     same_protocol(wish.protocol)?;
+    if wish.credential.as_ref().is_some_and(|own| !is_credential(own)) {
+        return Err(ApiError::bad_request(
+            "the credential that it made is none: `pw_` and 40 letters or digits at least",
+        ));
+    }
     check(&wish.name, &wish.about, &token.queues).map_err(ApiError::bad_request)?;
     let taken = || {
         ApiError::conflict(format!(
@@ -170,7 +224,10 @@ async fn enrol(
         return Err(taken());
     }
     let failed = |error: anyhow::Error| ApiError::Status(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
-    let credential = format!("{CREDENTIAL}{}", letters::<40>().map_err(failed)?);
+    let credential = match wish.credential {
+        Some(own) => own,
+        None => fresh_credential().map_err(failed)?,
+    };
     let told = Told { about: wish.about.clone(), may_serve: token.queues.clone() };
     let worker = WorkerRow {
         id: letters::<16>().map_err(failed)?,
@@ -200,17 +257,17 @@ async fn sync(
     State(site): State<Site>,
     Extension(worker): Extension<WorkerRow>,
     bytes: Bytes,
-) -> ApiResult<Json<Answer>> {
-    let sync: Sync = read(&bytes)?;
-    same_protocol(sync.protocol)?;
+) -> Result<Json<Answer>, Response> {
+    let sync: Sync = read(&bytes).map_err(ApiError::into_response)?;
+    same_protocol(sync.protocol).map_err(ApiError::into_response)?;
     let hub = &site.app.workers;
     let is_new = hub.is_new(&worker.id, &sync).map_err(|error| unanswered(error.into()))?;
     if is_new {
         if let Some(about) = &sync.about {
-            let is_changed = take_about(&site.app.store, &worker, about).await?;
-            if is_changed || !site.app.fleet.knows_worker(&worker.id) {
-                site.app.fleet.workers_changed().await?;
+            if has_moved(&worker, about) {
+                hub.moved(&worker.id);
             }
+            take_about(&site, &worker, about).await.map_err(ApiError::into_response)?;
         }
         site.app.fleet.worker_said(&worker.id, &sync, clock::now()).await;
         hub.drain(&worker.id, worker.drain);
@@ -224,28 +281,33 @@ async fn sync(
     hub.sync(&worker.id, sync).await.map(Json).map_err(unanswered)
 }
 
-fn unanswered(error: Unanswered) -> ApiError {
+fn unanswered(error: Unanswered) -> Response {
     match error {
-        Unanswered::Superseded(error) => ApiError::conflict(error.to_string()),
-        Unanswered::Revoked => ApiError::Status(StatusCode::UNAUTHORIZED, REVOKED.to_owned()),
+        Unanswered::Superseded(error) => shut_out(StatusCode::CONFLICT, REPLACED, error.to_string()),
+        Unanswered::Revoked => revoked(),
     }
 }
 
-/// Writes what a worker tells of itself, if that is new; says whether it was.
-async fn take_about(
-    store: &Store,
-    worker: &WorkerRow,
-    about: &pitcrew_exec::worker::protocol::About,
-) -> ApiResult<bool> {
+/// Whether an earlier process of the worker may still be where it was.
+fn has_moved(worker: &WorkerRow, about: &About) -> bool {
+    let before = serde_json::from_value(worker.about.clone()).ok().and_then(|told: Told| told.about.place);
+    before.is_some_and(|before| about.place.as_ref() != Some(&before))
+}
+
+/// Writes what a worker tells of itself, if that is new.
+async fn take_about(site: &Site, worker: &WorkerRow, about: &About) -> ApiResult<()> {
     let may_serve = serde_json::from_value(worker.about.clone()).map(|told: Told| told.may_serve).unwrap_or_default();
     check(&worker.name, about, &may_serve).map_err(ApiError::bad_request)?;
     let told = serde_json::to_value(Told { about: about.clone(), may_serve }).unwrap_or_default();
     let is_changed = told != worker.about;
     if is_changed {
         let change = WorkerChange { about: Some(told), ..WorkerChange::default() };
-        store.change_worker(&worker.id, change, None).await?;
+        site.app.store.change_worker(&worker.id, change, None).await?;
     }
-    Ok(is_changed)
+    if is_changed || !site.app.fleet.knows_worker(&worker.id) {
+        site.app.fleet.workers_changed().await?;
+    }
+    Ok(())
 }
 
 /// Those that are over by their rows, or of which there is no row.
@@ -326,6 +388,11 @@ pub fn fresh_token(
     Ok((row, secret))
 }
 
+/// What a worker proves itself by.
+pub fn fresh_credential() -> anyhow::Result<String> {
+    Ok(format!("{CREDENTIAL}{}", letters::<40>()?))
+}
+
 /// The audit entry of something that somebody does with workers.
 pub fn audit(who: &str, event: &str, detail: Value) -> AuditEntry {
     let mut audit = AuditEntry::new(clock::now(), who, event);
@@ -341,7 +408,8 @@ async fn token(
     let queues = body.texts("queues").unwrap_or_default();
     let life = body.text("expires");
     let uses = body.integer("uses", 1, 1_000_000).and_then(|uses| u32::try_from(uses).ok());
-    let expires = match life.as_deref().map(pitcrew_lang::parse_duration) {
+    let life = life.as_deref().unwrap_or(LIFE);
+    let expires = match (life != NEVER).then(|| pitcrew_lang::parse_duration(life)) {
         None => None,
         Some(Ok(life)) => clock::now().checked_add(life).ok(),
         Some(Err(why)) => {
@@ -360,6 +428,31 @@ async fn token(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
+/// A token as people and programs see it.
+pub fn token_view(token: &WorkerToken) -> Value {
+    json!({
+        "id": token.id, "queues": token.queues, "made_by": token.made_by, "created": token.created,
+        "expires": token.expires, "uses": token.uses, "works": token.refusal(clock::now()).is_none(),
+    })
+}
+
+async fn tokens(State(site): State<Site>) -> ApiResult<Json<Value>> {
+    let all: Vec<Value> = site.app.store.worker_tokens().await?.iter().map(token_view).collect();
+    Ok(Json(json!({ "total_entries": all.len(), "tokens": all })))
+}
+
+async fn revoke_token(
+    State(site): State<Site>,
+    Path(id): Path<String>,
+    Extension(user): Extension<User>,
+) -> ApiResult<StatusCode> {
+    let entry = audit(&user.name, "worker.token.delete", json!({ "id": id }));
+    match site.app.store.delete_worker_token(&id, entry).await? {
+        true => Ok(StatusCode::NO_CONTENT),
+        false => Err(ApiError::not_found(format!("there is no token `{id}`"))),
+    }
+}
+
 async fn drain(
     State(site): State<Site>,
     Path(name): Path<String>,
@@ -376,7 +469,7 @@ async fn undrain(
     set_drain(&site, &user, &name, false).await.map(Json)
 }
 
-/// Has a worker end, or not; its node is cordoned meanwhile.
+/// Lets a worker take no more work, or take work again; its node is cordoned meanwhile.
 pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> ApiResult<WorkerView> {
     let worker = one(site, name).await?;
     let event = if drain { "worker.drain" } else { "worker.undrain" };
@@ -402,6 +495,11 @@ async fn revoke(
 /// Lets a worker in no more.
 pub async fn end(site: &Site, user: &User, name: &str) -> ApiResult<()> {
     let worker = one(site, name).await?;
+    // The marks of a node are by its name, and the next worker of that name is another.
+    if site.app.fleet.view(name).is_some_and(|node| node.is_cordoned) {
+        let change = NodeChange { cordoned: Some(false), ..NodeChange::default() };
+        nodes::apply(site, user, name, change).await?;
+    }
     let change = WorkerChange { revoked: Some(clock::now()), ..WorkerChange::default() };
     let entry = audit(&user.name, "worker.revoke", json!({ "worker": name, "id": worker.id }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;

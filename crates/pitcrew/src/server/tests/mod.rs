@@ -107,9 +107,7 @@ impl Rig {
         let backend: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
         let kinds = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
         let workers = Hub::new(data.root().to_owned(), LEASE, sender);
-        let own: Arc<dyn Backend> = Arc::new(workers.clone());
-        let all = kinds.map(|kind| (kind, backend.clone())).into_iter().chain([(BackendKind::Worker, own)]);
-        let backends = Backends::new(all);
+        let backends = Backends::new(kinds.map(|kind| (kind, backend.clone()))).with_hub(workers.clone());
         let vault = Vault::new(&data, &|_| None).unwrap();
         let aws = crate::secrets::aws("us-east-1").unwrap();
         let gpu: fleet::SeenGpu = serde_json::from_value(json!({ "id": "gpu-0", "model": "NVIDIA A100" })).unwrap();

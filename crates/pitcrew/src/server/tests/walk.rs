@@ -131,6 +131,7 @@ impl Walk {
                 "node" => "local",
                 "namespace" => "ml",
                 "worker" => "w",
+                "token_id" => "t",
                 _ => "1",
             };
             path = format!("{before}{value}{after}");
@@ -380,6 +381,7 @@ const SAMPLES: &[(&str, &str)] = &[
     ("PATCH /api/pitcrew/v1/quotas/{namespace}", r#"{"gpus": 3}"#),
     ("DELETE /api/pitcrew/v1/quotas/{namespace}", ""),
     ("POST /api/pitcrew/v1/workers/token", r#"{"queues": ["s21"], "expires": "1h"}"#),
+    ("DELETE /api/pitcrew/v1/workers/token/{token_id}", ""),
     ("POST /api/pitcrew/v1/workers/{worker}/drain", ""),
     ("POST /api/pitcrew/v1/workers/{worker}/undrain", ""),
     ("POST /api/pitcrew/v1/workers/{worker}/revoke", ""),

@@ -14,7 +14,7 @@ use pitcrew_core::state::Exit;
 use pitcrew_exec::Ended;
 use pitcrew_exec::gpu::{Probe, Reading, Smi};
 use pitcrew_exec::worker::protocol::{
-    About, Answer, End, Enrol, Enrolled, Has, How, Load, LogTail, Order, PROTOCOL, Sync,
+    About, Answer, End, Enrol, Enrolled, Has, How, Load, LogTail, Order, PROTOCOL, REPLACED, REVOKED, Sync,
 };
 use pitcrew_store::{AuditEntry, WorkerToken};
 use serde_json::{Value, json};
@@ -28,6 +28,10 @@ workflow: demo
 workspaces: [data]
 tasks:
   a: {queue: s21, run: 'echo hi', outputs: {n: {}}}
+---
+workflow: timed
+tasks:
+  a: {queue: s21, run: x, timeout: 30m, retries: 1, retry_delay: 1s}
 ---
 workflow: here
 tasks:
@@ -54,6 +58,7 @@ fn about(queues: &[&str]) -> About {
         cpu: None,
         memory_mib: None,
         resources: BTreeMap::new(),
+        place: Some("here".to_owned()),
     }
 }
 
@@ -99,7 +104,7 @@ async fn token(rig: &Rig, body: Value) -> String {
 }
 
 async fn enrol(rig: &Rig, token: &str, name: &str, about: About) -> (StatusCode, String) {
-    let wish = Enrol { protocol: PROTOCOL, name: name.into(), about };
+    let wish = Enrol { protocol: PROTOCOL, name: name.into(), about, credential: None };
     call(rig, token, "enrol", serde_json::to_string(&wish).unwrap()).await
 }
 
@@ -119,10 +124,12 @@ impl<'r> Machine<'r> {
             seq: self.seq.fetch_add(1, Ordering::Relaxed) + 1,
             about: None,
             draining: false,
+            drained: false,
             prefetch: 0,
             has,
             probe: None,
             load: None,
+            clock: None,
             wait_ms: 0,
             server: None,
         }
@@ -342,7 +349,7 @@ async fn only_a_token_that_works_enrols_and_only_a_free_name() {
     };
     rig.app.store.put_worker_token(row, AuditEntry::new(clock::now(), "test", "worker.token")).await.unwrap();
     assert!(refused("pwt_old", "w3", about(&["s21"])).await.starts_with("401 the token has expired"));
-    let newer = Enrol { protocol: PROTOCOL + 2, name: "w3".into(), about: about(&["s21"]) };
+    let newer = Enrol { protocol: PROTOCOL + 2, name: "w3".into(), about: about(&["s21"]), credential: None };
     let any = token(&rig, json!({})).await;
     let (status, text) = call(&rig, &any, "enrol", serde_json::to_string(&newer).unwrap()).await;
     assert!(status == StatusCode::UPGRADE_REQUIRED && text.contains("upgrade the server"), "{text}");
@@ -369,15 +376,16 @@ async fn a_credential_opens_the_calls_of_its_worker_until_it_is_revoked_and_noth
     let later = Machine { rig: &rig, credential: machine.credential.clone(), incarnation: 2, seq: AtomicU64::new(0) };
     later.appears().await;
     let (status, text) = machine.ask(&machine.says(Vec::new())).await;
-    assert!(status == StatusCode::CONFLICT && text.contains("started later"), "{text}");
+    assert!(status == StatusCode::CONFLICT && text.contains("started later") && text.contains(REPLACED), "{text}");
     let drained = rig.post("/api/pitcrew/v1/workers/w1/drain", json!({})).await.json();
     assert_eq!((&drained["standing"], &drained["drain"]), (&json!("draining"), &json!(true)));
     assert!(later.sync(later.says(Vec::new())).await.drain);
     rig.post("/api/pitcrew/v1/workers/w1/undrain", json!({})).await;
     assert!(!later.sync(later.says(Vec::new())).await.drain);
+    rig.post("/api/pitcrew/v1/workers/w1/drain", json!({})).await;
     assert_eq!(rig.post("/api/pitcrew/v1/workers/w1/revoke", json!({})).await.status, StatusCode::OK);
     let (status, text) = later.ask(&later.says(Vec::new())).await;
-    assert!(status == StatusCode::UNAUTHORIZED && text.contains("it was revoked"), "{text}");
+    assert!(status == StatusCode::UNAUTHORIZED && text.contains("it was revoked") && text.contains(REVOKED), "{text}");
     assert_eq!(rig.get("/api/pitcrew/v1/workers/w1").await.status, StatusCode::NOT_FOUND);
     assert_eq!(rig.get("/api/pitcrew/v1/nodes/w1").await.status, StatusCode::NOT_FOUND);
     let audit = rig.get("/api/v2/eventLogs?limit=100").await.text;
@@ -385,7 +393,9 @@ async fn a_credential_opens_the_calls_of_its_worker_until_it_is_revoked_and_noth
         assert!(audit.contains(event), "{event}: {audit}");
     }
     assert!(!audit.contains("pw_") && !audit.contains("pwt_"));
-    Machine::new(&rig, "w1", &["s21"]).await;
+    // The next one of that name is not drained.
+    Machine::new(&rig, "w1", &["s21"]).await.appears().await;
+    assert_eq!(rig.get("/api/pitcrew/v1/workers/w1").await.json()["standing"], "ready");
 }
 
 #[tokio::test]
@@ -648,4 +658,98 @@ async fn a_worker_further_away_is_told_which_side_to_upgrade() {
     let (status, answer) = raw(&machine, json!({ "protocol": PROTOCOL, "seq": 1 })).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(answer["detail"].as_str().unwrap().contains("missing field `incarnation`"), "{answer}");
+}
+
+#[tokio::test]
+async fn timeouts_and_retries_are_counted_by_the_clock_of_the_server() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let run = rig.start("timed", json!({})).await;
+    let hour = SignedDuration::from_hours(1);
+    for off in [-hour, hour] {
+        let id = machine.ordered().await.handle.id.to_string();
+        let clock = || clock::now() + off;
+        let began = has(&id, How::Running { started_at: clock() });
+        machine.sync(Sync { clock: Some(clock()), ..machine.says(vec![began.clone()]) }).await;
+        rig.until(run.key, "a", "running").await;
+        let row = rig.app.store.instance(run.key, &"a".parse().unwrap(), -1).await.unwrap().unwrap();
+        assert!(clock::now().duration_since(row.start.unwrap()).abs() < SignedDuration::from_mins(10), "{row:?}");
+        // With a timeout that counts from an hour ago it would be cancelled by now.
+        rig.app.scheduler.snapshot(run.key).await.unwrap();
+        assert!(machine.sync(Sync { clock: Some(clock()), ..machine.says(vec![began]) }).await.cancel.is_empty());
+        let ended = Ended { started_at: Some(clock()), ..Ended::bare(Exit::Code { code: 7 }, clock()) };
+        let end = has(&id, How::Ended { end: Some(Box::new(End::Ended { ended, log: None })) });
+        machine.sync(Sync { clock: Some(clock()), ..machine.says(vec![end]) }).await;
+    }
+    // The second one was ordered a second after the first, and not an hour.
+    over(&rig, &run, "failed").await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_worker_elsewhere_does_not_make_what_the_first_one_runs_lost() {
+    let rig = rig().await;
+    let first = Machine::new(&rig, "w1", &["s21"]).await;
+    first.appears().await;
+    let run = rig.start("demo", json!({})).await;
+    let id = first.ordered().await.handle.id;
+    first.sync(first.says(vec![has(&id.to_string(), running())])).await;
+    rig.until(run.key, "a", "running").await;
+    let copy = Machine { rig: &rig, credential: first.credential.clone(), incarnation: 2, seq: AtomicU64::new(0) };
+    let there = About { place: Some("there".into()), ..about(&["s21"]) };
+    copy.sync(Sync { about: Some(there), ..copy.says(Vec::new()) }).await;
+    assert!(rig.app.workers.has("a worker that nobody knows", &id).is_none());
+    let worker = rig.get("/api/pitcrew/v1/workers/w1").await.json()["id"].as_str().unwrap().to_owned();
+    assert_eq!(rig.app.workers.has(&worker, &id), Some(true), "it may run where it was");
+    // The same place, started again: what it has not, nobody has.
+    let again = Machine { rig: &rig, credential: first.credential.clone(), incarnation: 3, seq: AtomicU64::new(0) };
+    let back = About { place: Some("there".into()), ..about(&["s21"]) };
+    again.sync(Sync { about: Some(back), ..again.says(Vec::new()) }).await;
+    assert_eq!(rig.app.workers.has(&worker, &id), Some(true), "what is elsewhere stays there");
+    let snapshot = rig.app.scheduler.snapshot(run.key).await.unwrap();
+    assert_eq!((snapshot.instances[0].state.name(), snapshot.instances[0].attempt), ("running", 1));
+}
+
+#[tokio::test]
+async fn tokens_are_good_for_an_hour_are_listed_and_taken_back_and_a_lost_answer_costs_no_second_use() {
+    let rig = rig().await;
+    let secret = token(&rig, json!({ "uses": 1 })).await;
+    let list = || async { rig.get("/api/pitcrew/v1/workers/token").await };
+    let row = list().await.json()["tokens"][0].clone();
+    assert_eq!((&row["works"], &row["uses"], &row["made_by"]), (&json!(true), &json!(1), &json!("admin")));
+    let expires: Timestamp = row["expires"].as_str().unwrap().parse().unwrap();
+    assert!(expires.duration_since(clock::now()) <= SignedDuration::from_hours(1));
+    assert!(!list().await.text.contains("pwt_"));
+    let never = rig.post("/api/pitcrew/v1/workers/token", json!({ "expires": "never" })).await.json();
+    assert_eq!(never["expires"], Value::Null);
+    let made = format!("pw_{}", "a1".repeat(20));
+    let wish = |name: &str, own: &str| Enrol {
+        protocol: PROTOCOL,
+        name: name.into(),
+        about: about(&["s21"]),
+        credential: Some(own.to_owned()),
+    };
+    let ask = async |token: &str, wish: Enrol| call(&rig, token, "enrol", serde_json::to_string(&wish).unwrap()).await;
+    assert_eq!(ask(&secret, wish("w1", "pw_short")).await.0, StatusCode::BAD_REQUEST);
+    let (status, first) = ask(&secret, wish("w1", &made)).await;
+    assert_eq!(status, StatusCode::OK, "{first}");
+    assert_eq!(ask(&secret, wish("w1", &made)).await, (StatusCode::OK, first), "the same, though the token is used up");
+    assert_eq!(ask(&secret, wish("w2", &made)).await.0, StatusCode::CONFLICT);
+    let other = format!("pw_{}", "b2".repeat(20));
+    assert_eq!(ask(&secret, wish("w2", &other)).await.0, StatusCode::UNAUTHORIZED, "another one needs another use");
+    assert_eq!(rig.get("/api/pitcrew/v1/workers").await.json()["total_entries"], 1);
+    let path = format!("/api/pitcrew/v1/workers/token/{}", row["id"].as_str().unwrap());
+    let delete = || async {
+        rig.send(
+            rig.request(Method::DELETE, &path)
+                .header(header::AUTHORIZATION, format!("Bearer {}", rig.token))
+                .body(Body::empty())
+                .unwrap(),
+        )
+        .await
+        .status
+    };
+    assert_eq!((delete().await, delete().await), (StatusCode::NO_CONTENT, StatusCode::NOT_FOUND));
+    assert_eq!(list().await.json()["total_entries"], 1);
+    assert!(rig.get("/api/v2/eventLogs?limit=100").await.text.contains("worker.token.delete"));
 }

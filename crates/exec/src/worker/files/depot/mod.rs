@@ -90,7 +90,7 @@ impl From<WireError> for DepotError {
     fn from(error: WireError) -> Self {
         match error {
             WireError::Unreachable(reason) => DepotError::Later(reason),
-            refused @ WireError::Refused(..) => DepotError::Never(refused.to_string()),
+            refused @ (WireError::Refused(..) | WireError::ShutOut(..)) => DepotError::Never(refused.to_string()),
         }
     }
 }
