@@ -114,19 +114,26 @@ pub fn check(quota: &Quota) -> Result<(), String> {
     Ok(())
 }
 
-/// The quota of the namespace after these changes, or a new one.
-pub async fn changed(
+/// Changes the quota of the namespace, or makes one. Of changes at the same moment none is lost.
+pub async fn set(
     store: &Store,
+    who: &str,
     namespace: &str,
     changes: &[(String, Option<String>)],
-) -> Result<Quota, StoreError> {
-    let found = store.quotas().await?.into_iter().find(|quota| quota.namespace == namespace);
-    let mut quota = found.unwrap_or_else(|| Quota::new(namespace, Limits::default()));
-    for (key, text) in changes {
-        change(&mut quota, key, text.as_deref()).map_err(|why| StoreError::Invalid(format!("`{key}`: {why}")))?;
+) -> Result<(), StoreError> {
+    loop {
+        let before = store.quotas().await?.into_iter().find(|quota| quota.namespace == namespace);
+        let mut quota = before.clone().unwrap_or_else(|| Quota::new(namespace, Limits::default()));
+        for (key, text) in changes {
+            change(&mut quota, key, text.as_deref()).map_err(|why| StoreError::Invalid(format!("`{key}`: {why}")))?;
+        }
+        check(&quota).map_err(StoreError::Invalid)?;
+        let audit = audit(who, &quota);
+        // Somebody else was quicker: what they made of it is changed.
+        if store.change_quota(before, quota, audit).await? {
+            return Ok(());
+        }
     }
-    check(&quota).map_err(StoreError::Invalid)?;
-    Ok(quota)
 }
 
 /// The audit entry of a quota that is set, here and on the command line.

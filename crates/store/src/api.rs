@@ -3,6 +3,7 @@
 //! Input is normalised and checked here, once; then the memory or the SQL does the work.
 
 mod across;
+mod files;
 mod nodes;
 mod outbox;
 mod people;
@@ -406,6 +407,14 @@ impl Store {
         let mut value = value.to_owned();
         normalise::text(&mut value);
         ask!(self, put_setting(key, &value))
+    }
+
+    /// Sets a value where it still is as it was `before`; otherwise nothing is done, and the answer is `false`.
+    pub async fn swap_setting(&self, key: &str, before: Option<&str>, value: &str) -> Result<bool> {
+        normalise::name("setting", key)?;
+        let mut value = value.to_owned();
+        normalise::text(&mut value);
+        ask!(self, swap_setting(key, before, &value))
     }
 
     /// Sets a value only if none is there, and returns the one that then is: for secrets that a server makes once.

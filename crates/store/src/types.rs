@@ -4,6 +4,7 @@
 
 mod across;
 mod backfills;
+mod files;
 mod nodes;
 mod notices;
 mod people;
@@ -12,6 +13,7 @@ mod workers;
 
 pub use across::*;
 pub use backfills::*;
+pub use files::*;
 pub use nodes::*;
 pub use notices::*;
 pub use people::*;

@@ -26,7 +26,7 @@ impl Admission {
             return grants;
         }
         let mut pass = self.begin_pass();
-        while (self.held.len() as u32) < self.parallelism {
+        while !self.is_full() {
             let Some((rank, line)) = self.next(&mut pass) else { break };
             if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1) {
                 pass.lacking.insert(line.pool.clone());
@@ -37,7 +37,7 @@ impl Admission {
             if !self.within_quota(&mut pass, rank.1) {
                 continue;
             }
-            if self.held.len() as u32 + line.members() > self.parallelism {
+            if self.here() + line.members() > self.parallelism {
                 // Places are kept for it.
                 break;
             }

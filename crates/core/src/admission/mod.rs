@@ -170,6 +170,8 @@ type SlotWait = (Arc<str>, Option<String>);
 #[derive(Debug, Clone)]
 pub struct Admission {
     parallelism: u32,
+    /// Holders that take no place of this machine: they go on where another server led.
+    elsewhere: BTreeSet<Holder>,
     pools: BTreeMap<String, Pool>,
     fleet: Fleet,
     quotas: Quotas,
@@ -214,6 +216,7 @@ impl Admission {
     pub fn new(parallelism: u32, nodes: Vec<Node>) -> Result<Self, Twice> {
         let mut admission = Admission {
             parallelism,
+            elsewhere: BTreeSet::new(),
             pools: BTreeMap::new(),
             fleet: Fleet::new(Vec::new(), Policy::default(), Workload::default())?,
             quotas: Quotas::default(),
@@ -458,10 +461,30 @@ impl Admission {
         self.fleet.leases().get(&lease_id(Holder { run, slot })).map(|lease| &lease.request)
     }
 
+    /// What an instance holds is on the machine of another server: it takes no place among the tasks that run here.
+    pub fn lives_elsewhere(&mut self, run: RunKey, slot: Slot) {
+        let holder = Holder { run, slot };
+        if self.held.contains_key(&holder) {
+            self.elsewhere.insert(holder);
+            self.is_settled = false;
+        }
+    }
+
+    /// How many of those that hold something take a place of this machine.
+    fn here(&self) -> u32 {
+        (self.held.len() - self.elsewhere.len()) as u32
+    }
+
+    /// Whether as many run as may.
+    fn is_full(&self) -> bool {
+        self.here() >= self.parallelism
+    }
+
     /// Gives back what an instance holds. Twice is once.
     pub fn release(&mut self, run: RunKey, slot: Slot) {
         let holder = Holder { run, slot };
         let Some(held) = self.held.remove(&holder) else { return };
+        self.elsewhere.remove(&holder);
         self.is_settled = false;
         if let Some(pool) = self.pools.get_mut(&held.pool) {
             pool.used -= held.slots;
@@ -506,7 +529,8 @@ impl Admission {
         for Preemption { victim, .. } in &self.preemptions {
             assert!(!self.held.contains_key(victim) || self.held[victim].is_ending, "{victim:?} is to end");
         }
-        assert!(adopted || self.held.len() as u32 <= self.parallelism, "parallelism");
+        assert!(self.elsewhere.iter().all(|holder| self.held.contains_key(holder)), "elsewhere");
+        assert!(adopted || self.here() <= self.parallelism, "parallelism");
         let in_line: usize = self.lines.values().map(BTreeSet::len).sum();
         assert_eq!(in_line, self.candidates.len(), "candidates in line");
     }

@@ -223,7 +223,7 @@ impl Admission {
 
     pub(super) fn end_pass(&mut self, pass: Pass) {
         self.quotas.end_pass();
-        let is_full = self.held.len() as u32 >= self.parallelism;
+        let is_full = self.is_full();
         // Who was not asked any more waits for a place; where all were asked, the others do not wait for a slot.
         for (namespace, heads) in pass.heads.iter().filter(|_| is_full) {
             if let Some((rank, _)) = heads.first_key_value() {

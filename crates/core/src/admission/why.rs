@@ -173,7 +173,7 @@ impl Admission {
         let candidate = self.candidates.get(&holder)?;
         let pool = &self.pools[&candidate.line.pool];
         let members = candidate.line.members();
-        if self.held.len() as u32 + members > self.parallelism {
+        if self.here() + members > self.parallelism {
             return Some(Blocked::Parallelism { max: self.parallelism });
         }
         if let Some(request) = &candidate.line.request

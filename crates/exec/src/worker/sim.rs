@@ -15,7 +15,7 @@ use pitcrew_core::state::Exit;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
 
 use super::duty::{Do, Duty};
-use super::ledger::{Fact, Known, Ledger, nothing};
+use super::ledger::{Fact, Known, Ledger};
 use super::protocol::{Answer, Cancel, End, Order, Sync};
 use crate::backend::{Ended, Handle, Observation};
 use crate::spec::AttemptSpec;
@@ -345,7 +345,7 @@ impl World {
             machine.flights.remove(&seq);
             duty.unanswered(seq);
         }
-        if machine.flights.len() >= 3 || !(duty.has_news() || machine.flights.is_empty()) {
+        if machine.flights.len() >= 3 || !(duty.news().is_some() || machine.flights.is_empty()) {
             return;
         }
         machine.seq += 1;
@@ -386,7 +386,7 @@ impl World {
         }
         let (now, incarnation, seq) = (self.server_now(), sync.incarnation, sync.seq);
         // Somebody of before.
-        let Ok(facts) = self.ledgers[worker].take(now, sync) else { return };
+        let Ok(facts) = self.ledgers[worker].take(now, at(), sync) else { return };
         for fact in facts {
             match fact {
                 // What never began is seen when the server looks.
@@ -402,13 +402,13 @@ impl World {
         for id in ledger.unclaimed(now, now - SignedDuration::from_secs(30), 100) {
             let is_over = self.tasks.iter().enumerate().all(|(task, of)| id != id_of(task, of.attempt) || of.is_done);
             if is_over {
-                ledger.forget(&id);
+                ledger.forget(now, &id);
             }
         }
         let word = format!("server {}", self.servers);
         let answer = match ledger.is_last(incarnation, seq) {
             true => ledger.answer(now, &word, ms(LEASE)),
-            false => nothing(&word, ms(LEASE)),
+            false => ledger.nothing(&word, ms(LEASE)),
         };
         self.say(worker, || Said::Answer { to: worker, incarnation, seq, answer: Box::new(answer.clone()) });
     }
@@ -438,10 +438,11 @@ impl World {
                 self.tasks[task].on = self.random.below(WORKERS as u64) as usize;
             }
         }
+        let now = self.server_now();
         // It may be killed between writing the end and letting go; then nobody claims the attempt later.
         match self.is_faulty() && self.random.chance(50) {
             true => self.kill_server(),
-            false => self.ledgers[on].forget(id),
+            false => self.ledgers[on].forget(now, id),
         }
     }
 

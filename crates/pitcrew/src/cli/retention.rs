@@ -48,6 +48,9 @@ async fn remove(app: &App, days: u32, now: Timestamp) -> anyhow::Result<usize> {
     })
     .await?;
     if !gone.is_empty() {
+        if let Some(local) = app.backends.homed() {
+            local.deleted(&gone).await?;
+        }
         app.store.retention_done(&gone).await?;
     }
     let cache = app.data.environments();

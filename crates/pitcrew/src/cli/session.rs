@@ -17,6 +17,7 @@ use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
 use crate::app::App;
 use crate::backends::Backends;
+use crate::cluster::files::Files;
 use crate::cluster::homed::Homed;
 use crate::cluster::keep;
 use crate::cluster::peers::Peers;
@@ -159,7 +160,9 @@ pub fn backends(
     let peers = Peers::new(context.store.clone(), context.vault.clone());
     let made = context.data.id().and_then(|home| {
         let local = LocalBackend::new(LocalConfig::new(&dir)?, sender.clone())?;
-        Ok(Homed::new(&context.data, home, peers, context.settings.lost_after(), sender.clone(), local))
+        let lost_after = context.settings.lost_after();
+        let files = Files::new(&context.data, &home, &context.store, peers.clone(), lost_after);
+        Ok(Homed::new(&context.data, home, peers, files, lost_after, sender.clone(), local))
     });
     let local = Arc::new(made.with_context(|| format!("cannot use `{}`", dir.display()))?);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));

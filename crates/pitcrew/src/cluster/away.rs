@@ -3,8 +3,8 @@
 //! One task per data directory asks once a second about all that is followed there. Nobody else waits for an answer, so
 //! a server that is silent holds up nothing.
 //!
-//! Invariant: an attempt is told as lost only after it was written down as given up for [`MARGIN`]; by then a server that
-//! still had it has read that, or was cut off for so long that its lease was over ([`super::keep`]).
+//! Invariant: an attempt is told as lost only when it was written down as given up, and its server has ended it and said so
+//! there, or as much time went by as its lease can have had left then ([`super::keep`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -15,16 +15,18 @@ use pitcrew_core::{AttemptId, SignedDuration};
 use pitcrew_exec::{BackendEvent, Ended, EventSender, Handle, Observation};
 use tokio::time::Instant;
 
+use super::files::Files;
 use super::peers::Peers;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// Attempts in one question.
 const MANY: usize = 500;
-/// More than a server takes to notice what was given up.
+/// More than clocks and the end of a task take.
 const MARGIN: Duration = Duration::from_secs(20);
 
 pub struct Away {
     pub peers: Peers,
+    pub files: Files,
     events: EventSender,
     lost_after: Duration,
     homes: Mutex<BTreeMap<String, Home>>,
@@ -46,8 +48,8 @@ struct Followed {
 }
 
 impl Away {
-    pub fn new(peers: Peers, events: EventSender, lost_after: Duration) -> Arc<Away> {
-        Arc::new(Away { peers, events, lost_after, homes: Mutex::default() })
+    pub fn new(peers: Peers, files: Files, events: EventSender, lost_after: Duration) -> Arc<Away> {
+        Arc::new(Away { peers, files, events, lost_after, homes: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Home>> {
@@ -157,12 +159,16 @@ impl Away {
             let fresh = at.followed.values().filter(|followed| followed.given_up.is_none());
             fresh.map(|followed| followed.handle.clone()).collect()
         };
-        if !fresh.is_empty()
-            && let Err(error) = self.peers.give_up(home, &fresh).await
-        {
-            tracing::warn!(%error, "cannot write down which tasks are given up");
-            return;
-        }
+        let written = async {
+            if !fresh.is_empty() {
+                self.peers.give_up(home, &fresh).await?;
+            }
+            self.peers.given_up(home).await
+        };
+        let given_up = match written.await {
+            Ok(given_up) => given_up,
+            Err(error) => return tracing::warn!(%error, "cannot write down which tasks are given up"),
+        };
         let mut homes = self.lock();
         let Some(at) = homes.get_mut(home) else { return };
         for handle in &fresh {
@@ -172,7 +178,9 @@ impl Away {
         }
         let lost_after = self.lost_after;
         at.followed.retain(|id, followed| {
-            let is_lost = followed.given_up.is_some_and(|since| since.elapsed() >= MARGIN);
+            let is_taken_back = !given_up.contains(&followed.handle);
+            let is_over = |since: Instant| since.elapsed() >= self.lost_after + MARGIN;
+            let is_lost = followed.given_up.is_some_and(|since| is_taken_back || is_over(since));
             if is_lost {
                 let reason = format!("it ran on the machine of another server, silent for {lost_after:?}: {why}");
                 let _ = self.events.send(BackendEvent::Lost { id: id.clone(), reason });

@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pitcrew_core::SignedDuration;
+use pitcrew_core::{RunKey, SignedDuration};
 use pitcrew_exec::local::LocalBackend;
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, Capabilities, EventSender, Handle, LogChunk, Observation, since_boot,
 };
+use pitcrew_store::StoreError;
 
 use super::away::Away;
+use super::files::Files;
 use super::peers::Peers;
 use crate::paths::DataDir;
 
@@ -34,11 +36,12 @@ impl Homed {
         data: &DataDir,
         home: String,
         peers: Peers,
+        files: Files,
         lost_after: Duration,
         events: EventSender,
         inner: LocalBackend,
     ) -> Homed {
-        let away = Away::new(peers, events, lost_after);
+        let away = Away::new(peers, files, events, lost_after);
         Homed { inner, home, data: data.clone(), away, lost_after, is_leased: AtomicBool::new(false) }
     }
 
@@ -48,6 +51,15 @@ impl Homed {
 
     pub fn peers(&self) -> &Peers {
         &self.away.peers
+    }
+
+    pub fn files(&self) -> &Files {
+        &self.away.files
+    }
+
+    /// These runs are deleted: what other data directories have of them goes, too.
+    pub async fn deleted(&self, runs: &[RunKey]) -> Result<(), StoreError> {
+        self.peers().note_deleted(&self.home, runs).await
     }
 
     /// The data directory of another server that has the attempt.

@@ -13,6 +13,7 @@ use pitcrew_exec::since_boot;
 use tokio::time::timeout;
 
 use super::homed::Homed;
+use crate::clock;
 
 /// How often what was given up is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -59,12 +60,18 @@ impl Keep {
     async fn look(&self) -> anyhow::Result<()> {
         let (peers, home) = (self.local.peers(), self.local.home());
         let homes = match &self.url {
-            Some(url) => peers.register(home, url).await?,
+            Some(url) => peers.register(home, url, clock::now()).await?,
             None => peers.homes().await?,
         };
         if homes.keys().any(|other| other != home) && self.local.is_not_alone() {
             tracing::info!("other servers have data directories of their own: {}", homes.len());
         }
+        let sweeping = self.local.clone();
+        tokio::spawn(async move {
+            if let Err(error) = sweeping.files().sweep().await {
+                tracing::debug!("cannot remove what was deleted: {error:#}");
+            }
+        });
         if !peers.given_up(home).await?.is_empty() {
             // It may take longer than a look; it goes on, and the next look finds what is left.
             let local = self.local.clone();

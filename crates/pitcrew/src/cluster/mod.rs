@@ -5,9 +5,10 @@
 //! asked ([`crate::server`]), so that it does not matter which of them somebody talks to.
 //!
 //! Tasks on the machine of a server belong to its data directory ([`homed`]). A server that leads and has another one
-//! asks whoever has it ([`away`], [`peers`]), and each server sees to it that nothing runs twice ([`keep`]).
+//! asks whoever has it ([`away`], [`peers`]), brings the files that its run has there ([`files`]), and each server sees to it that nothing runs twice ([`keep`]).
 
 pub mod away;
+pub mod files;
 pub mod homed;
 pub mod keep;
 pub mod peers;

@@ -3,15 +3,17 @@
 //! Invariant: whoever asks proves that it holds the same `PITCREW_SECRET_KEY`; so a stranger who finds the address of a
 //! server learns nothing from it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use pitcrew_core::SignedDuration;
+use jiff::Timestamp;
+use pitcrew_core::{RunKey, SignedDuration};
+use pitcrew_exec::worker::protocol::Manifest;
 use pitcrew_exec::{Handle, LogChunk, Observation};
 use pitcrew_store::{Store, StoreError};
 use reqwest::redirect::Policy;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -24,11 +26,44 @@ pub const ROOT: &str = "/api/pitcrew/v1/servers/homes";
 const HOMES: &str = "servers.homes";
 /// Servers that can share one data directory, at most; older addresses are left out.
 const MOST: usize = 8;
+/// How often a server says that its data directory is still there, and after which time one is forgotten that nobody has.
+const SAID: SignedDuration = SignedDuration::from_hours(24);
+const FORGOTTEN: SignedDuration = SignedDuration::from_hours(24 * 30);
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
+/// For an answer that makes a server read files.
+const SCAN: Duration = Duration::from_secs(1800);
+const ALIVE: Duration = Duration::from_secs(5);
 
-/// Data directories by id, with the addresses of servers that have them.
-pub type Homes = BTreeMap<String, Vec<String>>;
+/// Data directories by id.
+pub type Homes = BTreeMap<String, Home>;
+
+/// Where the tasks of a data directory can be asked about.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Said")]
+pub struct Home {
+    /// Addresses of servers that have it, the newest first.
+    pub urls: Vec<String>,
+    /// When one of them last said so, to a day; `None`: before anybody noted it.
+    pub seen: Option<Timestamp>,
+}
+
+/// As it is written, and as it once was.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Said {
+    Urls(Vec<String>),
+    Home { urls: Vec<String>, seen: Option<Timestamp> },
+}
+
+impl From<Said> for Home {
+    fn from(said: Said) -> Home {
+        match said {
+            Said::Urls(urls) => Home { urls, seen: None },
+            Said::Home { urls, seen } => Home { urls, seen },
+        }
+    }
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Observe {
@@ -55,6 +90,27 @@ pub struct One {
     pub handle: Handle,
 }
 
+/// The files of a run, for the data directory `by`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Offer {
+    pub run: RunKey,
+    pub by: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Bytes {
+    pub run: RunKey,
+    pub sha256: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Taken {
+    pub run: RunKey,
+    pub by: String,
+    /// Of what was offered.
+    pub digest: String,
+}
+
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Peers(Arc<Inner>);
@@ -63,28 +119,35 @@ struct Inner {
     store: Store,
     vault: Vault,
     client: OnceLock<Client>,
+    /// For answers that may take long.
+    patient: OnceLock<Client>,
 }
 
 impl Peers {
     pub fn new(store: Store, vault: Vault) -> Peers {
-        Peers(Arc::new(Inner { store, vault, client: OnceLock::new() }))
+        Peers(Arc::new(Inner { store, vault, client: OnceLock::new(), patient: OnceLock::new() }))
     }
 
     pub async fn homes(&self) -> Result<Homes, StoreError> {
         read(&self.0.store, HOMES).await
     }
 
-    /// Writes down that the tasks of a data directory can be asked about there. Who writes at the same moment may undo
-    /// it; so it is looked after now and then.
-    pub async fn register(&self, home: &str, url: &str) -> Result<Homes, StoreError> {
-        let mut homes = self.homes().await?;
-        let urls = homes.entry(home.to_owned()).or_default();
-        if !urls.iter().any(|known| known == url) {
-            urls.insert(0, url.to_owned());
-            urls.truncate(MOST);
-            write(&self.0.store, HOMES, &homes).await?;
-        }
-        Ok(homes)
+    /// Writes down that the tasks of a data directory can be asked about there, and forgets those that nobody has had
+    /// for long. Where nothing is new, nothing is written.
+    pub async fn register(&self, home: &str, url: &str, now: Timestamp) -> Result<Homes, StoreError> {
+        change(&self.0.store, HOMES, |homes: &mut Homes| {
+            let mine = homes.entry(home.to_owned()).or_default();
+            if !mine.urls.iter().any(|known| known == url) {
+                mine.urls.insert(0, url.to_owned());
+                mine.urls.truncate(MOST);
+            }
+            if mine.seen.is_none_or(|seen| now.duration_since(seen) >= SAID) {
+                mine.seen = Some(now);
+            }
+            homes.values_mut().for_each(|home| home.seen = home.seen.or(Some(now)));
+            homes.retain(|_, home| home.seen.is_some_and(|seen| now.duration_since(seen) < FORGOTTEN));
+        })
+        .await
     }
 
     /// What was given up of a data directory: it runs, or will, somewhere else.
@@ -93,16 +156,35 @@ impl Peers {
     }
 
     pub async fn give_up(&self, home: &str, handles: &[Handle]) -> Result<(), StoreError> {
-        let mut all = self.given_up(home).await?;
-        all.extend_from_slice(handles);
-        write(&self.0.store, &gone(home), &all).await
+        let add = |all: &mut Vec<Handle>| {
+            let fresh: Vec<Handle> = handles.iter().filter(|handle| !all.contains(handle)).cloned().collect();
+            all.extend(fresh);
+        };
+        change(&self.0.store, &gone(home), add).await.map(drop)
     }
 
     /// These are ended.
     pub async fn took_back(&self, home: &str, ended: &[Handle]) -> Result<(), StoreError> {
-        let mut all = self.given_up(home).await?;
-        all.retain(|handle| !ended.contains(handle));
-        write(&self.0.store, &gone(home), &all).await
+        let keep = |all: &mut Vec<Handle>| all.retain(|handle| !ended.contains(handle));
+        change(&self.0.store, &gone(home), keep).await.map(drop)
+    }
+
+    /// Notes for every other data directory that these runs are deleted, so that what it has of them goes.
+    pub async fn note_deleted(&self, home: &str, runs: &[RunKey]) -> Result<(), StoreError> {
+        for other in self.homes().await?.into_keys().filter(|other| other != home) {
+            change(&self.0.store, &deleted(&other), |all: &mut BTreeSet<RunKey>| all.extend(runs)).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs that are deleted, and of which the data directory may have something.
+    pub async fn deleted(&self, home: &str) -> Result<BTreeSet<RunKey>, StoreError> {
+        read(&self.0.store, &deleted(home)).await
+    }
+
+    pub async fn removed(&self, home: &str, runs: &BTreeSet<RunKey>) -> Result<(), StoreError> {
+        let keep = |all: &mut BTreeSet<RunKey>| all.retain(|run| !runs.contains(run));
+        change(&self.0.store, &deleted(home), keep).await.map(drop)
     }
 
     /// Whether somebody who says this word is a server of this database.
@@ -147,35 +229,64 @@ impl Peers {
         self.ask(home, "log-size", &One { handle: handle.clone() }).await
     }
 
-    /// The answer of any server that has the data directory.
+    /// What the data directory has of a run; it is remembered there that `by` was told.
+    pub async fn offer(&self, home: &str, run: RunKey, by: &str) -> Result<Manifest, String> {
+        let (url, answer) = self.send(home, "files", &Offer { run, by: by.to_owned() }, true).await?;
+        answer.json().await.map_err(|_| unread(&url))
+    }
+
+    /// The bytes of a file, as they come.
+    pub async fn bytes(&self, home: &str, run: RunKey, sha256: &str) -> Result<Response, String> {
+        let question = Bytes { run, sha256: sha256.to_owned() };
+        self.send(home, "bytes", &question, true).await.map(|(_, answer)| answer)
+    }
+
+    /// `by` has everything that was offered under this digest.
+    pub async fn taken(&self, home: &str, run: RunKey, by: &str, digest: &str) -> Result<(), String> {
+        self.ask(home, "taken", &Taken { run, by: by.to_owned(), digest: digest.to_owned() }).await
+    }
+
     async fn ask<A: DeserializeOwned>(&self, home: &str, what: &str, question: &impl Serialize) -> Result<A, String> {
+        let (url, answer) = self.send(home, what, question, false).await?;
+        answer.json().await.map_err(|_| unread(&url))
+    }
+
+    /// The answer of any server that has the data directory, and the address of that.
+    async fn send(
+        &self,
+        home: &str,
+        what: &str,
+        question: &impl Serialize,
+        patient: bool,
+    ) -> Result<(String, Response), String> {
         let homes = self.homes().await.map_err(|error| error.to_string())?;
         let mut why = "no server says that it has its data directory; set `advertise` on each server".to_owned();
-        for url in homes.get(home).into_iter().flatten() {
-            match self.ask_at(url, home, what, question).await {
-                Ok(answer) => return Ok(answer),
+        for url in homes.get(home).into_iter().flat_map(|home| &home.urls) {
+            match self.send_to(url, home, what, question, patient).await {
+                Ok(answer) => return Ok((url.clone(), answer)),
                 Err(error) => why = error,
             }
         }
         Err(why)
     }
 
-    async fn ask_at<A: DeserializeOwned>(
+    async fn send_to(
         &self,
         url: &str,
         home: &str,
         what: &str,
         question: &impl Serialize,
-    ) -> Result<A, String> {
+        patient: bool,
+    ) -> Result<Response, String> {
         let word = self.word().map_err(|error| format!("{error:#}"))?;
-        let client = self.client().map_err(|error| error.to_string())?;
+        let client = self.client(patient).map_err(|error| error.to_string())?;
         let request = client.post(format!("{url}{ROOT}/{home}/{what}")).bearer_auth(word).json(question);
         let answer = request.send().await.map_err(|error| match error.is_timeout() {
             true => format!("the server {url} does not answer"),
             false => format!("the server {url} cannot be reached"),
         })?;
         match answer.status() {
-            StatusCode::OK => answer.json().await.map_err(|_| format!("the answer of the server {url} cannot be read")),
+            StatusCode::OK => Ok(answer),
             StatusCode::UNAUTHORIZED => Err(format!(
                 "the server {url} has another key: give each server the same `{}`",
                 crate::vault::SECRET_KEY
@@ -185,28 +296,112 @@ impl Peers {
         }
     }
 
-    fn client(&self) -> Result<&Client, reqwest::Error> {
-        if let Some(client) = self.0.client.get() {
+    fn client(&self, patient: bool) -> Result<&Client, reqwest::Error> {
+        let kept = if patient { &self.0.patient } else { &self.0.client };
+        if let Some(client) = kept.get() {
             return Ok(client);
         }
-        let client =
-            Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT).timeout(ANSWER).build()?;
-        Ok(self.0.client.get_or_init(|| client))
+        let client = Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT);
+        let client = match patient {
+            // Each part may take its time, all of them as long as they take; a machine that is gone is noticed.
+            true => {
+                client.read_timeout(SCAN).tcp_keepalive(ALIVE).tcp_keepalive_interval(ALIVE).tcp_keepalive_retries(4)
+            }
+            false => client.timeout(ANSWER),
+        };
+        let client = client.build()?;
+        Ok(kept.get_or_init(|| client))
     }
+}
+
+fn unread(url: &str) -> String {
+    format!("the answer of the server {url} cannot be read")
 }
 
 fn gone(home: &str) -> String {
     format!("servers.gone.{home}")
 }
 
-/// What cannot be read is as good as not there: it is written anew by those whom it is about.
-async fn read<T: DeserializeOwned + Default>(store: &Store, key: &str) -> Result<T, StoreError> {
-    let text = store.setting(key).await?;
-    Ok(text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+fn deleted(home: &str) -> String {
+    format!("servers.deleted.{home}")
 }
 
-async fn write<T: Serialize>(store: &Store, key: &str, value: &T) -> Result<(), StoreError> {
-    // Names, texts and numbers: nothing that JSON cannot hold.
-    let text = serde_json::to_string(value).expect("it is always valid JSON");
-    store.put_setting(key, &text).await
+/// What cannot be read is as good as not there: it is written anew by those whom it is about.
+fn parsed<T: DeserializeOwned + Default>(text: Option<&str>) -> T {
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+async fn read<T: DeserializeOwned + Default>(store: &Store, key: &str) -> Result<T, StoreError> {
+    Ok(parsed(store.setting(key).await?.as_deref()))
+}
+
+/// Changes a value; of changes at the same moment none is lost. Gives what then is.
+async fn change<T: DeserializeOwned + Default + Serialize>(
+    store: &Store,
+    key: &str,
+    how: impl Fn(&mut T),
+) -> Result<T, StoreError> {
+    loop {
+        let before = store.setting(key).await?;
+        let mut value: T = parsed(before.as_deref());
+        how(&mut value);
+        // Names, texts and numbers: nothing that JSON cannot hold.
+        let after = serde_json::to_string(&value).expect("it is always valid JSON");
+        if before.as_deref() == Some(after.as_str()) || store.swap_setting(key, before.as_deref(), &after).await? {
+            return Ok(value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_store::StoreUrl;
+
+    use super::*;
+    use crate::paths::DataDir;
+
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::new(&DataDir::open(dir.path()).unwrap(), &|_| None).unwrap();
+        (dir, vault)
+    }
+
+    #[tokio::test]
+    async fn data_directories_are_forgotten_when_nobody_has_had_them_for_long() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        store.put_setting(HOMES, r#"{"old":["http://a"],"mine":["http://b"]}"#).await.unwrap();
+        let (_dir, vault) = vault();
+        let peers = Peers::new(store.clone(), vault);
+        let day = |day: i64| Timestamp::from_second(1_700_000_000 + day * 86_400).unwrap();
+        let homes = peers.register("mine", "http://c", day(0)).await.unwrap();
+        assert_eq!(homes["mine"].urls, ["http://c", "http://b"]);
+        assert_eq!(homes["old"], Home { urls: vec!["http://a".to_owned()], seen: Some(day(0)) });
+        // Within a day there is nothing to write.
+        let written = store.setting(HOMES).await.unwrap();
+        peers.register("mine", "http://b", day(0) + SignedDuration::from_hours(23)).await.unwrap();
+        assert_eq!(store.setting(HOMES).await.unwrap(), written);
+        peers.register("mine", "http://b", day(29)).await.unwrap();
+        let homes = peers.register("mine", "http://b", day(31)).await.unwrap();
+        assert!(homes.keys().eq(["mine"]), "{homes:?}");
+    }
+
+    #[tokio::test]
+    async fn of_changes_at_the_same_moment_none_is_lost() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let (_dir, vault) = vault();
+        let peers = Peers::new(store, vault);
+        peers.register("one", "http://a", Timestamp::UNIX_EPOCH).await.unwrap();
+        peers.register("two", "http://b", Timestamp::UNIX_EPOCH).await.unwrap();
+        let noting = (0..20).map(|run| {
+            let peers = peers.clone();
+            tokio::spawn(async move { peers.note_deleted("one", &[RunKey(run)]).await.unwrap() })
+        });
+        for noted in futures::future::join_all(noting).await {
+            noted.unwrap();
+        }
+        assert_eq!(peers.deleted("two").await.unwrap().len(), 20);
+        assert_eq!(peers.deleted("one").await.unwrap().len(), 0);
+        peers.removed("two", &(1..20).map(RunKey).collect()).await.unwrap();
+        assert_eq!(peers.deleted("two").await.unwrap(), BTreeSet::from([RunKey(0)]));
+    }
 }

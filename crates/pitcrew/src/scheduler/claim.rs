@@ -34,13 +34,13 @@ impl Core {
                         // Runs of another leader may have ended since.
                         self.outcomes.clear();
                     }
-                    if leads
-                        && let Err(error) = leases::refresh(&self.parts.store, &self.parts.backends, self.leads).await
-                    {
+                    // Where the session was lost, another server may have led meanwhile, and have given longer ones.
+                    let led = self.leads && breaks == self.breaks;
+                    if leads && let Err(error) = leases::refresh(&self.parts.store, &self.parts.backends, led).await {
                         tracing::warn!(%error, "cannot tell which leases workers have");
                         return;
                     }
-                    if leads && !self.leads {
+                    if leads && !led {
                         // Workers are heard from now on; what was known of them is that of another time.
                         self.parts.backends.lead();
                     }
@@ -118,6 +118,10 @@ impl Core {
                 let placed = placed.as_ref().map(|(placed, request)| (placed, request));
                 let is_ending = active.run.instance(slot).stop.is_some();
                 self.admission.adopt(key, slot, &active.run.workflow.namespace, task, is_ending, placed);
+                let handle: Option<Handle> = serde_json::from_value(attempt.handle.clone()).ok();
+                if handle.is_some_and(|handle| handle.place.is_none() && !self.parts.backends.is_here(&handle)) {
+                    self.admission.lives_elsewhere(key, slot);
+                }
                 active.attempts.insert(slot, attempt);
             }
         }

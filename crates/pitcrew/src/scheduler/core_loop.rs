@@ -29,6 +29,7 @@ use super::notices::Outcomes;
 use super::perform::After;
 use super::{Ask, Changed, Claim, Parts, Step, place};
 use crate::clock;
+use crate::cluster::homed::Homed;
 use crate::known::Known;
 
 /// Messages taken in one turn, so that a flood still gets committed.
@@ -53,6 +54,9 @@ pub(super) struct Core {
     pub unwritten: BTreeSet<RunKey>,
     /// Queues without a worker that the log has told of.
     pub unserved: BTreeSet<String>,
+    /// Runs of which a task ended since the last commit, here or in another data directory: that it may have left files
+    /// is written down first.
+    pub left_files: BTreeSet<(RunKey, Option<String>)>,
     /// Where the stored connections of the nodes lead.
     pub hosts: Hosts,
     /// What is to be done after the next commit.
@@ -118,6 +122,7 @@ pub(super) async fn run(
         events: VecDeque::new(),
         unwritten: BTreeSet::new(),
         unserved: BTreeSet::new(),
+        left_files: BTreeSet::new(),
         hosts: Hosts::new(),
         after: Vec::new(),
         commit: None,
@@ -368,6 +373,8 @@ impl Core {
             }
         }
         let after = std::mem::take(&mut self.after);
+        let noting = std::mem::take(&mut self.left_files);
+        let homed = self.parts.backends.homed();
         let (store, owner) = (self.parts.store.clone(), self.parts.owner.clone());
         let task = tokio::spawn(async move {
             // Once its end is written, nobody looks at the run again.
@@ -375,6 +382,9 @@ impl Core {
                 if let Err(error) = backend.leaving(&handles).await {
                     tracing::warn!(%error, "cannot note what a run leaves on its hosts");
                 }
+            }
+            if let Some(homed) = homed {
+                note_files(&homed, noting).await;
             }
             commit_until_done(&store, &owner, commits).await
         });
@@ -441,6 +451,9 @@ impl Core {
 
     pub fn forget(&mut self, key: RunKey) {
         if let Some(active) = self.runs.remove(&key) {
+            if let Some(homed) = self.parts.backends.homed() {
+                homed.files().forget(key);
+            }
             self.admission.forget(key);
             self.turn_of.insert(active.run.record.workflow.clone());
         }
@@ -549,6 +562,20 @@ pub(super) fn launch_row(
         gpus: gpus.unwrap_or_default(),
         request: None,
         usage: Value::Null,
+    }
+}
+
+/// Whoever goes on after this server must know that there are files.
+async fn note_files(homed: &Homed, ended: BTreeSet<(RunKey, Option<String>)>) {
+    for (run, home) in ended {
+        let note = async || match &home {
+            None => homed.files().note(run).await,
+            Some(home) => homed.files().note_at(run, home).await,
+        };
+        while let Err(error) = note().await {
+            tracing::error!(%error, "cannot write down who has the files of run {run}; trying again");
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use super::{Ask, Parts, gang, outputs};
 use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
 use crate::clock;
+use crate::cluster::files::Elsewhere;
 use crate::metrics::SetBy;
 use crate::paths::DataDir;
 use crate::sensitive::is_sensitive;
@@ -57,6 +58,12 @@ fn no_place(row: &AttemptRecord) -> Exit {
 
 /// Variables of an attempt's environment that name directories of this machine.
 const HERE: [&str; 2] = ["PITCREW_WORKSPACE", "PITCREW_ARTIFACTS"];
+
+/// Whether an attempt sees the files of its run: one that is a process of a host does not.
+fn uses_files(spec: &AttemptSpec) -> bool {
+    let moves = |step: &StepSpec| matches!(step.command, Command::Transfer(_));
+    !matches!(spec.place, Some(Place::Ssh(_))) || spec.steps.iter().any(moves)
+}
 
 /// What an attempt comes to.
 enum Ready {
@@ -117,7 +124,28 @@ impl Core {
         let me = self.me.clone();
         let secrets = self.parts.secrets.clone();
         let known = self.known.values_of(is_sensitive);
+        // One that is to end does nothing when it is started.
+        let is_ending = self.runs.get(&run).and_then(|a| a.run.get(slot)).is_some_and(|i| i.stop.is_some());
+        let homed = self.parts.backends.homed().filter(|_| uses_files(&spec) && !is_ending);
         tokio::spawn(async move {
+            let observed = |observation| {
+                if let Some(me) = me.upgrade() {
+                    let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
+                }
+            };
+            // What its run has on the machine of another server, it finds here.
+            if let Some(homed) = homed {
+                match homed.files().here(run).await {
+                    Ok(()) => {}
+                    Err(Elsewhere::Later(_)) => {
+                        tokio::time::sleep(AGAIN).await;
+                        return observed(Observation::NeverBegan);
+                    }
+                    Err(Elsewhere::Gone(why)) => {
+                        return observed(Observation::Ended(Ended::bare(Exit::start_failed(why), clock::now())));
+                    }
+                }
+            }
             // A cancel in the meantime is remembered by the backend: the start then does nothing.
             let finished = async {
                 if let Some(gathering) = gathering {
@@ -131,12 +159,7 @@ impl Core {
                 Ok(())
             };
             if let Err(exit) = finished.await {
-                let ended = Ended::bare(exit, clock::now());
-                if let Some(me) = me.upgrade() {
-                    let observation = Observation::Ended(ended);
-                    let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
-                }
-                return;
+                return observed(Observation::Ended(Ended::bare(exit, clock::now())));
             }
             let observation = match backend.start(&handle, spec).await {
                 Ok(()) => return,
@@ -150,9 +173,7 @@ impl Core {
                     Observation::Ended(Ended::bare(exit, clock::now()))
                 }
             };
-            if let Some(me) = me.upgrade() {
-                let _ = me.send(Ask::Observed(Observed { run, slot, attempt, observation }));
-            }
+            observed(observation);
         });
     }
 
@@ -310,11 +331,17 @@ impl Core {
         if let Some(tracer) = &self.parts.tracer {
             tracer.attempt(&active.run.record, &row);
         }
+        let is_lost = matches!(row.exit, Some(Exit::Lost { .. }));
         if let Ok(handle) = serde_json::from_value::<Handle>(row.handle.clone()) {
             if let Some(Place::Worker(place)) = &handle.place {
                 let is_failure = row.exit.as_ref().is_some_and(|exit| !exit.is_success() && *exit != Exit::Cancelled);
                 let ends = WorkerEnds { ended: 1, failed: u64::from(is_failure) };
                 *active.unwritten.worker_ends.entry(place.worker.clone()).or_default() += ends;
+            }
+            if handle.place.is_some() || self.parts.backends.is_here(&handle) {
+                self.left_files.insert((run, None));
+            } else if !is_lost {
+                self.left_files.insert((run, handle.home.clone()));
             }
             self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
         }

@@ -32,6 +32,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{from_fn, from_fn_with_state};
 use jiff::SignedDuration;
+use pitcrew_core::RunKey;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -52,6 +53,7 @@ use web::figures::FigureCache;
 
 use crate::app::App;
 use crate::cluster::Leader;
+use crate::cluster::files::Elsewhere;
 use crate::config::Settings;
 use crate::{clock, metrics};
 
@@ -122,6 +124,14 @@ impl std::ops::DerefMut for Site {
 impl Site {
     fn of(shared: Shared) -> Site {
         Site(Arc::new(shared))
+    }
+
+    /// Returns when the files of a run are here that other servers have; a server that does not lead shows what it has.
+    pub(crate) async fn has_files(&self, run: RunKey) -> error::ApiResult<()> {
+        let homed = self.app.backends.homed().filter(|_| self.app.scheduler.leads());
+        let Some(homed) = homed else { return Ok(()) };
+        let missing = |why: Elsewhere| error::ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, why.to_string());
+        homed.files().here(run).await.map_err(missing)
     }
 
     /// Resolves when streams of what happens are to end: the server ends, or what happens, happens elsewhere. Whoever

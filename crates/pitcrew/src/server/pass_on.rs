@@ -2,13 +2,14 @@
 //! gives back the answer as it comes, live pages and logs too.
 //!
 //! Invariant: a request that changes something is passed on again only when nobody can have taken it. Whoever reads gets
-//! an answer in any case: while no leader is to be reached, the one that the database gives.
+//! an answer in any case: while no leader is to be reached, the one that the database gives. Of what is kept to be passed
+//! on again there is a limit; files, which have none, go by as they come.
 
 use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::request::Parts;
@@ -96,7 +97,12 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
         answer.headers_mut().insert(STANDS_BY, HeaderValue::from_static("1"));
         return answer;
     }
-    let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    // A worker is answered by whoever leads and by nobody else: what another one has of a run may be less.
+    let is_worker = request.uri().path().starts_with(protocol::ROOT);
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_worker;
+    if is_file(&request) {
+        return pass_file(&gate, request).await;
+    }
     let (parts, body) = request.into_parts();
     // What workers tell may be long.
     let most = if parts.uri.path().starts_with(protocol::ROOT) { workers::MOST } else { MAX_BODY };
@@ -110,7 +116,7 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
         if scheduler.leads() {
             return next.run(Request::from_parts(parts, Body::from(body))).await;
         }
-        why = match ask(&gate.site, &parts, &body).await {
+        why = match ask(&gate.site, &parts, body.clone().into()).await {
             Ok(answer) => return answer,
             Err(Miss::Unknown(why)) if !is_read => {
                 return refused(&gate, &format!("{why}; look whether it was done before you ask again"));
@@ -129,8 +135,24 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
     refused(&gate, &format!("{why}; ask again in a moment"))
 }
 
+/// Whether it brings the bytes of a file of a run: they are as many as the file has, and are never in memory.
+fn is_file(request: &Request) -> bool {
+    let rest = request.uri().path().strip_prefix(protocol::ROOT);
+    *request.method() == Method::PUT && rest.is_some_and(|rest| rest.starts_with("/runs/") && rest.contains("/blobs/"))
+}
+
+/// Passes bytes on as they come, and so once; a worker that is told that nobody took them brings them again.
+async fn pass_file(gate: &Gate, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = reqwest::Body::wrap_stream(body.into_data_stream());
+    match ask(&gate.site, &parts, body).await {
+        Ok(answer) => answer,
+        Err(Miss::Unknown(why) | Miss::Nobody(why)) => refused(gate, &format!("{why}; ask again in a moment")),
+    }
+}
+
 /// The answer of the leader.
-async fn ask(site: &Site, parts: &Parts, body: &Bytes) -> Result<Response, Miss> {
+async fn ask(site: &Site, parts: &Parts, body: reqwest::Body) -> Result<Response, Miss> {
     let leader = cluster::leader(&site.app.store).await.map_err(|error| Miss::Nobody(error.to_string()))?;
     let leader = leader.ok_or_else(|| Miss::Nobody("no server leads yet".to_owned()))?;
     let Some(url) = &leader.url else {
@@ -152,7 +174,7 @@ async fn ask(site: &Site, parts: &Parts, body: &Bytes) -> Result<Response, Miss>
     {
         headers.append("x-forwarded-for", from);
     }
-    let request = client.request(parts.method.clone(), format!("{url}{path}")).headers(headers).body(body.clone());
+    let request = client.request(parts.method.clone(), format!("{url}{path}")).headers(headers).body(body);
     let answer = match request.send().await {
         Ok(answer) => answer,
         Err(error) if error.is_connect() || error.is_builder() => {

@@ -2,6 +2,7 @@
 //!
 //! With `PITCREW_TEST_POSTGRES`, a server in which databases can be made; without it the tests say so and end.
 
+mod files;
 mod kills;
 mod link;
 mod machines;

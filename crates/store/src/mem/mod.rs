@@ -4,6 +4,7 @@
 //! shows otherwise.
 
 mod across;
+mod files;
 mod nodes;
 mod outbox;
 mod people;
@@ -64,6 +65,8 @@ struct State {
     backfills: BTreeMap<i64, Backfill>,
     last_backfill: i64,
     settings: BTreeMap<String, String>,
+    /// By run and data directory.
+    run_files: BTreeMap<(RunKey, String), i64>,
     removed: BTreeMap<RunKey, RemovedRun>,
 }
 
@@ -126,6 +129,7 @@ impl Mem {
                 backfills: BTreeMap::new(),
                 last_backfill: 0,
                 settings: BTreeMap::new(),
+                run_files: BTreeMap::new(),
                 removed: BTreeMap::new(),
             }),
             bell: Bell::new(),
@@ -315,6 +319,7 @@ impl Mem {
     pub fn retention_done(&self, keys: &[RunKey]) -> Result<()> {
         let mut state = self.lock();
         state.removed.retain(|key, _| !keys.contains(key));
+        state.run_files.retain(|(run, _), _| !keys.contains(run));
         Ok(())
     }
 }

@@ -18,6 +18,16 @@ impl Mem {
         Ok(())
     }
 
+    pub fn change_quota(&self, before: Option<Quota>, quota: Quota, audit: AuditEntry) -> Result<bool> {
+        let mut state = self.lock();
+        let is_same = state.quotas.get(&quota.namespace) == before.as_ref();
+        if is_same {
+            state.quotas.insert(quota.namespace.clone(), quota);
+            state.write_audit([audit]);
+        }
+        Ok(is_same)
+    }
+
     pub fn delete_quota(&self, namespace: &str, audit: AuditEntry) -> Result<bool> {
         let mut state = self.lock();
         let existed = state.quotas.remove(namespace).is_some();

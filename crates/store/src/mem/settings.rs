@@ -103,6 +103,15 @@ impl Mem {
         Ok(())
     }
 
+    pub fn swap_setting(&self, key: &str, before: Option<&str>, value: &str) -> Result<bool> {
+        let settings = &mut self.lock().settings;
+        let is_same = settings.get(key).map(String::as_str) == before;
+        if is_same {
+            settings.insert(key.to_owned(), value.to_owned());
+        }
+        Ok(is_same)
+    }
+
     pub fn setting_or_insert(&self, key: &str, value: &str) -> Result<String> {
         Ok(self.lock().settings.entry(key.to_owned()).or_insert_with(|| value.to_owned()).clone())
     }

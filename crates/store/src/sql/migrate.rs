@@ -33,7 +33,8 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0007_quotas"),
     migration!("0008_workers"),
     migration!("0009_worker_ends"),
-    migration!("0012_granted"),
+    migration!("0010_run_files"),
+    migration!("0011_granted"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -114,7 +115,8 @@ mod tests {
         include_str!("../../tests/data/0007_quotas.sql"),
         include_str!("../../tests/data/0008_workers.sql"),
         include_str!("../../tests/data/0009_worker_ends.sql"),
-        include_str!("../../tests/data/0012_granted.sql"),
+        include_str!("../../tests/data/0010_run_files.sql"),
+        include_str!("../../tests/data/0011_granted.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -171,6 +173,7 @@ mod tests {
         assert_eq!((workers.len(), workers[0].revoked, workers[1].drain), (2, None, true));
         assert_eq!(sql.worker_ends().await.unwrap()["w1"], WorkerEnds { ended: 7, failed: 2 });
         assert_eq!(sql.worker_token("def").await.unwrap().unwrap().uses, Some(3));
+        assert_eq!(sql.run_files(RunKey(2)).await.unwrap()[0].version, 3);
         let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");
     }

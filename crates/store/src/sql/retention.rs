@@ -135,6 +135,7 @@ impl Sql {
     pub async fn retention_done(&self, keys: &[RunKey]) -> Result<()> {
         let mut tx = self.db.begin().await?;
         for key in keys {
+            tx.execute("DELETE FROM run_files WHERE run = $1", args![key.0]).await?;
             tx.execute("DELETE FROM removed_runs WHERE key = $1", args![key.0]).await?;
         }
         tx.commit().await

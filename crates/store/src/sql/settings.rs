@@ -162,6 +162,20 @@ impl Sql {
         tx.commit().await
     }
 
+    pub async fn swap_setting(&self, key: &str, before: Option<&str>, value: &str) -> Result<bool> {
+        let changed = match before {
+            Some(before) => {
+                let sql = "UPDATE settings SET value = $3 WHERE key = $1 AND value = $2";
+                self.execute(sql, args![key, before, value]).await?
+            }
+            None => {
+                let sql = "INSERT INTO settings (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+                self.execute(sql, args![key, value]).await?
+            }
+        };
+        Ok(changed > 0)
+    }
+
     pub async fn setting_or_insert(&self, key: &str, value: &str) -> Result<String> {
         if let Some(old) = self.setting(key).await? {
             return Ok(old);

@@ -1,6 +1,7 @@
 //! What every store does. The parts use workflows of their own, so they run one after the other on one store.
 
 mod across;
+mod files;
 mod nodes;
 mod outbox;
 pub mod ownership;
@@ -21,6 +22,7 @@ pub async fn exercise(store: &Store) {
     settings::variables_are_set_described_and_deleted_with_an_audit_entry(store).await;
     settings::pools_change_but_the_default_one_stays(store).await;
     settings::a_setting_is_kept_and_made_once(store).await;
+    files::who_has_files_of_a_run_is_noted_until_another_has_them(store).await;
     people::users_sign_in_and_go_with_their_tokens(store).await;
     people::connections_are_kept_as_given(store).await;
     secrets::a_secret_counts_its_values(store).await;

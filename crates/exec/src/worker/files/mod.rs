@@ -7,6 +7,7 @@
 //! a link; a file appears whole, after its digest was compared, or not at all; no file is ever in memory.
 
 mod depot;
+mod exchange;
 mod kept;
 mod pipe;
 mod scan;
@@ -15,6 +16,7 @@ mod tree;
 use super::protocol::{File, Manifest};
 
 pub use depot::{Depot, DepotError, LARGEST};
+pub use exchange::{digest_of, has_files, lacking, news, offer, taken, took};
 pub use kept::{KeptError, apply, blob, clear_incoming, manifest, stage};
 pub use pipe::{Pipe, STILL, chunks, lively};
 

@@ -30,9 +30,7 @@ impl Target {
     pub async fn set_quota(&self, namespace: &str, changes: Vec<(String, Option<String>)>) -> anyhow::Result<()> {
         match self {
             Target::Here(context) => {
-                let quota = quotas::changed(&context.store, namespace, &changes).await.map_err(refused)?;
-                let audit = quotas::audit(&context::who(), &quota);
-                context.store.put_quota(quota, audit).await.map_err(refused)
+                quotas::set(&context.store, &context::who(), namespace, &changes).await.map_err(refused)
             }
             Target::There(remote) => {
                 let body: Map<String, Value> =

@@ -47,6 +47,7 @@ pub struct Artifact {
 
 /// Every kept file of a run, by path; links are left out.
 pub async fn of_run(site: &Site, run: RunKey) -> ApiResult<Vec<Artifact>> {
+    site.has_files(run).await?;
     let root = site.app.data.artifacts(run);
     let listed = tokio::task::spawn_blocking(move || {
         let mut found = Vec::new();
@@ -106,6 +107,7 @@ pub async fn download(
     query: Query,
 ) -> ApiResult<Response> {
     let run = find(&site, &key).await?;
+    site.has_files(run.key).await?;
     let missing = || ApiError::not_found(format!("the run has no artifact `{path}`"));
     let root = site.app.data.artifacts(run.key);
     let file = locate(&root, &path).await.ok_or_else(missing)?;

@@ -8,13 +8,17 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use jiff::SignedDuration;
+use pitcrew_exec::worker::files::{blob, chunks};
+use pitcrew_exec::worker::protocol::Manifest;
 use pitcrew_exec::{Backend, LogChunk, Observation};
 
 use crate::cluster::homed::Homed;
-use crate::cluster::peers::{Cancel, Log, Observe, One, ROOT};
+use crate::cluster::peers::{Bytes, Cancel, Log, Observe, Offer, One, ROOT, Taken};
 use crate::server::Site;
 use crate::server::error::{ApiError, ApiResult};
 use crate::server::openapi::doc;
@@ -42,6 +46,15 @@ pub fn routes() -> Routes {
         .post(at("log-size"), Access::Server, log_size)
         .here()
         .doc(about("Says how long that log is"))
+        .post(at("files"), Access::Server, files)
+        .here()
+        .doc(about("Lists the files of a run on the machine of the server"))
+        .post(at("bytes"), Access::Server, bytes)
+        .here()
+        .doc(about("Reads the bytes of a file of a run").media("application/octet-stream"))
+        .post(at("taken"), Access::Server, taken)
+        .here()
+        .doc(about("Notes that another server has the files of a run"))
 }
 
 fn local(site: &Site, home: &str) -> ApiResult<Arc<Homed>> {
@@ -98,4 +111,27 @@ async fn log_size(
 ) -> ApiResult<Json<u64>> {
     let local = local(&site, &home)?;
     Ok(Json(local.log_size(&local.own(&question.handle)).await.map_err(anyhow::Error::from)?))
+}
+
+async fn files(
+    State(site): State<Site>,
+    Path(home): Path<String>,
+    Json(question): Json<Offer>,
+) -> ApiResult<Json<Manifest>> {
+    let local = local(&site, &home)?;
+    Ok(Json(local.files().offer(question.run, question.by).await.map_err(anyhow::Error::msg)?))
+}
+
+async fn bytes(State(site): State<Site>, Path(home): Path<String>, Json(question): Json<Bytes>) -> ApiResult<Response> {
+    let dir = local(&site, &home)?.files().dir(question.run);
+    let opened =
+        tokio::task::spawn_blocking(move || blob(&dir, &question.sha256, None)).await.map_err(anyhow::Error::from)?;
+    let (file, size) = opened.map_err(|error| ApiError::not_found(error.to_string()))?;
+    Ok(Body::from_stream(chunks(file, size)).into_response())
+}
+
+async fn taken(State(site): State<Site>, Path(home): Path<String>, Json(question): Json<Taken>) -> ApiResult<Json<()>> {
+    let local = local(&site, &home)?;
+    local.files().taken(question.run, question.by, question.digest).await.map_err(anyhow::Error::msg)?;
+    Ok(Json(()))
 }

@@ -69,8 +69,8 @@ async fn patch(
         }
     }
     body.finish()?;
-    let quota = quotas::changed(&site.app.store, &namespace, &changes).await?;
-    put(&site, &user, quota).await?;
+    quotas::set(&site.app.store, &user.name, &namespace, &changes).await?;
+    site.app.scheduler.look();
     one(&site, &namespace).await.map(Json)
 }
 

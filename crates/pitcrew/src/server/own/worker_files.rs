@@ -34,7 +34,10 @@ async fn dir(site: &Site, worker: &WorkerRow, run: &str, query: &Query) -> ApiRe
     let row = rows.iter().find(|row| row.number == id.number && row.exit.is_none()).ok_or_else(nobodys)?;
     let handle: Handle = serde_json::from_value(row.handle.clone()).map_err(|_| nobodys())?;
     match handle.place {
-        Some(Place::Worker(place)) if place.worker == worker.id => Ok((id.run, site.app.data.run(id.run))),
+        Some(Place::Worker(place)) if place.worker == worker.id => {
+            site.has_files(id.run).await?;
+            Ok((id.run, site.app.data.run(id.run)))
+        }
         Some(Place::Worker(_) | Place::Ssh(_)) | None => Err(nobodys()),
     }
 }

@@ -39,7 +39,12 @@ async fn remove(site: &Site, run: &RunRecord, user: &User) -> ApiResult<()> {
     let (data, key) = (site.app.data.clone(), run.key);
     let removed = tokio::task::spawn_blocking(move || data.remove_run(key)).await.map_err(anyhow::Error::from)?;
     match removed {
-        Ok(()) => site.app.store.retention_done(&[key]).await?,
+        Ok(()) => {
+            if let Some(local) = site.app.backends.homed() {
+                local.deleted(&[key]).await?;
+            }
+            site.app.store.retention_done(&[key]).await?;
+        }
         Err(error) => tracing::warn!(%error, "cannot remove the files of run {key}; retention will try again"),
     }
     Ok(())

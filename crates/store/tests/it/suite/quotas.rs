@@ -26,9 +26,22 @@ pub async fn quotas_are_put_changed_and_deleted_with_an_audit_entry(store: &Stor
         let error = store.put_quota(bad, audit("quota.set", 4)).await.unwrap_err();
         assert!(matches!(error, StoreError::Invalid(_)), "{error}");
     }
+    // Only whoever saw what is there changes it.
+    let heavier = Quota { weight: 9, ..ml.clone() };
+    for before in [None, Some(heavier.clone())] {
+        assert!(!store.change_quota(before, heavier.clone(), audit("quota.set", 5)).await.unwrap());
+    }
+    assert!(store.change_quota(Some(ml.clone()), heavier.clone(), audit("quota.set", 5)).await.unwrap());
+    assert!(!store.change_quota(Some(ml), heavier.clone(), audit("quota.set", 5)).await.unwrap());
+    let fresh = Quota::new("fresh", limits);
+    assert!(!store.change_quota(Some(fresh.clone()), fresh.clone(), audit("quota.set", 5)).await.unwrap());
+    assert!(store.change_quota(None, fresh.clone(), audit("quota.set", 5)).await.unwrap());
+    assert!(store.quotas().await.unwrap().contains(&fresh) && store.quotas().await.unwrap().contains(&heavier));
+    assert!(store.delete_quota("fresh", audit("quota.delete", 5)).await.unwrap());
+    let ml = heavier;
     assert!(store.delete_quota("ci", audit("quota.delete", 5)).await.unwrap());
     assert!(!store.delete_quota("ci", audit("quota.delete", 6)).await.unwrap());
     assert_eq!(store.quotas().await.unwrap(), [ml]);
     let noted = AuditFilter { event_prefix: Some("quota.".to_owned()), ..AuditFilter::default() };
-    assert_eq!(store.audit(&noted, Paging::ALL).await.unwrap().rows.len(), 4);
+    assert_eq!(store.audit(&noted, Paging::ALL).await.unwrap().rows.len(), 7);
 }

@@ -77,4 +77,12 @@ pub async fn a_setting_is_kept_and_made_once(store: &Store) {
     assert_eq!(store.setting_or_insert("s", "second").await.unwrap(), "first");
     store.put_setting("s", "third").await.unwrap();
     assert_eq!(store.setting("s").await.unwrap().as_deref(), Some("third"));
+    // Only whoever saw what is there changes it.
+    assert!(!store.swap_setting("s", None, "fourth").await.unwrap());
+    assert!(!store.swap_setting("s", Some("second"), "fourth").await.unwrap());
+    assert!(store.swap_setting("s", Some("third"), "fourth").await.unwrap());
+    assert!(!store.swap_setting("t", Some("x"), "fourth").await.unwrap());
+    assert!(store.swap_setting("t", None, "first").await.unwrap());
+    assert_eq!(store.setting("s").await.unwrap().as_deref(), Some("fourth"));
+    assert_eq!(store.setting("t").await.unwrap().as_deref(), Some("first"));
 }

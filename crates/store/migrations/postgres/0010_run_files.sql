@@ -1,0 +1,8 @@
+-- Data directories of servers with files of a run that no other one has. The version grows whenever they change, so that
+-- whoever takes them over takes back no later note.
+CREATE TABLE run_files (
+    run     BIGINT NOT NULL,
+    home    TEXT COLLATE "C" NOT NULL,
+    version BIGINT NOT NULL,
+    PRIMARY KEY (run, home)
+);
