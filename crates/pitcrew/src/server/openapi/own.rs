@@ -12,7 +12,7 @@ pub const API: Api = Api {
 
 const COMPONENTS: &str = "
 Error
-  detail: text or [Problem]
+  detail: text or [Problem], code?: worker_revoked|worker_replaced
 Problem
   loc: [text or int], msg: text, type: text
 Run
