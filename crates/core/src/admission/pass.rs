@@ -202,9 +202,9 @@ impl Admission {
                 let (namespace, resources) = (namespace.clone(), asked_of(&asked).collect());
                 pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
             }
-            // Where no node would have the room, it is promised some: else others take it before its quota is back.
+            // It is promised room as well: else others take that before its quota is back.
             if is_own
-                && self.reclaim(holder, &cohort) == Err(Short::Room)
+                && self.reclaim(holder, &cohort) != Err(Short::Quota)
                 && pass.promise.is_none()
                 && let Some(request) = &line.request
             {

@@ -21,7 +21,10 @@ async fn what_a_task_leaves_on_one_worker_a_task_on_another_finds_and_artifacts_
     assert_eq!(std::fs::read_to_string(runs[0].path().join("artifacts/model.txt")).unwrap(), "kept\n");
     // The run is over: the workers keep nothing of it.
     for worker in ["a", "b"] {
-        let runs = world.dir.join(worker).join("worker/runs");
+        let own = world.dir.join(worker).join("worker/of");
+        let owns: Vec<_> = std::fs::read_dir(own).unwrap().flatten().collect();
+        assert_eq!(owns.len(), 1, "{owns:?}");
+        let runs = owns[0].path().join("runs");
         world.wait_now("its directory is gone", || std::fs::read_dir(&runs).is_ok_and(|left| left.count() == 0));
     }
 }

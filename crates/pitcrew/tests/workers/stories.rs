@@ -71,8 +71,9 @@ async fn a_task_does_not_begin_on_a_gpu_that_its_worker_told_of_and_does_not_hav
     world.becomes("leased", "success").await;
     // The first attempt was lost, which draws on no retries; the second one has the device that is there.
     assert_eq!(world.lines("seen"), ["GPU-22222222-1111-1111-1111-111111111111"], "{}", worker.tail());
-    assert!(first_gpu().await.contains("GPU-22222222"));
-    let page = world.get("/workers/gpus").await.to_string();
+    let gpus = world.get("/api/pitcrew/v1/nodes/gpus").await["gpus"].to_string();
+    assert!(gpus.contains("GPU-22222222"), "{gpus}");
+    let page = world.page("/workers/gpus").await;
     assert!(page.contains("is not there on its worker: it has GPU-22222222"), "{page}");
 }
 

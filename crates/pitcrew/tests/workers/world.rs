@@ -97,6 +97,11 @@ impl World {
         self.ask(Method::GET, path, None).await
     }
 
+    /// A page, as its text.
+    pub async fn page(&self, path: &str) -> String {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap().text().await.unwrap()
+    }
+
     pub async fn post(&self, path: &str, body: Value) -> Value {
         self.ask(Method::POST, path, Some(body)).await
     }
