@@ -35,7 +35,10 @@ fn lines(file: &Path) -> usize {
 
 fn leads(server: &Server) -> bool {
     let text = std::fs::read_to_string(&server.log).unwrap_or_default();
-    let last = text.lines().rev().find(|line| line.contains("this server "));
+    let last = text
+        .lines()
+        .rev()
+        .find(|line| ["leads", "stands by"].iter().any(|what| line.contains(&format!("this server {what}"))));
     last.is_some_and(|line| line.contains("this server leads"))
 }
 
@@ -95,7 +98,7 @@ fn main() {
     );
     let mut worst = Duration::ZERO;
     for kill in 0..kills {
-        let victim = servers.iter().position(leads).unwrap_or(0);
+        let victim = servers.iter().position(leads).expect("one of the servers leads");
         let (first, begun) = (lines(&file), now());
         servers[victim].kill();
         let gap = watch(&file, |_, elapsed| elapsed >= BETWEEN);
