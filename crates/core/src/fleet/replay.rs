@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
+use super::gang::Gang;
 use super::place::{Fleet, LeaseId, Refused};
 use super::request::Request;
 use super::{Amount, Workload};
@@ -11,7 +12,10 @@ use crate::sim::rng::Rng;
 /// A job of a trace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
+    /// Of each member, where it is a gang.
     pub request: Request,
+    /// How many members it has, on a node each; 1: it is no gang.
+    pub members: u32,
     /// Seconds since the trace began.
     pub arrives: f64,
     /// Seconds that it runs.
@@ -46,13 +50,32 @@ pub struct Timed {
     pub fragmented_gpu_percent: f64,
 }
 
+impl Job {
+    /// Undivided GPUs and parts of GPUs that all of it asks for.
+    fn gpus(&self) -> f64 {
+        self.request.size().0.to_f64() * f64::from(self.members)
+    }
+}
+
+/// The leases of a job.
+fn leases(at: usize, job: &Job) -> Vec<LeaseId> {
+    (0..job.members).map(|member| LeaseId(format!("{at}/{member}"))).collect()
+}
+
+fn place(fleet: &mut Fleet, at: usize, job: &Job) -> Result<(), Refused> {
+    match &leases(at, job)[..] {
+        [one] => fleet.place(one.clone(), &job.request).map(drop),
+        ids => fleet.place_gang(ids, &job.request, &Gang::of(job.members), None),
+    }
+}
+
 /// The published protocol: jobs drawn from the trace are added until all together ask for `load` times the GPUs of the
 /// fleet, and come in an order that the seed decides. For a smaller load, those that come last in it are left out.
 pub fn inflated(jobs: &[Job], gpus: Amount, load: f64, seed: u64) -> Vec<Job> {
     let mut draw = Rng::new(seed);
     let mut all = jobs.to_vec();
     let wanted = gpus.to_f64() * load;
-    let size = |job: &Job| job.request.size().0.to_f64();
+    let size = Job::gpus;
     let mut asked: f64 = all.iter().map(size).sum();
     let has_gpus = asked > 0.0;
     while has_gpus && asked < wanted {
@@ -100,7 +123,7 @@ pub fn squeezed(jobs: &[Job], gpus: Amount, load: f64, seed: Option<u64>) -> Vec
 pub fn load_of(jobs: &[Job], gpus: Amount) -> f64 {
     let moments = || jobs.iter().map(|job| job.arrives);
     let span = moments().fold(f64::NEG_INFINITY, f64::max) - moments().fold(f64::INFINITY, f64::min);
-    let work: f64 = jobs.iter().map(|job| job.request.size().0.to_f64() * job.lasts.max(0.0)).sum();
+    let work: f64 = jobs.iter().map(|job| job.gpus() * job.lasts.max(0.0)).sum();
     let could = gpus.to_f64() * span;
     if could > 0.0 { work / could } else { 0.0 }
 }
@@ -120,14 +143,16 @@ pub fn workload(jobs: &[Job]) -> Workload {
 pub fn fill(fleet: &mut Fleet, jobs: &[Job]) -> Filled {
     let mut placed = 0;
     for (at, job) in jobs.iter().enumerate() {
-        placed += usize::from(fleet.place(LeaseId(at.to_string()), &job.request).is_ok());
+        if place(fleet, at, job).is_ok() {
+            placed += job.members as usize;
+        }
     }
     let (held, all) = (fleet.gpus_held(), fleet.gpus());
     let percent = |part: f64| if all.is_zero() { 0.0 } else { 100.0 * part / all.to_f64() };
     Filled {
         placed,
-        failed: jobs.len() - placed,
-        load_percent: percent(jobs.iter().map(|job| job.request.size().0.to_f64()).sum()),
+        failed: jobs.iter().map(|job| job.members as usize).sum::<usize>() - placed,
+        load_percent: percent(jobs.iter().map(Job::gpus).sum()),
         allocated_gpu_percent: percent(held.to_f64()),
         fragmented_gpu_percent: percent(fleet.fragments()),
     }
@@ -160,7 +185,7 @@ pub fn timed(fleet: &mut Fleet, jobs: &[Job]) -> Timed {
         now = next;
         let mut has_room = false;
         while let Some(Reverse((_, at))) = ends.peek().filter(|Reverse((moment, _))| moment.0 <= now) {
-            fleet.release(&LeaseId(at.to_string()));
+            leases(*at, &jobs[*at]).iter().for_each(|id| drop(fleet.release(id)));
             ends.pop();
             has_room = true;
         }
@@ -172,23 +197,23 @@ pub fn timed(fleet: &mut Fleet, jobs: &[Job]) -> Timed {
             tried.insert((Moment(jobs[at].arrives), at));
         }
         // Alike requests fail alike, until something ends.
-        let mut full: BTreeSet<&Request> = BTreeSet::new();
+        let mut full: BTreeSet<(&Request, u32)> = BTreeSet::new();
         for (moment, at) in tried {
             let job = &jobs[at];
-            let outcome = match full.contains(&job.request) {
+            let outcome = match full.contains(&(&job.request, job.members)) {
                 true => Err(Refused::Full),
-                false => fleet.place(LeaseId(at.to_string()), &job.request).map(|_| ()),
+                false => place(fleet, at, job),
             };
             match outcome {
                 Ok(()) => {
-                    waits.push(now - job.arrives);
+                    waits.extend((0..job.members).map(|_| now - job.arrives));
                     ends.push(Reverse((Moment(now + job.lasts.max(0.0)), at)));
                 }
                 Err(Refused::Full) => {
-                    full.insert(&job.request);
+                    full.insert((&job.request, job.members));
                     waiting.insert((moment, at));
                 }
-                Err(_) => failed += 1,
+                Err(_) => failed += job.members as usize,
             }
         }
     }

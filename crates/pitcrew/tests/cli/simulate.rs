@@ -56,6 +56,29 @@ fn a_trace_is_played_with_and_without_time() {
 }
 
 #[test]
+fn pods_of_a_gang_are_placed_together_or_not_at_all() {
+    let place = place();
+    let pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gang,creation_time,deletion_time\n\
+        p1,1000,1024,8,1000,,0,100\np2,1000,1024,4,1000,g,10,60\np3,1000,1024,4,1000,g,20,70\n\
+        q1,1000,1024,1,1000,h,30,40\nq2,1000,1024,1,1000,h,30,40\nq3,1000,1024,1,1000,h,30,40\n";
+    place.file("gangs.csv", pods);
+    let told = |more: &str| -> Value {
+        let ran =
+            place.run(&format!("simulate --nodes nodes.csv --pods gangs.csv --output json --timed {more}")).ends(0);
+        serde_json::from_str(&ran.stdout).unwrap()
+    };
+    // Both of `g` wait for p1, from 20 to 100; of two nodes, three members of `h` never have one each.
+    let two = told("");
+    assert_eq!((&two["placed"], &two["failed"]), (&3.0.into(), &3.0.into()), "{two}");
+    assert!((two["mean_wait_s"].as_f64().unwrap() - 160.0 / 3.0).abs() < 1e-9, "{two}");
+    let more = told("--add-node count=4,gpus=8");
+    assert_eq!((&more["placed"], &more["failed"], &more["mean_wait_s"]), (&6.0.into(), &0.0.into(), &0.0.into()));
+    place.file("mixed.csv", &pods.replace("q2,1000", "q2,2000"));
+    let refused = place.run("simulate --nodes nodes.csv --pods mixed.csv").ends(2);
+    assert!(refused.stderr.contains("the members of the gang `h` do not all ask for the same"), "{}", refused.stderr);
+}
+
+#[test]
 fn what_is_wrong_in_a_trace_is_told_with_its_place() {
     let place = place();
     for (name, text) in [

@@ -1,6 +1,7 @@
 //! Traces: nodes and pods in CSV, in the columns of the public GPU traces of Alibaba. Columns are found by their names;
 //! those that nobody asks for are passed over.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -24,8 +25,33 @@ pub fn nodes(path: &Path, replicas: u32) -> anyhow::Result<Vec<Node>> {
     })
 }
 
-/// The pods; `timed`: with their times, which then have to be there.
+/// The pods; `timed`: with their times, which then have to be there. Those with the same name in a column `gang` are one job,
+/// whose members ask for the same and come when the last of them does.
 pub fn jobs(path: &Path, timed: bool) -> anyhow::Result<Vec<Job>> {
+    let mut gangs: BTreeMap<String, usize> = BTreeMap::new();
+    let mut jobs: Vec<Job> = Vec::new();
+    for (gang, pod) in pods(path, timed)? {
+        let Some(name) = gang else {
+            jobs.push(pod);
+            continue;
+        };
+        let Some(at) = gangs.get(&name) else {
+            gangs.insert(name, jobs.len());
+            jobs.push(pod);
+            continue;
+        };
+        let job = &mut jobs[*at];
+        if job.request != pod.request {
+            let why = format!("{}: the members of the gang `{name}` do not all ask for the same", path.display());
+            return Err(error::invalid(why));
+        }
+        job.members += 1;
+        (job.arrives, job.lasts) = (job.arrives.max(pod.arrives), job.lasts.max(pod.lasts));
+    }
+    Ok(jobs)
+}
+
+fn pods(path: &Path, timed: bool) -> anyhow::Result<Vec<(Option<String>, Job)>> {
     rows(path, |row| {
         let (count, milli) = (row.number::<u32>("num_gpu")?, row.number::<u32>("gpu_milli")?);
         let gpus = match (count, milli) {
@@ -51,7 +77,8 @@ pub fn jobs(path: &Path, timed: bool) -> anyhow::Result<Vec<Job>> {
         };
         // What it ran for, wherever it waited then.
         let begins = row.maybe("scheduled_time").and_then(|text| text.parse::<f64>().ok()).filter(|at| *at <= ends);
-        Ok(Job { request, arrives, lasts: ends - begins.unwrap_or(arrives) })
+        let lasts = ends - begins.unwrap_or(arrives);
+        Ok((row.maybe("gang").map(str::to_owned), Job { request, members: 1, arrives, lasts }))
     })
 }
 
