@@ -73,7 +73,7 @@ fn pods_of_a_gang_are_placed_together_or_not_at_all() {
     assert!((two["mean_wait_s"].as_f64().unwrap() - 160.0 / 3.0).abs() < 1e-9, "{two}");
     let more = told("--add-node count=4,gpus=8");
     assert_eq!((&more["placed"], &more["failed"], &more["mean_wait_s"]), (&6.0.into(), &0.0.into(), &0.0.into()));
-    place.file("mixed.csv", &pods.replace("q2,1000", "q2,2000"));
+    place.file("mixed.csv", pods.replace("q2,1000", "q2,2000"));
     let refused = place.run("simulate --nodes nodes.csv --pods mixed.csv").ends(2);
     assert!(refused.stderr.contains("the members of the gang `h` do not all ask for the same"), "{}", refused.stderr);
 }
