@@ -123,7 +123,7 @@ async fn what_a_lost_attempt_left_never_takes_the_place_of_what_was_done_since()
     site.leave("workspace/model.txt", "none");
     let worker = site.worker(1).await;
     let lost = site.order_with("fit", "echo part > model.txt; echo part > rest.txt; exec sleep 1000", true);
-    let here = site.root().join("runs/7/workspace/rest.txt");
+    let here = site.own().join("runs/7/workspace/rest.txt");
     let wrote = async {
         while !here.exists() {
             tokio::time::sleep(Duration::from_millis(10)).await;
