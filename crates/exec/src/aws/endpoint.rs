@@ -13,6 +13,13 @@ pub enum Service {
     SageMaker,
     Sts,
     S3,
+    Ecs,
+    Ec2,
+    Ssm,
+    /// CloudWatch Logs.
+    Logs,
+    DynamoDb,
+    EventBridge,
 }
 
 impl Service {
@@ -27,6 +34,12 @@ impl Service {
             Service::SageMaker => "sagemaker",
             Service::Sts => "sts",
             Service::S3 => "s3",
+            Service::Ecs => "ecs",
+            Service::Ec2 => "ec2",
+            Service::Ssm => "ssm",
+            Service::Logs => "logs",
+            Service::DynamoDb => "dynamodb",
+            Service::EventBridge => "events",
         }
     }
 
@@ -48,6 +61,12 @@ impl Service {
             Service::SageMaker => "SAGEMAKER",
             Service::Sts => "STS",
             Service::S3 => "S3",
+            Service::Ecs => "ECS",
+            Service::Ec2 => "EC2",
+            Service::Ssm => "SSM",
+            Service::Logs => "CLOUDWATCH_LOGS",
+            Service::DynamoDb => "DYNAMODB",
+            Service::EventBridge => "EVENTBRIDGE",
         }
     }
 
@@ -58,7 +77,12 @@ impl Service {
             Service::Sqs => Some(("AmazonSQS", "1.0")),
             Service::StepFunctions => Some(("AWSStepFunctions", "1.0")),
             Service::SageMaker => Some(("SageMaker", "1.1")),
-            Service::Sns | Service::Lambda | Service::Sts | Service::S3 => None,
+            Service::Ecs => Some(("AmazonEC2ContainerServiceV20141113", "1.1")),
+            Service::Ssm => Some(("AmazonSSM", "1.1")),
+            Service::Logs => Some(("Logs_20140328", "1.1")),
+            Service::DynamoDb => Some(("DynamoDB_20120810", "1.0")),
+            Service::EventBridge => Some(("AWSEvents", "1.1")),
+            Service::Sns | Service::Lambda | Service::Sts | Service::S3 | Service::Ec2 => None,
         }
     }
 }

@@ -23,7 +23,7 @@ use object_store::aws::AwsCredentialProvider;
 pub use call::{Answer, Call, encode};
 pub use endpoint::{Service, check_region};
 pub use error::AwsError;
-pub use xml::text as xml_text;
+pub use xml::{Element, text as xml_text};
 
 use credentials::Credentials;
 
