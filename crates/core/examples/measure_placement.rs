@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pitcrew_core::fleet::{Amount, Fleet, Gang, Gpu, Gpus, LeaseId, Node, Policy, Request, Sharing, Workload};
+use pitcrew_core::fleet::{
+    Amount, Fleet, Gang, Gpu, Gpus, LeaseId, Node, Policy, Promises, Request, Sharing, Workload,
+};
 
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 fn now() -> Instant {
@@ -45,7 +47,9 @@ fn main() {
                 // Something else happens in between.
                 fleet.release(&LeaseId((round * 3 + 1).to_string()));
                 let begun = now();
-                fleet.place_gang(&ids, &ask(8, Gpus::Count(8)), &Gang::of(8), None).expect("there is room");
+                fleet
+                    .place_gang(&ids, &ask(8, Gpus::Count(8)), &Gang::of(8), &Promises::default())
+                    .expect("there is room");
                 let took = begun.elapsed();
                 for id in &ids {
                     fleet.release(id);

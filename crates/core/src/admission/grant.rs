@@ -4,16 +4,15 @@
 //! rest of the pass, so a pass costs what it grants and as many tries as there are lines.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use super::pass::Pass;
-use super::{Admission, Amounts, Grant, Held, Holder, Line, Placed, Preemption, Rank, lease_id, members};
-use crate::fleet::{Gang, LeaseId, Promise, Request};
-
-/// Candidates of a line that are looked at for one that is brief.
-const LOOKED_AT: usize = 100;
+use super::{
+    Admission, Amounts, Candidate, Grant, Held, Holder, Line, Placed, Preemption, Promised, Rank, lease_id, members,
+};
+use crate::fleet::{LeaseId, Promises, Request};
 
 impl Admission {
     /// Grants what fits now, best first. Each grant is told to its run, as [`Event::Admitted`], before the run takes
@@ -28,7 +27,8 @@ impl Admission {
         let mut pass = self.begin_pass();
         while !self.is_full() {
             let Some((rank, line)) = self.next(&mut pass) else { break };
-            if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1) {
+            let kept = pass.slots.get(&line.pool).copied().unwrap_or_default();
+            if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1, kept) {
                 pass.lacking.insert(line.pool.clone());
                 self.served(&mut pass, rank.1);
                 self.waits_for_slot(&line, rank);
@@ -37,18 +37,16 @@ impl Admission {
             if !self.within_quota(&mut pass, rank.1) {
                 continue;
             }
-            if self.here() + line.members() > self.parallelism {
-                // Places are kept for it.
+            if self.here() + pass.places + line.members() > self.parallelism {
+                // All that become free are kept for it from now on, and its nodes until then.
+                if let Some(request) = &line.request {
+                    self.waits_for_room(&mut pass, rank.1, request, Some(BTreeSet::new()));
+                }
                 break;
             }
+            let Some(placed) = self.place(rank.1, &line, &mut pass) else { continue };
             let candidate = self.candidates[&rank.1].clone();
             let ends = candidate.limit.and_then(|limit| now.checked_add(limit).ok());
-            let Some((placed, is_brief)) = self.place(rank.1, &line, ends, &mut pass) else {
-                if let Some(brief) = self.brief(&line, rank, now, &pass) {
-                    pass.insert(brief, line);
-                }
-                continue;
-            };
             self.withdraw(rank.1.run, rank.1.slot);
             for (at, holder) in members(rank.1, line.members()).enumerate() {
                 let held = Held {
@@ -60,7 +58,6 @@ impl Admission {
                     is_member: line.gang.is_some(),
                     number: self.granted,
                     ends,
-                    is_brief,
                     priority: rank.0.0,
                     is_preemptible: candidate.is_preemptible,
                     is_ending: false,
@@ -80,81 +77,62 @@ impl Admission {
         grants
     }
 
-    /// Of those behind one that found no room and that ask for the same, the first that is gone before promised room is
-    /// needed. Of a long line only the first are looked at.
-    fn brief(&self, line: &Line, after: Rank, now: Timestamp, pass: &Pass) -> Option<Rank> {
-        let promise = pass.promise.as_ref().filter(|promise| promise.starts().is_some())?;
-        let is_brief = |rank: &&Rank| {
-            let limit = self.candidates[&rank.1].limit;
-            promise.is_before(limit.and_then(|limit| now.checked_add(limit).ok()))
-        };
-        let behind = (Bound::Excluded(after), Bound::Unbounded);
-        self.lines.get(line)?.range(behind).take(LOOKED_AT).find(is_brief).copied()
-    }
-
-    /// The leases of a candidate, if it asks for any, and whether it is in room that is promised; `None`: it has to wait.
-    fn place(
-        &mut self,
-        holder: Holder,
-        line: &Line,
-        ends: Option<Timestamp>,
-        pass: &mut Pass,
-    ) -> Option<(Vec<Placed>, bool)> {
-        let Some(request) = &line.request else { return Some((Vec::new(), false)) };
+    /// The leases of a candidate, if it asks for any; `None`: it has to wait for room.
+    fn place(&mut self, holder: Holder, line: &Line, pass: &mut Pass) -> Option<Vec<Placed>> {
+        let Some(request) = &line.request else { return Some(Vec::new()) };
         let ids: Vec<LeaseId> = members(holder, line.members()).map(lease_id).collect();
-        let is_brief = if self.lease_all(&ids, line, request, pass.promise.as_mut()) {
-            Some(false)
-        } else {
-            let is_before = pass.promise.as_ref().is_some_and(|promise| promise.is_before(ends));
-            (is_before && self.lease_all(&ids, line, request, None)).then_some(true)
-        };
-        if let Some(is_brief) = is_brief {
+        if self.lease_all(&ids, line, request, &pass.promises) {
             let lease = |id: &LeaseId| {
                 let lease = &self.fleet.leases()[id];
                 Placed { node: lease.node.clone(), gpus: lease.ids.clone() }
             };
-            return Some((ids.iter().map(lease).collect(), is_brief));
+            return Some(ids.iter().map(lease).collect());
         }
-        if pass.promise.is_none() {
-            self.make_room(holder, request);
-            self.promise_room(pass, holder, request);
-        }
+        let coming = self.make_room(pass, holder, request);
+        self.waits_for_room(pass, holder, request, coming);
         self.without_room(holder);
         None
     }
 
-    /// From now on others pass only beside what it waits for.
-    pub(super) fn promise_room(&mut self, pass: &mut Pass, holder: Holder, request: &Request) {
-        let gang = self.candidates[&holder].line.gang.clone();
-        let before = self.promised.filter(|(before, _)| *before == holder).map(|(_, since)| since);
-        let mut since = before.unwrap_or(self.granted);
-        let mut promise = self.promise(gang.as_ref(), request, since);
-        if !promise.can_be_kept() {
-            // Nodes are gone that it was promised, and who came later holds the others: it begins to wait for those.
-            since = self.granted;
-            promise = self.promise(gang.as_ref(), request, since);
+    /// It has to wait for room, on these nodes if some are cleared for it. The first that waits is promised nodes, and so
+    /// are those for whom room is made, until they begin: others do not take what they wait for there, nor their slots.
+    pub(super) fn waits_for_room(
+        &mut self,
+        pass: &mut Pass,
+        holder: Holder,
+        request: &Arc<Request>,
+        cleared: Option<BTreeSet<usize>>,
+    ) {
+        let is_first = !std::mem::replace(&mut pass.is_waited, true);
+        let before = self.promised.remove(&holder);
+        if !is_first && before.is_none() && cleared.is_none() {
+            return;
         }
-        self.promised = Some((holder, since));
-        self.starts = promise.starts();
-        pass.promise = Some(promise);
-    }
-
-    /// The room of all that were granted something before so many grants were made.
-    fn promise(&self, gang: Option<&Gang>, request: &Request, since: u64) -> Promise {
-        let stays = |held: &Held| held.number >= since && !held.is_brief;
-        let later = self.held.iter().filter(|(_, held)| held.is_placed && stays(held));
-        let later: BTreeSet<LeaseId> = later.map(|(holder, _)| lease_id(*holder)).collect();
-        let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
-        let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
-        let end_of = |lease: &LeaseId| ends.get(lease).copied();
-        self.fleet.promise(request, gang, |lease| later.contains(lease), end_of)
+        let Candidate { line, slots, .. } = &self.candidates[&holder];
+        let mut nodes = before.as_ref().map(|before| self.fleet.able(&before.nodes, request)).unwrap_or_default();
+        nodes.extend(cleared.into_iter().flatten());
+        if !self.fleet.suffices(line.gang.as_ref(), &nodes) {
+            let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
+            let ends: BTreeMap<LeaseId, Timestamp> = ends.collect();
+            let found = self.fleet.promised(request, line.gang.as_ref(), &pass.promises, |id| ends.get(id).copied());
+            nodes.extend(found.into_iter().flatten());
+        }
+        if !self.fleet.suffices(line.gang.as_ref(), &nodes) {
+            return;
+        }
+        *pass.slots.entry(line.pool.clone()).or_default() += slots;
+        pass.places += line.members();
+        pass.promises.keep(&nodes, request);
+        self.promises += u64::from(before.is_none());
+        let number = before.map_or(self.promises, |before| before.number);
+        self.promised.insert(holder, Promised { number, nodes: self.fleet.names(&nodes) });
     }
 
     /// A lease under each of these names, or none.
-    fn lease_all(&mut self, ids: &[LeaseId], line: &Line, request: &Request, promise: Option<&mut Promise>) -> bool {
+    fn lease_all(&mut self, ids: &[LeaseId], line: &Line, request: &Request, promises: &Promises) -> bool {
         match (&line.gang, ids) {
-            (Some(gang), ids) => self.fleet.place_gang(ids, request, gang, promise).is_ok(),
-            (None, [id]) => self.fleet.place_beside(id.clone(), request, promise).is_ok(),
+            (Some(gang), ids) => self.fleet.place_gang(ids, request, gang, promises).is_ok(),
+            (None, [id]) => self.fleet.place_beside(id.clone(), request, promises).is_ok(),
             (None, _) => false,
         }
     }
@@ -175,10 +153,11 @@ impl Admission {
         ranks.iter().find(|(_, holder)| self.candidates[holder].slots <= pool.slots).copied()
     }
 
-    pub(super) fn lacks_slots(&self, holder: Holder) -> bool {
+    /// Whether its pool has too few slots for it, beside so many that are kept for others.
+    pub(super) fn lacks_slots(&self, holder: Holder, kept: u32) -> bool {
         let candidate = &self.candidates[&holder];
         let pool = &self.pools[&candidate.line.pool];
-        pool.used + candidate.slots > pool.slots
+        pool.used + kept + candidate.slots > pool.slots
     }
 
     pub(super) fn take(&mut self, holder: Holder, held: Held) {

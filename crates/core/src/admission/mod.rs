@@ -2,10 +2,10 @@
 //!
 //! Invariant: what a holder was granted is taken exactly once and given back exactly once; no pool and no device is
 //! ever held beyond what it has. Candidates go by priority, then by age of their run, then by place in the workflow.
-//! A candidate that lacks slots holds back those behind it in its pool. The first that lacks room on the nodes is
-//! promised the room of those that were there before it began to wait: somebody behind it starts only beside that.
-//! Where time limits say by when that room is there, somebody that is gone before then may use it in the meantime.
-//! To give it room sooner, preemptible holders of lower priority are made to end, the cheapest of them.
+//! A candidate that lacks slots holds back those behind it in its pool. The first that lacks room on the nodes is promised
+//! nodes, and keeps its slots: somebody behind it takes nothing there that it waits for, so it begins as soon as if
+//! nobody had passed. To give somebody room sooner, preemptible holders of lower priority are made to end, the cheapest
+//! of them; where that is enough, whoever waits for it is promised that room as well.
 //! One that asks for more slots than its pool has, or for nodes that take no work now, holds nobody back.
 //!
 //! A gang stands in line as one, by its first member, with the sums of what its members ask for; it is granted all of it
@@ -145,10 +145,8 @@ struct Held {
     is_member: bool,
     /// The how many-th grant it was.
     number: u64,
-    /// By when it is gone, if that is known.
+    /// By when it is gone as a rule, if that is known.
     ends: Option<Timestamp>,
-    /// It was let into promised room, and is gone before that is needed.
-    is_brief: bool,
     priority: i64,
     is_preemptible: bool,
     /// It was told to end, or ends anyway.
@@ -161,6 +159,14 @@ struct Pool {
     used: u32,
     /// Grants so far.
     granted: u64,
+}
+
+/// Nodes that are kept for somebody until it begins, or stands in line no more.
+#[derive(Debug, Clone)]
+struct Promised {
+    /// The how many-th promise it is.
+    number: u64,
+    nodes: BTreeSet<String>,
 }
 
 /// A namespace that waits for a slot: of a pool, or for a place among all that run.
@@ -180,16 +186,16 @@ pub struct Admission {
     held: BTreeMap<Holder, Held>,
     /// Grants so far.
     granted: u64,
-    /// Who is promised room on the nodes, and how many were granted something before it began to wait.
-    promised: Option<(Holder, u64)>,
+    /// Who is promised nodes.
+    promised: BTreeMap<Holder, Promised>,
+    /// Promises so far.
+    promises: u64,
     /// How many were granted a slot before the namespace began to wait for one, and the priority at which it waits.
     slot_waits: BTreeMap<SlotWait, (u64, i64)>,
     /// Of each cohort, who is the first to get what it can lend.
     owed: BTreeMap<String, Kept>,
     /// Of each namespace, what of the quota somebody waits for, and keeps from those behind.
     held_back: BTreeMap<Arc<str>, BTreeMap<Resource, Rank>>,
-    /// By when it has room at the latest, if that is known.
-    starts: Option<Timestamp>,
     /// Who has to end, and was not told yet.
     preemptions: Vec<Preemption>,
     /// Whether the nodes as they are now could take what a line asks for, were they empty; as far as it was asked.
@@ -224,8 +230,8 @@ impl Admission {
             candidates: BTreeMap::new(),
             held: BTreeMap::new(),
             granted: 0,
-            promised: None,
-            starts: None,
+            promised: BTreeMap::new(),
+            promises: 0,
             owed: BTreeMap::new(),
             slot_waits: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -401,7 +407,9 @@ impl Admission {
 
     /// Takes an instance out of line; nothing if it is not in line.
     pub fn withdraw(&mut self, run: RunKey, slot: Slot) {
-        let Some(candidate) = self.candidates.remove(&Holder { run, slot }) else { return };
+        let holder = Holder { run, slot };
+        let Some(candidate) = self.candidates.remove(&holder) else { return };
+        self.promised.remove(&holder);
         self.is_settled = false;
         if let Some(line) = self.lines.get_mut(&candidate.line) {
             line.remove(&candidate.rank);
@@ -441,7 +449,6 @@ impl Admission {
             number: self.granted,
             // Since when it runs, and whether it is ended in time, only its backend knows.
             ends: None,
-            is_brief: false,
             priority: task.priority,
             is_preemptible: task.is_preemptible,
             is_ending,
@@ -529,6 +536,7 @@ impl Admission {
         for Preemption { victim, .. } in &self.preemptions {
             assert!(!self.held.contains_key(victim) || self.held[victim].is_ending, "{victim:?} is to end");
         }
+        assert!(self.promised.keys().all(|holder| self.candidates.contains_key(holder)), "promised");
         assert!(self.elsewhere.iter().all(|holder| self.held.contains_key(holder)), "elsewhere");
         assert!(adopted || self.here() <= self.parallelism, "parallelism");
         let in_line: usize = self.lines.values().map(BTreeSet::len).sum();

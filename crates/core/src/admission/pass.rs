@@ -1,27 +1,34 @@
 //! One pass over the heads of all lines: who is next, and whether quotas let it go.
 //!
-//! Order: priority, then the namespace of whoever is promised room and those that waited longest for a slot, then the
+//! Order: priority, then those that are promised room, then the namespaces that waited longest for a slot, then the
 //! namespace that uses least of its own, then age. A namespace waited longest that was passed by as many as the pool has
 //! slots: what is used of GPUs says nothing about slots, so without that some could take every slot for ever. Invariants: nobody goes beyond a quota; whoever waits for a quota is not overtaken by those behind it that ask for
 //! the same; nobody borrows while somebody waits for what is its own. The first of each namespace that waits for room
 //! keeps what it asks for of the quota. Whoever no node could take now, or whose pool is full, keeps nothing from anybody.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::quota::{Amounts, Lack, Resource};
 use super::reclaim::Short;
-use super::{Admission, Holder, Line, Rank, SlotWait};
-use crate::fleet::Promise;
+use super::{Admission, Candidate, Holder, Line, Rank, SlotWait};
+use crate::fleet::Promises;
 
 /// What a pass has found out so far.
 pub(super) struct Pass {
     heads: BTreeMap<Arc<str>, BTreeMap<Rank, Arc<Line>>>,
     /// Pools without enough slots for somebody.
     pub lacking: BTreeSet<String>,
-    pub promise: Option<Promise>,
-    /// Until it was asked: who was promised room before this pass.
-    first: Option<(Holder, Arc<str>, i64)>,
+    /// Somebody found no room.
+    pub is_waited: bool,
+    /// What is kept of the nodes for those that were asked before.
+    pub promises: Promises,
+    /// What is kept for them of each pool, and of the places of all that run.
+    pub slots: BTreeMap<String, u32>,
+    pub places: u32,
+    /// Until they were asked: who was promised room before this pass, by priority and age of the promise.
+    first: BTreeMap<(Reverse<i64>, u64), Holder>,
     /// What somebody before waits for, of the quota of each namespace.
     held_back: BTreeMap<Arc<str>, BTreeMap<Resource, Rank>>,
     /// Who waited longest for a slot, and at which priority.
@@ -61,6 +68,16 @@ impl Pass {
     pub fn insert(&mut self, rank: Rank, line: Arc<Line>) {
         self.heads.entry(line.namespace.clone()).or_default().insert(rank, line);
     }
+
+    /// It is asked before its turn.
+    fn remove(&mut self, (rank, line): &(Rank, Arc<Line>)) {
+        if let Some(heads) = self.heads.get_mut(&line.namespace) {
+            heads.remove(rank);
+            if heads.is_empty() {
+                self.heads.remove(&line.namespace);
+            }
+        }
+    }
 }
 
 impl Admission {
@@ -72,8 +89,11 @@ impl Admission {
         let mut pass = Pass {
             heads: BTreeMap::new(),
             lacking: BTreeSet::new(),
-            promise: None,
-            first: None,
+            is_waited: false,
+            promises: Promises::default(),
+            slots: BTreeMap::new(),
+            places: 0,
+            first: BTreeMap::new(),
             held_back: BTreeMap::new(),
             overdue: self.overdue(),
             kept: BTreeMap::new(),
@@ -83,17 +103,17 @@ impl Admission {
                 pass.insert(rank, line.clone());
             }
         }
-        if let Some((holder, _)) = self.promised
-            && let Some(candidate) = self.candidates.get(&holder)
-            && self.could_now(&candidate.line)
-        {
-            pass.first = Some((holder, candidate.line.namespace.clone(), candidate.rank.0.0));
+        for (holder, promised) in &self.promised {
+            let Candidate { line, rank, slots, .. } = &self.candidates[holder];
+            if self.could_now(line) && *slots <= self.pools[&line.pool].slots {
+                pass.first.insert((rank.0, promised.number), *holder);
+            }
         }
         for (cohort, Kept { by: (_, by), .. }) in &self.owed {
             let Some(candidate) = self.candidates.get(by) else { continue };
             let namespace = &*candidate.line.namespace;
             // Meanwhile others may borrow: what it cannot use now is no use to anybody if it is kept.
-            if !self.could_now(&candidate.line) || self.lacks_slots(*by) {
+            if !self.could_now(&candidate.line) || self.lacks_slots(*by, 0) {
                 continue;
             }
             if self.quotas.cohort(namespace) != Some(cohort) || !self.quotas.could_ever(namespace, &candidate.asked) {
@@ -129,33 +149,36 @@ impl Admission {
 
     /// The next to be asked.
     pub(super) fn next(&self, pass: &mut Pass) -> Option<(Rank, Arc<Line>)> {
-        let heads = pass.heads.iter().filter_map(|(name, heads)| Some((name, heads.first_key_value()?.0)));
+        let heads = || pass.heads.iter().filter_map(|(name, heads)| Some((name, heads.first_key_value()?.0)));
+        if let Some((first, holder)) = pass.first.first_key_value()
+            && heads().all(|(_, rank)| first.0 <= rank.0)
+        {
+            let Candidate { line, rank, .. } = &self.candidates[holder];
+            let (first, next) = (*first, (*rank, line.clone()));
+            pass.first.remove(&first);
+            pass.remove(&next);
+            return Some(next);
+        }
         let name = match pass.heads.len() {
-            0 | 1 => heads.map(|(name, _)| name).next()?.clone(),
+            0 | 1 => heads().map(|(name, _)| name).next()?.clone(),
             _ => {
-                let is_first = |name: &Arc<str>, rank: &Rank| {
-                    pass.first.as_ref().is_some_and(|(_, first, priority)| first == name && *priority == rank.0.0)
-                        || pass.overdue.iter().any(|((first, _), priority)| first == name && *priority == rank.0.0)
+                let is_overdue = |name: &Arc<str>, rank: &Rank| {
+                    pass.overdue.iter().any(|((first, _), priority)| first == name && *priority == rank.0.0)
                 };
                 let key = |(name, rank): (&Arc<str>, &Rank)| {
-                    (rank.0, !is_first(name, rank), self.quotas.share(name), rank.1, name.clone())
+                    (rank.0, !is_overdue(name, rank), self.quotas.share(name), rank.1, name.clone())
                 };
                 let order = |(a, b, c, d, _): &(_, bool, f64, Holder, _),
                              (e, f, g, h, _): &(_, bool, f64, Holder, _)| {
                     Ord::cmp(a, e).then(b.cmp(f)).then(c.total_cmp(g)).then(d.cmp(h))
                 };
-                heads.map(key).min_by(order)?.4
+                heads().map(key).min_by(order)?.4
             }
         };
         let heads = pass.heads.get_mut(&name)?;
         let next = heads.pop_first();
         if heads.is_empty() {
             pass.heads.remove(&name);
-        }
-        if let (Some((rank, _)), Some((first, ..))) = (&next, &pass.first)
-            && rank.1 == *first
-        {
-            pass.first = None;
         }
         next
     }
@@ -203,22 +226,26 @@ impl Admission {
                 pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
             }
             // It is promised room as well: else others take that before its quota is back.
-            if is_own
-                && self.reclaim(holder, &cohort) != Err(Short::Quota)
-                && pass.promise.is_none()
-                && let Some(request) = &line.request
-            {
-                self.promise_room(pass, holder, request);
+            if is_own && let Some(request) = &line.request {
+                match self.reclaim(pass, holder, request, &cohort) {
+                    Err(Short::Quota) => {}
+                    Err(Short::Room) => self.waits_for_room(pass, holder, request, None),
+                    Ok(nodes) => {
+                        self.quotas.keep(namespace, asked, true);
+                        self.waits_for_room(pass, holder, request, Some(nodes));
+                    }
+                }
             }
         }
         false
     }
 
-    /// It found no room, and is worth waiting for.
+    /// It found no room, and is worth waiting for: it keeps its part of the quota, if it is the first of its namespace or
+    /// is promised room.
     pub(super) fn without_room(&mut self, holder: Holder) {
         let candidate = &self.candidates[&holder];
         let (namespace, asked) = (candidate.line.namespace.clone(), candidate.asked);
-        self.quotas.keep(&namespace, asked);
+        self.quotas.keep(&namespace, asked, self.promised.contains_key(&holder));
     }
 
     pub(super) fn end_pass(&mut self, pass: Pass) {

@@ -257,9 +257,14 @@ impl Quotas {
         }
     }
 
-    /// Keeps so much for the first of the namespace that waits for room, until the end of the pass.
-    pub fn keep(&mut self, namespace: &Arc<str>, amounts: Amounts) {
-        self.kept.entry(namespace.clone()).or_insert(amounts);
+    /// Keeps so much until the end of the pass, for the first of the namespace that waits for room and for those that are
+    /// promised it.
+    pub fn keep(&mut self, namespace: &Arc<str>, amounts: Amounts, is_promised: bool) {
+        match self.kept.get_mut(namespace) {
+            Some(kept) if is_promised => kept.add(amounts),
+            Some(_) => {}
+            None => drop(self.kept.insert(namespace.clone(), amounts)),
+        }
     }
 
     /// Keeps no longer what those of the cohort who wait for room would borrow. Says whether there was any.

@@ -3,13 +3,17 @@
 //! Invariant: only preemptible holders are made to end, each once, and only where that is enough: there is a node with
 //! room then, and the quota that was missing. None of them could be spared; and for quota's sake they end only as long as
 //! their namespace holds more than its own. What ends together (a gang) is one unit here, and costs the sum.
+//!
+//! In one pass, room is made for as many as can be helped: what those that end give back is promised to those before, so
+//! it is counted for nobody else.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::pass::Pass;
 use super::quota::{Amounts, Resource};
 use super::{Admission, Cause, Held, Holder, Preemption, lease_id};
-use crate::fleet::{Amount, Freed, LeaseId, Request};
+use crate::fleet::{Amount, Freed, LeaseId, Promises, Request};
 
 /// Whom it would be enough to end does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +48,9 @@ struct Plan<'a> {
     chosen: Vec<usize>,
 }
 
+/// Those that have to end, by what ends together, and why; and nodes that have room then.
+type Cleared = (Vec<(Vec<Holder>, Cause)>, BTreeSet<usize>);
+
 /// So much of the quota of the cohort.
 type Missing = BTreeMap<Resource, Amount>;
 
@@ -69,17 +76,28 @@ impl<'a> Plan<'a> {
 impl Admission {
     /// Lets the cheapest end that have a lower priority: the lowest first, and of those the youngest, which lose least.
     /// Who asks for what is its own may also end those of no higher priority that borrowed.
-    pub(super) fn make_room(&mut self, by: Holder, request: &Request) {
-        if let Ok(victims) = self.victims(by, request, Missing::new()) {
-            self.preempt(victims, by);
+    ///
+    /// Tells the nodes that have room once those are gone that end now; `None`: it has to wait for others.
+    pub(super) fn make_room(&mut self, pass: &Pass, by: Holder, request: &Request) -> Option<BTreeSet<usize>> {
+        let is_of_use = |held: &Held| held.is_placed && (held.is_ending || held.is_preemptible);
+        if !self.held.values().any(is_of_use) {
+            return None;
         }
+        let (victims, nodes) = self.victims(by, request, Missing::new(), &pass.promises).ok()?;
+        self.preempt(victims, by);
+        Some(nodes)
     }
 
     /// Lets borrowers of the cohort end, whatever their priority, until there is as much left as the candidate asks for,
-    /// and room for it.
-    pub(super) fn reclaim(&mut self, by: Holder, cohort: &str) -> Result<(), Short> {
+    /// and room for it. Tells the nodes that have that then.
+    pub(super) fn reclaim(
+        &mut self,
+        pass: &Pass,
+        by: Holder,
+        request: &Request,
+        cohort: &str,
+    ) -> Result<BTreeSet<usize>, Short> {
         let candidate = &self.candidates[&by];
-        let Some(request) = candidate.line.request.clone() else { return Ok(()) };
         let quota = self.quotas.quota(&candidate.line.namespace);
         let limited = |resource: &Resource| quota.is_some_and(|quota| quota.limits.get(*resource).is_some());
         let lacks = |resource: Resource| {
@@ -88,9 +106,9 @@ impl Admission {
         };
         let asked = Resource::ALL.into_iter().filter(|resource| !candidate.asked.get(*resource).is_zero());
         let missing: Missing = asked.filter(limited).map(lacks).collect();
-        let victims = self.victims(by, &request, missing)?;
+        let (victims, nodes) = self.victims(by, request, missing, &pass.promises)?;
         self.preempt(victims, by);
-        Ok(())
+        Ok(nodes)
     }
 
     /// One of those that end together is told, and stands for all.
@@ -110,10 +128,10 @@ impl Admission {
     ///
     /// Each node is looked at for itself. Of two, the one is taken whose dearest victim is cheaper, then the one with fewer.
     /// For a gang all nodes are one: the cheapest end, wherever they are, until as many nodes have room as it has members.
-    fn victims(&self, by: Holder, request: &Request, missing: Missing) -> Result<Vec<(Vec<Holder>, Cause)>, Short> {
+    fn victims(&self, by: Holder, request: &Request, missing: Missing, promises: &Promises) -> Result<Cleared, Short> {
         let gang = self.candidates[&by].line.gang.as_ref();
-        let mut plan =
-            Plan { freed: self.fleet.freed(request, gang), given: BTreeMap::new(), missing, chosen: Vec::new() };
+        let freed = self.fleet.freed(request, gang, promises);
+        let mut plan = Plan { freed, given: BTreeMap::new(), missing, chosen: Vec::new() };
         let takes_back = !plan.missing.is_empty();
         let namespace = &*self.candidates[&by].line.namespace;
         let cohort = self.quotas.cohort(namespace);
@@ -122,7 +140,7 @@ impl Admission {
             plan.counts(held, held.amounts, cohort.is_some() && self.quotas.cohort(&held.namespace) == cohort);
         }
         if plan.freed.has_room() && plan.has_quota() {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), plan.freed.nodes()));
         }
         let units = self.units(by, takes_back);
         // For quota alone, all that is lent on any node.
@@ -148,9 +166,11 @@ impl Admission {
         let causes = best.into_iter().map(|cost| {
             let cause = self.cause(&units[cost], &plan, takes_back).unwrap_or(Cause::Reclaim);
             plan.counts(units[cost].held, units[cost].amounts, units[cost].is_lender);
+            plan.change(&units[cost], false);
             (units[cost].holders.clone(), cause)
         });
-        Ok(causes.collect())
+        let causes = causes.collect();
+        Ok((causes, plan.freed.nodes()))
     }
 
     /// Those of one node that have to end for room there, and whoever else has to for the quota, the cheapest first.

@@ -1,7 +1,7 @@
 //! Who goes first, who holds back whom, and what an instance holds.
 
-mod brief;
 mod gangs;
+mod promised;
 mod quotas;
 mod turns;
 
@@ -253,6 +253,37 @@ fn a_higher_priority_makes_the_cheapest_end_and_nobody_twice() {
     assert_eq!(granted(&mut admission), [6]);
     admission.offer(RunKey(1), &offer(7, 9, 1, 2)).unwrap();
     assert_eq!((granted(&mut admission), ends(&mut admission)), (vec![], vec![(2, 7), (5, 7)]));
+}
+
+/// Each finds its own, those before first, and what becomes free for one is not the other's.
+#[test]
+fn room_is_made_for_several_at_a_time_and_nobody_ends_for_two() {
+    let mut admission = admission(32, &[("a", 4), ("b", 4)]);
+    let ends = |admission: &mut Admission| -> Vec<(u32, u32)> {
+        admission.preemptions().iter().map(|one| (one.victim.slot.task.0, one.by.slot.task.0)).collect()
+    };
+    for task in 1..=8 {
+        admission.offer(RunKey(1), &offer(task, 0, 1, 1)).unwrap();
+    }
+    assert_eq!(granted(&mut admission).len(), 8);
+    for (task, gpus) in [(11, 2), (12, 3), (13, 1), (14, 4)] {
+        admission.offer(RunKey(1), &offer(task, 5, 1, gpus)).unwrap();
+    }
+    assert_eq!(granted(&mut admission), [0; 0]);
+    // The youngest have lost least, on each node; for 14 nobody is left on one node.
+    let told = ends(&mut admission);
+    assert_eq!(told, [(8, 11), (7, 11), (4, 12), (3, 12), (2, 12), (6, 13)]);
+    for task in [6, 4, 8, 3] {
+        admission.release(RunKey(1), Slot::new(TaskIx(task), 0));
+        // Small ones come meanwhile, and find room that is not theirs.
+        admission.offer(RunKey(2), &offer(20 + task, 0, 1, 1)).unwrap();
+        assert_eq!(granted(&mut admission), if task == 8 { vec![11] } else { vec![] });
+        assert_eq!(ends(&mut admission), []);
+    }
+    for (task, begins) in [(7, vec![13]), (2, vec![12])] {
+        admission.release(RunKey(1), Slot::new(TaskIx(task), 0));
+        assert_eq!((granted(&mut admission), ends(&mut admission)), (begins, vec![]));
+    }
 }
 
 /// A person marks a node for a while: that fails nothing. What the machines are is another matter.

@@ -5,7 +5,7 @@ use std::fmt;
 use super::pass::asked_of;
 use super::{Admission, Holder, Lack, Line};
 use crate::engine::Slot;
-use crate::fleet::{BadRequest, Gang, Miss, Request};
+use crate::fleet::{BadRequest, Gang, Miss, Promises, Request};
 use crate::id::RunKey;
 
 /// Nodes that are told of in one sentence.
@@ -196,10 +196,20 @@ impl Admission {
         }
         let rivals = self.lines.iter().filter(|(line, _)| line.pool == candidate.line.pool);
         let ahead = rivals.map(|(_, ranks)| ranks.range(..candidate.rank).count()).sum();
-        let is_kept = self.is_settled
-            && candidate.line.request.is_some()
-            && self.promised.is_some_and(|(first, _)| first != holder && self.candidates.contains_key(&first));
+        let is_kept =
+            self.is_settled && candidate.line.request.as_ref().is_some_and(|request| self.is_kept(holder, request));
         Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
+    }
+
+    /// Whether it finds no room beside what is promised to others.
+    fn is_kept(&self, holder: Holder, request: &Request) -> bool {
+        let mut promises = Promises::default();
+        for (other, promised) in self.promised.iter().filter(|(other, _)| **other != holder) {
+            if let Some(asked) = &self.candidates[other].line.request {
+                promises.keep(&self.fleet.able(&promised.nodes, asked), asked);
+            }
+        }
+        !promises.is_empty() && !self.fleet.has_beside(request, self.candidates[&holder].line.gang.as_ref(), &promises)
     }
 
     fn why_no_room(&self, line: &Line, request: &Request) -> Blocked {

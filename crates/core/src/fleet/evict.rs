@@ -4,15 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::gang::Gang;
 use super::place::{Fleet, LeaseId};
+use super::promise::Promises;
 use super::request::Request;
 use super::room::Room;
 
-/// The nodes as they would be without some of their leases, and which of them the request then fits.
+/// The nodes as they would be without some of their leases, and which of them the request then fits, beside what is
+/// promised to others.
 #[derive(Clone)]
 pub struct Freed<'a> {
     fleet: &'a Fleet,
     request: &'a Request,
     gang: Option<&'a Gang>,
+    promises: &'a Promises,
     /// Of the nodes that differ from what they are now.
     rooms: BTreeMap<usize, Room>,
     fitting: BTreeSet<usize>,
@@ -20,10 +23,13 @@ pub struct Freed<'a> {
 
 impl Fleet {
     /// The nodes as they are now.
-    pub fn freed<'a>(&'a self, request: &'a Request, gang: Option<&'a Gang>) -> Freed<'a> {
-        let fits = |at: &usize| self.nodes[*at].room.fits(&self.nodes[*at].node, request).is_ok();
+    pub fn freed<'a>(&'a self, request: &'a Request, gang: Option<&'a Gang>, promises: &'a Promises) -> Freed<'a> {
+        let fits = |at: &usize| {
+            let held = &self.nodes[*at];
+            promises.beside(*at, &held.node, &held.room, request).is_some()
+        };
         let fitting = (0..self.nodes.len()).filter(fits).collect();
-        Freed { fleet: self, request, gang, rooms: BTreeMap::new(), fitting }
+        Freed { fleet: self, request, gang, promises, rooms: BTreeMap::new(), fitting }
     }
 
     /// The node of a lease, if it is there.
@@ -39,14 +45,21 @@ impl Freed<'_> {
         let held = &self.fleet.nodes[at];
         let room = self.rooms.entry(at).or_insert_with(|| held.room.clone());
         room.change(&lease.request, &lease.devices, take);
-        match room.fits(&held.node, self.request) {
-            Ok(_) => self.fitting.insert(at),
-            Err(_) => self.fitting.remove(&at),
+        match self.promises.beside(at, &held.node, room, self.request) {
+            Some(_) => self.fitting.insert(at),
+            None => self.fitting.remove(&at),
         };
     }
 
     /// Whether there is room for the request, or for all members of the gang that asks for it.
     pub fn has_room(&self) -> bool {
         self.fleet.suffices(self.gang, &self.fitting)
+    }
+
+    /// Nodes with the room, as many as are needed: if there is a choice, those where something was given back.
+    pub fn nodes(&self) -> BTreeSet<usize> {
+        let mut ranked: Vec<usize> = self.fitting.iter().copied().collect();
+        ranked.sort_by_key(|at| !self.rooms.contains_key(at));
+        self.fleet.first_near(self.gang, ranked).unwrap_or_default()
     }
 }

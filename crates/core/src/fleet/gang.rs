@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Amount;
 use super::place::{Fleet, Held, LeaseId, Refused};
-use super::promise::Promise;
+use super::promise::Promises;
 use super::request::Request;
 
 /// Members that begin together or not at all.
@@ -41,6 +41,11 @@ impl Gang {
     }
 }
 
+fn first(count: usize, ranked: impl Iterator<Item = usize>) -> Option<Vec<usize>> {
+    let nodes: Vec<usize> = ranked.take(count).collect();
+    (nodes.len() == count).then_some(nodes)
+}
+
 impl Fleet {
     /// A lease for each of these, one node each; beside what is promised to somebody, if anything is.
     ///
@@ -51,58 +56,62 @@ impl Fleet {
         ids: &[LeaseId],
         request: &Request,
         gang: &Gang,
-        promise: Option<&mut Promise>,
+        promises: &Promises,
     ) -> Result<(), Refused> {
         request.check()?;
-        for (at, id) in ids.iter().enumerate() {
-            if ids[..at].contains(id) || self.leases().contains_key(id) {
+        let mut names = BTreeSet::new();
+        for id in ids {
+            if !names.insert(id) || self.leases().contains_key(id) {
                 return Err(Refused::Twice(id.clone()));
             }
         }
-        let ranked = self.ranked(request);
+        let closed = self.closed(request, promises);
+        let mut ranked = self.ranked(request);
+        ranked.retain(|at| !closed.contains(at));
         let groups = match &gang.topology {
             Some(topology) => self.groups(&topology.label, &ranked),
             None => Vec::new(),
         };
-        let near = groups.into_iter().find_map(|group| {
+        let near = groups.into_iter().filter(|group| group.len() >= ids.len()).find_map(|group| {
             let ranked = ranked.iter().copied().filter(|at| group.contains(at));
-            self.chosen(ids.len(), request, ranked, promise.as_deref())
+            first(ids.len(), ranked)
         });
         let found = match near {
-            None if gang.must_share().is_none() => {
-                self.chosen(ids.len(), request, ranked.iter().copied(), promise.as_deref())
-            }
+            None if gang.must_share().is_none() => first(ids.len(), ranked.iter().copied()),
             near => near,
         };
-        let Some((mut nodes, kept)) = found else {
+        let Some(mut nodes) = found else {
             return Err(if self.could_ever(request, Some(gang)) { Refused::Full } else { Refused::Never });
         };
-        if let (Some(promise), Some(kept)) = (promise, kept) {
-            *promise = kept;
-        }
         nodes.sort_unstable();
         for (id, at) in ids.iter().zip(nodes) {
-            self.take(id.clone(), at, request);
+            self.take(id.clone(), at, request, promises);
         }
         Ok(())
     }
 
-    /// The first so many of these nodes beside which the promise still holds, and what is left of it.
-    fn chosen(
-        &mut self,
-        count: usize,
-        request: &Request,
-        ranked: impl Iterator<Item = usize>,
-        promise: Option<&Promise>,
-    ) -> Option<(Vec<usize>, Option<Promise>)> {
-        let mut kept = promise.cloned();
-        let mut nodes = Vec::with_capacity(count);
+    /// The first of these nodes that are as many as are needed, and near each other where that is required: of all near
+    /// ones, those that are complete first.
+    pub(super) fn first_near(
+        &self,
+        gang: Option<&Gang>,
+        ranked: impl IntoIterator<Item = usize>,
+    ) -> Option<BTreeSet<usize>> {
+        let count = gang.map_or(1, |gang| gang.count as usize);
+        let label = gang.and_then(Gang::must_share);
+        let mut groups: BTreeMap<Option<&str>, BTreeSet<usize>> = BTreeMap::new();
         for at in ranked {
-            if nodes.len() < count && kept.as_mut().is_none_or(|promise| self.spares(promise, at, request)) {
-                nodes.push(at);
+            let value = label.and_then(|label| self.nodes[at].node.labels.get(label)).map(String::as_str);
+            if label.is_some() && value.is_none() {
+                continue;
+            }
+            let group = groups.entry(value).or_default();
+            group.insert(at);
+            if group.len() == count {
+                return groups.remove(&value);
             }
         }
-        (nodes.len() == count).then_some((nodes, kept))
+        None
     }
 
     /// The nodes of each value of a label, the group with the least idle GPUs first.
@@ -125,7 +134,7 @@ impl Fleet {
 
     /// Whether these nodes are as many as are needed, and near each other where that is required. Without a gang, one
     /// is enough.
-    pub(super) fn suffices(&self, gang: Option<&Gang>, nodes: &BTreeSet<usize>) -> bool {
+    pub fn suffices(&self, gang: Option<&Gang>, nodes: &BTreeSet<usize>) -> bool {
         self.most_near(gang, nodes) >= gang.map_or(1, |gang| gang.count as usize)
     }
 

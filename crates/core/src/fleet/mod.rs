@@ -29,7 +29,7 @@ pub use node::{Effect, Gpu, MigInstance, Node, Sharing, Standing, Taint};
 pub use parts::{Held, held};
 pub use place::{Fleet, Lease, LeaseId, Refused, Twice};
 pub use policy::Policy;
-pub use promise::Promise;
+pub use promise::Promises;
 pub use request::{BadRequest, Expression, Gpus, Operator, Preferred, Request, Term, Toleration};
 pub use room::{Device, Miss, Part, Room, is_model};
 

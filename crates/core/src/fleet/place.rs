@@ -10,7 +10,8 @@ use super::amount::Amount;
 use super::fragments::Workload;
 use super::gang::Gang;
 use super::node::{Node, Standing};
-use super::policy::{Choice, Measure, Policy, Scale};
+use super::policy::{Measure, Policy, Scale};
+use super::promise::Promises;
 use super::request::{BadRequest, Request};
 use super::room::{Device, Left, Miss, Room, devices};
 
@@ -151,7 +152,7 @@ impl Fleet {
         }
         request.check()?;
         let Some(at) = self.best(request, |_| true) else { return Err(self.refusal(request)) };
-        Ok(self.take(id, at, request))
+        Ok(self.take(id, at, request, &Promises::default()))
     }
 
     /// Gives back what the lease holds; `None`: there is no such lease, or no more.
@@ -284,16 +285,13 @@ impl Fleet {
         })
     }
 
-    /// The devices that the request would have on this node, where it fits.
-    pub(super) fn devices_for(&mut self, at: usize, request: &Request) -> Vec<Device> {
+    /// Takes the request's room on this node, where it fits beside what is promised.
+    pub(super) fn take(&mut self, id: LeaseId, at: usize, request: &Request, promises: &Promises) -> &Lease {
         let measure = Measure { policy: self.policy, workload: &self.workload, scale: self.scale };
-        self.nodes[at].choice(measure, request).map(|choice| choice.devices).unwrap_or_default()
-    }
-
-    /// Takes the request's room on this node, where it fits.
-    pub(super) fn take(&mut self, id: LeaseId, at: usize, request: &Request) -> &Lease {
-        let devices = self.devices_for(at, request);
         let held = &mut self.nodes[at];
+        let taking = promises.beside(at, &held.node, &held.room, request);
+        let choice = taking.map(|taking| measure.choose(&held.node, &mut held.room, request, taking));
+        let devices = choice.map(|choice| choice.devices).unwrap_or_default();
         held.change(request, &devices, true);
         let gpus = &held.node.gpus;
         let ids = devices.iter().filter_map(|device| gpus.get(device.gpu)?.device_id(device.part)).collect();
@@ -341,13 +339,9 @@ impl Held {
         self.fragments = None;
     }
 
-    pub(super) fn choice(&mut self, measure: Measure<'_>, request: &Request) -> Option<Choice> {
-        let taking = self.room.fits(&self.node, request).ok()?;
-        Some(measure.choose(&self.node, &mut self.room, request, taking))
-    }
-
     fn worth(&mut self, measure: Measure<'_>, request: &Request) -> Worth {
-        let choice = self.choice(measure, request)?;
+        let taking = self.room.fits(&self.node, request).ok()?;
+        let choice = measure.choose(&self.node, &mut self.room, request, taking);
         Some((request.preference(&self.node), choice.worth))
     }
 }

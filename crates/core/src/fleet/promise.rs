@@ -1,122 +1,168 @@
-//! Room that is kept for somebody who waits, while others who came later are let past him.
+//! Nodes that are kept for those who wait, while others who come behind them are let past.
 //!
-//! A promise is what the fleet looks like once all those are gone who were there before the wait began. Invariant: as long
-//! as somebody is let past only by [`Fleet::place_beside`], the one who waits has room then; so he does not wait for ever.
-//! Where it is known by when they are gone, somebody who is gone before that may have the promised room in the meantime.
+//! Invariant: whoever is let past by [`Fleet::place_beside`] takes, on a promised node, nothing of what is asked for there,
+//! unless enough of it is left for all that it is promised to. So whatever the others give back there, and in whatever
+//! order, makes as much room as if nobody had passed. Time limits do not enter into that: they say by when somebody is gone
+//! at the latest, and nobody knows when it is gone at the earliest. They only help to choose nodes that are free soon.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+use super::amount::Amount;
 use super::gang::Gang;
-use super::place::{Fleet, Lease, LeaseId, Refused};
+use super::node::Node;
+use super::place::{Fleet, Held, Lease, LeaseId, Refused};
 use super::request::Request;
-use super::room::Room;
+use super::room::{Device, Room, Taking, is_wanted};
 
-/// What passes between a grant and the start that a time limit counts from is no more than this, as a rule.
-const MARGIN: SignedDuration = SignedDuration::from_secs(60);
-
-/// What is kept for a request, or for all members of a gang.
-#[derive(Debug, Clone)]
-pub struct Promise {
-    request: Request,
-    gang: Option<Gang>,
-    /// What is left of each node, then.
-    rooms: Vec<Room>,
-    /// Nodes that have room for the request, then.
-    fitting: BTreeSet<usize>,
-    /// These nodes suffice.
-    is_kept: bool,
-    /// By when there is room at the latest, if that is known.
-    starts: Option<Timestamp>,
+/// What is kept on which nodes: of those before somebody, by whom it is asked.
+#[derive(Debug, Clone, Default)]
+pub struct Promises {
+    at: BTreeMap<usize, Vec<Arc<Request>>>,
 }
 
-impl Promise {
-    /// Whether there will be nodes with the room: not if those that would have had it went away.
-    pub fn can_be_kept(&self) -> bool {
-        self.is_kept
+impl Promises {
+    /// From now on these nodes are kept for somebody who asks for this.
+    pub fn keep(&mut self, nodes: &BTreeSet<usize>, request: &Arc<Request>) {
+        nodes.iter().for_each(|at| self.at.entry(*at).or_default().push(request.clone()));
     }
 
-    /// By when there is room at the latest, if that is known.
-    pub fn starts(&self) -> Option<Timestamp> {
-        self.starts
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
     }
 
-    /// Whether somebody who ends then is gone before the room is needed.
-    pub fn is_before(&self, ends: Option<Timestamp>) -> bool {
-        let latest = self.starts.and_then(|start| start.checked_sub(MARGIN).ok());
-        latest.zip(ends).is_some_and(|(latest, ends)| ends <= latest)
+    pub(super) fn on(&self, at: usize) -> &[Arc<Request>] {
+        self.at.get(&at).map_or(&[], Vec::as_slice)
     }
+
+    /// What the request can have of a node in this room of it; `None`: it does not fit, or not beside what is kept.
+    pub(super) fn beside(&self, at: usize, node: &Node, room: &Room, request: &Request) -> Option<Taking> {
+        let taking = room.fits(node, request).ok()?;
+        let kept = self.on(at);
+        if kept.is_empty() {
+            return Some(taking);
+        }
+        let is_spare = |devices: &[Device]| leaves(node, room, request, devices, kept);
+        match taking {
+            Taking::These(devices) => is_spare(&devices).then_some(Taking::These(devices)),
+            Taking::Whole(count) => is_spare(&room.whole(node, request, count)).then_some(Taking::Whole(count)),
+            Taking::OneOf(mut parts) => {
+                parts.retain(|(gpu, part)| is_spare(&[Device::share(*gpu, *part)]));
+                (!parts.is_empty()).then_some(Taking::OneOf(parts))
+            }
+        }
+    }
+}
+
+/// Whether the request takes nothing of the node's room that is asked for by those for whom it is kept, or leaves enough
+/// for all of them; each thing by itself.
+fn leaves(node: &Node, room: &Room, request: &Request, devices: &[Device], kept: &[Arc<Request>]) -> bool {
+    let mut left = room.clone();
+    left.change(request, devices, true);
+    let cores: Amount = kept.iter().map(|one| one.cpu).sum();
+    let memory = kept.iter().fold(0i64, |sum, one| sum.saturating_add_unsigned(one.memory_mib));
+    let custom = |name: &String| kept.iter().filter_map(|one| one.custom.get(name).copied()).sum::<Amount>();
+    (request.cpu.is_zero() || left.cpu >= cores)
+        && (request.memory_mib == 0 || left.memory_mib >= memory)
+        && left.slots.is_none_or(|slots| slots >= kept.len() as i64)
+        && request.custom.iter().all(|(name, asked)| asked.is_zero() || left.custom(name) >= custom(name))
+        && (!devices.iter().any(|device| kept.iter().any(|one| is_wanted(node, *device, one)))
+            || has_gpus(node, left, kept))
+}
+
+/// Whether the room has GPUs for all of these.
+fn has_gpus(node: &Node, mut room: Room, all: &[Arc<Request>]) -> bool {
+    all.iter().all(|request| {
+        let devices = match room.gpus_for(node, request) {
+            Ok(Taking::These(devices)) => devices,
+            Ok(Taking::Whole(count)) => room.whole(node, request, count),
+            // The fullest that will do.
+            Ok(Taking::OneOf(parts)) => {
+                let fullest = parts.into_iter().min_by_key(|(gpu, _)| room.gpus[*gpu].share());
+                fullest.map(|(gpu, part)| Device::share(gpu, part)).into_iter().collect()
+            }
+            Err(_) => return false,
+        };
+        room.change(&Request::default(), &devices, true);
+        true
+    })
 }
 
 impl Fleet {
-    /// Keeps room for the request, or for each member of a gang that asks for it: all leases but those that `stays` names
-    /// will be gone by then, and `ends` says by when.
-    pub fn promise(
+    /// Nodes for the request, or for each member of a gang that asks for it, beside what is promised already: those that
+    /// have room soonest, as far as `ends` says when somebody is gone. `None`: there are not as many that could take it.
+    pub fn promised(
         &self,
         request: &Request,
         gang: Option<&Gang>,
-        stays: impl Fn(&LeaseId) -> bool,
+        promises: &Promises,
         ends: impl Fn(&LeaseId) -> Option<Timestamp>,
-    ) -> Promise {
-        let mut rooms: Vec<Room> = self.nodes.iter().map(|held| held.room.clone()).collect();
-        let going = self.leases().iter().filter(|(id, _)| !stays(id));
-        let mut going: Vec<(Timestamp, &Lease)> =
-            going.map(|(id, lease)| (ends(id).unwrap_or(Timestamp::MAX), lease)).collect();
-        going.sort_by_key(|(end, _)| *end);
-        let mut fitting = self.those(|held| held.room.fits(&held.node, request).is_ok());
-        let mut starts = None;
-        for (end, lease) in going {
-            let Some(at) = self.at(&lease.node) else { continue };
-            rooms[at].change(&lease.request, &lease.devices, false);
-            if rooms[at].fits(&self.nodes[at].node, request).is_err() || !fitting.insert(at) {
-                continue;
-            }
-            if end < Timestamp::MAX && self.suffices(gang, &fitting) {
-                // What is given back after that is too late: who is told a time is kept room where that holds.
-                starts = Some(end);
-                break;
+    ) -> Option<BTreeSet<usize>> {
+        let mut leases: BTreeMap<usize, Vec<(Timestamp, &Lease)>> = BTreeMap::new();
+        for (id, lease) in self.leases() {
+            if let Some(at) = self.at(&lease.node) {
+                leases.entry(at).or_default().push((ends(id).unwrap_or(Timestamp::MAX), lease));
             }
         }
-        let is_kept = self.suffices(gang, &fitting);
-        Promise { request: request.clone(), gang: gang.cloned(), rooms, fitting, is_kept, starts }
+        // By when it has room, and how many have to be gone by then.
+        let wait = |at: usize, held: &Held| -> Option<(Timestamp, usize)> {
+            promises.beside(at, &held.node, &Room::of(&held.node), request)?;
+            let mut room = held.room.clone();
+            let mut going = leases.get(&at).cloned().unwrap_or_default();
+            going.sort_by_key(|(end, _)| *end);
+            let mut wait = (Timestamp::MIN, 0);
+            for (end, lease) in going {
+                if promises.beside(at, &held.node, &room, request).is_some() {
+                    break;
+                }
+                room.change(&lease.request, &lease.devices, false);
+                wait = (end, wait.1 + 1);
+            }
+            Some(wait)
+        };
+        let waits = self.nodes.iter().enumerate().filter_map(|(at, held)| Some((wait(at, held)?, at)));
+        let mut waits: Vec<((Timestamp, usize), usize)> = waits.collect();
+        waits.sort_unstable();
+        self.first_near(gang, waits.into_iter().map(|(_, at)| at))
     }
 
-    /// Places a request where that keeps the promise.
-    pub fn place_beside(
-        &mut self,
-        id: LeaseId,
-        request: &Request,
-        promise: Option<&mut Promise>,
-    ) -> Result<&Lease, Refused> {
-        let Some(promise) = promise else { return self.place(id, request) };
+    /// The nodes of these names that could take the request, were they empty.
+    pub fn able(&self, names: &BTreeSet<String>, request: &Request) -> BTreeSet<usize> {
+        let could = |at: &usize| Room::of(&self.nodes[*at].node).fits(&self.nodes[*at].node, request).is_ok();
+        names.iter().filter_map(|name| self.at(name)).filter(could).collect()
+    }
+
+    pub fn names(&self, nodes: &BTreeSet<usize>) -> BTreeSet<String> {
+        nodes.iter().map(|at| self.nodes[*at].node.name.clone()).collect()
+    }
+
+    /// Places a request where that keeps what is promised.
+    pub fn place_beside(&mut self, id: LeaseId, request: &Request, promises: &Promises) -> Result<&Lease, Refused> {
         if self.leases().contains_key(&id) {
             return Err(Refused::Twice(id));
         }
         request.check()?;
-        let mut spared = BTreeSet::new();
-        while let Some(at) = self.best(request, |at| !spared.contains(&at)) {
-            if self.spares(promise, at, request) {
-                return Ok(self.take(id, at, request));
-            }
-            spared.insert(at);
-        }
-        Err(Refused::Full)
+        let closed = self.closed(request, promises);
+        let Some(at) = self.best(request, |at| !closed.contains(&at)) else { return Err(Refused::Full) };
+        Ok(self.take(id, at, request, promises))
     }
 
-    /// Whether the promise holds when the request goes to this node; if so, it is one of what is left.
-    pub(super) fn spares(&mut self, promise: &mut Promise, at: usize, request: &Request) -> bool {
-        let devices = self.devices_for(at, request);
-        let mut room = promise.rooms[at].clone();
-        room.change(request, &devices, true);
-        if promise.fitting.contains(&at) && room.fits(&self.nodes[at].node, &promise.request).is_err() {
-            promise.fitting.remove(&at);
-            if !self.suffices(promise.gang.as_ref(), &promise.fitting) {
-                promise.fitting.insert(at);
-                return false;
-            }
-        }
-        promise.rooms[at] = room;
-        true
+    /// The promised nodes that the request would take something from.
+    pub(super) fn closed(&self, request: &Request, promises: &Promises) -> BTreeSet<usize> {
+        let is_closed = |at: &usize| {
+            let held = &self.nodes[*at];
+            promises.beside(*at, &held.node, &held.room, request).is_none()
+        };
+        promises.at.keys().copied().filter(is_closed).collect()
+    }
+
+    /// Whether the request, or each member of a gang that asks for it, has room beside what is promised.
+    pub fn has_beside(&self, request: &Request, gang: Option<&Gang>, promises: &Promises) -> bool {
+        let closed = self.closed(request, promises);
+        let fits = |held: &Held| held.room.fits(&held.node, request).is_ok();
+        let fitting = self.those(fits).difference(&closed).copied().collect();
+        self.suffices(gang, &fitting)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 
 use super::gang::Gang;
 use super::place::{Fleet, LeaseId, Refused};
+use super::promise::Promises;
 use super::request::Request;
 use super::{Amount, Workload};
 use crate::sim::rng::Rng;
@@ -65,7 +66,7 @@ fn leases(at: usize, job: &Job) -> Vec<LeaseId> {
 fn place(fleet: &mut Fleet, at: usize, job: &Job) -> Result<(), Refused> {
     match &leases(at, job)[..] {
         [one] => fleet.place(one.clone(), &job.request).map(drop),
-        ids => fleet.place_gang(ids, &job.request, &Gang::of(job.members), None),
+        ids => fleet.place_gang(ids, &job.request, &Gang::of(job.members), &Promises::default()),
     }
 }
 

@@ -36,7 +36,7 @@ pub enum Left {
 }
 
 /// A device, or a part of one, of a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
     /// The place of the GPU on its node.
     pub gpu: usize,
@@ -148,6 +148,13 @@ impl fmt::Display for Miss {
     }
 }
 
+impl Device {
+    /// A part of the GPU at this place.
+    pub fn share(gpu: usize, part: Amount) -> Device {
+        Device { gpu, part: Part::Share(part) }
+    }
+}
+
 /// What a request would take of one GPU.
 pub enum Taking {
     /// So many of those that are wholly free.
@@ -188,6 +195,11 @@ impl Room {
         self.gpus.iter().map(Left::share).sum()
     }
 
+    /// How much is left of something with a name of its own.
+    pub(super) fn custom(&self, name: &str) -> Amount {
+        self.custom.get(name).copied().unwrap_or_default()
+    }
+
     /// How many GPUs are wholly free.
     pub fn free_gpus(&self) -> usize {
         self.gpus.iter().filter(|left| left.share() == Amount::ONE).count()
@@ -217,7 +229,7 @@ impl Room {
         if self.slots.is_some_and(|left| left <= 0) {
             return Err(Miss::Slots { of: node.slots.unwrap_or_default() });
         }
-        if request.cpu > self.cpu {
+        if request.cpu > self.cpu.max(Amount::ZERO) {
             return Err(Miss::Cpu { asked: request.cpu, free: self.cpu.max(Amount::ZERO) });
         }
         if mib(request) > self.memory_mib.max(0) {
@@ -225,7 +237,7 @@ impl Room {
             return Err(Miss::Memory { asked: request.memory_mib, free });
         }
         for (name, asked) in &request.custom {
-            let free = self.custom.get(name).copied().unwrap_or_default();
+            let free = self.custom(name);
             if *asked > free {
                 return Err(Miss::Custom { name: name.clone(), asked: *asked, free });
             }
@@ -233,7 +245,7 @@ impl Room {
         self.gpus_for(node, request)
     }
 
-    fn gpus_for(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
+    pub(super) fn gpus_for(&self, node: &Node, request: &Request) -> Result<Taking, Miss> {
         if request.gpus == Gpus::None {
             return Ok(Taking::These(Vec::new()));
         }
@@ -405,6 +417,20 @@ pub(super) fn part(gpu: &Gpu, asked: &Gpus) -> Option<Amount> {
             Some(Amount::ONE)
         }
         _ => None,
+    }
+}
+
+/// Whether the request could ever have something of this device.
+pub(super) fn is_wanted(node: &Node, device: Device, request: &Request) -> bool {
+    let Some(gpu) = node.gpus.get(device.gpu).filter(|gpu| does(gpu, &request.models)) else { return false };
+    match (&request.gpus, &gpu.sharing, device.part) {
+        (Gpus::None, _, _) => false,
+        (Gpus::Count(_), sharing, _) => !matches!(sharing, Sharing::Mig { .. }),
+        (Gpus::Share(_) | Gpus::MemoryMib(_), _, _) => part(gpu, &request.gpus).is_some(),
+        (Gpus::Mig { profile, .. }, Sharing::Mig { instances }, Part::Instance(at)) => {
+            instances.get(at).is_some_and(|one| one.profile == *profile)
+        }
+        (Gpus::Mig { .. }, _, _) => false,
     }
 }
 

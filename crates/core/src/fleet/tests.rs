@@ -1,6 +1,7 @@
 //! Examples of placement, and what must hold whatever is placed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
 
@@ -219,7 +220,7 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     let place = |fleet: &mut Fleet, name: &str, members: u32, is_required| {
         let ids: Vec<LeaseId> = (0..members).map(|at| id(&format!("{name}-{at}"))).collect();
         let gang = Gang { count: members, topology: near(is_required) };
-        fleet.place_gang(&ids, &ask(Gpus::Count(4)), &gang, None)
+        fleet.place_gang(&ids, &ask(Gpus::Count(4)), &gang, &Promises::default())
     };
     place(&mut fleet, "two", 2, true).unwrap();
     let racks = |fleet: &Fleet, name: &str| -> Vec<String> {
@@ -244,14 +245,20 @@ fn what_is_promised_to_a_gang_is_kept_on_as_many_nodes() {
     let mut fleet = fleet(vec![node("a", 2), node("b", 2), node("c", 2)], Policy::Pack);
     fleet.place(id("old"), &ask(Gpus::Count(1))).unwrap();
     let two = ask(Gpus::Count(2));
-    let mut promise = fleet.promise(&two, Some(&Gang::of(2)), |_| false, |_| None);
-    // One node is to spare, whichever it is; after that, nothing passes.
+    let gang = Gang::of(2);
+    let nodes = fleet.promised(&two, Some(&gang), &Promises::default(), |_| None).unwrap();
+    assert_eq!(fleet.names(&nodes), ["b".to_owned(), "c".to_owned()].into(), "those that have room");
+    let mut promises = Promises::default();
+    promises.keep(&nodes, &Arc::new(two.clone()));
+    // One GPU is to spare; after that, nothing passes that takes a GPU.
     let small = ask(Gpus::Count(1));
-    assert_eq!(fleet.place_beside(id("1"), &small, Some(&mut promise)).unwrap().node, "a");
-    assert_eq!(fleet.place_beside(id("2"), &small, Some(&mut promise)).unwrap_err(), Refused::Full);
+    assert_eq!(fleet.place_beside(id("1"), &small, &promises).unwrap().node, "a");
+    assert_eq!(fleet.place_beside(id("2"), &small, &promises).unwrap_err(), Refused::Full);
     let pair = [id("3"), id("4")];
-    assert_eq!(fleet.place_gang(&pair, &small, &Gang::of(2), Some(&mut promise)), Err(Refused::Full));
-    assert_eq!(fleet.place_gang(&pair, &two, &Gang::of(2), None), Ok(()));
+    assert_eq!(fleet.place_gang(&pair, &small, &gang, &promises), Err(Refused::Full));
+    let cores = Request { cpu: Amount::ONE, ..Request::default() };
+    assert_eq!(fleet.place_gang(&pair, &cores, &gang, &promises), Ok(()), "of cores nothing is promised");
+    assert_eq!(fleet.place_gang(&[id("5"), id("6")], &two, &gang, &Promises::default()), Ok(()));
     fleet.sanity_check(false);
 }
 
@@ -262,7 +269,8 @@ fn leases_that_are_given_back_make_room_for_all_of_a_gang_or_not() {
         fleet.place(id(name), &ask(Gpus::Count(gpus))).unwrap();
     }
     let (two, pair) = (ask(Gpus::Count(2)), Gang::of(2));
-    let mut freed = fleet.freed(&two, Some(&pair));
+    let none = Promises::default();
+    let mut freed = fleet.freed(&two, Some(&pair), &none);
     let mut without = |name: &str, take| {
         freed.change(&id(name), take);
         freed.has_room()
