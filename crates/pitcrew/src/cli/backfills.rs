@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::backfill::{self, BackfillError};
 use pitcrew_core::WorkflowId;
 use pitcrew_store::{BackfillFilter, Paging};
 use serde::Deserialize;
@@ -13,7 +14,6 @@ use super::control::Peers;
 use super::dags::backfill::{self as create, WishArgs};
 use super::error::invalid;
 use super::target::Target;
-use crate::backfill::{self, BackfillError};
 
 /// Make, list, pause and cancel backfills
 #[derive(Debug, clap::Args)]

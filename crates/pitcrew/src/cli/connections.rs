@@ -6,13 +6,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use pitcrew_control::connection::Connection;
 use pitcrew_lang::diagnostic::closest;
 use serde_json::{Map, Value, json};
 
 use super::error::{invalid, refused};
 use super::target::Target;
 use super::{Output, format, load, variables};
-use crate::connection::Connection;
 
 /// List, read and set connections
 #[derive(Debug, clap::Args)]

@@ -3,6 +3,14 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use pitcrew_control::catalog::Catalog;
+use pitcrew_control::clock;
+use pitcrew_control::config::Settings;
+use pitcrew_control::given;
+use pitcrew_control::lookup;
+use pitcrew_control::paths::DataDir;
+use pitcrew_control::secrets;
+use pitcrew_control::vault::Vault;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::ir::Workflow;
 use pitcrew_exec::aws::Aws;
@@ -14,14 +22,6 @@ use rustix::fs::Access;
 use super::control::Peers;
 use super::error::{self, invalid, refused};
 use super::ui::Ui;
-use crate::catalog::Catalog;
-use crate::clock;
-use crate::config::Settings;
-use crate::given;
-use crate::lookup;
-use crate::paths::DataDir;
-use crate::secrets;
-use crate::vault::Vault;
 
 /// An opened store, without a scheduler.
 pub struct Context {

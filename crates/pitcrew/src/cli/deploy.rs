@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Parser as _;
+use pitcrew_control::config::keys;
+use pitcrew_control::vault::SECRET_KEY;
 use serde_json::Value;
 
 use super::server::{HOSTS, PASSWORD};
 use super::worker::TOKEN;
 use super::{Cli, Command};
-use crate::config::keys;
-use crate::vault::SECRET_KEY;
 
 const COMPOSE: [&str; 2] = ["compose.yaml", "compose.worker.yaml"];
 

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use pitcrew_control::config::Settings;
+use pitcrew_control::paths::DataDir;
+use pitcrew_control::ssh;
 use pitcrew_store::Store;
 use serde_json::json;
 use tokio::process::Command;
@@ -17,9 +20,6 @@ use super::control::Peers;
 use super::ui::Ui;
 use super::{Output, format, session};
 use crate::cli::context::{self, Context};
-use crate::config::Settings;
-use crate::paths::DataDir;
-use crate::ssh;
 
 /// A program that says its version answers at once; one on a dead network disk must not hold us up.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,12 +4,12 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::app::TriggerError;
+use pitcrew_control::config::ConfigError;
+use pitcrew_control::lookup::LookupError;
 use pitcrew_lang::{Diagnostic, render_all};
 
 use super::ui::Ui;
-use crate::app::TriggerError;
-use crate::config::ConfigError;
-use crate::lookup::LookupError;
 
 pub const FAILED: u8 = 1;
 pub const INVALID: u8 = 2;

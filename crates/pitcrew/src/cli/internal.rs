@@ -19,7 +19,7 @@ pub fn dispatch(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
         ([Some("runner"), Some("--dir"), _], [.., dir]) => pitcrew_exec::local::runner::main(Path::new(dir)),
         ([Some("action"), Some(name), _], [.., input]) => {
             let _ = rustls::crypto::ring::default_provider().install_default();
-            crate::actions::internal(name, Path::new(input))
+            pitcrew_control::actions::internal(name, Path::new(input))
         }
         ([Some("nvml"), args @ ..], _) => {
             let args: Vec<&str> = args.iter().copied().flatten().collect();
@@ -28,7 +28,7 @@ pub fn dispatch(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
             ExitCode::from(code)
         }
         ([Some("routes")], _) => {
-            crate::server::routes().for_each(|route| println!("{route}"));
+            pitcrew_server::routes().for_each(|route| println!("{route}"));
             ExitCode::SUCCESS
         }
         _ => {

@@ -5,6 +5,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use pitcrew_control::catalog;
 use pitcrew_lang::{Compiled, render_all};
 use pitcrew_store::{Store, WorkflowRow};
 use serde_json::{Map, Value};
@@ -12,7 +13,6 @@ use serde_json::{Map, Value};
 use super::error::{BadFile, invalid, refused};
 use super::format;
 use super::ui::Ui;
-use crate::catalog;
 
 /// The most bytes that are read of a file; the language has its own, lower budgets.
 const MAX_BYTES: u64 = 64 << 20;

@@ -48,24 +48,18 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Overrides, Settings};
 use context::Context;
+use pitcrew_control::config::{Overrides, Settings};
 use target::Target;
 use ui::Ui;
 
 pub use internal::dispatch as internal;
 
-/// What a server answers to the command line of another machine.
-pub mod records {
-    pub use super::control::What;
-    pub use super::target::{Runs, WorkflowLine, Workflows};
-}
-
 /// What other parts of the binary need to serve and to watch runs.
 pub mod parts {
     pub use super::context::Context;
     pub use super::error::invalid;
-    pub use super::format::{duration, instance as instance_name, one_line, plural};
+    pub use super::format::one_line;
     pub use super::run::{Screen, Stream, Watch, Watched, exit_code};
     pub use super::server::{Serving, shutdown_signal};
     pub use super::ui::Ui;
@@ -372,11 +366,11 @@ fn overrides(cli: &Cli) -> Overrides {
 fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<ExitCode> {
     let shown = settings.shown();
     if output.is_json() {
-        let entry = |setting: &crate::config::Setting| {
+        let entry = |setting: &pitcrew_control::config::Setting| {
             let value = serde_json::json!({ "value": setting.text, "origin": setting.origin.to_string() });
             (setting.key.name.to_owned(), value)
         };
-        let section = |line: &crate::config::SectionLine| {
+        let section = |line: &pitcrew_control::config::SectionLine| {
             (line.name.clone(), serde_json::json!({ "value": line.text, "origin": line.origin.to_string() }))
         };
         let sections = settings.sections();
@@ -388,12 +382,13 @@ fn show_config(settings: &Settings, output: Output, ui: Ui) -> anyhow::Result<Ex
         (Some(file), None) => ui.say(format!("configuration: {}", file.display())),
         (Some(file), Some(name)) => ui.say(format!("configuration: {}, environment `{name}`", file.display())),
     }
-    let row = |setting: &crate::config::Setting| {
+    let row = |setting: &pitcrew_control::config::Setting| {
         let text = if setting.text.is_empty() { "-".to_owned() } else { setting.text.clone() };
         vec![setting.key.name.to_owned(), text, setting.origin.to_string(), setting.key.about.to_owned()]
     };
-    let section =
-        |line: crate::config::SectionLine| vec![line.name, line.text, line.origin.to_string(), line.about.to_owned()];
+    let section = |line: pitcrew_control::config::SectionLine| {
+        vec![line.name, line.text, line.origin.to_string(), line.about.to_owned()]
+    };
     let rows = shown.iter().map(row).chain(settings.sections().into_iter().map(section)).collect();
     ui.table(&["key", "value", "from", "what it is"], rows)?;
     Ok(ExitCode::SUCCESS)

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use pitcrew_control::clock;
+use pitcrew_control::fleet::{NodeView, TaskOnNode, change};
 use pitcrew_store::NodeChange;
 
 use super::error::invalid;
 use super::target::Target;
 use super::{Output, format};
-use crate::clock;
-use crate::fleet::{NodeView, TaskOnNode, change};
 
 /// How often a drain looks what still runs.
 const LOOK: Duration = Duration::from_millis(500);

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::notify::message::Words;
+use pitcrew_control::notify::send::Sender;
+use pitcrew_control::notify::view::Line;
+use pitcrew_control::vault::Vault;
 use pitcrew_lang::diagnostic::closest;
 use pitcrew_store::{NoticeFilter, NoticeState};
 
@@ -10,10 +14,6 @@ use super::context::Context;
 use super::error::{invalid, refused};
 use super::format;
 use super::target::Target;
-use crate::notify::message::Words;
-use crate::notify::send::Sender;
-use crate::notify::view::Line;
-use crate::vault::Vault;
 
 /// Test channels, and see what was sent to whom
 #[derive(Debug, clap::Args)]

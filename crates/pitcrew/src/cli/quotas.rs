@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::quotas::{QuotaView, memory};
 use pitcrew_core::fleet::Amount;
 
 use super::error::invalid;
 use super::target::Target;
 use super::{Output, format};
-use crate::quotas::{QuotaView, memory};
 
 /// List and set quotas of namespaces
 #[derive(Debug, clap::Args)]

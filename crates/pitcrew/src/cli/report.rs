@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use jiff::{SignedDuration, Timestamp};
+use pitcrew_control::digest::{self, Digest, HOURS_MAX};
+use pitcrew_control::reports::{self, Form};
 use pitcrew_core::RunKey;
 use serde::{Deserialize, Serialize};
 
 use super::error::invalid;
 use super::target::{Remote, Target};
-use crate::digest::{self, Digest, HOURS_MAX};
-use crate::reports::{self, Form};
 
 /// Find the report of a run, or sum up the last days
 #[derive(Debug, clap::Args)]

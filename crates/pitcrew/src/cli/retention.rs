@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use pitcrew_control::app::App;
+use pitcrew_control::clock;
+use pitcrew_control::paths::DataDir;
 use pitcrew_exec::python;
-
-use crate::app::App;
-use crate::clock;
-use crate::paths::DataDir;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(6 * 3600);

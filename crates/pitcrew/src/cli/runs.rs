@@ -5,19 +5,20 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::records::What;
+use pitcrew_control::scheduler::AskError;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord, RunStop};
 use pitcrew_core::state::{RunState, State};
 use pitcrew_store::RunFilter;
 use serde_json::{Value, json};
 
 use super::context::{self, Context, who};
-use super::control::{Peers, What};
+use super::control::Peers;
 use super::error::{invalid, refused};
 use super::run::{self, Screen, Stream, Watch, Watched};
 use super::session::{Prepared, Session};
 use super::target::Target;
 use super::{Format, Output, format};
-use crate::scheduler::AskError;
 
 /// The table shows the others.
 const MOST_FAILURES: usize = 10;

@@ -6,6 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use pitcrew_control::backfill;
+use pitcrew_control::base_url::BaseUrl;
+use pitcrew_control::cluster::{self, keep::Keep};
+use pitcrew_control::config::Settings;
+use pitcrew_control::events;
+use pitcrew_control::folder;
+use pitcrew_control::notify::outbox::Outbox;
+use pitcrew_control::notify::weekly;
+use pitcrew_control::scheduler::schedules;
+use pitcrew_server::{self, AuthConfig, ServeOptions, Server};
 use pitcrew_store::Owner;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,15 +26,6 @@ use super::error::{invalid, refused};
 use super::retention;
 use super::session::{Prepared, Session};
 use super::ui::Ui;
-use crate::backfill;
-use crate::cluster::{self, keep::Keep};
-use crate::config::Settings;
-use crate::events;
-use crate::folder;
-use crate::notify::outbox::Outbox;
-use crate::notify::weekly;
-use crate::scheduler::schedules;
-use crate::server::{self, AuthConfig, BaseUrl, ServeOptions, Server};
 
 /// Serve a folder of workflow files, with pages and an API
 #[derive(Debug, clap::Args)]
@@ -149,7 +150,7 @@ fn tell(context: &Context, server: &Server, workflows: &std::path::Path) {
     line("data", context.data.root().display().to_string());
     line("database", context.store.url().to_string());
     if let Some(password) = server.fresh_password() {
-        line("login", format!("user `{}`, password {} (shown only now)", server::ADMIN, paint.bold(password)));
+        line("login", format!("user `{}`, password {} (shown only now)", pitcrew_server::ADMIN, paint.bold(password)));
         line("", format!("or open, within half an hour: {}", server.login_link("/")));
     } else if !context.settings.auth() {
         line("login", "none: whoever reaches this address may do anything".to_owned());

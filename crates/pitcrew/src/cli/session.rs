@@ -3,6 +3,17 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use pitcrew_control::app::App;
+use pitcrew_control::backends::Backends;
+use pitcrew_control::cluster::files::Files;
+use pitcrew_control::cluster::homed::Homed;
+use pitcrew_control::cluster::keep;
+use pitcrew_control::cluster::peers::Peers;
+use pitcrew_control::fleet::{Asker, Fleet};
+use pitcrew_control::metrics::Metrics;
+use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
+use pitcrew_control::ssh;
+use pitcrew_control::traces::{Target, Tracer};
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
@@ -15,17 +26,6 @@ use tokio::sync::mpsc;
 
 use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
-use crate::app::App;
-use crate::backends::Backends;
-use crate::cluster::files::Files;
-use crate::cluster::homed::Homed;
-use crate::cluster::keep;
-use crate::cluster::peers::Peers;
-use crate::fleet::{Asker, Fleet};
-use crate::metrics::Metrics;
-use crate::scheduler::{Claim, Parts, Scheduler};
-use crate::ssh;
-use crate::traces::{Target, Tracer};
 
 /// Backends and an owner; not yet working on anything.
 pub struct Prepared {

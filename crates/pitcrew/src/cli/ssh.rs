@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use pitcrew_control::ssh;
 use pitcrew_exec::SshPlace;
 use pitcrew_exec::ssh::{Draft, Pin, Setup, address, host_name, scan, told};
 use serde_json::json;
@@ -10,7 +11,6 @@ use serde_json::json;
 use super::context::{Context, who};
 use super::error::{invalid, refused};
 use super::{Output, format};
-use crate::ssh;
 
 /// Hosts that are reached over SSH
 #[derive(Debug, clap::Args)]

@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use pitcrew_control::records::What;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::state::State;
 use pitcrew_store::RunFilter;
 use regex::Regex;
 use serde_json::json;
 
-use super::control::What;
 use super::dags::find_run;
 use super::error::invalid;
 use super::target::Target;
@@ -219,7 +219,7 @@ async fn runs(args: &ClearArgs, target: &Target) -> anyhow::Result<Vec<RunRecord
     }
     let time = |flag: &str, text: &Option<String>| {
         let wrong = || invalid(format!("`{flag}` must be a time such as `2026-01-02T06:00:00Z`, or a date"));
-        let read = |text: &String| crate::server::parse_time(text).or_else(|| date(text)).ok_or_else(wrong);
+        let read = |text: &String| pitcrew_server::parse_time(text).or_else(|| date(text)).ok_or_else(wrong);
         text.as_ref().map(read).transpose()
     };
     let (start, end) = (time("--start-date", &args.start_date)?, time("--end-date", &args.end_date)?);

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use jiff::SignedDuration;
 use pitcrew_core::WorkflowId;
+use pitcrew_server::User;
+use pitcrew_server::manage::{self, NewToken, TOKEN_DAYS};
 use pitcrew_store::{Role, TokenRow};
 use serde_json::json;
 
 use super::context::{Context, who};
 use super::users::explain;
 use super::{Output, format};
-use crate::server::User;
-use crate::server::manage::{self, NewToken, TOKEN_DAYS};
 
 /// List, make and revoke tokens for programs
 #[derive(Debug, clap::Args)]

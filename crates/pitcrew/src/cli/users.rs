@@ -3,14 +3,14 @@
 
 use std::process::ExitCode;
 
+use pitcrew_server::User;
+use pitcrew_server::manage::{self, NewUser, Refused};
 use pitcrew_store::{Paging, Role, UserRow};
 use serde_json::json;
 
 use super::context::{Context, who};
 use super::error::{invalid, refused};
 use super::{Output, format, password};
-use crate::server::User;
-use crate::server::manage::{self, NewUser, Refused};
 
 /// List, make and change users
 #[derive(Debug, clap::Args)]

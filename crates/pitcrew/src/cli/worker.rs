@@ -10,18 +10,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use pitcrew_control::actions;
+use pitcrew_control::config::Settings;
+use pitcrew_control::fleet;
 use pitcrew_core::fleet::Amount;
 use pitcrew_exec::local::LocalConfig;
 use pitcrew_exec::worker::protocol::{About, Enrol, PROTOCOL};
 use pitcrew_exec::worker::{CourierError, Credential, Disk, DiskError, Said, Wire, WireError, Worker, work};
+use pitcrew_server::fresh_credential;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::{invalid, refused};
 use super::ui::Ui;
-use crate::actions;
-use crate::config::Settings;
-use crate::fleet;
-use crate::server::fresh_credential;
 
 /// Take work from a server, and run it on this machine
 ///

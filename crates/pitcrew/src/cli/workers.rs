@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::fleet::WorkerView;
+
 use super::error::invalid;
 use super::target::{Target, TokenView, WorkerDeed};
 use super::{Output, format};
-use crate::fleet::WorkerView;
 
 /// List workers, make tokens for them, drain and revoke them
 #[derive(Debug, clap::Args)]

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use pitcrew_control::catalog;
 use pitcrew_lang::{Diagnostic, Severity, graph, render_all};
 use serde_json::json;
 
 use super::error::{INVALID, Invalid};
 use super::ui::Ui;
 use super::{Output, format, load};
-use crate::catalog;
 
 /// Check workflow files; nothing is run
 #[derive(Debug, clap::Args)]

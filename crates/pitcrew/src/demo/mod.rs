@@ -10,16 +10,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use pitcrew_control::app::{App, Trigger};
+use pitcrew_control::config::Settings;
+use pitcrew_control::folder;
+use pitcrew_control::links;
 use pitcrew_core::WorkflowId;
 use pitcrew_core::engine::record::RunRecord;
+use pitcrew_server::{ADMIN, AuthConfig};
 use serde_json::{Map, Value};
 use tokio::net::TcpListener;
 
-use crate::app::{App, Trigger};
 use crate::cli::parts::{Context, Screen, Serving, Stream, Ui, Watch, Watched, exit_code, invalid, shutdown_signal};
-use crate::config::Settings;
-use crate::folder;
-use crate::server::{ADMIN, AuthConfig, links};
 use samples::Samples;
 use webhook::Webhook;
 
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_sample_workflow_is_right_and_takes_the_params_of_the_demo() {
-        let compiled = crate::catalog::compile(SOURCE, "demo.yaml").unwrap();
+        let compiled = pitcrew_control::catalog::compile(SOURCE, "demo.yaml").unwrap();
         assert_eq!(compiled[0].workflow.id.as_str(), WORKFLOW);
         let samples = Samples { notebook: "/n".into(), tests: "/t".into() };
         let conf = params(&samples, "http://127.0.0.1:1/notify", Path::new("/d"));

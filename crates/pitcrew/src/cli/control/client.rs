@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use pitcrew_control::paths::DataDir;
+use pitcrew_control::records::What;
 use pitcrew_core::{RunKey, TaskId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use super::{Answer, Ask, Hello, Role, What, directory, with_short_path};
+use super::{Answer, Ask, Hello, Role, directory, with_short_path};
 use crate::cli::error::invalid;
-use crate::paths::DataDir;
 
 /// A process that lives answers at once; one that is stopped or wedged must not hold a command up.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -3,13 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use pitcrew_control::app::App;
+use pitcrew_control::scheduler::Pick;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
 use super::{Answer, Ask, Hello, MAX_MESSAGE, directory, with_short_path};
-use crate::app::App;
-use crate::scheduler::Pick;
 
 /// Listens as long as it lives.
 pub struct Listener {

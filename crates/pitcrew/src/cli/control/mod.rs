@@ -15,11 +15,10 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use pitcrew_control::paths::DataDir;
+use pitcrew_control::records::What;
 use pitcrew_core::{RunKey, TaskId};
 use serde::{Deserialize, Serialize};
-
-use crate::paths::DataDir;
-use crate::scheduler::{Clear, Pick};
 
 pub use client::Peers;
 pub use listen::{Listener, listen};
@@ -70,29 +69,6 @@ enum Ask {
         task: String,
         map_index: Option<i32>,
     },
-}
-
-/// What to clear; as the scheduler's own type, with a fixed form outside of the process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    Failed,
-    All,
-    /// Tasks, each at one map index or at all, and everything after them.
-    Tasks(Vec<(String, Option<i32>)>),
-}
-
-impl From<What> for Clear {
-    fn from(what: What) -> Self {
-        match what {
-            What::Failed => Clear::Failed,
-            What::All => Clear::All,
-            What::Tasks(tasks) => {
-                let picks = tasks.into_iter().map(|(task, map_index)| Pick { task, map_index }).collect();
-                Clear::Picks { picks, downstream: true }
-            }
-        }
-    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
+use pitcrew_control::backfill::{self, BackfillError, MAX_ACTIVE_RUNS, Outlook, Step};
 use pitcrew_core::timetable::{Schedule, Timing};
 use pitcrew_store::{NewBackfill, Reprocess};
 use serde_json::{Value, json};
 
-use crate::backfill::{self, BackfillError, MAX_ACTIVE_RUNS, Outlook, Step};
 use crate::cli::context::{Context, who};
 use crate::cli::control::Peers;
 use crate::cli::error::{invalid, refused};

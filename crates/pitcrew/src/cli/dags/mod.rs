@@ -7,6 +7,7 @@ mod trigger;
 use std::process::ExitCode;
 
 use jiff::Timestamp;
+use pitcrew_control::records::WorkflowLine;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::state::RunState;
 use pitcrew_store::{RunFilter, RunOrder};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::error::invalid;
 use super::runs::{self, StateArg};
-use super::target::{Target, WorkflowLine};
+use super::target::Target;
 use super::{Output, format};
 
 /// List, trigger, pause and backfill the workflows of a server

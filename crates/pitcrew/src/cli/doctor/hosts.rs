@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use pitcrew_control::clock;
+use pitcrew_control::connection::Connection;
+use pitcrew_control::ssh;
 use pitcrew_exec::SshPlace;
 use pitcrew_exec::ssh::{Done, Limits, Pool, Standing};
 use pitcrew_store::Paging;
@@ -15,9 +18,6 @@ use super::Finding;
 use crate::cli::context::Context;
 use crate::cli::error::invalid;
 use crate::cli::format;
-use crate::clock;
-use crate::connection::Connection;
-use crate::ssh;
 
 const SCRIPT: &str = include_str!("host.sh");
 /// Before this line a shell's own files may have said something.

@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use pitcrew_control::app::{self, Trigger};
+use pitcrew_control::catalog;
+use pitcrew_control::clock;
+use pitcrew_control::config::Settings;
 use pitcrew_core::engine::Run;
 use pitcrew_core::engine::record::{RunRecord, StoredRun};
 use pitcrew_core::ir::{BackendKind, Workflow};
@@ -24,10 +28,6 @@ use super::error::{self, BadFile, FAILED, invalid};
 use super::session::{Prepared, Session};
 use super::ui::{Closed, Ui};
 use super::{Format, load};
-use crate::app::{self, Trigger};
-use crate::catalog;
-use crate::clock;
-use crate::config::Settings;
 
 pub use document::json as run_json;
 pub use document::{failure, ordered, was_cancelled};

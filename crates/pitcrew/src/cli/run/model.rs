@@ -5,12 +5,11 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use pitcrew_control::scheduler::Step;
 use pitcrew_core::engine::record::InstanceRecord;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::{TaskIx, Workflow};
 use pitcrew_core::state::State;
-
-use crate::scheduler::Step;
 
 /// One task instance.
 #[derive(Debug, Clone, Default)]

@@ -286,8 +286,8 @@ fn clip(line: &str, width: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog;
-    use crate::scheduler::Step;
+    use pitcrew_control::catalog;
+    use pitcrew_control::scheduler::Step;
     use std::sync::Arc;
 
     fn model(source: &str) -> Model {

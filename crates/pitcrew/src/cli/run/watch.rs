@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pitcrew_control::app::App;
+use pitcrew_control::clock;
+use pitcrew_control::scheduler::Changed;
 use pitcrew_core::AttemptId;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::id::UNMAPPED;
@@ -19,10 +22,7 @@ use super::model::{Model, Taken};
 use super::screen::Screen;
 use super::tree::{Outline, Scene};
 use super::{document, lines, tree};
-use crate::app::App;
 use crate::cli::context::{Context, who};
-use crate::clock;
-use crate::scheduler::Changed;
 
 /// Between two pictures.
 const FRAME: Duration = Duration::from_millis(100);

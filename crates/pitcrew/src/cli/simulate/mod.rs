@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use pitcrew_control::clock;
 use pitcrew_core::fleet::replay::{self, Job};
 use pitcrew_core::fleet::{Fleet, Node, Policy};
 use serde::Serialize;
 
 use super::{Output, Ui, error};
-use crate::clock;
 use trace::AddedNodes;
 
 /// Say how much of a trace's work a fleet takes, with the placement that servers use

@@ -1,12 +1,12 @@
 //! Connections, here or on a server.
 
+use pitcrew_control::connection::Connection;
+use pitcrew_control::ssh::{self, Tested};
 use serde_json::{Value, json};
 
 use super::Target;
 use super::settings::{refused, with};
 use crate::cli::context::Context;
-use crate::connection::Connection;
-use crate::ssh::{self, Tested};
 
 const CONNECTIONS: [&str; 3] = ["api", "v2", "connections"];
 

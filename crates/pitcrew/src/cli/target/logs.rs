@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use pitcrew_control::backends::Backends;
+use pitcrew_control::ssh;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::{Backend, Handle, LogChunk};
 
 use super::{Remote, Target};
-use crate::backends::Backends;
 use crate::cli::context::Context;
 use crate::cli::session;
-use crate::ssh;
 
 /// Read of a log at a time, in bytes.
 const CHUNK: usize = 1 << 20;

@@ -1,7 +1,10 @@
 //! Nodes, here or on a server.
 
 use anyhow::bail;
+use pitcrew_control::fleet::{self, Fleet, NodeView};
+use pitcrew_control::records::What;
 use pitcrew_core::RunKey;
+use pitcrew_server::node_audit;
 use pitcrew_store::NodeChange;
 use serde::Deserialize;
 use serde_json::json;
@@ -9,11 +12,8 @@ use serde_json::json;
 use super::Target;
 use super::settings::refused;
 use crate::cli::context::{self, Context};
-use crate::cli::control::What;
 use crate::cli::error::invalid;
 use crate::cli::session::home;
-use crate::fleet::{self, Fleet, NodeView};
-use crate::server::node_audit;
 
 const NODES: [&str; 4] = ["api", "pitcrew", "v1", "nodes"];
 

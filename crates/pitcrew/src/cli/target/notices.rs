@@ -1,11 +1,11 @@
 //! The outbox of notifications, here or on a server.
 
+use pitcrew_control::notify::view::Line;
 use pitcrew_store::{NoticeFilter, Paging};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Target;
-use crate::notify::view::Line;
 
 const NOTICES: [&str; 4] = ["api", "pitcrew", "v1", "notices"];
 /// A server gives no more at a time.

@@ -1,12 +1,12 @@
 //! Quotas, here or on a server.
 
+use pitcrew_control::quotas::{self, QuotaView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::Target;
 use super::settings::refused;
 use crate::cli::context;
-use crate::quotas::{self, QuotaView};
 
 const QUOTAS: [&str; 4] = ["api", "pitcrew", "v1", "quotas"];
 

@@ -4,6 +4,8 @@
 //! that process, so those methods say that nobody was there.
 
 use jiff::Timestamp;
+use pitcrew_control::app::{self, Trigger, TriggerError};
+use pitcrew_control::records::What;
 use pitcrew_core::engine::Run;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::{RunId, TaskId, WorkflowId};
@@ -11,9 +13,8 @@ use pitcrew_store::CreateRun;
 use serde_json::{Map, Value, json};
 
 use super::{Target, WorkflowLine};
-use crate::app::{self, Trigger, TriggerError};
 use crate::cli::context::{Context, who};
-use crate::cli::control::{Peers, What};
+use crate::cli::control::Peers;
 use crate::cli::error;
 
 /// A run that is wished for.

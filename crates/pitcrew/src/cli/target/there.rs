@@ -8,14 +8,14 @@ use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use pitcrew_control::catalog::Catalog;
+use pitcrew_control::config::Settings;
 use reqwest::{Client, Method, StatusCode, Url};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::catalog::Catalog;
 use crate::cli::error::{invalid, refused};
 use crate::cli::ui::Ui;
-use crate::config::Settings;
 
 /// A server on another continent answers within this; one that does not is down.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -1,7 +1,10 @@
 //! Workers, here or on a server.
 
 use jiff::Timestamp;
+use pitcrew_control::clock;
+use pitcrew_control::fleet::{Fleet, WorkerView};
 use pitcrew_exec::worker::Hub;
+use pitcrew_server::{NEVER, fresh_worker_token, node_audit, worker_audit, worker_token_view};
 use pitcrew_store::{NodeChange, WorkerChange};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,9 +15,6 @@ use super::settings::refused;
 use crate::cli::context;
 use crate::cli::error::invalid;
 use crate::cli::session::home;
-use crate::clock;
-use crate::fleet::{Fleet, WorkerView};
-use crate::server::{NEVER, fresh_worker_token, node_audit, worker_audit, worker_token_view};
 
 const WORKERS: [&str; 4] = ["api", "pitcrew", "v1", "workers"];
 

@@ -1,0 +1,36 @@
+//! All that runs inside a server and has no surface: the scheduler, the actions, the fleet, notifications, settings.
+//!
+//! Pages and addresses are the crate `server`, the command line is the crate `pitcrew`; both ask the [`app::App`] of this one.
+
+pub mod actions;
+pub mod app;
+pub mod backends;
+pub mod backfill;
+pub mod base_url;
+pub mod catalog;
+pub mod clock;
+pub mod cluster;
+pub mod config;
+pub mod connection;
+pub mod digest;
+pub mod events;
+pub mod fleet;
+pub mod folder;
+pub mod given;
+pub mod known;
+pub mod links;
+pub mod lookup;
+pub mod metrics;
+pub mod notify;
+pub mod paths;
+pub mod provider;
+pub mod quotas;
+pub mod records;
+pub mod reports;
+pub mod scheduler;
+pub mod secrets;
+pub mod sensitive;
+pub mod ssh;
+pub mod traces;
+pub mod vault;
+pub mod words;
