@@ -1,0 +1,400 @@
+//! A job: all of its ranks run, or none goes on. The first that fails ends the attempt; what the others say after that is
+//! read in the light of it, since we stopped them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::effect::{Act, NoticeKind, Place, StopWhy};
+use super::policy::JobSpec;
+use super::record::{Failure, JobRecord, RankRecord};
+use super::signal::{Advice, Class, Signal, SignalKind};
+use super::state::JobState;
+use super::step::Step;
+use crate::state::Exit;
+
+fn ranks_of(places: Vec<Place>) -> Vec<RankRecord> {
+    places.into_iter().map(|place| RankRecord { place, exit: None }).collect()
+}
+
+impl Step<'_> {
+    /// All ranks run.
+    pub fn job_started(&mut self, job: String, attempt: u32, places: Vec<Place>, spec: JobSpec) {
+        let Some(row) = self.r.jobs.get(&job) else {
+            return self.new_job(job, attempt, places, spec, 0);
+        };
+        match row.state {
+            _ if attempt < row.attempt => {}
+            // Somebody else began it anew: it is another one for us.
+            _ if attempt > row.attempt => {
+                let steps = row.steps;
+                self.new_job(job, attempt, places, spec, steps);
+            }
+            JobState::Restarting | JobState::Starting => {
+                self.settle_restart(&job);
+                let row = self.job(&job);
+                if row.ranks.is_empty() {
+                    row.ranks = ranks_of(places);
+                }
+                row.spec = spec;
+                self.become_job(&job, JobState::Running, None, "all of its ranks run");
+                self.job_over(&job);
+            }
+            // The word of its start was late, and it is to end, or was stopped.
+            JobState::Stopping | JobState::UserStopped | JobState::Failed if row.ranks.is_empty() => {
+                self.job(&job).ranks = ranks_of(places);
+            }
+            JobState::Running
+            | JobState::Stopping
+            | JobState::AwaitingVerdict
+            | JobState::Complete
+            | JobState::Failed
+            | JobState::UserStopped => {}
+        }
+    }
+
+    fn new_job(&mut self, job: String, attempt: u32, places: Vec<Place>, spec: JobSpec, steps: u32) {
+        let row = JobRecord {
+            job: job.clone(),
+            attempt,
+            state: JobState::Running,
+            since: self.now,
+            deadline: None,
+            spec,
+            ranks: ranks_of(places),
+            stop: None,
+            stops: 0,
+            failure: None,
+            hint: None,
+            restarts: Vec::new(),
+            reminded: 0,
+            trail: Vec::new(),
+            open: Vec::new(),
+            steps,
+        };
+        self.r.jobs.insert(job.clone(), row);
+        self.job(&job);
+    }
+
+    /// It has its nodes.
+    pub fn job_starting(&mut self, job: &str, attempt: u32, places: Vec<Place>) {
+        let Some(row) = self.r.jobs.get(job) else { return };
+        if row.attempt != attempt || row.state != JobState::Restarting {
+            return;
+        }
+        self.settle_restart(job);
+        self.job(job).ranks = ranks_of(places);
+        self.become_job(job, JobState::Starting, Some(self.r.policy.deadlines.start), "it has its nodes");
+    }
+
+    fn settle_restart(&mut self, job: &str) {
+        self.drop_open_of_job(job, |act| matches!(act, Act::RestartJob { .. }));
+    }
+
+    pub fn rank_ended(&mut self, job: &str, attempt: u32, rank: u32, exit: Exit, message: &str) {
+        let Some(row) = self.r.jobs.get(job) else { return };
+        let Some(known) = row.ranks.get(rank as usize) else { return };
+        if row.attempt != attempt || known.exit.is_some() {
+            return;
+        }
+        let (state, node) = (row.state, known.place.node.clone());
+        self.job(job).ranks[rank as usize].exit = Some(exit.clone());
+        match state {
+            JobState::Running | JobState::Starting if exit.is_success() => self.job_over(job),
+            JobState::Running | JobState::Starting => self.rank_failed(job, rank, &exit, message),
+            JobState::Stopping => self.stopped(job),
+            JobState::AwaitingVerdict
+            | JobState::Restarting
+            | JobState::Complete
+            | JobState::Failed
+            | JobState::UserStopped => {}
+        }
+        self.freed([node].into());
+    }
+
+    /// Success is all ranks' success, and nothing less.
+    fn job_over(&mut self, job: &str) {
+        let ranks = &self.r.jobs[job].ranks;
+        if !ranks.is_empty() && ranks.iter().all(|rank| rank.exit.as_ref().is_some_and(Exit::is_success)) {
+            self.become_job(job, JobState::Complete, None, "all of its ranks ended well");
+            self.forget_job_later(job);
+        }
+    }
+
+    /// The first rank that fails: what it says, and its node, are looked at. Those after it were told to stop.
+    fn rank_failed(&mut self, job: &str, rank: u32, exit: &Exit, message: &str) {
+        let row = &self.r.jobs[job];
+        let place = row.ranks[rank as usize].place.clone();
+        let (attempt, hint) = (row.attempt, row.hint.clone());
+        let advice = row.spec.exits.advice(exit);
+        let why = match message.lines().last() {
+            Some(line) => format!("rank {rank} on {}: {exit}: {line}", place.node),
+            None => format!("rank {rank} on {}: {exit}", place.node),
+        };
+        // Nobody of ours asked for it.
+        if *exit == Exit::Cancelled {
+            return self.stopped_by_user(job, &why);
+        }
+        let signal = |kind, gpu: Option<&String>| Signal {
+            id: format!("{job}@{attempt}/{rank}"),
+            node: place.node.clone(),
+            boot_id: None,
+            gpu: gpu.cloned(),
+            job: None,
+            at: self.now,
+            kind,
+            advice: Advice::Check,
+            evidence: format!("{job}: {why}"),
+        };
+        let (class, signal) = match exit {
+            Exit::Lost { .. } => (Class::Infrastructure, Some(signal(SignalKind::NodeLost, None))),
+            Exit::StartFailed { lasting, .. } => {
+                (if *lasting { Class::Application } else { Class::Infrastructure }, None)
+            }
+            Exit::Code { .. } | Exit::Signal { .. } if advice == Advice::Check && hint.is_none() => {
+                let kind = SignalKind::ExitCode { code: exit.code().unwrap_or_default() };
+                (Class::Unknown, Some(signal(kind, place.gpus.first())))
+            }
+            Exit::Code { .. } | Exit::Signal { .. } | Exit::OutOfMemory | Exit::TimedOut | Exit::Cancelled => {
+                (Class::Application, None)
+            }
+        };
+        if let Some(signal) = signal
+            && self.r.node(&place.node).is_some()
+        {
+            self.suspect(signal);
+            // All of its GPUs are under suspicion, not only the first.
+            if let Some(id) = self.open_incident(&place.node)
+                && class == Class::Unknown
+            {
+                self.incident(id).gpus.extend(place.gpus.iter().cloned());
+            }
+        }
+        if !self.r.may_act(&place.node) {
+            return self.leave(job, &why);
+        }
+        let lasting = matches!(exit, Exit::StartFailed { lasting: true, .. });
+        self.fail_job(job, class, &why, StopWhy::Recovery);
+        let suspect = self.open_incident(&place.node);
+        if let Some(failure) = &mut self.job(job).failure {
+            failure.lasting |= lasting;
+            failure.exclude.insert(place.node.clone());
+            if class == Class::Unknown {
+                failure.suspects.extend(suspect.map(|id| (id, None)));
+            }
+        }
+        if let Some(id) = suspect {
+            self.incident(id).jobs.insert(job.to_owned());
+        }
+        self.stopped(job);
+    }
+
+    /// Recovery has no say here: whoever runs the job does with its failure as they would without it.
+    fn leave(&mut self, job: &str, why: &str) {
+        let row = &self.r.jobs[job];
+        let (attempt, why) = (row.attempt, format!("left to its own retries; {why}"));
+        self.become_job(job, JobState::Failed, None, why.clone());
+        self.emit_for_job(job, Act::FailJob { job: job.to_owned(), attempt, why, class: Class::Application });
+        self.forget_job_later(job);
+    }
+
+    /// The attempt must end. Why, and that we stop it, is recorded with that, before anybody is told to stop.
+    pub fn fail_job(&mut self, job: &str, class: Class, why: &str, stop: StopWhy) {
+        let row = &self.r.jobs[job];
+        if let Some(failure) = &row.failure {
+            if failure.class == Class::Unknown && class == Class::Infrastructure && !row.state.is_final() {
+                if let Some(failure) = &mut self.job(job).failure {
+                    failure.class = class;
+                }
+                if self.r.jobs[job].state == JobState::AwaitingVerdict {
+                    self.restart(job, class);
+                }
+            }
+            return;
+        }
+        let (at, state) = (self.now, row.state);
+        if !matches!(state, JobState::Running | JobState::Starting | JobState::Restarting) {
+            return;
+        }
+        let failure = Failure {
+            at,
+            class,
+            why: why.to_owned(),
+            suspects: BTreeMap::new(),
+            exclude: BTreeSet::new(),
+            peers: false,
+            lasting: false,
+        };
+        let row = self.job(job);
+        row.failure = Some(failure);
+        row.stops = 0;
+        self.settle_restart(job);
+        self.become_job(job, JobState::Stopping, Some(self.r.policy.deadlines.stop), why);
+        if state == JobState::Restarting || self.r.jobs[job].is_live() {
+            self.order_stop(job, stop, false);
+        }
+    }
+
+    pub fn order_stop(&mut self, job: &str, why: StopWhy, force: bool) {
+        let within = super::step::later(self.now, self.r.policy.deadlines.stop);
+        let row = self.job(job);
+        row.stop = Some(why);
+        row.stops += 1;
+        row.deadline = Some(within);
+        let attempt = row.attempt;
+        self.emit_for_job(job, Act::StopJob { job: job.to_owned(), attempt, why, force });
+    }
+
+    /// Nothing of the attempt runs any more.
+    pub fn job_stopped(&mut self, job: &str, attempt: u32) {
+        let Some(row) = self.r.jobs.get(job) else { return };
+        if row.attempt != attempt {
+            return;
+        }
+        let nodes = row.nodes();
+        let exit = match row.stop {
+            Some(_) => Exit::Cancelled,
+            None => Exit::Lost { reason: "nothing of it runs any more".to_owned() },
+        };
+        let was_live = row.is_live();
+        let state = row.state;
+        for rank in &mut self.job(job).ranks {
+            rank.exit.get_or_insert(exit.clone());
+        }
+        self.drop_open_of_job(job, |act| matches!(act, Act::StopJob { .. }));
+        match state {
+            JobState::Running | JobState::Starting if was_live => {
+                self.fail_job(job, Class::Infrastructure, "nothing of it runs any more", StopWhy::Recovery);
+                self.stopped(job);
+            }
+            JobState::Stopping => self.decide(job),
+            JobState::Running
+            | JobState::Starting
+            | JobState::AwaitingVerdict
+            | JobState::Restarting
+            | JobState::Complete
+            | JobState::Failed
+            | JobState::UserStopped => {}
+        }
+        self.freed(nodes);
+    }
+
+    /// Another of its ranks has ended. Once all have, goes on; where it is not known which there are, waits to be told.
+    fn stopped(&mut self, job: &str) {
+        let row = &self.r.jobs[job];
+        if row.state == JobState::Stopping && !row.ranks.is_empty() && !row.is_live() {
+            self.drop_open_of_job(job, |act| matches!(act, Act::StopJob { .. }));
+            self.decide(job);
+        }
+    }
+
+    /// A person stops it; that is never a failure, whatever else is going on.
+    pub fn user_stop(&mut self, job: &str, by: &str) {
+        if self.r.jobs.contains_key(job) {
+            self.stopped_by_user(job, &format!("stopped by {by}"));
+        }
+    }
+
+    fn stopped_by_user(&mut self, job: &str, why: &str) {
+        let row = &self.r.jobs[job];
+        if row.state.is_final() {
+            return;
+        }
+        let may_run = row.is_live() || matches!(row.state, JobState::Restarting | JobState::Stopping);
+        self.drop_open_of_job(job, |act| !matches!(act, Act::Notify { .. }));
+        self.become_job(job, JobState::UserStopped, None, why);
+        if may_run {
+            self.order_stop(job, StopWhy::User, false);
+        }
+        self.forget_job_later(job);
+    }
+
+    /// What a signal means for jobs: those whose GPU it took, or that it is about, must not go on.
+    pub fn hit_jobs(&mut self, signal: &Signal) {
+        let Some(id) = self.open_incident(&signal.node) else { return };
+        if !self.r.may_act(&signal.node) {
+            return;
+        }
+        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
+        for job in self.job_keys() {
+            let row = &self.r.jobs[&job];
+            let here = |rank: &&RankRecord| rank.place.node == signal.node;
+            let has_gpu = |rank: &RankRecord| match &signal.gpu {
+                Some(gpu) => rank.place.gpus.contains(gpu),
+                None => !rank.place.gpus.is_empty(),
+            };
+            let is_on = row.ranks.iter().filter(here).any(has_gpu);
+            let is_meant = signal.job.as_ref().is_some_and(|of| of.job == job && of.attempt == row.attempt);
+            let leaves = signal.kind == SignalKind::SpotInterruption;
+            let is_there = row.ranks.iter().any(|rank| here(&rank));
+            match row.state {
+                JobState::Running | JobState::Starting => {
+                    let is_lost = (signal.advice.is_conclusive() && is_on && row.live_on(&signal.node))
+                        || (leaves && row.live_on(&signal.node));
+                    if !is_lost && !is_meant {
+                        continue;
+                    }
+                    let class = if is_lost { Class::Infrastructure } else { Class::Unknown };
+                    self.fail_job(&job, class, &why, StopWhy::Recovery);
+                }
+                JobState::Stopping | JobState::AwaitingVerdict if is_there => {
+                    let is_reason = signal.kind.is_absence() || (signal.advice.is_conclusive() && is_on);
+                    if is_reason {
+                        self.fail_job(&job, Class::Infrastructure, &why, StopWhy::Recovery);
+                    }
+                }
+                JobState::Stopping
+                | JobState::AwaitingVerdict
+                | JobState::Restarting
+                | JobState::Complete
+                | JobState::Failed
+                | JobState::UserStopped => continue,
+            }
+            self.blame(&job, id, &signal.node);
+        }
+    }
+
+    /// An incident that may explain the job's failure.
+    pub fn blame(&mut self, job: &str, id: super::IncidentId, node: &str) {
+        let verdict = self.r.incidents[&id].verdict;
+        if let Some(failure) = &mut self.job(job).failure {
+            failure.suspects.entry(id).or_insert(verdict);
+            failure.exclude.insert(node.to_owned());
+            self.incident(id).jobs.insert(job.to_owned());
+        }
+    }
+
+    /// The application's own error. It is the reason, should the attempt fail now; one that hangs is ended.
+    pub fn of_application(&mut self, signal: &Signal) {
+        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
+        if let Some(of) = &signal.job {
+            return self.end_meant(&of.job.clone(), of.attempt, Class::Application, &why);
+        }
+        let job = signal.gpu.as_ref().and_then(|gpu| self.job_on_gpu(&signal.node, gpu));
+        if let Some(job) = job {
+            let now = self.now;
+            self.job(&job).hint = Some((now, why));
+        }
+    }
+
+    /// A signal of a job that no node in particular is behind.
+    pub fn of_job_alone(&mut self, signal: &Signal) {
+        let Some(of) = &signal.job else { return };
+        let class = if signal.advice >= Advice::Check { Class::Unknown } else { Class::Application };
+        if signal.advice != Advice::Ignore {
+            let why = format!("{}: {}", signal.kind, signal.evidence);
+            self.end_meant(&of.job.clone(), of.attempt, class, &why);
+        }
+    }
+
+    fn end_meant(&mut self, job: &str, attempt: u32, class: Class, why: &str) {
+        let Some(row) = self.r.jobs.get(job) else { return };
+        if row.attempt != attempt || row.state != JobState::Running {
+            return;
+        }
+        if !row.nodes().iter().any(|node| self.r.may_act(node)) {
+            let text = format!("{job}: would end it and begin it anew; recovery only watches here; {why}");
+            return self.tell_of_job(job, NoticeKind::Would, text);
+        }
+        self.fail_job(job, class, why, StopWhy::Recovery);
+        self.stopped(job);
+    }
+}

@@ -1,0 +1,69 @@
+//! What people say about incidents.
+
+use super::record::{IncidentId, Outcome};
+use super::signal::{Advice, Signal, SignalKind};
+use super::state::NodeState;
+use super::step::Step;
+
+impl Step<'_> {
+    fn node_of(&self, id: IncidentId) -> Option<String> {
+        let incident = self.r.incidents.get(&id)?;
+        let row = self.r.node(&incident.node)?;
+        (row.incident == Some(id)).then(|| row.name.clone())
+    }
+
+    /// Holds for the repair that it waits with, and no other.
+    pub fn approve(&mut self, id: IncidentId, by: &str) {
+        let Some(node) = self.node_of(id) else { return };
+        if self.r.nodes[&node].state != NodeState::AwaitingApproval {
+            return;
+        }
+        let incident = self.incident(id);
+        incident.approved = incident.plan;
+        self.turn(&node, false, &format!("approved by {by}"));
+    }
+
+    /// Too late once something is being done to the node: that is seen to its end.
+    pub fn dismiss(&mut self, id: IncidentId, by: &str, why: &str) {
+        let Some(node) = self.node_of(id) else { return };
+        let told = format!("dismissed by {by}: {why}");
+        match self.r.nodes[&node].state {
+            NodeState::Suspected
+            | NodeState::Fenced
+            | NodeState::Checking
+            | NodeState::AwaitingApproval
+            | NodeState::Queued
+            | NodeState::Draining => {
+                self.cancel_check(&node);
+                self.heal(&node, Outcome::Dismissed, &told);
+            }
+            NodeState::OutOfService => {
+                self.become_node(&node, NodeState::Healthy, None, told);
+                let now = self.now;
+                self.node(&node).cleared_at = Some(now);
+                self.unfence(&node);
+            }
+            NodeState::Healthy | NodeState::Remediating { .. } | NodeState::Verifying => {}
+        }
+    }
+
+    /// Out of service is for good until somebody says so.
+    pub fn retry(&mut self, id: IncidentId, by: &str) {
+        let Some(node) = self.node_of(id) else { return };
+        if self.r.nodes[&node].state != NodeState::OutOfService {
+            return;
+        }
+        let signal = Signal {
+            id: String::new(),
+            node: node.clone(),
+            boot_id: None,
+            gpu: None,
+            job: None,
+            at: self.now,
+            kind: SignalKind::User,
+            advice: Advice::Check,
+            evidence: format!("{by} wants it checked again"),
+        };
+        self.suspect(signal);
+    }
+}

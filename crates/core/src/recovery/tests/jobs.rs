@@ -1,0 +1,319 @@
+//! Jobs: all ranks or none.
+
+use super::*;
+
+#[test]
+fn weakness_04_a_restart_of_which_not_all_ranks_begin_is_taken_back_as_a_whole() {
+    let mut story = Story::new(3);
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 0, Exit::Lost { reason: "gone".to_owned() });
+    story.ends("train", 1, 1, Exit::Cancelled);
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    let place = |node: &str| Place { node: node.to_owned(), gpus: Vec::new() };
+    let ranks = vec![place("n1"), place("n2")];
+    story.tell(Input::JobStarting { job: "train".to_owned(), attempt: 2, ranks });
+    assert_eq!(story.job_state("train"), JobState::Starting);
+
+    // One of them never does.
+    story.wait(secs(600));
+    assert_eq!(story.job_state("train"), JobState::Stopping);
+    let Act::StopJob { attempt, why, .. } = story.open("stop_job").unwrap().act else { panic!() };
+    assert_eq!((attempt, why), (2, StopWhy::RollBack));
+    assert_eq!(story.count("restart_job"), 1, "nothing begins before that has ended");
+    story.stops("train", 2);
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    let Act::RestartJob { attempt, class, .. } = story.open("restart_job").unwrap().act else { panic!() };
+    assert_eq!((attempt, class), (3, Class::Infrastructure));
+}
+
+#[test]
+fn weakness_04_a_restart_that_may_have_begun_is_ended_before_the_next() {
+    let mut story = Story::new(3);
+    story.job("train", 1, &["n0", "n1"]);
+    story.stops("train", 1);
+    let effect = story.the("restart_job");
+    story.tell(Input::EffectFailed { effect, why: "timed out".to_owned(), certain: false });
+    assert_eq!((story.job_state("train"), story.count("restart_job")), (JobState::Stopping, 1));
+    story.stops("train", 2);
+    assert_eq!((story.job_state("train"), story.count("restart_job")), (JobState::Restarting, 2));
+    // One that surely has not needs no end.
+    let effect = story.the("restart_job");
+    story.tell(Input::EffectFailed { effect, why: "refused".to_owned(), certain: true });
+    assert_eq!((story.job_state("train"), story.count("restart_job")), (JobState::Restarting, 3));
+}
+
+#[test]
+fn weakness_08_many_ranks_fail_and_that_is_one_recovery() {
+    let mut story = Story::new(4);
+    story.job("train", 1, &["n0", "n1", "n2", "n3"]);
+    for rank in [2, 0, 1, 3] {
+        story.ends("train", 1, rank, code(1));
+        story.ends("train", 1, rank, code(1));
+    }
+    assert_eq!(story.r.incidents().count(), 1, "the first that failed is looked at first");
+    assert_eq!(story.incident("n2").node, "n2");
+    assert_eq!((story.count("stop_job"), story.count("check"), story.count("restart_job")), (1, 1, 1));
+}
+
+#[test]
+fn weakness_08_three_nodes_fail_at_once_and_the_job_restarts_once() {
+    let mut story = Story::new(20);
+    story.job("train", 1, &["n0", "n1", "n2", "n3"]);
+    for node in ["n0", "n1", "n2"] {
+        story.xid(node, 79, Advice::Reboot);
+    }
+    story.stops("train", 1);
+    assert_eq!(story.r.incidents().count(), 3);
+    assert_eq!(story.count("restart_job"), 1);
+    let Act::RestartJob { exclude, class, .. } = story.open("restart_job").unwrap().act else { panic!() };
+    assert_eq!(exclude.len(), 3);
+    assert_eq!(class, Class::Infrastructure);
+    for node in ["n0", "n1", "n2"] {
+        story.drained();
+        story.see(node, 2);
+        story.check(CheckOutcome::Pass);
+        assert_eq!(story.state(node), NodeState::Healthy);
+    }
+    assert_eq!((story.count("reboot"), story.count("restart_job")), (3, 1));
+}
+
+#[test]
+fn weakness_09_the_end_of_a_sibling_that_we_stopped_is_not_read_as_a_users_stop() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 0, code(1));
+    // The intent is in the row before the effect is performed.
+    assert_eq!(story.r.job("train").unwrap().stop, Some(StopWhy::Recovery));
+    story.ends("train", 1, 1, Exit::Cancelled);
+    assert_ne!(story.job_state("train"), JobState::UserStopped);
+
+    // And one that nobody here stopped is.
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 1, Exit::Cancelled);
+    assert_eq!(story.job_state("train"), JobState::UserStopped);
+    assert_eq!((story.count("check"), story.count("fail_job")), (0, 0));
+}
+
+#[test]
+fn weakness_09_a_user_may_stop_a_job_in_any_state_and_that_is_never_a_failure() {
+    let stop = |story: &mut Story| {
+        story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+        assert_eq!(story.job_state("train"), JobState::UserStopped);
+        story.stops("train", 1);
+        story.stops("train", 2);
+        story.wait(SignedDuration::from_hours(2));
+        assert_eq!(story.job_state("train"), JobState::UserStopped);
+        assert_eq!(story.count("fail_job"), 0);
+        assert!(story.open("restart_job").is_none());
+    };
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    stop(&mut story);
+
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 0, code(1));
+    stop(&mut story);
+
+    let mut story = Story::new(2);
+    story.job_of("train", 1, &["n0"], JobSpec { restart: Restart::AfterVerdict, ..JobSpec::default() });
+    story.ends("train", 1, 0, code(1));
+    assert_eq!(story.job_state("train"), JobState::AwaitingVerdict);
+    stop(&mut story);
+
+    // What was ordered to begin anew is told to stop as well.
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.stops("train", 1);
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+    let Act::StopJob { attempt, why, .. } = story.open("stop_job").unwrap().act else { panic!() };
+    assert_eq!((attempt, why), (2, StopWhy::User));
+    stop(&mut story);
+}
+
+#[test]
+fn weakness_10_success_takes_all_ranks_and_what_is_final_stays() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 0, code(0));
+    assert_eq!(story.job_state("train"), JobState::Running);
+    story.ends("train", 1, 1, code(0));
+    assert_eq!(story.job_state("train"), JobState::Complete);
+    story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+    story.job("train", 1, &["n0", "n1"]);
+    assert_eq!(story.job_state("train"), JobState::Complete);
+
+    // A rank that ends well after another has failed makes nothing well.
+    let mut story = Story::new(2);
+    story.job_of("train", 1, &["n0", "n1"], JobSpec { check_peers: false, ..JobSpec::default() });
+    story.ends("train", 1, 0, code(1));
+    story.ends("train", 1, 1, code(0));
+    assert_eq!(story.job_state("train"), JobState::AwaitingVerdict);
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.job_state("train"), JobState::Failed);
+    story.ends("train", 1, 0, code(0));
+    assert_eq!(story.job_state("train"), JobState::Failed);
+}
+
+#[test]
+fn weakness_11_which_exit_codes_are_looked_into_is_the_jobs_to_say() {
+    let exits = ExitRules { codes: [(3, Advice::RestartApp)].into(), otherwise: Advice::Check };
+    for (exit, checks) in [
+        (code(1), 1),
+        (code(134), 1),
+        (Exit::Signal { signal: 9 }, 1),
+        (Exit::Signal { signal: 11 }, 1),
+        (Exit::Signal { signal: 15 }, 1),
+        (code(3), 0),
+        (code(127), 1),
+        (Exit::OutOfMemory, 0),
+        (Exit::TimedOut, 0),
+    ] {
+        let mut story = Story::new(1);
+        story.job_of("train", 1, &["n0"], JobSpec { exits: exits.clone(), ..JobSpec::default() });
+        story.ends("train", 1, 0, exit.clone());
+        assert_eq!(story.count("check"), checks, "{exit}");
+    }
+    assert_eq!(ExitRules::default().advice(&code(127)), Advice::RestartApp);
+    // An exit code alone repairs nothing.
+    let exits = ExitRules { codes: [(9, Advice::Reboot)].into(), ..ExitRules::default() };
+    assert_eq!(exits.advice(&code(9)), Advice::Check);
+}
+
+#[test]
+fn weakness_13_budgets_are_asked_before_anything_is_done_and_each_class_has_its_own() {
+    let mut story = Story::new(2);
+    let spec = JobSpec { application_restarts: 1, infrastructure_restarts: 2, ..JobSpec::default() };
+    story.job_of("train", 1, &["n0"], spec.clone());
+    // Machines fail it twice.
+    for attempt in 1..=2 {
+        story.ends("train", attempt, 0, Exit::start_failed("no image"));
+        story.job_of("train", attempt + 1, &["n0"], spec.clone());
+    }
+    // Its own failure draws on the other budget.
+    story.ends("train", 3, 0, Exit::OutOfMemory);
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    story.job_of("train", 4, &["n0"], spec.clone());
+    story.ends("train", 4, 0, Exit::OutOfMemory);
+    assert_eq!(story.job_state("train"), JobState::Failed);
+    let notice = story.notices(NoticeKind::JobFailed)[0];
+    assert!(notice.text.contains("1 times of 1"), "{}", notice.text);
+    assert_eq!(notice.tried.len(), 3);
+
+    // The budget of machines is of a day.
+    let mut story = Story::new(2);
+    story.job_of("train", 1, &["n0"], spec.clone());
+    for attempt in 1..=6 {
+        story.ends("train", attempt, 0, Exit::start_failed("no image"));
+        assert_eq!(story.job_state("train"), JobState::Restarting, "{attempt}");
+        story.job_of("train", attempt + 1, &["n0"], spec.clone());
+        story.wait(SignedDuration::from_hours(13));
+    }
+}
+
+#[test]
+fn weakness_13_reboots_and_repairs_of_a_node_are_counted_over_its_incidents() {
+    let mut story = Story::new(0);
+    story.node("n0", |facts| facts.rungs = [Rung::ResetGpu, Rung::Reboot].into());
+    for boot in 2..4 {
+        story.xid("n0", 79, Advice::Reboot);
+        story.drained();
+        story.see("n0", boot);
+        story.check(CheckOutcome::Pass);
+        story.wait(secs(3_600));
+    }
+    story.xid("n0", 79, Advice::Reboot);
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::OutOfService, 2));
+    assert!(story.notices(NoticeKind::OutOfService)[0].text.contains("rebooted 2 times in 24 hours"));
+
+    // A day later it may be, five times in a week.
+    story.wait(SignedDuration::from_hours(24));
+    for boot in 4..7 {
+        let incident = story.incident("n0").id;
+        if story.state("n0") == NodeState::OutOfService {
+            story.tell(Input::Dismiss { incident, by: "ann".to_owned(), why: "cables".to_owned() });
+        }
+        story.wait(secs(1));
+        story.xid("n0", 79, Advice::Reboot);
+        story.drained();
+        story.see("n0", boot);
+        story.check(CheckOutcome::Pass);
+        story.wait(SignedDuration::from_hours(24));
+    }
+    story.xid("n0", 79, Advice::Reboot);
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::OutOfService, 5));
+    assert!(story.notices(NoticeKind::OutOfService)[1].text.contains("repaired 5 times in 7 days"));
+}
+
+#[test]
+fn with_a_spare_the_job_restarts_at_once_and_the_verdict_says_what_it_cost() {
+    for (outcome, class) in
+        [(CheckOutcome::Pass, Class::Application), (Story::fails(Advice::Reboot), Class::Infrastructure)]
+    {
+        let mut story = Story::new(2);
+        story.job("train", 1, &["n0"]);
+        story.ends("train", 1, 0, code(1));
+        assert_eq!(story.job_state("train"), JobState::Restarting);
+        assert_eq!(story.state("n0"), NodeState::Checking);
+        let Act::RestartJob { exclude, .. } = story.open("restart_job").unwrap().act else { panic!() };
+        assert_eq!(exclude, ["n0".to_owned()].into());
+        story.job("train", 2, &["n1"]);
+        story.check(outcome);
+        assert_eq!(story.r.job("train").unwrap().restarts[0].class, class);
+        assert_eq!(story.job_state("train"), JobState::Running);
+    }
+}
+
+#[test]
+fn without_budget_for_its_own_failures_a_job_waits_for_the_verdict() {
+    let spec = JobSpec { application_restarts: 0, ..JobSpec::default() };
+    let mut story = Story::new(2);
+    story.job_of("train", 1, &["n0"], spec.clone());
+    story.ends("train", 1, 0, code(1));
+    assert_eq!(story.job_state("train"), JobState::AwaitingVerdict);
+    story.check(Story::fails(Advice::Reboot));
+    assert_eq!(story.job_state("train"), JobState::Restarting, "the node was to blame");
+
+    let mut story = Story::new(2);
+    story.job_of("train", 1, &["n0"], spec);
+    story.ends("train", 1, 0, code(1));
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.job_state("train"), JobState::Failed, "it was to blame itself");
+}
+
+#[test]
+fn when_the_first_that_failed_is_well_the_nodes_of_the_others_are_checked_at_once() {
+    let spec = JobSpec { application_restarts: 0, ..JobSpec::default() };
+    let mut story = Story::new(3);
+    story.job_of("train", 1, &["n0", "n1", "n2"], spec);
+    story.ends("train", 1, 1, code(1));
+    story.stops("train", 1);
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.state("n1"), NodeState::Healthy);
+    assert_eq!((story.state("n0"), story.state("n2")), (NodeState::Checking, NodeState::Checking));
+    assert_eq!(story.job_state("train"), JobState::AwaitingVerdict);
+    // One of these is bad.
+    story.check(CheckOutcome::Pass);
+    story.check(CheckOutcome::Fail { gpus: vec!["n2/0".to_owned()], advice: Advice::Reboot });
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Infrastructure);
+    assert_eq!(story.state("n2"), NodeState::Draining);
+}
+
+#[test]
+fn a_job_that_does_not_end_is_ended_by_force_and_given_up_in_the_end() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.wait(secs(45));
+    let Act::StopJob { force, .. } = story.open("stop_job").unwrap().act else { panic!() };
+    assert!(force);
+    story.wait(secs(600));
+    assert_eq!(story.job_state("train"), JobState::Failed);
+    assert!(story.notices(NoticeKind::JobFailed)[0].text.contains("may still run"));
+    assert_eq!(story.count("restart_job"), 0);
+    assert_eq!(story.count("reboot"), 0, "nor is its node rebooted under it");
+}

@@ -1,0 +1,111 @@
+//! What recovery may do by itself, and what people say.
+
+use super::*;
+
+#[test]
+fn where_it_only_watches_it_tells_what_it_would_do_and_does_nothing() {
+    let mut story = Story::with(2, Policy::default());
+    story.job("train", 1, &["n0", "n1"]);
+    story.xid("n0", 79, Advice::Reboot);
+    assert_eq!(story.state("n0"), NodeState::Suspected);
+    assert_eq!(story.job_state("train"), JobState::Running);
+    let would = story.notices(NoticeKind::Would)[0].text.clone();
+    assert_eq!(would, "n0: would fence it, drain it, and then: reboot; recovery only watches here");
+    story.ends("train", 1, 0, code(1));
+    assert_eq!(story.job_state("train"), JobState::Failed, "left to its own retries");
+    story.wait(SignedDuration::from_hours(1));
+    assert_eq!(story.state("n0"), NodeState::Healthy);
+    assert_eq!(story.incident("n0").outcome, Some(Outcome::Observed));
+    let names: BTreeSet<&str> = story.wanted.iter().map(|effect| effect.act.name()).collect();
+    assert_eq!(names, ["fail_job", "notify"].into());
+}
+
+#[test]
+fn a_node_that_opted_out_is_never_fenced_nor_repaired_and_people_are_told() {
+    let mut story = Story::new(1);
+    story.node("n0", |facts| facts.opted_out = true);
+    story.xid("n0", 79, Advice::Reboot);
+    assert_eq!((story.r.fenced().count(), story.state("n0")), (0, NodeState::Suspected));
+    assert!(story.notices(NoticeKind::Would)[0].text.contains("opted out"));
+    // It opts in again, while that is open.
+    story.node("n0", |_| {});
+    assert_eq!((story.r.fenced().count(), story.state("n0")), (1, NodeState::Draining));
+    // And out: nothing was done yet, so nothing is.
+    story.node("n0", |facts| facts.opted_out = true);
+    assert_eq!((story.r.fenced().count(), story.state("n0")), (0, NodeState::Healthy));
+}
+
+#[test]
+fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
+    let mut story = Story::with(2, Policy { mode: Mode::Approve, ..Policy::default() });
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.stops("train", 1);
+    assert_eq!(story.state("n0"), NodeState::AwaitingApproval);
+    assert_eq!(story.job_state("train"), JobState::Restarting, "the job does not wait for that");
+    let incident = story.incident("n0").id;
+    assert_eq!(story.notices(NoticeKind::ApprovalWanted)[0].left, ["reset_gpu", "reboot", "hard_reboot", "replace"]);
+    story.tell(Input::Approve { incident, by: "ann".to_owned() });
+    story.tell(Input::Approve { incident, by: "bob".to_owned() });
+    story.drained();
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
+    story.wait(secs(600));
+    assert_eq!(story.state("n0"), NodeState::AwaitingApproval, "a harder one is another question");
+    assert_eq!(story.count("hard_reboot"), 0);
+    // Nobody answers: they are reminded, then it is over.
+    story.wait(SignedDuration::from_hours(1));
+    let reminded = story.notices(NoticeKind::Overdue).iter().filter(|notice| notice.node.is_some()).count();
+    assert_eq!(reminded, 1);
+    story.wait(SignedDuration::from_hours(1));
+    assert_eq!(story.state("n0"), NodeState::OutOfService);
+}
+
+#[test]
+fn a_person_may_say_that_a_node_is_well() {
+    let mut story = Story::with(1, Policy { mode: Mode::Approve, ..Policy::default() });
+    story.xid("n0", 79, Advice::Reboot);
+    let incident = story.incident("n0").id;
+    story.tell(Input::Dismiss { incident, by: "ann".to_owned(), why: "a test".to_owned() });
+    assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Healthy, 0));
+    assert_eq!(story.incident("n0").outcome, Some(Outcome::Dismissed));
+
+    // Too late, once something is being done.
+    let mut story = Story::new(1);
+    story.xid("n0", 79, Advice::Reboot);
+    story.drained();
+    let incident = story.incident("n0").id;
+    story.tell(Input::Dismiss { incident, by: "ann".to_owned(), why: "a test".to_owned() });
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
+}
+
+#[test]
+fn a_person_may_have_a_node_checked_again_that_is_out_of_service() {
+    let mut story = Story::new(1);
+    story.xid("n0", 142, Advice::ContactSupport);
+    assert_eq!(story.state("n0"), NodeState::OutOfService);
+    // It still says so; that is known.
+    story.wait(secs(60));
+    story.xid("n0", 142, Advice::ContactSupport);
+    story.see("n0", 1);
+    assert_eq!(story.state("n0"), NodeState::OutOfService);
+    let incident = story.incident("n0").id;
+    story.tell(Input::Retry { incident, by: "ann".to_owned() });
+    assert_eq!(story.state("n0"), NodeState::Checking);
+    story.check(CheckOutcome::Pass);
+    assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Healthy, 0));
+}
+
+#[test]
+fn weakness_24_a_check_that_passes_is_the_application_and_one_that_fails_is_the_node_in_every_table() {
+    // One meaning, in one place: what the outcome says of the node, of the incident, and of the job.
+    let after = |outcome: CheckOutcome| {
+        let mut story = Story::new(1);
+        story.job_of("train", 1, &["n0"], JobSpec { restart: Restart::AfterVerdict, ..JobSpec::default() });
+        story.ends("train", 1, 0, code(1));
+        story.check(outcome);
+        let incident = story.incident("n0");
+        (story.state("n0").name(), incident.verdict.unwrap().name(), incident.class, story.job_state("train").name())
+    };
+    assert_eq!(after(CheckOutcome::Pass), ("healthy", "pass", Class::Application, "failed"));
+    assert_eq!(after(Story::fails(Advice::Reboot)), ("draining", "fail", Class::Infrastructure, "restarting"));
+}
