@@ -161,6 +161,7 @@ impl Admission {
     }
 
     pub(super) fn take(&mut self, holder: Holder, held: Held) {
+        let held = self.charge(holder, held);
         let pool = self.pools.entry(held.pool.clone()).or_default();
         pool.used += held.slots;
         pool.granted += 1;

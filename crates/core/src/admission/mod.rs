@@ -13,6 +13,7 @@
 //!
 //! Quotas bound what a namespace holds ([`quota`]); of one priority, the namespace goes first that uses least of its own.
 
+mod charge;
 mod grant;
 mod pass;
 mod quota;
@@ -125,7 +126,7 @@ struct Candidate {
     rank: Rank,
     /// Of all members.
     slots: u32,
-    /// What counts against the quota, of all members.
+    /// The most that could count against the quota, of all members.
     asked: Amounts,
     is_preemptible: bool,
     limit: Option<SignedDuration>,
@@ -258,6 +259,7 @@ impl Admission {
         let whole = Amounts::of_nodes(&nodes);
         self.fleet.set_nodes(nodes)?;
         self.quotas.set_whole(whole);
+        self.charge_anew();
         Ok(())
     }
 
@@ -369,9 +371,15 @@ impl Admission {
             }
         };
         let rank = (Reverse(offer.priority), holder);
-        self.lines.entry(line.clone()).or_default().insert(rank);
         let (slots, is_preemptible) = (offer.pool_slots.saturating_mul(line.members()), offer.is_preemptible);
-        let asked = line.request.as_deref().map(Amounts::of).unwrap_or_default().times(line.members());
+        // Those of one line ask for the same.
+        let alike = self.lines.get(&line).and_then(|ranks| self.candidates.get(&ranks.first()?.1));
+        let asked = match (alike, line.request.as_deref()) {
+            (Some(other), _) => other.asked,
+            (None, Some(request)) => self.most(request).times(line.members()),
+            (None, None) => Amounts::default(),
+        };
+        self.lines.entry(line.clone()).or_default().insert(rank);
         let candidate =
             Candidate { line, rank, slots, asked, is_preemptible, limit: offer.limit, demand: offer.demand.clone() };
         if let Some(request) = candidate.line.request.as_deref() {

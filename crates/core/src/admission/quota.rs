@@ -3,7 +3,7 @@
 //! A quota gives its namespace something of its own. Quotas of one cohort lend each other what they do not use: a
 //! namespace may then hold more than its own, up to its limit of borrowing. Invariants: no namespace holds more than its
 //! own and what it may borrow; all of a cohort together never hold more than all of it has of its own. Both are counted by
-//! what was asked for, in fixed point, so what is taken is given back exactly.
+//! what was given ([`super::charge`]), in fixed point, so what is taken is given back exactly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Amount, Gpus, Node, Request};
+use crate::fleet::{Amount, Gpus, Node, Request, of_profile};
 
 /// The namespace of a workflow that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
@@ -45,21 +45,22 @@ impl Resource {
 pub struct Amounts([Amount; 3]);
 
 impl Amounts {
-    /// What counts against a quota. A GPU that is asked for by memory counts as a whole one, since how large a part it is
-    /// depends on where it goes; an instance `2g.…` is two sevenths of one.
+    /// What is asked for. A GPU that is asked for by memory counts as a whole one, since how large a part it is depends on
+    /// where it goes; an instance `2g.…` is two sevenths of one.
     pub fn of(request: &Request) -> Amounts {
         let gpus = match &request.gpus {
             Gpus::None => Amount::ZERO,
             Gpus::Count(count) => Amount::whole(*count),
             Gpus::Share(share) => *share,
             Gpus::MemoryMib(_) => Amount::ONE,
-            Gpus::Mig { profile, count } => {
-                let sevenths = profile.split_once('g').and_then(|(slices, _)| slices.parse().ok());
-                let slices = sevenths.filter(|slices| (1..=7).contains(slices)).unwrap_or(7u64);
-                Amount::ten_thousandths(slices * 10_000 / 7 * u64::from(*count))
-            }
+            Gpus::Mig { profile, count } => (0..*count).map(|_| of_profile(profile)).sum(),
         };
         Amounts([gpus, request.cpu, mib(request.memory_mib)])
+    }
+
+    pub(super) fn with_gpus(self, gpus: Amount) -> Amounts {
+        let [_, cpu, memory] = self.0;
+        Amounts([gpus, cpu, memory])
     }
 
     /// All that these nodes have.

@@ -1,6 +1,7 @@
 //! Who goes first, who holds back whom, and what an instance holds.
 
 mod gangs;
+mod given;
 mod promised;
 mod quotas;
 mod turns;

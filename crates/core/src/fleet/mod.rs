@@ -26,7 +26,7 @@ pub use fragments::{Tally, Workload};
 pub use gang::{Gang, Topology};
 pub use mps::mps_environment;
 pub use node::{Effect, Gpu, MigInstance, Node, Sharing, Standing, Taint};
-pub use parts::{Held, held};
+pub use parts::{Held, held, of_profile};
 pub use place::{Fleet, Lease, LeaseId, Refused, Twice};
 pub use policy::Policy;
 pub use promise::Promises;

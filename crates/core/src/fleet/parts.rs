@@ -1,8 +1,10 @@
-//! How much of a device somebody holds: what its energy is divided by.
+//! How much of a device somebody holds: what its energy is divided by, and what counts of it.
 
+use super::amount::Amount;
 use super::node::{Gpu, MigInstance, Node, Sharing};
-use super::request::Request;
-use super::room::part;
+use super::place::{Fleet, Lease};
+use super::request::{Gpus, Request};
+use super::room::{Part, Room, does, part};
 
 /// A device of a node that somebody holds, or a part of one.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,10 +43,43 @@ fn slices(instance: &MigInstance) -> u32 {
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(1)
 }
 
+/// How much of a GPU an instance of this profile is: of `2g.…` two sevenths.
+pub fn of_profile(profile: &str) -> Amount {
+    let sevenths = profile.split_once('g').and_then(|(slices, _)| slices.parse().ok());
+    let slices = sevenths.filter(|slices| (1..=7).contains(slices)).unwrap_or(7u64);
+    Amount::ten_thousandths(slices * 10_000 / 7)
+}
+
+impl Fleet {
+    /// The largest part of a GPU that the request would be given on any node that could ever take it; `None`: it asks for
+    /// no part, or there is no such node.
+    pub fn most_of_a_gpu(&self, request: &Request) -> Option<Amount> {
+        if !matches!(request.gpus, Gpus::Share(_) | Gpus::MemoryMib(_)) {
+            return None;
+        }
+        let could = self.nodes.iter().map(|held| &held.node);
+        let could = could.filter(|node| Room::sound(node).could(node, request).is_ok());
+        let gpus = could.flat_map(|node| node.gpus.iter().filter(|gpu| does(gpu, &request.models)));
+        gpus.filter_map(|gpu| part(gpu, &request.gpus)).max()
+    }
+
+    /// How much of GPUs a lease holds; `None`: some of its devices are not there now.
+    pub fn gpus_of(&self, lease: &Lease) -> Option<Amount> {
+        let node = &self.nodes[self.at(&lease.node)?].node;
+        if lease.devices.len() < lease.ids.len() {
+            return None;
+        }
+        let one = |(gpu, part): (usize, Part)| match (part, &node.gpus.get(gpu)?.sharing) {
+            (Part::Share(part), _) => Some(part),
+            (Part::Instance(at), Sharing::Mig { instances }) => Some(of_profile(&instances.get(at)?.profile)),
+            (Part::Instance(_), _) => None,
+        };
+        lease.devices.iter().map(|device| one((device.gpu, device.part))).sum()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use crate::fleet::{Amount, Gpus};
-
     use super::*;
 
     #[test]

@@ -354,7 +354,7 @@ impl Left {
 }
 
 /// Whether the GPU is of one of these models.
-fn does(gpu: &Gpu, models: &[String]) -> bool {
+pub(super) fn does(gpu: &Gpu, models: &[String]) -> bool {
     models.is_empty() || models.iter().any(|model| is_model(&gpu.model, model))
 }
 
