@@ -4,6 +4,8 @@
 //! under a deadline, because a sick driver makes `nvidia-smi` hang, and that hang is itself a finding.
 
 mod dcgm;
+pub mod kernel_log;
+pub mod kmsg;
 mod mig;
 pub mod nvml;
 mod probe;

@@ -1,0 +1,83 @@
+//! Noise: whatever a reader is given, it answers, and soon. Bytes at random, and real lines cut, doubled and mixed.
+
+use pitcrew_health::Tables;
+use pitcrew_health::kernel::{Judging, Watch, read_journal, read_kmsg, read_log_line, read_message};
+use proptest::prelude::*;
+
+const LINES: [&str; 12] = [
+    "NVRM: Xid (PCI:0000:66:00): 32, pid=2280636, name=train.3, Channel ID 0000000d intr0 00040000",
+    "NVRM: Xid (PCI:0000:b5:00): 13, pid='<unknown>', name=<unknown>, Graphics SM Warp Exception",
+    "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=7194, name=python3, Contained: SM (0x1)",
+    "NVRM: Xid (PCI:0008:01:00): 154, GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)",
+    "NVRM: Xid (PCI:0018:01:00): 149, NETIR_LINK_EVT  Fatal   XC0 i0 Link 08 (0x004505c6)",
+    "NVRM: GPU at PCI:0000:9b:00: GPU-509665ad-b600-ac93-3616-d754b23d636d",
+    "NVRM: GPU 0000:a1:00.0: GPU has fallen off the bus.",
+    "nvidia-nvswitch0: SXid (PCI:0000:05:00.0): 20034, Fatal, Link 30 LTSSM Fault Up",
+    "4,339,5140900,-;NVRM: Xid (PCI:0000:66:00): 79\n SUBSYSTEM=pci\n",
+    "[Sun Feb 23 16:24:18 2025] NVRM: Xid (PCI:0000:9b:00): 119, pid=2024380, name=nvidia-smi, Timeout",
+    "Feb 23 16:24:18 gpu-1 kernel: NVRM: Xid (0000:01:00): 31, Ch 0000000b",
+    r#"{"_BOOT_ID":"ab","_TRANSPORT":"kernel","SYSLOG_FACILITY":"0","__MONOTONIC_TIMESTAMP":"5","MESSAGE":"NVRM: Xid (PCI:0000:66:00): 79, x"}"#,
+];
+
+fn read_all(bytes: &[u8]) {
+    read_message(bytes);
+    read_log_line(bytes);
+    read_journal(bytes);
+    if let Some(record) = read_kmsg(bytes) {
+        let mut watch = Watch::default();
+        watch.begin("ab", 0);
+        let how = Judging { tables: Tables::usual(), driver: None, is_drill: true };
+        for sign in watch.take("ab", &record, how) {
+            assert!(sign.evidence.len() <= 300 && !sign.evidence.contains(char::is_control), "{sign:?}");
+        }
+    }
+}
+
+/// Real lines with pieces taken out, put in twice, or broken.
+fn mangled() -> impl Strategy<Value = Vec<u8>> {
+    let piece = (0..LINES.len(), any::<prop::sample::Index>(), any::<prop::sample::Index>());
+    (prop::collection::vec(piece, 1..4), prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4))
+        .prop_map(|(pieces, breaks)| {
+            let mut out = Vec::new();
+            for (line, from, to) in pieces {
+                let line = LINES[line].as_bytes();
+                let (from, to) = (from.index(line.len() + 1), to.index(line.len() + 1));
+                out.extend_from_slice(&line[from.min(to)..from.max(to)]);
+            }
+            for (at, byte) in breaks {
+                if !out.is_empty() {
+                    let at = at.index(out.len());
+                    out[at] = byte;
+                }
+            }
+            out
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn bytes_at_random_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        read_all(&bytes);
+    }
+
+    #[test]
+    fn broken_lines_are_answered(bytes in mangled()) {
+        read_all(&bytes);
+        read_all(&[b"4,1,2,-;", &bytes[..]].concat());
+    }
+}
+
+#[test]
+fn lines_without_end_are_answered_by_their_beginning() {
+    // Each of these would take hours, if any reader looked at every pair of bytes.
+    for piece in
+        ["NVRM: Xid (", "PCI:", "): ", ",", "[", "\\x", " kernel: ", "GPU at ", "pid=", "\u{1b}", "é", ";", "{\"a\":"]
+    {
+        let long = piece.repeat((8 << 20) / piece.len());
+        for before in ["", "NVRM: Xid (PCI:0000:66:00): 79, ", "4,1,2,-;", "NVRM: GPU at "] {
+            read_all(format!("{before}{long}").as_bytes());
+        }
+    }
+}
