@@ -8,6 +8,7 @@ mod nodes;
 mod outbox;
 mod people;
 mod quotas;
+mod recovery;
 mod secrets;
 mod workers;
 

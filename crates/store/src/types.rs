@@ -8,6 +8,7 @@ mod files;
 mod nodes;
 mod notices;
 mod people;
+mod recovery;
 mod secrets;
 mod workers;
 
@@ -17,6 +18,7 @@ pub use files::*;
 pub use nodes::*;
 pub use notices::*;
 pub use people::*;
+pub use recovery::*;
 pub use secrets::*;
 pub use workers::*;
 

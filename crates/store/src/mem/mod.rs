@@ -10,6 +10,7 @@ mod outbox;
 mod people;
 mod quotas;
 mod reads;
+mod recovery;
 mod secrets;
 mod settings;
 mod workers;
@@ -65,6 +66,7 @@ struct State {
     backfills: BTreeMap<i64, Backfill>,
     last_backfill: i64,
     settings: BTreeMap<String, String>,
+    recovery: BTreeMap<pitcrew_core::recovery::Key, pitcrew_core::recovery::Record>,
     /// By run and data directory.
     run_files: BTreeMap<(RunKey, String), i64>,
     removed: BTreeMap<RunKey, RemovedRun>,
@@ -129,6 +131,7 @@ impl Mem {
                 backfills: BTreeMap::new(),
                 last_backfill: 0,
                 settings: BTreeMap::new(),
+                recovery: BTreeMap::new(),
                 run_files: BTreeMap::new(),
                 removed: BTreeMap::new(),
             }),

@@ -35,6 +35,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0009_worker_ends"),
     migration!("0010_run_files"),
     migration!("0011_granted"),
+    migration!("0012_recovery"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -117,6 +118,7 @@ mod tests {
         include_str!("../../tests/data/0009_worker_ends.sql"),
         include_str!("../../tests/data/0010_run_files.sql"),
         include_str!("../../tests/data/0011_granted.sql"),
+        include_str!("../../tests/data/0012_recovery.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.

@@ -16,6 +16,7 @@ mod people;
 pub(crate) mod postgres;
 mod quotas;
 mod reads;
+mod recovery;
 mod retention;
 mod rows;
 mod runs;

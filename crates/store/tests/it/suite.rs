@@ -7,6 +7,7 @@ mod outbox;
 pub mod ownership;
 mod people;
 mod quotas;
+mod recovery;
 mod runs;
 mod secrets;
 mod settings;
@@ -30,6 +31,7 @@ pub async fn exercise(store: &Store) {
     nodes::samples_of_a_node_are_kept_for_a_while(store).await;
     nodes::what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted(store).await;
     quotas::quotas_are_put_changed_and_deleted_with_an_audit_entry(store).await;
+    recovery::what_recovery_knows_is_written_at_once_and_read_by_the_next(store).await;
     workers::a_worker_enrols_with_a_token_that_works_and_a_name_that_is_free(store).await;
     workflows::a_workflow_keeps_its_pause_its_versions_and_its_tags(store).await;
     workflows::workflows_are_found_by_part_of_the_id_tag_and_state(store).await;

@@ -1,0 +1,30 @@
+//! What recovery knows of nodes and jobs, and the incidents there were.
+
+use pitcrew_core::recovery::{Incident, IncidentId, Key, Record};
+
+use super::ask;
+use crate::error::Result;
+use crate::types::*;
+use crate::{Kind, Store};
+
+impl Store {
+    /// What a restart needs: all rows of the fleet, of nodes and of jobs, and of incidents those that are open or the
+    /// newest of their node.
+    pub async fn recovery_records(&self) -> Result<Vec<Record>> {
+        ask!(self, recovery_records())
+    }
+
+    /// Puts rows in place and removes others, all or none.
+    pub async fn write_recovery(&self, put: &[Record], removed: &[Key]) -> Result<()> {
+        ask!(self, write_recovery(put, removed))
+    }
+
+    /// The newest first.
+    pub async fn incidents(&self, filter: &IncidentFilter, paging: Paging) -> Result<Page<Incident>> {
+        ask!(self, incidents(filter, paging))
+    }
+
+    pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>> {
+        ask!(self, incident(id))
+    }
+}

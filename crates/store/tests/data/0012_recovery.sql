@@ -1,0 +1,1 @@
+INSERT INTO recovery (kind, name, body) VALUES ('fleet', '', '{"incidents":1}');
