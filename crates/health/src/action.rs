@@ -1,11 +1,12 @@
-//! What a sign asks for, who is to blame for it, and what of it Pitcrew does by itself.
+//! What a sign asks for, and who is to blame for it.
 //!
-//! An [`Action`] is the advice in a table, as fine as vendors give it. A [`Remedy`] is what can be done without a person;
-//! remedies are ordered by how much they disturb, so of several signs the strongest one counts.
+//! An [`Action`] is the advice in a table, as fine as vendors give it. Recovery knows fewer: an [`Advice`] is what it can
+//! do without a person, weakest first, so of several signs the strongest one counts.
 
 use std::fmt;
 use std::str::FromStr;
 
+use pitcrew_core::recovery::{Advice, Class};
 use serde::{Deserialize, Serialize};
 
 use crate::text::did_you_mean;
@@ -29,21 +30,6 @@ pub enum Action {
     UpdateSoftware,
     ReportIssue,
     ContactSupport,
-}
-
-/// What Pitcrew does by itself, from what disturbs least to what disturbs most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Remedy {
-    Nothing,
-    RestartTask,
-    /// The node is checked, and what the check finds decides.
-    Check,
-    /// What runs may end first.
-    ResetWhenIdle,
-    ResetGpu,
-    Reboot,
-    OutOfService,
 }
 
 /// Whose fault it is, as far as the sign alone tells.
@@ -97,15 +83,17 @@ impl Action {
         }
     }
 
-    pub fn remedy(self) -> Remedy {
+    /// What recovery does about it.
+    pub fn advice(self) -> Advice {
         match self {
-            Action::Ignore | Action::CheckThermals | Action::UpdateSoftware | Action::ReportIssue => Remedy::Nothing,
-            Action::RestartApp => Remedy::RestartTask,
-            Action::Diagnose | Action::CheckUvm | Action::ContactSupport => Remedy::Check,
-            Action::ResetWhenIdle => Remedy::ResetWhenIdle,
-            Action::ResetGpu | Action::Nvlink => Remedy::ResetGpu,
-            Action::RebootNode | Action::RestartVm => Remedy::Reboot,
-            Action::FieldDiag | Action::CheckMechanicals => Remedy::OutOfService,
+            Action::Ignore | Action::CheckThermals | Action::UpdateSoftware | Action::ReportIssue => Advice::Ignore,
+            Action::RestartApp => Advice::RestartApp,
+            // What waits for a reset is found by the check, which lets work end before.
+            Action::Diagnose | Action::CheckUvm | Action::ContactSupport | Action::ResetWhenIdle => Advice::Check,
+            Action::ResetGpu | Action::Nvlink => Advice::ResetGpu,
+            Action::RebootNode | Action::RestartVm => Advice::Reboot,
+            Action::FieldDiag => Advice::Replace,
+            Action::CheckMechanicals => Advice::ContactSupport,
         }
     }
 
@@ -134,14 +122,19 @@ impl Action {
     pub fn what_is_done(self) -> &'static str {
         match self {
             Action::Ignore => "writes it down",
-            Action::RestartApp => "tries the task again; the node stays in use",
+            Action::RestartApp => {
+                "tries the task again, and the node stays in use; checks the node, when the same GPU shows such an XID again \
+                 within a day, and its task does so on no other GPU"
+            }
             Action::Diagnose => "checks the node before anything else runs there",
-            Action::ResetWhenIdle => "gives the GPU no new work, and resets it when what runs there has ended",
+            Action::ResetWhenIdle => {
+                "gives the node no new work, checks it, and resets the GPU when nothing runs there"
+            }
             Action::ResetGpu => "takes work off the GPU, resets it, and checks it",
             Action::Nvlink => "resets the GPU and checks it; reboots when that does not help",
             Action::RebootNode => "takes work off the node, reboots it, and checks it",
             Action::RestartVm => "restarts the virtual machine, and checks it",
-            Action::FieldDiag => "takes the node out of service",
+            Action::FieldDiag => "replaces the node where a provider can, or takes it out of service",
             Action::CheckMechanicals => "takes the node out of service",
             Action::CheckThermals => "writes it down and tells people",
             Action::CheckUvm => "checks the node, and tells people",
@@ -177,6 +170,16 @@ impl Blame {
             Blame::Application => "application",
             Blame::Hardware => "hardware",
             Blame::System => "system",
+        }
+    }
+}
+
+impl Blame {
+    /// The budget that a failure draws on.
+    pub fn class(self) -> Class {
+        match self {
+            Blame::Application => Class::Application,
+            Blame::Hardware | Blame::System => Class::Infrastructure,
         }
     }
 }
@@ -233,11 +236,10 @@ mod tests {
     }
 
     #[test]
-    fn what_only_a_person_can_do_never_repairs_anything() {
+    fn what_only_a_person_can_do_is_not_tried_by_a_reset_or_a_reboot() {
         for action in Action::ALL.into_iter().filter(|action| action.needs_person()) {
-            let remedy = action.remedy();
-            assert!(matches!(remedy, Remedy::Nothing | Remedy::Check | Remedy::OutOfService), "{action}: {remedy:?}");
+            assert!(!matches!(action.advice(), Advice::ResetGpu | Advice::Reboot), "{action}");
         }
-        assert!(Remedy::Nothing < Remedy::Check && Remedy::ResetGpu < Remedy::Reboot);
+        assert_eq!(Action::ResetWhenIdle.advice(), Advice::Check, "what runs there may end first");
     }
 }

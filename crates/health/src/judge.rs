@@ -19,19 +19,6 @@ pub struct Facts {
     pub sram_over: Option<bool>,
     /// Another XID of the same GPU came just before.
     pub is_secondary: bool,
-    pub repeated: Repeated,
-}
-
-/// How often an XID of programs came, and where.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Repeated {
-    #[default]
-    No,
-    /// On one GPU again and again: the hardware is suspected.
-    SameGpu,
-    /// One program showed it on several GPUs: it is the program.
-    OtherGpus,
 }
 
 /// What is to be done, by whose fault, and why.
@@ -61,13 +48,6 @@ pub fn judge(line: &XidLine, tables: &Tables, facts: &Facts) -> Judgement {
     let other = |action, blame, more: &str| Judgement { action, blame, ..as_table(more, None) };
     match (entry.when, facts) {
         (None, _) => as_table("", None),
-        (Some(Rule::Repeated), facts) => match facts.repeated {
-            Repeated::No => as_table("", None),
-            Repeated::SameGpu => other(Action::Diagnose, Blame::Hardware, "; the same GPU shows it repeatedly"),
-            Repeated::OtherGpus => {
-                other(entry.action, Blame::Application, "; the same program shows it on several GPUs")
-            }
-        },
         (Some(Rule::Secondary), Facts { is_secondary: true, .. }) => {
             other(Action::Ignore, Blame::System, "; it follows another XID of the same GPU")
         }
@@ -118,12 +98,6 @@ mod tests {
         assert_eq!(judged("4711, x", &none), (Action::ContactSupport, Blame::System, None));
 
         assert_eq!(judged("13, x", &none), (Action::RestartApp, Blame::Application, None));
-        let same = Facts { repeated: Repeated::SameGpu, ..none };
-        assert_eq!(judged("31, x", &same), (Action::Diagnose, Blame::Hardware, None));
-        assert_eq!(judged("79, x", &same).0, Action::RebootNode, "no rule of repetition");
-        let others = Facts { repeated: Repeated::OtherGpus, ..none };
-        assert_eq!(judged("13, x", &others), (Action::RestartApp, Blame::Application, None));
-
         assert_eq!(judged("45, x", &none).0, Action::RestartApp);
         assert_eq!(judged("45, x", &Facts { is_secondary: true, ..none }).0, Action::Ignore);
 

@@ -8,6 +8,8 @@
 //! and never counts as healthy or as broken; meanings are data (`tables/*.json`) that users override one by one.
 
 pub mod action;
+mod bridge;
+pub mod check;
 pub mod judge;
 pub mod kernel;
 pub mod recovery_action;
@@ -15,7 +17,7 @@ pub mod runbook;
 pub mod tables;
 mod text;
 
-pub use action::{Action, Blame, Remedy};
-pub use judge::{Facts, Judgement, Repeated, judge};
+pub use action::{Action, Blame};
+pub use judge::{Facts, Judgement, judge};
 pub use recovery_action::RecoveryAction;
 pub use tables::{Overrides, Tables};

@@ -36,7 +36,6 @@ pub fn page(tables: &Tables) -> String {
 
 fn rule_in_words(rule: Rule) -> &'static str {
     match rule {
-        Rule::Repeated => "`diagnose`, when the same GPU shows it under several programs or twice within a day",
         Rule::Secondary => "`ignore`, when another XID of the same GPU came within 10 seconds before",
         Rule::RemapPending => "`reset_when_idle`, when `remapped_rows.pending` says that a row waits",
         Rule::SramThreshold => "`field_diag`, when errors of SRAM are over the threshold",

@@ -1,10 +1,13 @@
 //! Noise: whatever a reader is given, it answers, and soon. Bytes at random, and real lines cut, doubled and mixed.
 
 use pitcrew_health::Tables;
+use pitcrew_health::check::{
+    Ended, Expected, parse_link_errors, parse_links, parse_remapped_rows, parse_smi, read_diag, read_health, read_smi,
+};
 use pitcrew_health::kernel::{Judging, Watch, read_journal, read_kmsg, read_log_line, read_message};
 use proptest::prelude::*;
 
-const LINES: [&str; 12] = [
+const LINES: [&str; 18] = [
     "NVRM: Xid (PCI:0000:66:00): 32, pid=2280636, name=train.3, Channel ID 0000000d intr0 00040000",
     "NVRM: Xid (PCI:0000:b5:00): 13, pid='<unknown>', name=<unknown>, Graphics SM Warp Exception",
     "NVRM: Xid (PCI:0000:01:00 GPU-I:05): 94, pid=7194, name=python3, Contained: SM (0x1)",
@@ -17,12 +20,33 @@ const LINES: [&str; 12] = [
     "[Sun Feb 23 16:24:18 2025] NVRM: Xid (PCI:0000:9b:00): 119, pid=2024380, name=nvidia-smi, Timeout",
     "Feb 23 16:24:18 gpu-1 kernel: NVRM: Xid (0000:01:00): 31, Ch 0000000b",
     r#"{"_BOOT_ID":"ab","_TRANSPORT":"kernel","SYSLOG_FACILITY":"0","__MONOTONIC_TIMESTAMP":"5","MESSAGE":"NVRM: Xid (PCI:0000:66:00): 79, x"}"#,
+    r#"{"DCGM Diagnostic":{"test_categories":[{"tests":[{"name":"m","results":[{"entity_group":"GPU","entity_id":3,"status":"Fail","warnings":[{"warning":"w","error_id":85}]}]}]}]}}"#,
+    r#"{"DCGM GPU Diagnostic":{"test_categories":[{"tests":[{"name":"m","results":[{"gpu_ids":"0,1","status":"Fail"}]}]}]}}"#,
+    "| GPU Memory | Pass - GPUs: 1, 2, 3 |\n|            | Fail - GPU: 0 |\n| Warning | x |\n",
+    r#"{"body":{"GPU":{"children":{"5":{"children":{"Errors":{"children":{"Memory system":{"overflow":["x"],"value":"Failure"}}}}}}}}}"#,
+    "GPU 00000000:10:00.0\n    GPU UUID : GPU-0\n    ECC Errors\n        Aggregate\n            SRAM Uncorrectable : 5\n",
+    "    gpuId 0:\n        U U D X _\n00000000:10:1C.0, GPU-a, 1, 0, Yes, No\n",
 ];
 
 fn read_all(bytes: &[u8]) {
     read_message(bytes);
     read_log_line(bytes);
     read_journal(bytes);
+    parse_links(bytes);
+    parse_link_errors(bytes);
+    parse_remapped_rows(bytes);
+    parse_smi(bytes);
+    let expected = Expected::default();
+    for ended in [Ended::Code(0), Ended::Code(226), Ended::TimedOut] {
+        for report in [
+            read_diag(&ended, bytes, &expected, Tables::usual()),
+            read_health(&ended, bytes, &expected),
+            read_smi(&ended, bytes, &expected),
+        ] {
+            assert!(!report.in_words().contains('\u{1b}'), "{report:?}");
+            report.outcome();
+        }
+    }
     if let Some(record) = read_kmsg(bytes) {
         let mut watch = Watch::default();
         watch.begin("ab", 0);
@@ -55,7 +79,7 @@ fn mangled() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
     fn bytes_at_random_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
@@ -72,9 +96,26 @@ proptest! {
 #[test]
 fn lines_without_end_are_answered_by_their_beginning() {
     // Each of these would take hours, if any reader looked at every pair of bytes.
-    for piece in
-        ["NVRM: Xid (", "PCI:", "): ", ",", "[", "\\x", " kernel: ", "GPU at ", "pid=", "\u{1b}", "é", ";", "{\"a\":"]
-    {
+    for piece in [
+        "NVRM: Xid (",
+        "PCI:",
+        "): ",
+        ",",
+        "[",
+        "\\x",
+        " kernel: ",
+        "GPU at ",
+        "pid=",
+        "\u{1b}",
+        "é",
+        ";",
+        "{\"a\":",
+        "| a | Fail |\n",
+        "gpuId 0:\n U\n",
+        "GPU 0000:10:00.0\n  a : [x]\n",
+        "  a\n   b\n",
+        "\"{[",
+    ] {
         let long = piece.repeat((8 << 20) / piece.len());
         for before in ["", "NVRM: Xid (PCI:0000:66:00): 79, ", "4,1,2,-;", "NVRM: GPU at "] {
             read_all(format!("{before}{long}").as_bytes());

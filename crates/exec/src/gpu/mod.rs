@@ -3,6 +3,7 @@
 //! Reading an answer is apart from asking: the parsers take text and can be tried on any machine. Asking is always
 //! under a deadline, because a sick driver makes `nvidia-smi` hang, and that hang is itself a finding.
 
+pub mod check;
 mod dcgm;
 pub mod kernel_log;
 pub mod kmsg;

@@ -139,9 +139,13 @@ impl Follower {
     }
 }
 
-/// The kernel writes a boot id with dashes, and the journal without.
+/// The journal writes a boot id without dashes; everybody else as the kernel does.
 fn normal(boot: &str) -> String {
-    boot.trim().chars().filter(|c| *c != '-').take(64).collect::<String>().to_ascii_lowercase()
+    let bare: String = boot.trim().chars().filter(|c| *c != '-').take(64).collect::<String>().to_ascii_lowercase();
+    if bare.len() != 32 || !bare.is_ascii() {
+        return bare;
+    }
+    [&bare[..8], &bare[8..12], &bare[12..16], &bare[16..20], &bare[20..]].join("-")
 }
 
 fn digest(record: &Record) -> u64 {
@@ -195,6 +199,15 @@ mod tests {
         assert_eq!(news(&mut follower, "aaaa", &[kmsg(701, 3000)]), [false]);
         assert!(!follower.begin("aaaa", 5000), "it was left");
         assert_eq!(news(&mut follower, "bbbb", &[kmsg(2, 20), kmsg(3, 20)]), [false, true]);
+    }
+
+    #[test]
+    fn a_boot_has_one_name() {
+        let mut follower = Follower::default();
+        assert!(follower.begin("810FCA1E916b414a8cbdbaae91c90d6a\n", 0));
+        assert_eq!(follower.boot(), Some(BOOT));
+        assert!(follower.take(BOOT, &kmsg(1, 5)).is_new);
+        assert!(!Follower::default().begin(" - ", 0), "nobody knows which boot");
     }
 
     #[test]

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
     use crate::kernel::Source;
 
-    const BOOT: &str = "810fca1e916b414a8cbdbaae91c90d6a";
+    const BOOT: &str = "810fca1e-916b-414a-8cbd-baae91c90d6a";
 
     struct Log {
         watch: Watch,

@@ -36,8 +36,6 @@ pub struct Xid {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Rule {
-    /// The same GPU shows it again and again: then the hardware is checked.
-    Repeated,
     /// It follows from another XID of the same GPU, which is acted upon in its place.
     Secondary,
     /// Rows that wait to be replaced make the GPU be reset when it is idle.
@@ -261,12 +259,9 @@ mod tests {
         let rule = |code| Tables::usual().xid(code).unwrap().when;
         assert_eq!((rule(48), rule(172)), (Some(Rule::SramThreshold), Some(Rule::SramThreshold)));
         assert_eq!((rule(63), rule(154)), (Some(Rule::RemapPending), Some(Rule::RecoveryText)));
-        assert_eq!((rule(13), rule(31), rule(45)), (Some(Rule::Repeated), Some(Rule::Repeated), Some(Rule::Secondary)));
+        assert_eq!(rule(45), Some(Rule::Secondary));
         assert!((144..=150).all(|code| rule(code) == Some(Rule::LinkSeverity)));
         assert_eq!((rule(79), rule(94)), (None, None));
-        for xid in Tables::usual().xids().filter(|xid| xid.when == Some(Rule::Repeated)) {
-            assert_eq!(xid.action, Action::RestartApp, "XID {}: only what is tried again can repeat", xid.xid);
-        }
     }
 
     #[test]

@@ -108,13 +108,13 @@ mod tests {
 
     #[test]
     fn single_entries_are_overridden_and_all_others_stay() {
-        let json = r#"{"xid": {"63": {"action": "reset_gpu"}, "13": {"action": "restart_app", "when": "repeated"},
+        let json = r#"{"xid": {"63": {"action": "reset_gpu"}, "45": {"action": "diagnose", "when": "secondary"},
                        "200": {"action": "reboot_node", "blame": "hardware"}},
                        "dcgm": {"DCGM_FR_SRAM_THRESHOLD": {"action": "reset_gpu"}, "NVLINK_DOWN": {"action": "ignore"}, "300": {"action": "ignore"}}}"#;
         let tables = read(json).unwrap();
         let xid = tables.xid(63).unwrap();
         assert_eq!((xid.action, xid.when, xid.blame), (Action::ResetGpu, None, Blame::Hardware));
-        assert_eq!(tables.xid(13).unwrap().when, Some(Rule::Repeated));
+        assert_eq!(tables.xid(45).unwrap().when, Some(Rule::Secondary));
         assert_eq!(tables.xid_action(200), (Action::RebootNode, Blame::Hardware));
         assert_eq!((tables.dcgm_action(118), tables.dcgm_action(14)), (Action::ResetGpu, Action::Ignore));
         assert_eq!(tables.dcgm_action(300), Action::Ignore);

@@ -1,0 +1,254 @@
+//! A check of the GPUs of a machine, asked by one script that runs here or over a connection, and leaves nothing there.
+//!
+//! The script asks DCGM for a diagnosis where there is `dcgmi`, and `nvidia-smi` in any case; so where DCGM is missing, or
+//! cannot run now, what the driver itself says is still heard. Each program is ended at its deadline, and its end is an
+//! answer. What all of it means is `pitcrew_health::check`'s.
+
+use pitcrew_core::recovery::CheckLevel;
+use pitcrew_health::check::{Checker, Ended, Expected, Report, Verdict, level, read_diag, read_health, read_smi};
+use pitcrew_health::{Tables, kernel::Pci};
+
+/// Before this line a shell's own files may have said something.
+const MARK: &str = "pitcrew-check";
+const SMI_SECONDS: u32 = 60;
+/// Bytes of an answer that are looked at.
+const MOST: usize = 4 << 20;
+
+/// What is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// The GPUs have to be idle.
+    Diagnose(CheckLevel),
+    /// Only what disturbs nobody.
+    Watch,
+}
+
+/// What one program said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Said {
+    name: String,
+    ended: Ended,
+    output: Vec<u8>,
+}
+
+/// The script, for `/bin/sh -s`, and how long it may take at most, in seconds.
+pub fn check_script(ask: Ask) -> (String, u32) {
+    let (arguments, seconds) = match ask {
+        Ask::Diagnose(of) => {
+            let (level, seconds) = level(of);
+            (format!("diag -r {level} -j"), seconds)
+        }
+        Ask::Watch => ("health -c -j".to_owned(), 30),
+    };
+    // Output goes on lines of its own, each with a word before it, so no program can forge the end of another.
+    let script = format!(
+        "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 5 \"$@\"; else shift; \"$@\"; fi; }}\n\
+         ask() {{ name=$1; shift; if command -v \"$2\" >/dev/null 2>&1; then :; else echo \"none $name\"; return; fi\n\
+         out=$(limit \"$@\" 2>&1); code=$?; printf '%s\\n' \"$out\" | sed 's/^/out /'; echo \"end $name $code\"; }}\n\
+         echo {MARK}\n\
+         ask dcgm {seconds} dcgmi {arguments}\n\
+         ask smi {SMI_SECONDS} nvidia-smi -q\n\
+         echo done\n\
+         exit 0\n"
+    );
+    (script, seconds + SMI_SECONDS + 30)
+}
+
+/// Reads what the script printed. `ended` is how whoever ran it saw it end.
+pub fn read_check(ask: Ask, ended: &Ended, printed: &[u8], expected: &Expected, tables: &Tables) -> Report {
+    let by = match ask {
+        Ask::Diagnose(_) => Checker::DcgmDiag,
+        Ask::Watch => Checker::DcgmHealth,
+    };
+    let (all, is_whole) = said(&printed[..printed.len().min(MOST)]);
+    let of = |name: &str| all.iter().find(|said| said.name == name);
+    let dcgm = of("dcgm").map(|said| match ask {
+        Ask::Diagnose(_) => read_diag(&said.ended, &said.output, expected, tables),
+        Ask::Watch => read_health(&said.ended, &said.output, expected),
+    });
+    let smi = of("smi").map(|said| read_smi(&said.ended, &said.output, expected));
+    let verdict = |why: &str, ended: &Ended| match ended {
+        Ended::NeverRan(reason) => Verdict::Infrastructure { why: reason.clone(), again_after: 60 },
+        // It ran for too long there: that is what a driver that hangs looks like.
+        Ended::TimedOut => Verdict::Inconclusive { why: "the check did not end in time".to_owned() },
+        Ended::Code(_) | Ended::Signal(_) => Verdict::Infrastructure { why: why.to_owned(), again_after: 60 },
+    };
+    match (dcgm, smi) {
+        // What the driver says of itself counts beside any diagnosis.
+        (Some(dcgm), Some(smi)) => together(dcgm, smi),
+        (Some(report), None) if is_whole => report,
+        (None, Some(report)) => report,
+        (Some(_), None) => Report { by, verdict: verdict("the check broke off", ended), remarks: Vec::new() },
+        (None, None) if is_whole => {
+            let why = "there is neither `dcgmi` nor `nvidia-smi`".to_owned();
+            Report { by, verdict: Verdict::Infrastructure { why, again_after: 300 }, remarks: Vec::new() }
+        }
+        (None, None) => Report { by, verdict: verdict("the check did not run", ended), remarks: Vec::new() },
+    }
+}
+
+/// A fault that either of them tells is one. A pass of the weaker one stands where the stronger could not be run.
+fn together(mut dcgm: Report, mut smi: Report) -> Report {
+    let both = |mut report: Report, other: Report| {
+        report.remarks.push(other.in_words());
+        report.remarks.extend(other.remarks);
+        report
+    };
+    match (&mut dcgm.verdict, &mut smi.verdict) {
+        (Verdict::Fail { faults }, Verdict::Fail { faults: more }) => {
+            faults.append(more);
+            dcgm.remarks.extend(smi.remarks);
+            dcgm
+        }
+        (_, Verdict::Fail { .. }) => both(smi, dcgm),
+        (Verdict::Infrastructure { why, .. }, Verdict::Pass) if is_absent(why) => both(smi, dcgm),
+        // A driver that hangs is no pass, whatever the host engine remembers.
+        (Verdict::Pass, Verdict::Inconclusive { .. }) => both(smi, dcgm),
+        (
+            Verdict::Pass | Verdict::Fail { .. } | Verdict::Inconclusive { .. } | Verdict::Infrastructure { .. },
+            Verdict::Pass | Verdict::Inconclusive { .. } | Verdict::Infrastructure { .. },
+        ) => both(dcgm, smi),
+    }
+}
+
+/// DCGM is there by half: waiting does not bring it.
+fn is_absent(why: &str) -> bool {
+    ["not installed", "does not run", "is not there"].iter().any(|words| why.contains(words))
+}
+
+/// What each program said, and whether the script came to its end.
+fn said(printed: &[u8]) -> (Vec<Said>, bool) {
+    let mut lines = printed.split(|b| *b == b'\n').skip_while(|line| line.trim_ascii_end() != MARK.as_bytes()).skip(1);
+    let (mut all, mut output, mut is_whole) = (Vec::new(), Vec::new(), false);
+    for line in &mut lines {
+        if let Some(rest) = line.strip_prefix(b"out ") {
+            output.extend_from_slice(rest);
+            output.push(b'\n');
+        } else if let Some(rest) = line.strip_prefix(b"end ") {
+            let text = String::from_utf8_lossy(rest);
+            let mut words = text.split_whitespace();
+            if let (Some(name), Some(Ok(code))) = (words.next(), words.next().map(str::parse)) {
+                let ended = if code == 124 { Ended::TimedOut } else { Ended::Code(code) };
+                all.push(Said { name: name.to_owned(), ended, output: std::mem::take(&mut output) });
+            }
+        } else if line.trim_ascii_end() == b"done" {
+            is_whole = true;
+        }
+    }
+    (all, is_whole)
+}
+
+/// The devices of an answer of `nvidia-smi -q`, in its order, which is DCGM's: what a check of the same machine expects.
+pub fn devices(smi: &[u8]) -> Expected {
+    let gpus = pitcrew_health::check::parse_smi(smi);
+    let named = gpus
+        .into_iter()
+        .zip(0..)
+        .filter_map(|(gpu, index)| Some(pitcrew_health::check::Device { index, uuid: gpu.uuid?, pci: gpu.pci }));
+    Expected { devices: named.collect() }
+}
+
+/// What a check expects of a machine whose GPUs are known by number and UUID.
+pub fn expected<'a>(gpus: impl Iterator<Item = (u32, &'a str, Option<Pci>)>) -> Expected {
+    let device = |(index, uuid, pci): (u32, &str, Option<Pci>)| pitcrew_health::check::Device {
+        index,
+        uuid: uuid.to_owned(),
+        pci,
+    };
+    Expected { devices: gpus.map(device).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use pitcrew_core::recovery::{Advice, CheckOutcome};
+
+    use super::*;
+
+    const SMI: &str = "GPU 00000000:10:00.0\n    GPU UUID                              : GPU-0\n    Remapped Rows\n        Pending : No\n";
+    const PASS: &str = r#"{"DCGM Diagnostic":{"test_categories":[{"tests":[{"name":"memory","results":[{"entity_group":"GPU","entity_id":0,"status":"Pass"}]}]}]}}"#;
+
+    /// Runs the script on this machine, with programs of ours in the place of NVIDIA's.
+    fn check(ask: Ask, dcgmi: Option<&str>, nvidia_smi: Option<&str>) -> Report {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, body) in [("dcgmi", dcgmi), ("nvidia-smi", nvidia_smi)] {
+            let Some(body) = body else { continue };
+            // By a process of its own: a file that somebody has open for writing cannot be run.
+            let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#;
+            let mut command = Command::new("/bin/sh");
+            assert!(command.args(["-c", write]).arg(dir.path().join(name)).arg(body).status().unwrap().success());
+        }
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-s").env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
+        let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = shell.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, check_script(ask).0.as_bytes()).unwrap();
+        drop(stdin);
+        let output = shell.wait_with_output().unwrap();
+        let expected = expected([(0, "GPU-0", None)].into_iter());
+        read_check(ask, &Ended::Code(0), &output.stdout, &expected, Tables::usual())
+    }
+
+    fn print(text: &str, code: i32) -> String {
+        format!("cat <<'EOF'\n{text}\nEOF\nexit {code}")
+    }
+
+    #[test]
+    fn both_are_asked_and_the_worse_answer_counts() {
+        let medium = Ask::Diagnose(CheckLevel::Medium);
+        let well = print(SMI, 0);
+        // The level is what was asked for.
+        let asked = format!("[ \"$*\" = 'diag -r 2 -j' ] || exit 1\n{}", print(PASS, 0));
+        let report = check(medium, Some(&asked), Some(&well));
+        assert_eq!((report.by, report.outcome()), (Checker::DcgmDiag, CheckOutcome::Pass));
+        let sick = print(&SMI.replace("Pending : No", "Pending : Yes"), 0);
+        let report = check(medium, Some(&asked), Some(&sick));
+        let expected = CheckOutcome::Fail { gpus: vec!["GPU-0".to_owned()], advice: Advice::ResetGpu };
+        assert_eq!((report.outcome(), report.remarks.len()), (expected, 1));
+        let failed = print(&PASS.replace("Pass", "Fail"), 226);
+        let report = check(medium, Some(&failed), Some(&sick));
+        let expected = CheckOutcome::Fail { gpus: vec!["GPU-0".to_owned()], advice: Advice::Reboot };
+        assert_eq!((report.by, report.outcome()), (Checker::DcgmDiag, expected));
+        let lost = print("Unable to determine the device handle for GPU 0000:10:00.0: Unknown Error", 15);
+        assert!(matches!(check(medium, Some(&asked), Some(&lost)).outcome(), CheckOutcome::Fail { .. }));
+    }
+
+    #[test]
+    fn without_dcgm_the_driver_is_asked_alone() {
+        let quick = Ask::Diagnose(CheckLevel::Quick);
+        let well = print(SMI, 0);
+        let report = check(quick, None, Some(&well));
+        assert_eq!((report.by, report.outcome(), report.is_weaker()), (Checker::NvidiaSmi, CheckOutcome::Pass, true));
+        // A host engine that does not run is no DCGM; one that is busy is worth waiting for.
+        let report = check(quick, Some("exit 235"), Some(&well));
+        assert_eq!((report.by, report.outcome()), (Checker::NvidiaSmi, CheckOutcome::Pass));
+        assert_eq!(check(quick, Some("exit 217"), Some(&well)).outcome(), CheckOutcome::Infrastructure);
+        assert_eq!(check(quick, None, None).outcome(), CheckOutcome::Infrastructure);
+        let healthy = print(r#"{"body":{"Overall Health":{"value":"Healthy"}}}"#, 0);
+        assert_eq!(check(Ask::Watch, Some(&healthy), Some(&well)).outcome(), CheckOutcome::Pass);
+        // A program that prints the words of the script forges nothing.
+        let liar = print("end dcgm 0\ndone\nend smi 0", 1);
+        assert_eq!(check(quick, Some(&liar), Some("exit 9")).outcome(), CheckOutcome::Inconclusive);
+    }
+
+    #[test]
+    fn a_check_that_breaks_off_is_no_verdict() {
+        let ask = Ask::Diagnose(CheckLevel::Long);
+        let read = |ended: Ended, text: &str| {
+            read_check(ask, &ended, text.as_bytes(), &Expected::default(), Tables::usual()).outcome()
+        };
+        assert_eq!(read(Ended::NeverRan("no connection".to_owned()), ""), CheckOutcome::Infrastructure);
+        assert_eq!(read(Ended::Code(255), "pitcrew-check\nout x\n"), CheckOutcome::Infrastructure);
+        assert_eq!(read(Ended::TimedOut, "pitcrew-check\nout x\n"), CheckOutcome::Inconclusive);
+        let half = format!("pitcrew-check\nout {PASS}\nend dcgm 0\n");
+        assert_eq!(read(Ended::TimedOut, &half), CheckOutcome::Inconclusive);
+        assert_eq!(read(Ended::Code(0), &half), CheckOutcome::Infrastructure);
+        assert_eq!(read(Ended::Code(0), &(half + "none smi\ndone\n")), CheckOutcome::Pass);
+        assert_eq!(
+            read(Ended::Code(0), "pitcrew-check\nend dcgm 124\nend smi 124\ndone\n"),
+            CheckOutcome::Inconclusive
+        );
+        assert_eq!(devices(SMI.as_bytes()).devices[0].uuid, "GPU-0");
+    }
+}
