@@ -1,13 +1,16 @@
 //! Amazon ECS: what runs there, on which machines, and how those are watched, checked and repaired.
 //!
 //! [`client`] asks AWS. It knows the services and their words, and decides nothing. What is built on it takes the
-//! answers as they are: a task that ECS does not mention is not a task that failed.
+//! answers as they are: a task that ECS does not mention is not a task that failed. [`backend`] runs attempts there.
 //!
 //! Invariant: nothing here is believed because of an event, a tag or a name alone. Events wake, tags help people, and
 //! what is compared are whole ids: families, clusters and tasks by their parts, never by how their ARN begins.
 
 pub mod arn;
+pub mod backend;
 pub mod client;
+mod clock;
 mod moment;
 
+pub use backend::{EcsBackend, EcsConfig, Timing};
 pub use client::{Client, Fault, Kind};

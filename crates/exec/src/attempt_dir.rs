@@ -16,30 +16,34 @@ use pitcrew_core::state::Exit;
 
 use crate::backend::{Ended, Observation};
 
-pub(crate) fn log(dir: &Path) -> PathBuf {
+/// Where its log is.
+pub fn log(dir: &Path) -> PathBuf {
     dir.join("log")
 }
 
-pub(crate) fn exit(dir: &Path) -> PathBuf {
+/// Where its end is.
+pub fn exit(dir: &Path) -> PathBuf {
     dir.join("exit.json")
 }
 
-pub(crate) fn output(dir: &Path) -> PathBuf {
+/// What `$PITCREW_OUTPUT` names.
+pub fn output(dir: &Path) -> PathBuf {
     dir.join("output")
 }
 
-pub(crate) fn script(dir: &Path, step: u32) -> PathBuf {
+/// The script of a step.
+pub fn script(dir: &Path, step: u32) -> PathBuf {
     dir.join(format!("step-{step}"))
 }
 
 /// Did the attempt begin, whatever became of it?
-pub(crate) fn began(dir: &Path) -> bool {
+pub fn began(dir: &Path) -> bool {
     log(dir).exists()
 }
 
 /// Records the end, whole or not at all. Not synced to the disk: a machine that loses power loses the attempt too, and
 /// an empty record reads as none.
-pub(crate) fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
+pub fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
     let temporary = dir.join("exit.json.new");
     let bytes = serde_json::to_vec(ended)?;
     let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, exit(dir)));
@@ -50,7 +54,7 @@ pub(crate) fn record_end(dir: &Path, ended: &Ended) -> io::Result<()> {
 }
 
 /// How the attempt ended, if that is recorded.
-pub(crate) fn recorded_end(dir: &Path) -> io::Result<Option<Ended>> {
+pub fn recorded_end(dir: &Path) -> io::Result<Option<Ended>> {
     match std::fs::read(exit(dir)) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
@@ -59,7 +63,7 @@ pub(crate) fn recorded_end(dir: &Path) -> io::Result<Option<Ended>> {
 }
 
 /// A recorded end, as it is observed.
-pub(crate) fn observed(ended: Ended) -> Observation {
+pub fn observed(ended: Ended) -> Observation {
     match ended.exit {
         Exit::Lost { reason } => Observation::Lost { reason },
         _ => Observation::Ended(ended),
@@ -67,7 +71,7 @@ pub(crate) fn observed(ended: Ended) -> Observation {
 }
 
 /// Removes everything but the log and the end; of an attempt that is not over, nothing.
-pub(crate) fn clean(dir: &Path) -> io::Result<()> {
+pub fn clean(dir: &Path) -> io::Result<()> {
     if !exit(dir).exists() {
         return Ok(());
     }

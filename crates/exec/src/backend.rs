@@ -235,7 +235,7 @@ impl Ended {
     }
 
     /// The last line of its log; none after a success.
-    pub(crate) fn notice(&self) -> Option<String> {
+    pub fn notice(&self) -> Option<String> {
         match (&self.exit, self.failed_step.as_deref()) {
             (Exit::Code { code: 0 }, _) => None,
             (Exit::Code { code }, Some(step)) => Some(format!("step `{step}` ended with exit code {code}")),

@@ -3,7 +3,7 @@
 //! Nothing here decides anything. A backend starts what it is told to start and reports what is true; the engine
 //! in `pitcrew-core` draws the conclusions.
 
-mod attempt_dir;
+pub mod attempt_dir;
 pub mod aws;
 pub mod backend;
 pub mod capabilities;
@@ -31,5 +31,5 @@ pub use backend::{
 pub use capabilities::Capabilities;
 pub use clock::since_boot;
 pub use log::{LogChunk, LogRecord, LogStream};
-pub use place::{Hop, HostKeys, Place, SshPlace, WorkerPlace};
+pub use place::{EcsPlace, Hop, HostKeys, Place, SshPlace, WorkerPlace};
 pub use spec::{AttemptSpec, Command, Direction, LentKey, Limits, StepSpec, Transfer};

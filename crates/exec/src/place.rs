@@ -17,6 +17,40 @@ pub const SSH_TIMEOUT: u32 = 30;
 pub enum Place {
     Ssh(SshPlace),
     Worker(WorkerPlace),
+    Ecs(EcsPlace),
+}
+
+/// A cluster of Amazon ECS, and what is run there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EcsPlace {
+    pub region: String,
+    /// Its name, or its ARN.
+    pub cluster: String,
+    /// `family`, `family:revision` or an ARN.
+    pub task_definition: String,
+    /// The container that is the task, and whose exit code counts. `None`: the first that is essential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The machine that it is for, by the id that EC2 gave it. `None`: ECS chooses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// How many GPUs its container is given; which ones, ECS decides. `None`: as the definition says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpus: Option<u32>,
+    /// What the task is tagged with as `job_id`. `None`: its run and task.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// The role that starts and watches it, by its ARN.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// `EC2`, `FARGATE` or `EXTERNAL`. `None`: as the cluster has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_type: Option<String>,
+    /// Of tasks with an address of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub security_groups: Vec<String>,
 }
 
 /// A worker, with what an attempt is rendered with.

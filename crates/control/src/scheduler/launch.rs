@@ -62,7 +62,12 @@ const HERE: [&str; 2] = ["PITCREW_WORKSPACE", "PITCREW_ARTIFACTS"];
 /// Whether an attempt sees the files of its run: one that is a process of a host does not.
 fn uses_files(spec: &AttemptSpec) -> bool {
     let moves = |step: &StepSpec| matches!(step.command, Command::Transfer(_));
-    !matches!(spec.place, Some(Place::Ssh(_))) || spec.steps.iter().any(moves)
+    !is_host(spec.place.as_ref()) || spec.steps.iter().any(moves)
+}
+
+/// Whether paths of this machine mean nothing there.
+fn is_host(place: Option<&Place>) -> bool {
+    matches!(place, Some(Place::Ssh(_) | Place::Ecs(_)))
 }
 
 /// What an attempt comes to.
@@ -366,7 +371,7 @@ fn ready(
     if place.is_none() && [BackendKind::Ssh.name(), BackendKind::Worker.name()].contains(&row.backend.as_str()) {
         return Err(no_place(row));
     }
-    if !matches!(place, Some(Place::Ssh(_))) {
+    if !is_host(place.as_ref()) {
         make_workspace(parts, active).map_err(Exit::start_failed)?;
     }
     prepare(parts, evaluator, active, slot, row.number, place).map_err(Exit::cannot_start)
@@ -387,9 +392,9 @@ fn prepare(
     // On a worker everything lies as it does here, below a data directory of its own.
     let (data, program) = match &place {
         Some(Place::Worker(there)) => (DataDir::there(&there.data_dir), Some(PathBuf::from(&there.program))),
-        Some(Place::Ssh(_)) | None => (parts.data.clone(), None),
+        Some(Place::Ssh(_) | Place::Ecs(_)) | None => (parts.data.clone(), None),
     };
-    let is_host = matches!(place, Some(Place::Ssh(_)));
+    let is_host = is_host(place.as_ref());
     let root = data.workspace(id.run);
     let rendering = evaluator.rendering(run, slot);
     let marks = Marks::new().map_err(|error| error.to_string())?;

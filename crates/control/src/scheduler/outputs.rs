@@ -65,6 +65,7 @@ fn message(exit: &Exit, step: Option<&str>, place: Option<&Place>, tail: &str) -
     match place {
         Some(Place::Ssh(place)) if !what.contains(&place.host) => what.push_str(&format!(" (on `{place}`)")),
         Some(Place::Worker(place)) => what.push_str(&format!(" (on `{}`)", place.name)),
+        Some(Place::Ecs(place)) => what.push_str(&format!(" (in the ECS cluster `{}`)", place.cluster)),
         Some(Place::Ssh(_)) | None => {}
     }
     if tail.is_empty() { what } else { format!("{}\n{what}", tail.trim_end()) }

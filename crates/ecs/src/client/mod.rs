@@ -48,6 +48,11 @@ impl Client {
         Client { role: role.map(str::to_owned), ..self }
     }
 
+    /// The same in another region.
+    pub fn in_region(&self, region: &str) -> Result<Client, Fault> {
+        Ok(Client { role: self.role.clone(), ..Client::new(self.aws.clone(), region)? })
+    }
+
     pub fn region(&self) -> &str {
         &self.region
     }

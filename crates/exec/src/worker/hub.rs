@@ -533,7 +533,7 @@ fn wait(sync: &Sync) -> Duration {
 fn worker_of(handle: &Handle) -> Option<&WorkerPlace> {
     match &handle.place {
         Some(Place::Worker(place)) => Some(place),
-        Some(Place::Ssh(_)) | None => None,
+        Some(Place::Ssh(_) | Place::Ecs(_)) | None => None,
     }
 }
 

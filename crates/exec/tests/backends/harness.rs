@@ -35,6 +35,14 @@ pub enum Kind {
     Sshd,
 }
 
+/// The kinds of worlds that the contract is tested with, and the modules of those tests.
+macro_rules! each_kind {
+    ($tests:ident) => {
+        $tests!(local = Local, fake = Fake, ssh = Ssh, sshd = Sshd);
+    };
+}
+pub(crate) use each_kind;
+
 pub struct World {
     pub kind: Kind,
     pub root: PathBuf,
@@ -95,6 +103,14 @@ impl World {
         let mut spec = self.script(name, ACTOR);
         spec.env = env.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         spec
+    }
+
+    /// An attempt that is lost once [`World::kill_keeper`] was called.
+    pub fn losing(&self, name: &str) -> AttemptSpec {
+        match self.kind {
+            Kind::Local | Kind::Ssh | Kind::Sshd => self.acting(name, &[("FAKE_SLEEP_MS", "600000")]),
+            Kind::Fake => self.acting(name, &[("FAKE_LOST", "1"), ("FAKE_SLEEP_MS", "10")]),
+        }
     }
 
     /// An attempt of one step called `main`.

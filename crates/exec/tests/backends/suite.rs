@@ -6,49 +6,35 @@ use serde_json::json;
 
 use crate::harness::{Kind, World, is_running, seconds};
 
-macro_rules! for_every_backend {
-    ($($name:ident),* $(,)?) => {
-        mod local {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::World::new(super::Kind::Local)).await;
-            })*
-        }
-        mod fake {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::World::new(super::Kind::Fake)).await;
-            })*
-        }
-        mod ssh {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::World::new(super::Kind::Ssh)).await;
-            })*
-        }
-        mod sshd {
-            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $name() {
-                super::$name(super::World::new(super::Kind::Sshd)).await;
-            })*
-        }
+/// Every sentence of the contract is a test of every kind of world.
+macro_rules! contract {
+    ($($module:ident = $kind:ident),* $(,)?) => {
+        $(mod $module {
+            contract!(@tests $kind:
+                a_success_tells_its_start_its_end_its_outputs_and_its_log,
+                failures_are_told_apart,
+                started_twice_is_started_once,
+                what_cannot_start_ends_and_says_why,
+                cancelled_before_it_began_it_never_begins,
+                cancelled_while_it_runs_it_ends_cancelled,
+                cancelled_after_its_end_nothing_changes,
+                a_restart_finds_what_never_began_what_runs_and_what_ended,
+                many_are_observed_at_once_and_in_order,
+                a_log_resumes_at_every_offset,
+                cleanup_keeps_the_log_and_the_end,
+                a_lost_attempt_is_neither_failed_nor_running,
+            );
+        })*
+    };
+    (@tests $kind:ident: $($name:ident),* $(,)?) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $name() {
+            super::$name(super::World::new(super::Kind::$kind)).await;
+        })*
     };
 }
 
-for_every_backend!(
-    a_success_tells_its_start_its_end_its_outputs_and_its_log,
-    failures_are_told_apart,
-    started_twice_is_started_once,
-    what_cannot_start_ends_and_says_why,
-    cancelled_before_it_began_it_never_begins,
-    cancelled_while_it_runs_it_ends_cancelled,
-    cancelled_after_its_end_nothing_changes,
-    a_restart_finds_what_never_began_what_runs_and_what_ended,
-    many_are_observed_at_once_and_in_order,
-    a_log_resumes_at_every_offset,
-    cleanup_keeps_the_log_and_the_end,
-    a_lost_attempt_is_neither_failed_nor_running,
-);
+crate::harness::each_kind!(contract);
 
 async fn a_success_tells_its_start_its_end_its_outputs_and_its_log(mut world: World) {
     let spec = world.acting("a", &[("FAKE_OUTPUT_answer", "{\"n\": 42}"), ("FAKE_LOG", "one\ntwo")]);
@@ -208,10 +194,7 @@ async fn cleanup_keeps_the_log_and_the_end(mut world: World) {
 }
 
 async fn a_lost_attempt_is_neither_failed_nor_running(mut world: World) {
-    let spec = match world.kind {
-        Kind::Local | Kind::Ssh | Kind::Sshd => world.acting("a", &[("FAKE_SLEEP_MS", "600000")]),
-        Kind::Fake => world.acting("a", &[("FAKE_LOST", "1"), ("FAKE_SLEEP_MS", "10")]),
-    };
+    let spec = world.losing("a");
     let handle = world.start(spec.clone()).await;
     world.kill_keeper(&handle);
     assert!(matches!(world.over(&handle).await, BackendEvent::Lost { .. }));

@@ -38,7 +38,7 @@ async fn dir(site: &Site, worker: &WorkerRow, run: &str, query: &Query) -> ApiRe
             site.has_files(id.run).await?;
             Ok((id.run, site.app.data.run(id.run)))
         }
-        Some(Place::Worker(_) | Place::Ssh(_)) | None => Err(nobodys()),
+        Some(Place::Worker(_) | Place::Ssh(_) | Place::Ecs(_)) | None => Err(nobodys()),
     }
 }
 

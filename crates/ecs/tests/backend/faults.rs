@@ -1,0 +1,268 @@
+//! What goes wrong at ECS, and what becomes of attempts then.
+
+use jiff::SignedDuration;
+use pitcrew_core::state::Exit;
+use pitcrew_exec::{BackendEvent, Command, LogStream, Observation, Place, StepSpec};
+use serde_json::{Value, json};
+
+use crate::harness::{Kind, World, is_running, seconds, until};
+
+fn refused(reason: &str) -> Value {
+    json!({"tasks": [], "failures": [{"arn": "arn:aws:ecs:us-east-1:1:container-instance/gpus/8f", "reason": reason}]})
+}
+
+/// The answer to a start is lost, and the server with it: the next one finds the task, and starts no second one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_that_nobody_heard_of_is_one_start() {
+    let mut world = World::new(Kind::Ecs);
+    for n in 0..3 {
+        world.cluster.state().unheard = vec!["RunTask".into(); 9];
+        let spec = world.script(&format!("a{n}"), "echo ran");
+        let handle = world.backend.prepare(&spec);
+        let before = world.cluster.count("RunTask");
+        let start = tokio::spawn({
+            let (backend, handle) = (world.backend.clone(), handle.clone());
+            async move { backend.start(&handle, spec).await }
+        });
+        until(async || world.cluster.count("RunTask") > before).await;
+        start.abort();
+        let _ = start.await;
+        world.cluster.state().unheard.clear();
+        world.restart();
+        assert!(!matches!(world.backend.attach(&handle).await, Observation::NeverBegan));
+        assert!(world.ended(&handle).await.exit.is_success());
+        assert_eq!(world.lines(&handle, LogStream::Stdout).await, ["ran"]);
+    }
+    let tasks: std::collections::BTreeSet<_> =
+        world.cluster.inputs("RunTask").iter().map(|input| input["clientToken"].to_string()).collect();
+    assert_eq!(tasks.len(), 3);
+}
+
+/// Another server has this attempt now, with another data directory, after its task ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_our_files_adopts_the_task_that_was_started() {
+    let mut world = World::new(Kind::Ecs);
+    let spec = world.acting("a", &[("FAKE_SLEEP_MS", "600000")]);
+    let handle = world.start(spec.clone()).await;
+    world.restart();
+    std::fs::remove_dir_all(&handle.dir).unwrap();
+    assert_eq!(world.backend.attach(&handle).await, Observation::NeverBegan, "nothing is written down here");
+    // It has another environment, so that ECS refuses its token.
+    let mut other = spec;
+    other.env.insert("SERVER".into(), "b".into());
+    world.start(other).await;
+    assert!(is_running(&world.backend.attach(&handle).await));
+    world.backend.cancel(&handle, seconds(0)).await.unwrap();
+    assert_eq!(world.ended(&handle).await.exit, Exit::Cancelled);
+    let started = world.cluster.inputs("StopTask");
+    assert!(started.iter().all(|input| input["task"] == started[0]["task"]));
+}
+
+/// Weakness 6: GPUs that are still held are waited for, and not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_waits_for_gpus_and_not_for_ever() {
+    let mut world = World::new(Kind::Ecs);
+    world.cluster.answer("RunTask", 200, refused("RESOURCE:GPU"));
+    world.cluster.answer("RunTask", 200, refused("AGENT"));
+    let mut spec = world.script("a", "echo ran");
+    spec.gpus = Some(vec!["GPU-1".into(), "GPU-2".into()]);
+    let handle = world.start(spec).await;
+    assert_eq!(world.backend.attach(&handle).await, Observation::Waiting);
+    assert!(world.ended(&handle).await.exit.is_success());
+    let said = world.lines(&handle, LogStream::System).await;
+    assert!(
+        said[0].starts_with("waits: `RunTask` of ECS: RESOURCE:GPU (no instance has as many GPUs free)"),
+        "{said:?}"
+    );
+    let inputs = world.cluster.inputs("RunTask");
+    let gpus = &inputs[0]["overrides"]["containerOverrides"][0]["resourceRequirements"];
+    assert_eq!(gpus, &json!([{"type": "GPU", "value": "2"}]));
+    assert!(inputs.iter().all(|input| *input == inputs[0]), "each try asks for the same");
+
+    world.timing.capacity = std::time::Duration::ZERO;
+    world.restart();
+    world.cluster.answer("RunTask", 200, refused("RESOURCE:MEMORY"));
+    let spec = world.script("b", "echo ran");
+    let ended = world.run(spec).await;
+    let Exit::StartFailed { reason, lasting: false } = ended.exit else { panic!("{ended:?}") };
+    assert!(reason.contains("no room within 0 s: `RunTask` of ECS: RESOURCE:MEMORY"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_can_never_start_says_so_at_once() {
+    let mut world = World::new(Kind::Ecs);
+    let denied = "User: arn:aws:iam::1:role/r is not authorized to perform: iam:PassRole on resource: x";
+    world.cluster.answer("RunTask", 400, json!({"__type": "AccessDeniedException", "message": denied}));
+    let spec = world.script("a", "true");
+    let ended = world.run(spec).await;
+    let Exit::StartFailed { reason, lasting: true } = ended.exit else { panic!("{ended:?}") };
+    assert!(reason.contains("allow `iam:PassRole` in the policy of `arn:aws:iam::1:role/r`"), "{reason}");
+
+    let mut spec = world.script("b", "true");
+    if let Some(Place::Ecs(place)) = &mut spec.place {
+        place.container = Some("trian".into());
+    }
+    let ended = world.run(spec).await;
+    assert_eq!(
+        ended.exit,
+        Exit::cannot_start("its task definition has no container `trian`; it has: `sidecar`, `train`")
+    );
+    let missing = json!({"__type": "ClientException", "message": "Unable to describe task definition."});
+    world.cluster.answer("DescribeTaskDefinition", 400, missing);
+    let spec = world.script("c", "true");
+    assert!(matches!(world.run(spec).await.exit, Exit::StartFailed { lasting: true, .. }));
+    assert_eq!(world.cluster.count("RunTask"), 1);
+}
+
+/// Weaknesses 9 and 12: who stopped it decides what it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_by_somebody_is_no_failure_and_an_interruption_is_a_loss() {
+    let mut world = World::new(Kind::Ecs);
+    for (n, (code, reason)) in [
+        ("UserInitiated", "stopped by anna in the console"),
+        ("SpotInterruption", "Your Spot Task was interrupted."),
+        ("InfrastructureHealth", "impaired"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let spec = world.losing(&format!("a{n}"));
+        let handle = world.start(spec).await;
+        assert!(is_running(&world.backend.attach(&handle).await));
+        world.cluster.stop_all(code, reason);
+        let said = match world.over(&handle).await {
+            BackendEvent::Ended { ended, .. } => {
+                assert_eq!((n, ended.exit), (0, Exit::Cancelled));
+                world.lines(&handle, LogStream::System).await.join("\n")
+            }
+            BackendEvent::Lost { reason, .. } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(said.contains(code) && said.contains(reason), "{said}");
+    }
+}
+
+/// Weakness 9: why it is to stop is written down before ECS is asked, so the next server knows it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_intent_outlives_the_server_that_had_it() {
+    let mut world = World::new(Kind::Ecs);
+    let spec = world.losing("a");
+    let handle = world.start(spec).await;
+    assert!(is_running(&world.backend.attach(&handle).await));
+    for _ in 0..20 {
+        world.cluster.answer("StopTask", 500, json!({"__type": "ServerException"}));
+    }
+    let cancel = tokio::spawn({
+        let (backend, handle) = (world.backend.clone(), handle.clone());
+        async move { backend.cancel(&handle, seconds(0)).await }
+    });
+    until(async || world.cluster.count("StopTask") > 0).await;
+    assert!(handle.dir.join("cancel.json").exists());
+    cancel.abort();
+    let _ = cancel.await;
+    world.restart();
+    world.cluster.state().answers.clear();
+    world.backend.attach(&handle).await;
+    assert_eq!(world.ended(&handle).await.exit, Exit::Cancelled);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_cancelled_before_it_runs_never_runs() {
+    let mut world = World::new(Kind::Ecs);
+    world.cluster.state().pending = true;
+    let spec = world.script("a", "echo ran");
+    let handle = world.start(spec).await;
+    assert_eq!(world.backend.attach(&handle).await, Observation::Waiting);
+    world.backend.cancel(&handle, seconds(0)).await.unwrap();
+    let ended = world.ended(&handle).await;
+    assert_eq!((ended.exit, ended.started_at), (Exit::Cancelled, None));
+    world.cluster.run_pending();
+    assert!(world.lines(&handle, LogStream::Stdout).await.is_empty());
+}
+
+/// Weakness 19: ECS forgets a task an hour after its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_ecs_forgot_is_lost_and_what_was_submitted_is_kept() {
+    let mut world = World::new(Kind::Ecs);
+    let spec = world.losing("a");
+    let handle = world.start(spec).await;
+    assert!(is_running(&world.backend.attach(&handle).await));
+    let sent: Value = serde_json::from_slice(&std::fs::read(handle.dir.join("sent.json")).unwrap()).unwrap();
+    assert_eq!(sent["run"]["definition"], "arn:aws:ecs:us-east-1:123456789012:task-definition/train:3");
+    assert_eq!(sent["run"]["overrides"]["env"]["FAKE_SLEEP_MS"], "600000");
+    world.cluster.state().forgets = true;
+    let BackendEvent::Lost { reason, .. } = world.over(&handle).await else { panic!() };
+    assert!(reason.contains("does not know its task any more"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_run_in_order_in_their_places_and_too_long_is_timed_out() {
+    let mut world = World::new(Kind::Ecs);
+    let mut first = StepSpec::new("first", Command::shell("echo \"$WHO's\" at $(pwd); printf 'no end'; exit 3"));
+    first.continue_on_error = true;
+    first.env.insert("WHO".into(), "it".into());
+    first.workdir = Some("/".into());
+    let second =
+        StepSpec::new("second", Command::Argv(vec!["printf".into(), "%s\\n".into(), "a b".into(), "$HOME".into()]));
+    let mut third = StepSpec::new("third", Command::shell("echo x > \"$PITCREW_OUTPUT.file\"; sleep 600"));
+    third.timeout = Some(SignedDuration::from_millis(200));
+    let spec = world.steps("a", vec![first, second, third]);
+    let handle = world.start(spec).await;
+    let ended = world.ended(&handle).await;
+    assert_eq!((&ended.exit, ended.failed_step.as_deref()), (&Exit::TimedOut, Some("third")));
+    assert_eq!(world.lines(&handle, LogStream::Stdout).await, ["it's at /", "no end", "a b", "$HOME"]);
+    assert_eq!(ended.outputs["file"], "x\n");
+    let exits: Vec<_> = ended.steps.iter().map(|step| (step.name.as_str(), step.exit.code())).collect();
+    assert_eq!(exits[..2], [("first", Some(3)), ("second", Some(0))]);
+    let reasons: Vec<_> = world.cluster.inputs("StopTask").iter().map(|input| input["reason"].clone()).collect();
+    assert_eq!(reasons[0], "pitcrew: it ran too long");
+}
+
+/// A definition's own command, with what a training script needs to go on from its checkpoint (weakness 23).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_definition_runs_as_it_is_and_its_whole_log_comes_here() {
+    let mut world = World::new(Kind::Ecs);
+    let mut spec = world.steps("a", vec![StepSpec::new("main", Command::Argv(vec![]))]);
+    spec.env.insert("RESUME_FROM".into(), "s3://b/ckpt-9".into());
+    let handle = world.start(spec).await;
+    assert!(world.ended(&handle).await.exit.is_success());
+    assert_eq!(world.lines(&handle, LogStream::Stdout).await, ["attempt 1 from s3://b/ckpt-9"]);
+    let input = &world.cluster.inputs("RunTask")[0];
+    assert_eq!(input["overrides"]["containerOverrides"][0]["command"], Value::Null);
+    let tags: Vec<_> = input["tags"].as_array().unwrap().iter().map(|tag| tag["key"].as_str().unwrap()).collect();
+    assert_eq!(tags, ["job_id", "jobtype", "pitcrew-attempt", "pitcrew-run"]);
+
+    // Without a log that can be read, it says so and ends all the same.
+    let bare = json!({"taskDefinition": {
+        "taskDefinitionArn": "arn:aws:ecs:us-east-1:123456789012:task-definition/train:4", "family": "train",
+        "revision": 4, "containerDefinitions": [{"name": "train"}],
+    }});
+    world.cluster.state().definition = Some(bare);
+    let spec = world.script("b", "echo unseen");
+    let handle = world.start(spec).await;
+    assert!(world.ended(&handle).await.exit.is_success());
+    let said = world.lines(&handle, LogStream::System).await;
+    assert!(said[0].contains("no `awslogs` with a group and a stream prefix"), "{said:?}");
+}
+
+/// Events only wake: an attempt that is looked at once an hour ends at once when somebody says that something happened.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wake_lets_an_attempt_be_looked_at_now() {
+    let mut world = World::new(Kind::Ecs);
+    world.timing.soonest = std::time::Duration::from_secs(3600);
+    world.timing.poll = std::time::Duration::from_secs(3600);
+    world.restart();
+    let spec = world.script("a", "echo ran");
+    let handle = world.start(spec).await;
+    until(async || {
+        let known = std::fs::read(handle.dir.join("task.json")).unwrap_or_default();
+        let Ok(known) = serde_json::from_slice::<Value>(&known) else { return false };
+        let woken = world.ecs.wake(known["arn"].as_str().unwrap());
+        assert!(!world.ecs.wake("arn:aws:ecs:us-east-1:1:task/gpus/none"));
+        let over = handle.dir.join("exit.json").exists();
+        assert!(woken || over);
+        over
+    })
+    .await;
+    assert!(world.ended(&handle).await.exit.is_success());
+}
