@@ -3,6 +3,7 @@
 //! Invariant: what is looked for is a set of nodes, so the order in which members are placed never matters. Whether a set
 //! of nodes will do is answered by [`Fleet::suffices`] alone, for one request as for a gang.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -50,7 +51,9 @@ impl Fleet {
     /// A lease for each of these, one node each; beside what is promised to somebody, if anything is.
     ///
     /// Of groups of near nodes that take all, the one is chosen that is left with the least idle GPUs: so that a small
-    /// gang does not break up a large group. The first of the names gets the first of the nodes by name.
+    /// gang does not break up a large group. Members that follow each other are near each other, since those talk most: where
+    /// the nodes are of several groups, the names go through one group after the other, the one with the most of the
+    /// nodes first, and within each by the names of nodes.
     pub fn place_gang(
         &mut self,
         ids: &[LeaseId],
@@ -84,10 +87,26 @@ impl Fleet {
             return Err(if self.could_ever(request, Some(gang)) { Refused::Full } else { Refused::Never });
         };
         nodes.sort_unstable();
+        if let Some(topology) = &gang.topology {
+            self.put_together(&topology.label, &mut nodes);
+        }
         for (id, at) in ids.iter().zip(nodes) {
             self.take(id.clone(), at, request, promises);
         }
         Ok(())
+    }
+
+    /// Orders nodes by group, those without one last.
+    fn put_together(&self, label: &str, nodes: &mut [usize]) {
+        let value = |at: usize| self.nodes[at].node.labels.get(label).map(String::as_str);
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for value in nodes.iter().filter_map(|at| value(*at)) {
+            *counts.entry(value).or_default() += 1;
+        }
+        nodes.sort_by_key(|at| {
+            let group = value(*at).map(|value| (Reverse(counts[value]), value));
+            (group.is_none(), group)
+        });
     }
 
     /// The first of these nodes that are as many as are needed, and near each other where that is required: of all near

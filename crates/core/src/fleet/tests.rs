@@ -233,11 +233,30 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     assert_eq!(fleet.gpus_held(), Amount::whole(8), "nothing of it is left");
     fleet.release(&id("two-0"));
     place(&mut fleet, "apart", 3, false).unwrap();
-    assert_eq!(racks(&fleet, "apart"), ["a", "c", "d"], "a node each, although `d` has room for two");
+    assert_eq!(racks(&fleet, "apart"), ["c", "d", "a"], "a node each, although `d` has room for two; rack by rack");
     assert_eq!(place(&mut fleet, "apart", 1, false), Err(Refused::Twice(id("apart-0"))));
     assert_eq!(place(&mut fleet, "five", 5, false), Err(Refused::Never));
     assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang::of(4)), (1, 4));
     assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang { count: 4, topology: near(true) }), (1, 2));
+}
+
+#[test]
+fn members_that_follow_each_other_are_near_each_other_where_not_all_are() {
+    let racked = |name: &str, rack: Option<&str>| Node {
+        labels: rack.map(|rack| ("rack".to_owned(), rack.to_owned())).into_iter().collect(),
+        ..node(name, 4)
+    };
+    let racks = [("a", Some("2")), ("b", None), ("c", Some("1")), ("d", Some("2")), ("e", Some("1")), ("f", Some("2"))];
+    let mut fleet = fleet(racks.map(|(name, rack)| racked(name, rack)).to_vec(), Policy::Pack);
+    let ids: Vec<LeaseId> = (0..6).map(|at| id(&format!("m-{at}"))).collect();
+    let near = Some(Topology { label: "rack".into(), is_required: false });
+    fleet.place_gang(&ids, &ask(Gpus::Count(4)), &Gang { count: 6, topology: near }, &Promises::default()).unwrap();
+    let by_rank = |fleet: &Fleet| -> Vec<String> { ids.iter().map(|id| fleet.leases()[id].node.clone()).collect() };
+    assert_eq!(by_rank(&fleet), ["a", "d", "f", "c", "e", "b"]);
+    // Without a word about that, by name.
+    ids.iter().for_each(|id| drop(fleet.release(id)));
+    fleet.place_gang(&ids, &ask(Gpus::Count(4)), &Gang::of(6), &Promises::default()).unwrap();
+    assert_eq!(by_rank(&fleet), ["a", "b", "c", "d", "e", "f"]);
 }
 
 #[test]

@@ -13,6 +13,13 @@ use crate::yaml::Node;
 /// The most members of a gang.
 const MOST: i64 = 1_024;
 
+/// Where a task says what is for mapped tasks alone.
+pub struct Mapping {
+    pub foreach: Option<Place>,
+    pub max_parallel: Option<Place>,
+    pub foreach_max: Option<Place>,
+}
+
 impl Decoder<'_, '_> {
     /// A number, or `{count, near, near_required}`.
     pub fn nodes(&mut self, node: &Node) -> Option<Gang> {
@@ -59,12 +66,22 @@ impl Decoder<'_, '_> {
         self.whole(node, key, 2, MOST).map(|count| count as u32)
     }
 
-    /// Makes the task a gang, unless it is something that no gang can be. `foreach` and `backend`: where it says that.
-    pub fn make_gang(&mut self, task: &mut Task, at: Place, foreach: Option<Place>, backend: Option<Place>) {
+    /// Makes the task a gang, unless it is something that no gang can be. `backend`: where it says that.
+    pub fn make_gang(&mut self, task: &mut Task, at: Place, mapping: Mapping, backend: Option<Place>) {
         let Some(gang) = &task.gang else { return };
-        if let Some(foreach) = foreach {
+        if let Some(foreach) = mapping.foreach {
             let hint = "members know their number by `PITCREW_RANK`; for several gangs, write several tasks";
             self.r.error_hint(foreach, "a task has `nodes` or a `foreach`, not both", hint);
+        }
+        if let Some(at) = mapping.max_parallel {
+            let hint = "leave `max_parallel` out; to have fewer gangs run at a time, give their tasks a `pool`, or set the \
+                        workflow's `max_active_runs`";
+            self.r.error_hint(at, "a task with `nodes` cannot have `max_parallel`: its members begin together", hint);
+            task.max_parallel = None;
+        }
+        if let Some(at) = mapping.foreach_max {
+            let hint = "leave `foreach_max` out: `nodes` says how many members there are";
+            self.r.error_hint(at, "a task with `nodes` cannot have `foreach_max`", hint);
         }
         if let Some(backend) = backend {
             let hint = "leave `backend` out: a node is chosen for each member";

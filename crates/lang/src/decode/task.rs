@@ -4,6 +4,7 @@ use pitcrew_core::TaskId;
 use pitcrew_core::ir::{Group, GroupIx, Kind, Task, TaskIx, Work};
 use pitcrew_core::trigger_rule::TriggerRule;
 
+use super::gang::Mapping;
 use super::{Decoder, Named, Owner, RawGroup, RawTask, Role, keys};
 use crate::diagnostic::Place;
 use crate::yaml::{Entry, Key, Node};
@@ -265,12 +266,15 @@ impl Decoder<'_, '_> {
         task.work = self.work(body, key, owner);
         let backend_at = backend.as_ref().map(|(at, _)| *at);
         self.put(&mut task, key.at, backend, asks, queue_at);
-        self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;
         }
-        if let Some(at) = raw.nodes_at {
-            self.make_gang(&mut task, at, raw.foreach_at, backend_at);
+        match raw.nodes_at {
+            Some(at) => {
+                let mapping = Mapping { foreach: raw.foreach_at, max_parallel: parallel_at, foreach_max: max_at };
+                self.make_gang(&mut task, at, mapping, backend_at);
+            }
+            None => self.needs_foreach(task.foreach.is_some(), raw.foreach_at, parallel_at, max_at),
         }
         self.kind(&mut task, &raw, setup, teardown, finally);
         self.workflow.tasks.push(task);

@@ -105,7 +105,7 @@ tasks:
   c: {run: x, nodes: 2, branch: "{{ 'd' }}"}
   d: {needs: [c], nodes: 2}
   e: {run: x, nodes: 4}
-  f: {run: x, nodes: 2, max_parallel: 1}
+  f: {run: x, nodes: 2, max_parallel: 1, foreach_max: 9}
   g:
     foreach: [1, 2]
     tasks:
@@ -141,11 +141,17 @@ tasks:
       |               ^^^^^
     hint: raise `max_active_tasks`, or ask for fewer `nodes`
 
-    w.yaml:9:25: error: `max_parallel` without `foreach` has no meaning
+    w.yaml:9:25: error: a task with `nodes` cannot have `max_parallel`: its members begin together
       |
-    9 |   f: {run: x, nodes: 2, max_parallel: 1}
+    9 |   f: {run: x, nodes: 2, max_parallel: 1, foreach_max: 9}
       |                         ^^^^^^^^^^^^
-    hint: add `foreach`, or limit tasks with `pool` or the workflow's `max_active_tasks`
+    hint: leave `max_parallel` out; to have fewer gangs run at a time, give their tasks a `pool`, or set the workflow's `max_active_runs`
+
+    w.yaml:9:42: error: a task with `nodes` cannot have `foreach_max`
+      |
+    9 |   f: {run: x, nodes: 2, max_parallel: 1, foreach_max: 9}
+      |                                          ^^^^^^^^^^^
+    hint: leave `foreach_max` out: `nodes` says how many members there are
 
     w.yaml:13:19: error: `nodes` inside the group `g`, which is mapped
        |
