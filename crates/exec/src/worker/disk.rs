@@ -15,6 +15,7 @@
 //! Invariants: an attempt has its file in `held` before it is begun; no order is kept here, so no secret of one is. Whoever
 //! enrols again is another worker, of a server that counts its runs anew perhaps: it finds nothing of the one before.
 
+use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
@@ -127,8 +128,13 @@ impl Disk {
         self.own.join("runner")
     }
 
+    /// Where the directories of its runs are.
+    pub fn runs(&self) -> PathBuf {
+        self.own.join("runs")
+    }
+
     pub fn run(&self, run: RunKey) -> PathBuf {
-        self.own.join("runs").join(run.to_string())
+        self.runs().join(run.to_string())
     }
 
     /// An attempt of this worker, wherever others believe that its directory is.
@@ -224,13 +230,21 @@ impl Disk {
         }
         Ok(all)
     }
+}
 
-    pub fn remove_run(&self, run: RunKey) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.run(run)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+/// The runs that have a directory there; whatever else lies among them is somebody else's.
+pub fn runs_in(dir: &Path) -> io::Result<BTreeSet<RunKey>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        other => other?,
+    };
+    let mut runs = BTreeSet::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let run = name.to_str().and_then(|name| name.parse().ok()).map(RunKey);
+        runs.extend(run.filter(|run| run.to_string().as_str() == name));
     }
+    Ok(runs)
 }
 
 /// Whether a runner lives there: what it keeps goes on until its lease is over.
@@ -271,6 +285,17 @@ mod tests {
         disk.forget(&kept.attempt).unwrap();
         disk.forget(&kept.attempt).unwrap();
         assert!(disk.all_kept().unwrap().is_empty());
+    }
+
+    #[test]
+    fn only_directories_of_runs_are_taken_for_such() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::open(dir.path()).unwrap().of("1").unwrap();
+        assert_eq!(runs_in(&disk.runs()).unwrap(), BTreeSet::new());
+        for name in ["12", "3", "+4", "05", ".gone-7-x", "notes"] {
+            std::fs::create_dir_all(disk.runs().join(name)).unwrap();
+        }
+        assert_eq!(runs_in(&disk.runs()).unwrap(), BTreeSet::from([RunKey(3), RunKey(12)]));
     }
 
     #[test]

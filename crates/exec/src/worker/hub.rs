@@ -1,7 +1,7 @@
 //! The server's side of all workers: a [`Backend`] whose attempts run where somebody comes for them.
 //!
 //! Invariants: what a worker says of an attempt is believed only if the attempt's handle names that worker; an end is
-//! recorded in the attempt's directory before anybody hears of it; between two clocks that run at the same speed, a
+//! recorded in the attempt's directory before anybody hears of it, and its log is whole by then; between two clocks that run at the same speed, a
 //! worker has ended what it runs before it is called lost here.
 
 use std::collections::{BTreeSet, HashMap};
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::SignedDuration;
-use pitcrew_core::AttemptId;
 use pitcrew_core::state::Exit;
+use pitcrew_core::{AttemptId, RunKey};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ struct Shared {
     longest: AtomicI64,
     /// The data directory here; a worker has its attempts at the same places below its own.
     root: PathBuf,
+    /// Where several servers have a data directory each.
+    home: Option<Home>,
     state: Mutex<State>,
     /// Held while something of an attempt is written, by a part of its id.
     writing: [tokio::sync::Mutex<()>; 32],
@@ -59,6 +61,19 @@ struct State {
     server: String,
     leads_since: Instant,
     workers: HashMap<String, Desk>,
+}
+
+/// The data directory of a server that is one of several.
+pub struct Home {
+    pub id: String,
+    pub others: Arc<dyn OtherLogs>,
+}
+
+/// Reads logs in the data directories of other servers. Errors are sentences.
+#[async_trait]
+pub trait OtherLogs: Send + std::marker::Sync {
+    async fn log(&self, home: &str, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, String>;
+    async fn log_size(&self, home: &str, handle: &Handle) -> Result<u64, String>;
 }
 
 /// Where a worker is talked with.
@@ -111,11 +126,29 @@ pub struct Standing {
 }
 
 impl Hub {
+    /// One whose data directory is the only one.
     pub fn new(root: PathBuf, lease: SignedDuration, events: EventSender) -> Hub {
+        Hub::make(root, None, lease, events)
+    }
+
+    /// One of several servers with a data directory each.
+    pub fn of_home(root: PathBuf, home: Home, lease: SignedDuration, events: EventSender) -> Hub {
+        Hub::make(root, Some(home), lease, events)
+    }
+
+    fn make(root: PathBuf, home: Option<Home>, lease: SignedDuration, events: EventSender) -> Hub {
         let state = Mutex::new(State { server: word(), leads_since: clock::instant(), workers: HashMap::new() });
         let lease = lease.max(SHORTEST_LEASE);
         let longest = AtomicI64::new(lease.as_secs());
-        Hub(Arc::new(Shared { events, lease, longest, root, state, writing: Default::default() }))
+        Hub(Arc::new(Shared { events, lease, longest, root, home, state, writing: Default::default() }))
+    }
+
+    /// The handle of an attempt whose end is recorded here: with it all of its log is.
+    pub fn kept_here(&self, handle: Handle) -> Handle {
+        match &self.0.home {
+            Some(home) => Handle { home: Some(home.id.clone()), ..handle },
+            None => handle,
+        }
     }
 
     /// Leases of this length were given, by whichever server, and may not be over. Until it says otherwise, they are those
@@ -236,14 +269,31 @@ impl Hub {
     /// Records an end that the worker told, if one is there to be taken.
     async fn take_end(&self, worker: &str, id: &AttemptId, dir: PathBuf) -> io::Result<Option<BackendEvent>> {
         let _alone = self.0.writing(id).lock().await;
-        let Some(end) = self.0.state().desk(worker).ledger.take_end(id) else { return Ok(None) };
+        let (end, is_whole) = {
+            let mut state = self.0.state();
+            let now = state.now();
+            let ledger = &mut state.desk(worker).ledger;
+            let Some(end) = ledger.take_end(id) else { return Ok(None) };
+            (end, ledger.brings_logs(now, self.patience()))
+        };
         let (kept, id_there) = (end.clone(), id.clone());
         let written = local::blocking(move || match *kept {
-            End::Ended { ended, log } => Ok(over(id_there, mirror::end(&dir, ended, log.as_ref())?)),
-            End::Lost { reason } => Ok(BackendEvent::Lost { id: id_there, reason }),
+            End::Ended { ended, log } => {
+                let kept = mirror::end(&dir, ended, log.as_ref(), is_whole)?;
+                Ok(kept.map(|ended| over(id_there, ended)))
+            }
+            End::Lost { reason } => Ok(Some(BackendEvent::Lost { id: id_there, reason })),
         });
         match written.await {
-            Ok(event) => Ok(Some(event)),
+            Ok(Some(event)) => Ok(Some(event)),
+            Ok(None) => {
+                let mut state = self.0.state();
+                let now = state.now();
+                let desk = state.desk(worker);
+                desk.ledger.want_log(now, id, end);
+                desk.ring();
+                Ok(None)
+            }
             Err(error) => {
                 self.0.state().desk(worker).ledger.give_back(id, end);
                 Err(error)
@@ -256,7 +306,7 @@ impl Hub {
         let dir = {
             let mut state = self.0.state();
             let desk = state.desk(worker);
-            desk.dirs.get(id).filter(|_| desk.ledger.is_live(id)).cloned()
+            desk.dirs.get(id).filter(|_| desk.ledger.takes_log(id)).cloned()
         };
         let Some(dir) = dir else { return Err(NotTaken::Nobodys(id.clone())) };
         let _alone = self.0.writing(id).lock().await;
@@ -286,6 +336,15 @@ impl Hub {
         let now = state.now();
         let desk = state.desk(worker);
         ids.iter().for_each(|id| desk.ledger.forget(now, id));
+        desk.ring();
+    }
+
+    /// These runs are over, of which the worker said that it keeps their directories.
+    pub fn may_leave(&self, worker: &str, runs: &[RunKey]) {
+        let mut state = self.0.state();
+        let now = state.now();
+        let desk = state.desk(worker);
+        runs.iter().for_each(|run| desk.ledger.leave(now, *run));
         desk.ring();
     }
 
@@ -322,6 +381,25 @@ impl Hub {
     /// Where its log and its end are kept here; the handle may be of a server with another data directory.
     fn dir(&self, handle: &Handle) -> PathBuf {
         self.0.root.join(below(handle))
+    }
+
+    fn size_here(&self, handle: &Handle) -> u64 {
+        std::fs::metadata(attempt_dir::log(&self.dir(handle))).map_or(0, |meta| meta.len())
+    }
+
+    /// Whether its worker brings the log of the attempt here.
+    fn follows(&self, handle: &Handle) -> bool {
+        worker_of(handle).is_some_and(|place| self.0.state().desk(&place.worker).ledger.takes_log(&handle.id))
+    }
+
+    /// The data directory that is asked for the log of an attempt from there. What any of them has is the beginning of the
+    /// same log, so it does not matter who gives which part: this one, as soon as the worker began to bring it, or all is here.
+    fn elsewhere<'h>(&'h self, handle: &'h Handle, offset: u64) -> Option<(&'h Home, &'h str)> {
+        let home = self.0.home.as_ref()?;
+        let there = handle.home.as_deref().filter(|there| *there != home.id)?;
+        let here = self.size_here(handle);
+        let is_here = here > offset || (here > 0 && self.follows(handle));
+        (!is_here && !attempt_dir::exit(&self.dir(handle)).exists()).then_some((home, there))
     }
 
     /// Looks an attempt up: in its directory, else with its worker.
@@ -366,7 +444,7 @@ impl Backend for Hub {
     }
 
     fn prepare(&self, spec: &AttemptSpec) -> Handle {
-        Handle::of(spec)
+        self.kept_here(Handle::of(spec))
     }
 
     fn lead(&self) {
@@ -409,7 +487,25 @@ impl Backend for Hub {
     }
 
     async fn logs(&self, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, BackendError> {
+        if let Some((home, there)) = self.elsewhere(handle, offset) {
+            match home.others.log(there, handle, offset, max_bytes).await {
+                Ok(chunk) => return Ok(chunk),
+                // Its worker brings it.
+                Err(_) if self.follows(handle) => {}
+                Err(reason) => return Err(BackendError::Unreachable { backend: NAME, reason }),
+            }
+        }
         local::read_log(&self.dir(handle), offset, max_bytes).await
+    }
+
+    async fn log_size(&self, handle: &Handle) -> Result<u64, BackendError> {
+        let here = self.size_here(handle);
+        let Some((home, there)) = self.elsewhere(handle, here) else { return Ok(here) };
+        match home.others.log_size(there, handle).await {
+            Ok(size) => Ok(size.max(here)),
+            Err(_) if self.follows(handle) => Ok(here),
+            Err(reason) => Err(BackendError::Unreachable { backend: NAME, reason }),
+        }
     }
 
     async fn cancel(&self, handle: &Handle, grace: SignedDuration) -> Result<(), BackendError> {
@@ -436,9 +532,10 @@ impl Backend for Hub {
         if !is_there {
             let _alone = self.0.writing(&handle.id).lock().await;
             let (dir, ended) = (self.dir(handle), Ended::bare(Exit::Cancelled, clock::now()));
-            let written = local::blocking(move || mirror::end(&dir, ended, None)).await;
-            let ended = written.map_err(|error| io_error("cancel", handle, error))?;
-            self.0.tell(over(handle.id.clone(), ended));
+            let written = local::blocking(move || mirror::end(&dir, ended, None, false)).await;
+            if let Some(ended) = written.map_err(|error| io_error("cancel", handle, error))? {
+                self.0.tell(over(handle.id.clone(), ended));
+            }
         }
         Ok(())
     }
@@ -561,3 +658,7 @@ fn unreadable(handle: &Handle, error: &io::Error) -> Observation {
 fn io_error(what: &str, handle: &Handle, source: io::Error) -> BackendError {
     BackendError::Io { what: format!("cannot {what} the attempt in `{}`", handle.dir.display()), source }
 }
+
+#[cfg(test)]
+#[path = "hub_tests.rs"]
+mod tests;

@@ -19,7 +19,7 @@ pub const REPEAT: SignedDuration = SignedDuration::from_secs(2);
 /// wait there for a slot.
 const LATER: SignedDuration = SignedDuration::from_millis(500);
 const GATHERED: SignedDuration = SignedDuration::from_millis(10);
-/// How often it is said that a run is over; nobody confirms it.
+/// How often it is said that a run is over. Nobody confirms it; a worker that keeps the directory asks about it later.
 const LEAVES: u8 = 3;
 
 /// See the module.
@@ -43,6 +43,8 @@ pub struct Ledger {
     has_backlog: bool,
     /// Nothing is to be said before this; `None`: nothing at all.
     due: Option<SignedDuration>,
+    /// The worker brings logs that it is asked for.
+    brings_logs: bool,
     /// The worker was started somewhere else before this server heard of it: until when what is named here may be there.
     strangers: Option<SignedDuration>,
 }
@@ -60,6 +62,8 @@ struct Attempt {
     cancel: Option<Cancel>,
     /// Its end is committed.
     forget: bool,
+    /// Its end is here and waits for the rest of its log.
+    wants_log: bool,
     told: Told,
     /// When what is to be done about it is to be said, or said again.
     due: SignedDuration,
@@ -136,6 +140,7 @@ impl Ledger {
         (self.incarnation, self.seq) = (sync.incarnation, sync.seq);
         self.heard = self.heard.max(Some(now));
         (self.draining, self.is_drain_heard) = (sync.draining, sync.drained);
+        self.brings_logs = sync.brings_logs;
         self.has_backlog = sync.has.iter().any(|has| has.how == How::Waiting);
         if self.drain != self.is_drain_heard {
             self.is_due(now);
@@ -216,6 +221,7 @@ impl Ledger {
         match &mut attempt.told {
             Told::Ended(end) => {
                 let end = end.take()?;
+                attempt.wants_log = false;
                 if let End::Lost { reason } = &*end {
                     attempt.told = Told::Lost(reason.clone());
                 }
@@ -229,6 +235,19 @@ impl Ledger {
     pub fn give_back(&mut self, id: &AttemptId, end: Box<End>) {
         if let Some(attempt) = self.attempts.get_mut(id) {
             attempt.told = Told::Ended(Some(end));
+        }
+    }
+
+    /// Whether the worker can be asked for what lacks of a log: not one that has been silent for so long.
+    pub fn brings_logs(&self, now: SignedDuration, patience: SignedDuration) -> bool {
+        self.brings_logs && now - self.heard.unwrap_or_default() <= patience
+    }
+
+    /// An end that is only to be kept once the log is whole: the worker is asked for it, and tells the end again.
+    pub fn want_log(&mut self, now: SignedDuration, id: &AttemptId, end: Box<End>) {
+        if let Some(attempt) = self.attempts.get_mut(id) {
+            (attempt.told, attempt.wants_log, attempt.due) = (Told::Ended(Some(end)), true, now);
+            self.is_due(now);
         }
     }
 
@@ -271,7 +290,7 @@ impl Ledger {
         let Some(attempt) = self.attempts.get_mut(id) else { return };
         // It keeps what is over, which costs it little; unless it runs, or only waits for this to be gone.
         let is_kept = attempt.is_over() && !self.draining && !self.drain;
-        (attempt.forget, attempt.order, attempt.cancel) = (true, None, None);
+        (attempt.forget, attempt.order, attempt.cancel, attempt.wants_log) = (true, None, None, false);
         attempt.due = if is_kept { now + LATER } else { now };
         let due = attempt.due;
         self.is_due(due);
@@ -368,6 +387,7 @@ impl Ledger {
             answer.start.extend(attempt.order.clone());
             answer.cancel.extend(attempt.cancel.clone());
             answer.forget.extend(attempt.forget.then(|| id.clone()));
+            answer.logs.extend(attempt.wants_log.then(|| id.clone()));
         }
         answer.leave = self.leaves.keys().copied().collect();
         self.leaves.values_mut().for_each(|times| *times += 1);
@@ -387,6 +407,7 @@ impl Ledger {
             forget: Vec::new(),
             leave: Vec::new(),
             drain: self.drain,
+            logs: Vec::new(),
         }
     }
 
@@ -406,6 +427,12 @@ impl Ledger {
     /// Whether somebody here knows this attempt as one of the worker's that is not over.
     pub fn is_live(&self, id: &AttemptId) -> bool {
         self.attempts.get(id).is_some_and(|attempt| attempt.is_claimed && !attempt.is_over() && !attempt.forget)
+    }
+
+    /// Whether more of its log is taken: its end may be here, and is not kept.
+    pub fn takes_log(&self, id: &AttemptId) -> bool {
+        let is_open = |told: &Told| !matches!(told, Told::Ended(None) | Told::Lost(_));
+        self.attempts.get(id).is_some_and(|attempt| attempt.is_claimed && !attempt.forget && is_open(&attempt.told))
     }
 
     /// Whether nobody here has named it, and that may still come.
@@ -442,6 +469,7 @@ impl Attempt {
             is_ordered: false,
             cancel: None,
             forget: false,
+            wants_log: false,
             told: Told::Nothing,
             due: now,
             elsewhere: None,
@@ -454,7 +482,7 @@ impl Attempt {
 
     /// Whether the worker is to do something about it.
     fn is_open(&self) -> bool {
-        self.order.is_some() || self.forget || (self.cancel.is_some() && !self.is_over())
+        self.order.is_some() || self.forget || self.wants_log || (self.cancel.is_some() && !self.is_over())
     }
 
     fn take(&mut self, id: &AttemptId, how: How) -> Option<Fact> {

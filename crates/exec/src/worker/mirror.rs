@@ -2,7 +2,8 @@
 //! readers, pages and outputs look at.
 //!
 //! Invariant: the log here is a prefix of the one there, byte by byte; its own length says how far it came, so whatever
-//! comes twice, late or cut off adds nothing twice. The end appears whole or not at all, and after it nothing changes.
+//! comes twice, late or cut off adds nothing twice. The end appears whole or not at all, and after it nothing changes; so
+//! whoever can still have the log brought takes the end only once the log is here up to its end.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write as _};
@@ -37,17 +38,21 @@ pub fn append(dir: &Path, offset: u64, bytes: &[u8]) -> io::Result<u64> {
     Ok(length + new.len() as u64)
 }
 
-/// Takes how the attempt ended, with the last of its log; the end that is then recorded.
-pub fn end(dir: &Path, ended: Ended, log: Option<&LogTail>) -> io::Result<Ended> {
+/// Takes how the attempt ended, with the last of its log; the end that is then recorded. `None`: some of the log is missing,
+/// and it is to be whole.
+pub fn end(dir: &Path, ended: Ended, log: Option<&LogTail>, is_whole: bool) -> io::Result<Option<Ended>> {
     if let Some(before) = attempt_dir::recorded_end(dir)? {
-        return Ok(before);
+        return Ok(Some(before));
     }
     std::fs::create_dir_all(dir)?;
     if let Some(tail) = log {
-        append(dir, tail.offset, tail.text.as_bytes())?;
+        let length = append(dir, tail.offset, tail.text.as_bytes())?;
+        if is_whole && length < tail.offset.min(MOST) {
+            return Ok(None);
+        }
     }
     attempt_dir::record_end(dir, &ended)?;
-    Ok(ended)
+    Ok(Some(ended))
 }
 
 #[cfg(test)]
@@ -70,10 +75,30 @@ mod tests {
         assert_eq!(text(), "hello");
         let ended = Ended::bare(Exit::Code { code: 3 }, Timestamp::UNIX_EPOCH);
         let tail = LogTail { offset: 4, text: "o there".to_owned() };
-        assert_eq!(end(&dir, ended.clone(), Some(&tail)).unwrap(), ended);
+        assert_eq!(end(&dir, ended.clone(), Some(&tail), true).unwrap(), Some(ended.clone()));
         let other = Ended::bare(Exit::Cancelled, Timestamp::UNIX_EPOCH);
-        assert_eq!(end(&dir, other, None).unwrap(), ended, "the first end is the end");
+        assert_eq!(end(&dir, other, None, true).unwrap(), Some(ended), "the first end is the end");
         assert_eq!(append(&dir, 11, b"more").unwrap(), 11);
         assert_eq!(text(), "hello there");
+    }
+
+    #[test]
+    fn an_end_waits_for_what_another_server_had_of_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("attempt");
+        let text = || std::fs::read_to_string(attempt_dir::log(&dir)).unwrap();
+        let ended = Ended::bare(Exit::Code { code: 0 }, Timestamp::UNIX_EPOCH);
+        let tail = |offset, text: &str| LogTail { offset, text: text.to_owned() };
+        for late in [tail(5, " there"), tail(11, "")] {
+            assert_eq!(end(&dir, ended.clone(), Some(&late), true).unwrap(), None);
+            assert_eq!(attempt_dir::recorded_end(&dir).unwrap(), None);
+        }
+        assert_eq!(append(&dir, 0, b"hello").unwrap(), 5);
+        assert_eq!(end(&dir, ended.clone(), Some(&tail(11, "")), true).unwrap(), None);
+        assert_eq!(end(&dir, ended.clone(), Some(&tail(5, " there")), true).unwrap(), Some(ended.clone()));
+        assert_eq!(text(), "hello there");
+        // Nobody brings the rest of this one.
+        let dir = folder.path().join("other");
+        assert_eq!(end(&dir, ended.clone(), Some(&tail(5, " there")), false).unwrap(), Some(ended));
     }
 }

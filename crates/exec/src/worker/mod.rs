@@ -25,6 +25,6 @@ mod wire;
 
 pub use courier::{CourierError, Prober, Said, Worker, work};
 pub use disk::{Credential, Disk, DiskError};
-pub use hub::{Hub, LEASE, NotTaken, SHORTEST_LEASE, Standing, Unanswered};
+pub use hub::{Home, Hub, LEASE, NotTaken, OtherLogs, SHORTEST_LEASE, Standing, Unanswered};
 pub use ledger::Superseded;
 pub use wire::{ShutOut, Wire, WireError};

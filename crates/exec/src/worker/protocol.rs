@@ -12,7 +12,8 @@
 //!
 //! **Level-triggered.** A sync says all that the worker has; an answer says all that it should do about that. A lost or
 //! doubled one does no harm: the next says it again. An order is repeated until the worker is seen to have it, and what
-//! ended is repeated until the server says that it may be forgotten, which is after the end was committed.
+//! ended is repeated until the server says that it may be forgotten, which is after the end was committed. Directories of
+//! runs are named until the server says that the run is over.
 //!
 //! **One question at a time.** The answer to a sync waits until there is something to say, `wait_ms` at most. A worker
 //! that has news before that sends the next one; the server answers the older one at once, with nothing.
@@ -40,6 +41,8 @@ pub const LONGEST_WAIT: SignedDuration = SignedDuration::from_secs(25);
 /// The most bytes of log that go with an end, and the most that one call carries.
 pub const LOG_INLINE: usize = 16 << 10;
 pub const LOG_PART: usize = 1 << 20;
+/// The most runs that one sync names and asks about.
+pub const MOST_KEPT: usize = 50;
 
 /// The words, as `code` beside `detail`, by which a server shuts a worker out. A status alone says nothing: whatever stands
 /// between the two has statuses of its own.
@@ -132,6 +135,14 @@ pub struct Sync {
     /// Which server the worker heard last; see [`Answer::server`].
     #[serde(default)]
     pub server: Option<String>,
+    /// Runs whose directories it keeps though it has no attempt of them: the oldest first, [`MOST_KEPT`] at most, others the
+    /// next time. It asks which of them are over. A worker of before names none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keeps: Vec<pitcrew_core::RunKey>,
+    /// It brings logs when it is asked to ([`Answer::logs`]), so an end is taken once its log is whole. A worker of before
+    /// does not: of its logs the server has what it has.
+    #[serde(default)]
+    pub brings_logs: bool,
 }
 
 /// One attempt on a worker.
@@ -166,7 +177,8 @@ pub enum End {
     Lost { reason: String },
 }
 
-/// The last bytes of a log, at most [`LOG_INLINE`].
+/// The last bytes of a log, at most [`LOG_INLINE`]. Where they end, the log ends; where the server lacks something before
+/// them, as another server had it, it asks for the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LogTail {
     pub offset: u64,
@@ -204,12 +216,15 @@ pub struct Answer {
     /// ended first.
     #[serde(default)]
     pub forget: Vec<AttemptId>,
-    /// Runs that are over: their directories may go.
+    /// Runs that are over: their directories may go. Said when a run ends, and of each that [`Sync::keeps`] names.
     #[serde(default)]
     pub leave: Vec<pitcrew_core::RunKey>,
     /// Somebody drains the worker: it takes no more work, and stays, until an answer says otherwise.
     #[serde(default)]
     pub drain: bool,
+    /// Ended attempts whose logs are not whole here: they come first, and then their ends once more.
+    #[serde(default)]
+    pub logs: Vec<AttemptId>,
 }
 
 /// An attempt to run, once. Its paths are those of the worker.

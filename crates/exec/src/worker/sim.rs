@@ -76,6 +76,8 @@ struct Machine {
     /// Files and ends on their way: when, and what.
     coming: Vec<(u64, AttemptId)>,
     going: Vec<(u64, AttemptId, End)>,
+    /// Logs that a server asked for.
+    bringing: Vec<(u64, AttemptId)>,
     cut_until: u64,
 }
 
@@ -145,6 +147,7 @@ impl Machine {
             flights: BTreeMap::new(),
             coming: Vec::new(),
             going: Vec::new(),
+            bringing: Vec::new(),
             cut_until: 0,
         }
     }
@@ -152,7 +155,7 @@ impl Machine {
     /// As SIGKILL ends it; the runner goes on.
     fn die(&mut self, until: u64) {
         (self.duty, self.dead_until) = (None, until);
-        (self.flights, self.coming, self.going) = Default::default();
+        (self.flights, self.coming, self.going, self.bringing) = Default::default();
     }
 
     fn comes_back(&mut self) {
@@ -304,6 +307,9 @@ impl World {
         for (when, id, end) in std::mem::take(&mut machine.going) {
             if when <= now { duty.gone(&id, end) } else { machine.going.push((when, id, end)) }
         }
+        for (when, id) in std::mem::take(&mut machine.bringing) {
+            if when <= now { duty.logged(&id, None) } else { machine.bringing.push((when, id)) }
+        }
         duty.settle(Duration::from_millis(now));
         for what in duty.take() {
             let later = now + self.random.below(5_000);
@@ -332,6 +338,7 @@ impl World {
                     }
                 }
                 Do::Clean(id) => drop((machine.runner.kept.remove(&id), machine.runner.ended.remove(&id))),
+                Do::Log(id) => machine.bringing.push((later, id)),
                 Do::Leave(_) => {}
             }
         }
@@ -415,6 +422,11 @@ impl World {
 
     fn take_end(&mut self, worker: usize, id: &AttemptId) {
         if let Some(end) = self.ledgers[worker].take_end(id) {
+            // Its log is not whole there.
+            if self.is_faulty() && matches!(*end, End::Ended { .. }) && self.random.chance(300) {
+                let now = self.server_now();
+                return self.ledgers[worker].want_log(now, id, end);
+            }
             self.written.entry(id.clone()).or_insert(*end);
         }
         if let Some(end) = self.written.get(id).cloned() {

@@ -4,7 +4,7 @@ mod files;
 mod merging;
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
@@ -326,4 +326,54 @@ async fn a_drain_that_is_taken_back_is_no_drain_and_a_drained_worker_stays() {
     site.server.until("the next one ended", |s| s.ended.contains_key(&next)).await;
     worker.drain.send(()).unwrap();
     worker.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn directories_of_runs_that_are_over_go_though_nobody_said_so_at_their_end() {
+    let site = Site::new(LONG).await;
+    let runs = site.own().join("runs");
+    // One is over, one goes on, one was about to be removed when an earlier process was killed; the last is nobody's.
+    for name in ["5", "6", ".gone-4-x", "notes"] {
+        std::fs::create_dir_all(runs.join(name).join("workspace/deep")).unwrap();
+    }
+    site.server.with(|s| s.over.insert(RunKey(5)));
+    let worker = site.worker(1).await;
+    site.server.until("it asks about them", |s| s.named == BTreeSet::from([RunKey(5), RunKey(6)])).await;
+    let id = site.order("a", "true");
+    site.server.until("it works beside that", |s| s.ended.contains_key(&id)).await;
+    site.server.until("one is gone", |_| !runs.join("5").exists()).await;
+    assert!(runs.join("6/workspace/deep").exists() && runs.join("notes").exists());
+    assert!(!runs.join(".gone-4-x").exists());
+    worker.task.abort();
+}
+
+#[tokio::test]
+async fn another_server_gets_logs_from_the_start_of_what_runs_and_of_what_ended_before_it_came() {
+    let site = Site::new(LONG).await;
+    let worker = site.worker(2).await;
+    let stop = site.dir.path().join("stop");
+    let wait = format!("while [ ! -e {} ]; do sleep 0.05; done", stop.display());
+    let runs = site.order("runs", &format!("echo begun; {wait}; echo last words"));
+    let many = "i=0; while [ $i -lt 2000 ]; do echo \"line $i\"; i=$((i+1)); done";
+    let over = site.order("over", many);
+    // The end of one was told, and this server is killed before it can say that it may be forgotten.
+    site.server.with(|s| s.never_forgets = true);
+    let whole = |s: &server::Script, id: &AttemptId| {
+        let here = std::fs::read(site.own().join("runs/7/attempts").join(id.local_name()).join("log"));
+        here.is_ok_and(|here| s.logs.get(id) == Some(&here))
+    };
+    site.server.until("it began", |s| s.running.contains(&runs) && whole(s, &runs)).await;
+    site.server.until("it ended", |s| s.ended.contains_key(&over)).await;
+    site.server.with(|s| {
+        (s.word, s.never_forgets) = ("s2".to_owned(), false);
+        (s.logs, s.ended) = Default::default();
+    });
+    // Nothing comes that was not there before.
+    site.server.until("the log of what runs is there", |s| whole(s, &runs)).await;
+    site.server.until("the end came with its log", |s| s.ended.contains_key(&over) && whole(s, &over)).await;
+    std::fs::write(&stop, "").unwrap();
+    site.server.until("it ended", |s| s.ended.contains_key(&runs)).await;
+    site.all_forgotten().await;
+    site.server.with(|s| assert!(whole(s, &runs) && s.lacking.is_empty()));
+    worker.task.abort();
 }

@@ -24,6 +24,12 @@ pub struct Script {
     pub orders: Vec<Order>,
     pub cancel: Vec<Cancel>,
     pub drain: bool,
+    /// How the server calls itself; `s1` if it says nothing.
+    pub word: String,
+    /// It is away before it could say that something may be forgotten.
+    pub never_forgets: bool,
+    /// Ended attempts whose logs are not whole here.
+    pub lacking: BTreeSet<AttemptId>,
     pub revoked: bool,
     /// A proxy before the server says this to every sync.
     pub status: Option<StatusCode>,
@@ -40,6 +46,10 @@ pub struct Script {
     pub last: Option<Sync>,
     pub incarnations: BTreeSet<u64>,
     pub leave: Vec<RunKey>,
+    /// What is said of runs that a worker names.
+    pub over: BTreeSet<RunKey>,
+    /// What workers named.
+    pub named: BTreeSet<RunKey>,
     /// What was asked of files: `get SHA`, `put SHA`.
     pub moved: Vec<String>,
     /// After so many calls for files, each comes to nothing.
@@ -105,11 +115,11 @@ async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json
         script.seq += 1;
         (!script.silent).then(|| {
             take(script, &sync);
-            script.seq
+            (script.seq, script.word.clone())
         })
     });
     // What it did not hear, it does not answer, not even later.
-    let Some(seq) = taken else { std::future::pending().await };
+    let Some((seq, word)) = taken else { std::future::pending().await };
     let wait = tokio::time::sleep(Duration::from_millis(sync.wait_ms));
     tokio::pin!(wait);
     loop {
@@ -121,6 +131,10 @@ async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json
             if let Some(status) = script.status {
                 return (status, "by a proxy").into_response();
             }
+            // Whoever took it is gone.
+            if script.word != word {
+                return StatusCode::BAD_GATEWAY.into_response();
+            }
             if script.revoked {
                 return (
                     StatusCode::UNAUTHORIZED,
@@ -129,7 +143,10 @@ async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json
                     .into_response();
             }
             let answer = say(&script, &sync);
-            let has_words = !(answer.start.is_empty() && answer.cancel.is_empty() && answer.forget.is_empty())
+            let has_words = !(answer.start.is_empty()
+                && answer.cancel.is_empty()
+                && answer.forget.is_empty()
+                && answer.logs.is_empty())
                 || answer.drain != sync.drained;
             if !script.silent && (has_words || script.seq != seq || wait.is_elapsed() || sync.wait_ms == 0) {
                 return Json(answer).into_response();
@@ -144,6 +161,7 @@ async fn sync(State(server): State<Server>, headers: HeaderMap, Json(sync): Json
 
 fn take(script: &mut Script, sync: &Sync) {
     script.incarnations.insert(sync.incarnation);
+    script.named.extend(&sync.keeps);
     (script.running, script.waiting) = (BTreeSet::new(), BTreeSet::new());
     for has in &sync.has {
         let id = has.attempt.clone();
@@ -155,6 +173,11 @@ fn take(script: &mut Script, sync: &Sync) {
                 End::Ended { ended, log } => {
                     if let Some(tail) = log {
                         let kept = script.logs.entry(id.clone()).or_default();
+                        if tail.offset > kept.len() as u64 {
+                            script.lacking.insert(id);
+                            continue;
+                        }
+                        script.lacking.remove(&id);
                         if tail.offset == kept.len() as u64 {
                             kept.extend_from_slice(tail.text.as_bytes());
                         }
@@ -173,13 +196,14 @@ fn say(script: &Script, sync: &Sync) -> Answer {
     let over = |id: &AttemptId| script.ended.contains_key(id) || script.lost.contains_key(id);
     Answer {
         protocol: PROTOCOL,
-        server: "s1".to_owned(),
+        server: if script.word.is_empty() { "s1".to_owned() } else { script.word.clone() },
         lease_ms: script.lease.as_millis() as u64,
         start: script.orders.iter().filter(|o| !has(&o.handle.id) && !over(&o.handle.id)).cloned().collect(),
         cancel: script.cancel.iter().filter(|c| !over(&c.handle.id)).cloned().collect(),
-        forget: sync.has.iter().map(|has| has.attempt.clone()).filter(over).collect(),
-        leave: script.leave.clone(),
+        forget: sync.has.iter().map(|has| has.attempt.clone()).filter(|id| over(id) && !script.never_forgets).collect(),
+        leave: script.leave.iter().chain(sync.keeps.iter().filter(|run| script.over.contains(run))).copied().collect(),
         drain: script.drain,
+        logs: script.lacking.iter().filter(|id| has(id)).cloned().collect(),
     }
 }
 

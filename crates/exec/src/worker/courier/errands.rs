@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use super::super::disk::Kept;
 use super::super::duty::Do;
 use super::super::files::{Depot, DepotError};
-use super::super::protocol::{End, Order};
+use super::super::protocol::{End, LogTail, Order};
 use super::super::wire::{Wire, WireError};
 use super::{Courier, News, TICK};
 use crate::backend::{Backend, BackendError, Handle};
@@ -29,6 +29,7 @@ impl Courier<'_> {
             Do::Cancel(id, grace) => self.end(id, grace, None),
             Do::Lose(id, grace, reason) => self.end(id, grace, Some(reason)),
             Do::Send(id, end) => self.send(id, *end),
+            Do::Log(id) => self.bring_log(id),
             Do::Clean(id) => {
                 self.depot.lost(&self.disk.run(id.run), &id);
                 self.files.remove(&id);
@@ -161,25 +162,42 @@ impl Courier<'_> {
                 depot.note_loss(&dir, id.run).await;
             }
             let inline = matches!(end, End::Ended { .. });
-            let tail = loop {
-                match logs.finish(&wire, &handle, inline).await {
-                    Ok(tail) => break tail,
-                    Err(WireError::Unreachable(reason)) => {
-                        tracing::debug!("the log of {id} cannot be copied now: {reason}");
-                        tokio::time::sleep(TICK).await;
-                    }
-                    Err(refused @ (WireError::Refused(..) | WireError::ShutOut(..))) => {
-                        tracing::debug!("the server does not want the log of {id}: {refused}");
-                        break None;
-                    }
-                }
-            };
+            let tail = until_taken(&id, || logs.finish(&wire, &handle, inline)).await;
             let end = match end {
                 End::Ended { ended, .. } => End::Ended { ended, log: tail },
                 End::Lost { reason } => End::Lost { reason },
             };
             let _ = news.send(News::Gone(id, end));
         });
+    }
+
+    fn bring_log(&self, id: AttemptId) {
+        let (logs, wire, news, handle) =
+            (self.logs.clone(), self.wire.clone(), self.news.clone(), self.disk.handle(&id));
+        tokio::spawn(async move {
+            let tail = until_taken(&id, || logs.bring(&wire, &handle)).await;
+            let _ = news.send(News::Logged(id, tail));
+        });
+    }
+}
+
+/// Until the server has a log, but for its tail, or does not want it.
+async fn until_taken<F: Future<Output = Result<Option<LogTail>, WireError>>>(
+    id: &AttemptId,
+    mut copy: impl FnMut() -> F,
+) -> Option<LogTail> {
+    loop {
+        match copy().await {
+            Ok(tail) => return tail,
+            Err(WireError::Unreachable(reason)) => {
+                tracing::debug!("the log of {id} cannot be copied now: {reason}");
+                tokio::time::sleep(TICK).await;
+            }
+            Err(refused @ (WireError::Refused(..) | WireError::ShutOut(..))) => {
+                tracing::debug!("the server does not want the log of {id}: {refused}");
+                return None;
+            }
+        }
     }
 }
 

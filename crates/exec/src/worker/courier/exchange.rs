@@ -86,6 +86,8 @@ impl Courier<'_> {
             clock: Some(clock::now()),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(0),
             server: self.duty.server().map(str::to_owned),
+            keeps: self.duty.names(seq),
+            brings_logs: true,
         };
         let (wire, news) = (self.wire.clone(), self.news.clone());
         let (about, probe) = (sync.about.is_some(), sync.probe.is_some());
@@ -122,6 +124,9 @@ impl Courier<'_> {
             self.probe = None;
         }
         self.lease_ms = Some(answer.lease_ms);
+        if self.duty.server() != Some(&answer.server) {
+            self.logs.anew();
+        }
         self.duty.answered(seq, sent, answer, clock::since_boot(), clock::now());
         self.lease_over = false;
         if let Some(until) = self.duty.lease() {

@@ -9,26 +9,26 @@
 mod errands;
 mod exchange;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
-use pitcrew_core::AttemptId;
+use pitcrew_core::{AttemptId, RunKey};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::disk::Disk;
+use super::disk::{Disk, runs_in};
 use super::duty::{Do, Duty};
 use super::files::{Depot, LARGEST};
 use super::logs::Logs;
-use super::protocol::{About, Answer, End};
+use super::protocol::{About, Answer, End, LogTail};
 use super::wire::{Wire, WireError};
 use crate::backend::{Backend, BackendEvent, Handle, Observation};
 use crate::clock;
 use crate::gpu::Probe;
-use crate::local::{LocalBackend, LocalConfig};
+use crate::local::{LocalBackend, LocalConfig, blocking};
 use exchange::Flight;
 
 /// How often logs that grow are copied, and the lease is looked at; and between tries of what may succeed later.
@@ -37,6 +37,8 @@ const TICK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How often the machine is asked again what it has.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// How often the disk is looked at for directories of runs about which the server is asked.
+const KEEPS_EVERY: Duration = Duration::from_secs(600);
 /// How long a worker that must end waits for what it ended.
 const BURIAL: Duration = Duration::from_secs(20);
 
@@ -108,7 +110,11 @@ enum News {
     NoDevice(AttemptId, String),
     Brought(AttemptId, Result<(), String>),
     Gone(AttemptId, End),
+    /// The server has the log of an attempt that is over, but for this.
+    Logged(AttemptId, Option<LogTail>),
     Probed(Option<Probe>),
+    /// Runs that have directories here.
+    Kept(BTreeSet<RunKey>),
 }
 
 struct Courier<'a> {
@@ -173,7 +179,8 @@ pub async fn work(
     }
     let found = duty.running();
     let depot = Arc::new(Depot::new(disk.root().join("blobs"), LARGEST));
-    Depot::clear(&disk.root().join("runs")).await.map_err(io("cannot remove what is left of runs that are over"))?;
+    Depot::clear(&disk.runs()).await.map_err(io("cannot remove what is left of runs that are over"))?;
+    duty.keeps(runs_in(&disk.runs()).map_err(io("cannot look which runs have a directory"))?);
     files.iter().filter(|(_, files)| **files).for_each(|(id, _)| depot.begun(id));
     let mut courier = Courier {
         depot,
@@ -214,6 +221,8 @@ pub async fn work(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut probe = tokio::time::interval(PROBE_EVERY);
+    let mut keeps = tokio::time::interval(KEEPS_EVERY);
+    keeps.reset();
     // What it has is known before it is given any work.
     courier.probe = (courier.prober)().await;
     probe.reset();
@@ -261,6 +270,7 @@ pub async fn work(
             _ = tick.tick(), if courier.duty.running() > 0 => courier.tick(),
             _ = look.tick(), if courier.duty.running() > 0 => courier.look(),
             _ = probe.tick() => courier.ask_machine(),
+            _ = keeps.tick() => courier.look_at_runs(),
         }
     }
 }
@@ -287,10 +297,12 @@ impl Courier<'_> {
             News::NoDevice(id, reason) => self.duty.ended(&id, End::Lost { reason }, None),
             News::Brought(id, result) => self.duty.brought(&id, result, clock::now()),
             News::Gone(id, end) => self.duty.gone(&id, end),
+            News::Logged(id, tail) => self.duty.logged(&id, tail),
             News::Probed(probe) => {
                 self.probing = false;
                 self.probe = probe.or(self.probe.take());
             }
+            News::Kept(runs) => self.duty.keeps(runs),
         }
     }
 
@@ -336,6 +348,17 @@ impl Courier<'_> {
                 }
             }
             let _ = news.send(News::Looked(seen));
+        });
+    }
+
+    /// Which runs have directories here: one of a run that is over stays if nobody could say so, or remove it, at its end.
+    fn look_at_runs(&self) {
+        let (dir, news) = (self.disk.runs(), self.news.clone());
+        tokio::spawn(async move {
+            match blocking(move || runs_in(&dir)).await {
+                Ok(runs) => drop(news.send(News::Kept(runs))),
+                Err(error) => tracing::warn!("cannot look which runs have a directory: {error}"),
+            }
         });
     }
 

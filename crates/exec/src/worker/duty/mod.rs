@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::state::Exit;
 use pitcrew_core::{AttemptId, RunKey};
 
-use super::protocol::{Answer, End, Has, How, Order};
+use super::protocol::{Answer, End, Has, How, LogTail, MOST_KEPT, Order};
 use crate::backend::{Ended, Observation};
 
 /// Tasks that take this long on average gain nothing from work that waits beside them.
@@ -55,6 +55,10 @@ pub struct Duty {
     mean: Option<f64>,
     /// Runs that are over, and still have something here.
     leaving: BTreeSet<RunKey>,
+    /// Runs that have a directory here, and about which the server is still to be asked; and those that a sync names which is
+    /// not answered yet.
+    kept: BTreeSet<RunKey>,
+    named: BTreeMap<u64, Vec<RunKey>>,
     /// The server should hear what changed.
     news: Option<Weight>,
     to_do: Vec<Do>,
@@ -97,6 +101,8 @@ enum Phase {
         told: Option<String>,
         /// Bytes in a sync.
         size: usize,
+        /// Its log is on the way to a server that lacks some of it.
+        bringing: bool,
     },
 }
 
@@ -112,6 +118,8 @@ pub enum Do {
     Lose(AttemptId, SignedDuration, String),
     /// Bring its files and its log to the server; [`Duty::gone`] says when they are there.
     Send(AttemptId, Box<End>),
+    /// Bring its log once more, all that the server lacks; [`Duty::logged`] says when it is there.
+    Log(AttemptId),
     /// Nothing of it is needed any more but what keeps it from being begun again.
     Clean(AttemptId),
     /// The directory of the run may go.
@@ -133,6 +141,8 @@ impl Duty {
             drained: (0, false),
             mean: None,
             leaving: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            named: BTreeMap::new(),
             news: Some(Weight::Heavy),
             to_do: Vec::new(),
         }
@@ -227,11 +237,19 @@ impl Duty {
 
     fn over(&mut self, id: &AttemptId, end: End) {
         if let Some(held) = self.held.get_mut(id) {
-            // Only its length counts.
-            let size = serde_json::to_vec(&end).map_or(0, |bytes| bytes.len());
-            held.phase = Phase::Over { end: Box::new(end), told: None, size };
+            held.phase = Phase::Over { size: size_of(&end), end: Box::new(end), told: None, bringing: false };
             self.tell(Weight::Heavy);
         }
+    }
+
+    /// The server has the log of an attempt that is over, but for this; then it takes the end.
+    pub fn logged(&mut self, id: &AttemptId, tail: Option<LogTail>) {
+        let Some(Held { phase: Phase::Over { end, told, size, bringing }, .. }) = self.held.get_mut(id) else { return };
+        if let End::Ended { log, .. } = &mut **end {
+            *log = tail;
+        }
+        (*size, *told, *bringing) = (size_of(end), None, false);
+        self.tell(Weight::Heavy);
     }
 
     /// What the next sync says; it is remembered which ends it carries. One end it carries whatever its size; for the
@@ -246,6 +264,8 @@ impl Duty {
                     self.is_left_over = true;
                     How::Ended { end: None }
                 }
+                // Its log comes first.
+                (Phase::Over { bringing: true, .. }, _) => How::Ended { end: None },
                 (Phase::Over { end, size, .. }, _) => {
                     carried.push(id.clone());
                     bytes += size;
@@ -261,10 +281,28 @@ impl Duty {
         has
     }
 
+    /// These runs have directories here, as the disk says: the server is asked about each once, until the next look.
+    pub fn keeps(&mut self, runs: BTreeSet<RunKey>) {
+        self.kept = runs;
+    }
+
+    /// The runs that the next sync names: the oldest first, and only those without an attempt here.
+    pub fn names(&mut self, seq: u64) -> Vec<RunKey> {
+        let held: BTreeSet<RunKey> = self.held.keys().map(|id| id.run).collect();
+        self.kept.retain(|run| !held.contains(run) && !self.leaving.contains(run));
+        let names: Vec<RunKey> = self.kept.iter().copied().take(MOST_KEPT).collect();
+        self.kept.retain(|run| !names.contains(run));
+        if !names.is_empty() {
+            self.named.insert(seq, names.clone());
+        }
+        names
+    }
+
     /// That sync was larger than the server, or a proxy before it, takes. The next carries half of that at most; of one end
     /// that is too large by itself, what makes it large is left out.
     pub fn too_large(&mut self, seq: u64) {
         let carried = self.told.remove(&seq).unwrap_or_default();
+        self.kept.extend(self.named.remove(&seq).unwrap_or_default());
         self.tell(Weight::Heavy);
         let size = |id: &AttemptId| match self.held.get(id).map(|held| &held.phase) {
             Some(Phase::Over { size, .. }) => *size,
@@ -280,13 +318,14 @@ impl Duty {
                 "they are left out: the end of the attempt has {size} bytes, more than the server or a proxy before it takes"
             )];
             (ended.outputs, ended.stdout, ended.files) = Default::default();
-            *size = serde_json::to_vec(end).map_or(0, |bytes| bytes.len());
+            *size = size_of(end);
         }
     }
 
     /// Nobody will answer that sync.
     pub fn unanswered(&mut self, seq: u64) {
         self.told.remove(&seq);
+        self.kept.extend(self.named.remove(&seq).unwrap_or_default());
         self.tell(Weight::Heavy);
     }
 
@@ -318,9 +357,15 @@ impl Duty {
         for id in answer.forget {
             self.forget(&id);
         }
-        for run in answer.leave {
-            self.leaving.insert(run);
+        for id in answer.logs {
+            if let Some(Held { phase: Phase::Over { bringing, .. }, .. }) = self.held.get_mut(&id)
+                && !std::mem::replace(bringing, true)
+            {
+                self.to_do.push(Do::Log(id));
+            }
         }
+        self.named.remove(&seq);
+        self.leaving.extend(answer.leave);
         // An older answer that comes late says what was.
         if seq >= self.drained.0 {
             if self.drained.1 != answer.drain {
@@ -529,6 +574,11 @@ impl Duty {
             _ => 0,
         }
     }
+}
+
+/// Bytes of an end in a sync; only their number counts.
+fn size_of(end: &End) -> usize {
+    serde_json::to_vec(end).map_or(0, |bytes| bytes.len())
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ fn answer() -> Answer {
         forget: Vec::new(),
         leave: Vec::new(),
         drain: false,
+        logs: Vec::new(),
     }
 }
 
@@ -406,6 +407,7 @@ fn play(seed: u64) {
                 }
                 Do::Send(id, end) => duty.gone(&id, *end),
                 Do::Clean(id) => drop(machine.kept.remove(&id.number)),
+                Do::Log(id) => duty.logged(&id, None),
                 Do::Leave(_) => {}
             }
         }
@@ -448,4 +450,55 @@ fn nobody_waits_for_files_of_what_was_cancelled_or_forgotten() {
     exchange(&mut duty, 5, 3, Answer { start: vec![order(5, true)], ..answer() });
     duty.settle(secs(1000));
     assert!(!duty.wants_files(&id(5)));
+}
+
+#[test]
+fn runs_whose_directories_are_kept_are_named_in_turn_until_somebody_answers() {
+    let mut duty = Duty::new(1);
+    let runs = |from: i64, to: i64| (from..=to).map(RunKey).collect::<Vec<_>>();
+    let most = i64::try_from(MOST_KEPT).unwrap();
+    duty.keeps(runs(1, most + 10).into_iter().collect());
+    // It has an attempt of run 1.
+    exchange(&mut duty, 1, 0, Answer { start: vec![order(1, false)], ..answer() });
+    assert_eq!(duty.names(2), runs(2, most + 1), "the oldest first");
+    assert_eq!(duty.names(3), runs(most + 2, most + 10));
+    assert_eq!(duty.names(4), []);
+    // Nobody hears one of them.
+    duty.unanswered(3);
+    assert_eq!(duty.names(5), runs(most + 2, most + 10));
+    duty.answered(2, secs(1), Answer { leave: runs(2, 3), ..answer() }, secs(1), at());
+    duty.answered(5, secs(1), answer(), secs(1), at());
+    assert_eq!(duty.take(), [Do::Leave(RunKey(2)), Do::Leave(RunKey(3))]);
+    duty.unanswered(5);
+    assert_eq!(duty.names(6), [], "each once");
+    // What is left is named again at the next look; run 1 as soon as it has nothing here.
+    duty.ended(&id(1), success(), Some(secs(2)));
+    duty.gone(&id(1), success());
+    exchange(&mut duty, 7, 2, Answer { forget: vec![id(1)], ..answer() });
+    duty.keeps(runs(1, 1).into_iter().chain(runs(4, 5)).collect());
+    assert_eq!(duty.names(8), [RunKey(1), RunKey(4), RunKey(5)]);
+}
+
+#[test]
+fn an_end_is_told_again_after_its_log_came_to_a_server_that_lacked_some_of_it() {
+    let mut duty = Duty::new(1);
+    exchange(&mut duty, 1, 0, Answer { start: vec![order(1, false)], ..answer() });
+    duty.ended(&id(1), success(), Some(secs(1)));
+    duty.gone(&id(1), success());
+    duty.take();
+    assert_eq!(hows(&mut duty, 2), ["1 end"]);
+    let asks = || Answer { server: "s2".to_owned(), logs: vec![id(1)], ..answer() };
+    duty.answered(2, secs(2), asks(), secs(2), at());
+    assert_eq!(duty.take(), [Do::Log(id(1))]);
+    // Asked again meanwhile.
+    assert_eq!(exchange(&mut duty, 3, 2, asks()), []);
+    assert_eq!(hows(&mut duty, 4), ["1 ended"]);
+    let tail = LogTail { offset: 7, text: "the last words".to_owned() };
+    duty.logged(&id(1), Some(tail.clone()));
+    assert!(duty.news().is_some());
+    let has = duty.has(5);
+    let How::Ended { end: Some(end) } = &has[0].how else { panic!("{has:?}") };
+    assert!(matches!(&**end, End::Ended { log: Some(log), .. } if *log == tail), "{end:?}");
+    duty.answered(5, secs(3), Answer { logs: Vec::new(), forget: vec![id(1)], ..asks() }, secs(3), at());
+    assert_eq!(duty.take(), [Do::Clean(id(1))]);
 }
