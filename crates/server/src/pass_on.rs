@@ -89,23 +89,21 @@ enum Miss {
 /// Stands before every route that the leader answers.
 pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> Response {
     let scheduler = &gate.site.app.scheduler;
-    if scheduler.leads() {
-        return next.run(request).await;
+    let is_worker = is_of_worker(&request);
+    let leads = || if is_worker { scheduler.holds_lead() } else { scheduler.leads() };
+    if leads() {
+        return answer(&gate, next, request).await;
     }
     if request.headers().contains_key(PASSED_ON) {
-        let mut answer = refused(&gate, "this server does not lead any more; ask again in a moment");
-        answer.headers_mut().insert(STANDS_BY, HeaderValue::from_static("1"));
-        return answer;
+        return stands_by(&gate);
     }
-    // A worker is answered by whoever leads and by nobody else: what another one has of a run may be less.
-    let is_worker = request.uri().path().starts_with(protocol::ROOT);
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD) && !is_worker;
     if is_file(&request) {
         return pass_file(&gate, request).await;
     }
     let (parts, body) = request.into_parts();
     // What workers tell may be long.
-    let most = if parts.uri.path().starts_with(protocol::ROOT) { workers::MOST } else { MAX_BODY };
+    let most = if is_worker { workers::MOST } else { MAX_BODY };
     let Ok(body) = to_bytes(body, most).await else {
         let message = format!("the body is too large: {} MiB at most", most >> 20);
         return ApiError::Status(StatusCode::PAYLOAD_TOO_LARGE, message).into_response();
@@ -113,8 +111,8 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
     let deadline = Instant::now() + PATIENCE;
     let mut why;
     loop {
-        if scheduler.leads() {
-            return next.run(Request::from_parts(parts, Body::from(body))).await;
+        if leads() {
+            return answer(&gate, next, Request::from_parts(parts, Body::from(body))).await;
         }
         why = match ask(&gate.site, &parts, body.clone().into()).await {
             Ok(answer) => return answer,
@@ -133,6 +131,19 @@ pub async fn pass_on(State(gate): State<Gate>, request: Request, next: Next) -> 
         return next.run(Request::from_parts(parts, Body::from(body))).await;
     }
     refused(&gate, &format!("{why}; ask again in a moment"))
+}
+
+fn is_of_worker(request: &Request) -> bool {
+    request.uri().path().starts_with(protocol::ROOT)
+}
+
+/// By this server. A worker is answered by whoever leads and by nobody else: what another one has of a run may be less, and
+/// each answer tells it to go on. So who leads is looked at once more when the answer is there, which may be long after the
+/// question; a worker asks again.
+async fn answer(gate: &Gate, next: Next, request: Request) -> Response {
+    let is_worker = is_of_worker(&request);
+    let answer = next.run(request).await;
+    if is_worker && !gate.site.app.scheduler.holds_lead() { stands_by(gate) } else { answer }
 }
 
 /// Whether it brings the bytes of a file of a run: they are as many as the file has, and are never in memory.
@@ -215,6 +226,12 @@ fn carried(headers: &HeaderMap) -> HeaderMap {
     }
     carried.remove("keep-alive");
     carried
+}
+
+fn stands_by(gate: &Gate) -> Response {
+    let mut answer = refused(gate, "this server does not lead any more; ask again in a moment");
+    answer.headers_mut().insert(STANDS_BY, HeaderValue::from_static("1"));
+    answer
 }
 
 fn refused(gate: &Gate, why: &str) -> Response {

@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use jiff::Timestamp;
 use pitcrew_core::{RunKey, SignedDuration};
+use pitcrew_exec::worker::OtherLogs;
 use pitcrew_exec::worker::protocol::Manifest;
 use pitcrew_exec::{Handle, LogChunk, Observation};
 use pitcrew_store::{Store, StoreError};
@@ -311,6 +313,18 @@ impl Peers {
         };
         let client = client.build()?;
         Ok(kept.get_or_init(|| client))
+    }
+}
+
+/// What a server that led before has of the logs of workers.
+#[async_trait]
+impl OtherLogs for Peers {
+    async fn log(&self, home: &str, handle: &Handle, offset: u64, max_bytes: usize) -> Result<LogChunk, String> {
+        Peers::log(self, home, handle, offset, max_bytes).await
+    }
+
+    async fn log_size(&self, home: &str, handle: &Handle) -> Result<u64, String> {
+        Peers::log_size(self, home, handle).await
     }
 }
 

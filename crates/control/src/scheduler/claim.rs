@@ -47,12 +47,12 @@ impl Core {
                     if (self.leads && !leads) || breaks != self.breaks {
                         // At once: what follows may have to wait for the database. Whoever watches here comes back, and is
                         // passed on to the server that leads now.
-                        self.standing.send_if_modified(|told| std::mem::replace(told, false));
+                        self.standing.tell(false, breaks);
                         self.stand_down().await;
                         self.breaks = breaks;
                     }
                     self.leads = leads;
-                    self.standing.send_if_modified(|told| std::mem::replace(told, leads) != leads);
+                    self.standing.tell(leads, breaks);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot tell which server leads");

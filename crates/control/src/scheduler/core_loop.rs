@@ -19,11 +19,12 @@ use pitcrew_exec::ssh::{ConfigFile, home};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
 use serde_json::Value;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::active::Active;
 use super::launch::Observed;
+use super::lead::Standing;
 use super::nodes::{Hosts, Way, placeable, way_to};
 use super::notices::Outcomes;
 use super::perform::After;
@@ -66,7 +67,7 @@ pub(super) struct Core {
     pub turn_of: BTreeSet<WorkflowId>,
     pub leads: bool,
     /// Tells others.
-    pub standing: watch::Sender<bool>,
+    pub standing: Standing,
     /// Losses of the owner's lock that are dealt with.
     pub breaks: u64,
     /// How the last run of a workflow ended, where a rule of notifications asks for it.
@@ -98,7 +99,7 @@ pub(super) async fn run(
     mut inbox: mpsc::UnboundedReceiver<Ask>,
     me: mpsc::WeakUnboundedSender<Ask>,
     changes: broadcast::Sender<Changed>,
-    standing: watch::Sender<bool>,
+    standing: Standing,
 ) {
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;

@@ -342,6 +342,12 @@ impl Core {
                 let is_failure = row.exit.as_ref().is_some_and(|exit| !exit.is_success() && *exit != Exit::Cancelled);
                 let ends = WorkerEnds { ended: 1, failed: u64::from(is_failure) };
                 *active.unwritten.worker_ends.entry(place.worker.clone()).or_default() += ends;
+                // Of what was lost, the log is where it came to.
+                if let Some(hub) = self.parts.backends.hub().filter(|_| !is_lost)
+                    && let Ok(kept) = serde_json::to_value(hub.kept_here(handle.clone()))
+                {
+                    row.handle = kept;
+                }
             }
             if handle.place.is_some() || self.parts.backends.is_here(&handle) {
                 self.left_files.insert((run, None));

@@ -12,6 +12,7 @@ mod claim;
 mod core_loop;
 mod gang;
 mod launch;
+mod lead;
 mod leases;
 mod measure;
 mod nodes;
@@ -28,6 +29,7 @@ mod settings;
 
 use std::sync::Arc;
 
+use lead::Lead;
 use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
 use pitcrew_core::fleet::Policy;
 use pitcrew_core::state::State;
@@ -259,7 +261,7 @@ pub enum Clear {
 pub struct Scheduler {
     asks: mpsc::UnboundedSender<Ask>,
     changes: broadcast::Sender<Changed>,
-    leads: watch::Receiver<bool>,
+    lead: Lead,
 }
 
 impl Scheduler {
@@ -267,8 +269,8 @@ impl Scheduler {
     pub fn start(parts: Parts) -> Scheduler {
         let (asks, inbox) = mpsc::unbounded_channel();
         let (changes, _) = broadcast::channel(4096);
-        let (standing, leads) = watch::channel(parts.claim != Claim::Leading);
-        let scheduler = Scheduler { asks, changes, leads };
+        let (standing, lead) = lead::standing(&parts.owner, parts.claim != Claim::Leading);
+        let scheduler = Scheduler { asks, changes, lead };
         let weak = scheduler.asks.downgrade();
         // Looked up while the file is surely there.
         let _ = crate::actions::program();
@@ -284,12 +286,17 @@ impl Scheduler {
 
     /// Whether this process works on runs: of several servers, one does.
     pub fn leads(&self) -> bool {
-        *self.leads.borrow()
+        self.lead.leads()
+    }
+
+    /// The same at this very moment: whoever answers by it promises that nobody else leads.
+    pub fn holds_lead(&self) -> bool {
+        self.lead.is_held()
     }
 
     /// Tells whenever that changes.
     pub fn standing(&self) -> watch::Receiver<bool> {
-        self.leads.clone()
+        self.lead.watched()
     }
 
     /// Changes as they are committed. A receiver that falls behind loses the oldest.

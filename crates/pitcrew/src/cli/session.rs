@@ -19,7 +19,7 @@ use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
-use pitcrew_exec::worker::Hub;
+use pitcrew_exec::worker::{Home, Hub};
 use pitcrew_exec::{Backend, BackendEvent};
 use pitcrew_store::{Owner, StoreUrl};
 use tokio::sync::mpsc;
@@ -160,14 +160,17 @@ pub fn backends(
     let peers = Peers::new(context.store.clone(), context.vault.clone());
     let made = context.data.id().and_then(|home| {
         let local = LocalBackend::new(LocalConfig::new(&dir)?, sender.clone())?;
+        let id = home.clone();
         let lost_after = context.settings.lost_after();
         let files = Files::new(&context.data, &home, &context.store, peers.clone(), lost_after);
-        Ok(Homed::new(&context.data, home, peers, files, lost_after, sender.clone(), local))
+        Ok((id, Homed::new(&context.data, home, peers.clone(), files, lost_after, sender.clone(), local)))
     });
-    let local = Arc::new(made.with_context(|| format!("cannot use `{}`", dir.display()))?);
+    let (id, local) = made.with_context(|| format!("cannot use `{}`", dir.display()))?;
+    let local = Arc::new(local);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
-    let hub = Hub::new(context.data.root().to_owned(), context.settings.worker_lease(), sender);
+    let home = Home { id, others: Arc::new(peers) };
+    let hub = Hub::of_home(context.data.root().to_owned(), home, context.settings.worker_lease(), sender);
     let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh)];
     Ok((Backends::new(all).with_hub(hub.clone()).with_homed(local), hub, events))
 }

@@ -5,6 +5,7 @@
 mod files;
 mod kills;
 mod link;
+mod logs;
 mod machines;
 mod passing;
 mod world;

@@ -13,9 +13,9 @@ use jiff::Timestamp;
 use pitcrew_control::clock;
 use pitcrew_control::fleet::WorkerView;
 use pitcrew_control::fleet::workers::{Told, check};
-use pitcrew_core::AttemptId;
+use pitcrew_core::{AttemptId, RunKey};
 use pitcrew_exec::worker::protocol::{
-    About, Answer, Enrol, Enrolled, LOG_PART, LogTaken, PROTOCOL, REPLACED, REVOKED, ROOT, Sync,
+    About, Answer, Enrol, Enrolled, LOG_PART, LogTaken, MOST_KEPT, PROTOCOL, REPLACED, REVOKED, ROOT, Sync,
 };
 use pitcrew_exec::worker::{NotTaken, Unanswered};
 use pitcrew_store::{AuditEntry, Enrolment, NodeChange, Store, StoreError, WorkerChange, WorkerRow, WorkerToken};
@@ -277,6 +277,14 @@ async fn sync(
             // The lease of what runs does not depend on it.
             Err(error) => tracing::warn!("cannot look up what the worker `{}` has: {error}", worker.name),
         }
+        match over(&site.app.store, &sync.keeps).await {
+            Ok(over) if over.is_empty() => {}
+            Ok(over) => hub.may_leave(&worker.id, &over),
+            // It asks again.
+            Err(error) => {
+                tracing::warn!("cannot look up of which runs the worker `{}` has files: {error}", worker.name)
+            }
+        }
     }
     hub.sync(&worker.id, sync).await.map(Json).map_err(unanswered)
 }
@@ -318,6 +326,17 @@ async fn nobodys(store: &Store, ids: Vec<AttemptId>) -> Result<Vec<AttemptId>, S
         let row = rows.iter().find(|row| row.number == id.number);
         if row.is_none_or(|row| row.exit.is_some()) {
             over.push(id);
+        }
+    }
+    Ok(over)
+}
+
+/// Those of them that are over or deleted: all that anybody needs of them is at a server.
+async fn over(store: &Store, runs: &[RunKey]) -> Result<Vec<RunKey>, StoreError> {
+    let mut over = Vec::new();
+    for run in runs.iter().take(MOST_KEPT) {
+        if store.run(*run).await?.is_none_or(|run| run.state.is_final()) {
+            over.push(*run);
         }
     }
     Ok(over)

@@ -132,6 +132,8 @@ impl<'r> Machine<'r> {
             clock: None,
             wait_ms: 0,
             server: None,
+            keeps: Vec::new(),
+            brings_logs: true,
         }
     }
 
@@ -752,4 +754,27 @@ async fn tokens_are_good_for_an_hour_are_listed_and_taken_back_and_a_lost_answer
     assert_eq!((delete().await, delete().await), (StatusCode::NO_CONTENT, StatusCode::NOT_FOUND));
     assert_eq!(list().await.json()["total_entries"], 1);
     assert!(rig.get("/api/v2/eventLogs?limit=100").await.text.contains("worker.token.delete"));
+}
+
+#[tokio::test]
+async fn a_worker_that_keeps_directories_of_runs_is_told_which_of_them_are_over() {
+    let rig = rig().await;
+    works_off(&rig, "demo").await;
+    let done = rig.app.store.latest_run(&"demo".parse().unwrap()).await.unwrap().unwrap().key;
+    let body = json!({ "dag_run_id": "second", "logical_date": null });
+    assert_eq!(rig.post("/api/v2/dags/demo/dagRuns", body).await.status, StatusCode::OK);
+    let open = rig.app.store.latest_run(&"demo".parse().unwrap()).await.unwrap().unwrap().key;
+    assert_ne!(open, done);
+    let deleted = pitcrew_core::RunKey(open.0 + 100);
+    // One that had nothing of them while this server leads.
+    let machine = Machine::new(&rig, "w2", &["other"]).await;
+    machine.appears().await;
+    let answer = machine.sync(Sync { keeps: vec![done, open, deleted], ..machine.says(Vec::new()) }).await;
+    assert_eq!(answer.leave, [done, deleted]);
+    // Nobody names them any more; it may be said again, and not for ever.
+    for _ in 0..3 {
+        machine.sync(machine.says(Vec::new())).await;
+    }
+    assert_eq!(machine.sync(machine.says(Vec::new())).await.leave, []);
+    assert_eq!(machine.sync(Sync { keeps: vec![done], ..machine.says(Vec::new()) }).await.leave, [done]);
 }
