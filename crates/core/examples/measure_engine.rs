@@ -85,6 +85,7 @@ fn play(run: &mut Run) -> usize {
         error: None,
         message: String::new(),
         outputs: BTreeMap::new(),
+        held: false,
     };
     let mut admission = Admission::new(64, Vec::new()).expect("no two nodes");
     let mut events = vec![Event::Begin];

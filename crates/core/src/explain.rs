@@ -9,7 +9,7 @@ use crate::engine::record::RunStop;
 use crate::engine::{Held, Run, Slot};
 use crate::fleet::Miss;
 use crate::ir::{Kind, TaskIx};
-use crate::state::{RunState, State};
+use crate::state::{Exit, RunState, State};
 use crate::trigger_rule::{TriggerRule, Verdict};
 
 /// One reason; its text is a sentence without its subject, the task.
@@ -48,6 +48,12 @@ pub enum Reason {
     },
     /// So many members of its gang still run.
     WaitsForMates(usize),
+    /// Of recovery, on the machine that the attempt failed on.
+    WaitsForVerdict {
+        /// `None`: whoever asked does not know it.
+        node: Option<String>,
+        after: String,
+    },
     WaitsForPast,
     WaitsUntil(Timestamp),
     HeldByLimit(Held),
@@ -84,6 +90,10 @@ impl fmt::Display for Reason {
             }
             Reason::WaitsForMates(1) => f.write_str("has ended; 1 more of its gang runs"),
             Reason::WaitsForMates(count) => write!(f, "has ended; {count} more of its gang run"),
+            Reason::WaitsForVerdict { node, after } => match node {
+                Some(node) => write!(f, "waits for the check of `{node}` after {after}"),
+                None => write!(f, "waits for the check of its machine after {after}"),
+            },
             Reason::WaitsForPast => f.write_str("waits for the same task of the previous run (`depends_on_past`)"),
             Reason::WaitsUntil(at) => write!(f, "waits until {} for its next try", at.strftime("%Y-%m-%dT%H:%M:%SZ")),
             Reason::HeldByLimit(Held::ByRun(max)) => {
@@ -139,15 +149,26 @@ impl Run {
             State::None => self.why_not_ready(slot),
             State::UpstreamFailed => self.what_failed(slot),
             State::Deferred if self.live_mates(slot) > 0 => vec![Reason::WaitsForMates(self.live_mates(slot))],
-            State::Running
-            | State::Success
-            | State::Failed
-            | State::Skipped
-            | State::Deferred
-            | State::Recovering
-            | State::Removed => {
+            State::Recovering => vec![Reason::WaitsForVerdict { node: None, after: self.what_failed_on_it(slot) }],
+            State::Running | State::Success | State::Failed | State::Skipped | State::Deferred | State::Removed => {
                 vec![Reason::Is { state: instance.state, message: instance.message.clone() }]
             }
+        }
+    }
+
+    /// The instance whose failure recovery looks into: the first of the gang that failed, or itself.
+    pub fn suspect_of(&self, slot: Slot) -> Slot {
+        self.culprit(&self.with_mates(slot)).unwrap_or(slot)
+    }
+
+    fn what_failed_on_it(&self, slot: Slot) -> String {
+        let instance = self.instance(self.suspect_of(slot));
+        let last = instance.message.lines().last().unwrap_or_default();
+        match &instance.exit {
+            // It was ended because of the suspicion, which is what its message says.
+            Some(Exit::Cancelled) | None => last.to_owned(),
+            Some(exit) if last.is_empty() => exit.to_string(),
+            Some(exit) => format!("{exit}: {last}"),
         }
     }
 

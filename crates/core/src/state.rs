@@ -34,7 +34,7 @@ pub enum State {
     },
     /// Waits for an outside event without holding a slot.
     Deferred,
-    /// Stopped by a suspected fault of its machine; restarts when the machine is repaired.
+    /// Its attempt has ended on a machine that is under suspicion: recovery says what becomes of it. Holds nothing.
     Recovering,
     /// Was part of the run, and is no longer in the workflow.
     Removed,
@@ -64,7 +64,7 @@ pub enum Change {
     Defer,
     /// The time of a retry or reschedule came, or the awaited event did.
     Resume,
-    /// A recovery took it off its machine.
+    /// Recovery is to say what becomes of it.
     Recover,
     Remove,
     /// A person or a rule wants it to run again, from the beginning.
@@ -213,7 +213,7 @@ impl State {
                 }
             },
             C::Retry { at } => match self {
-                S::Queued | S::Running | S::Deferred => S::UpForRetry { at },
+                S::Queued | S::Running | S::Deferred | S::Recovering => S::UpForRetry { at },
                 S::None
                 | S::Scheduled
                 | S::Success
@@ -222,7 +222,6 @@ impl State {
                 | S::UpstreamFailed
                 | S::UpForRetry { .. }
                 | S::UpForReschedule { .. }
-                | S::Recovering
                 | S::Removed => return illegal,
             },
             C::Reschedule { at } => match self {
@@ -258,7 +257,7 @@ impl State {
                 }
             },
             C::Resume => match self {
-                S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred | S::Recovering => S::Scheduled,
+                S::UpForRetry { .. } | S::UpForReschedule { .. } | S::Deferred => S::Scheduled,
                 S::None
                 | S::Scheduled
                 | S::Queued
@@ -267,19 +266,18 @@ impl State {
                 | S::Failed
                 | S::Skipped
                 | S::UpstreamFailed
+                | S::Recovering
                 | S::Removed => return illegal,
             },
+            // Before it is begun anew, a restart can be taken back.
             C::Recover => match self {
-                S::Queued | S::Running => S::Recovering,
+                S::Queued | S::Running | S::Deferred | S::Scheduled | S::UpForRetry { .. } => S::Recovering,
                 S::None
-                | S::Scheduled
                 | S::Success
                 | S::Failed
                 | S::Skipped
                 | S::UpstreamFailed
-                | S::UpForRetry { .. }
                 | S::UpForReschedule { .. }
-                | S::Deferred
                 | S::Recovering
                 | S::Removed => {
                     return illegal;

@@ -43,8 +43,12 @@ fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
         "a node went",
         "a node came back",
         "cordoned",
+        "recovery gave up",
+        "recovery left it alone",
+        "recovery restarted",
         "removed",
         "retried",
+        "suspected",
         "upstream failed",
         "waits for the past for ever",
     ] {

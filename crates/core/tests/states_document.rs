@@ -86,6 +86,9 @@ fn document() -> String {
          A failed attempt is tried again as often as the task's `retries` say, but not when that cannot help: a template that\n\
          cannot be rendered, a place that cannot be known, an action whose input is wrong (its process ends with 78, `EX_CONFIG`). A\n\
          lost attempt is tried again without drawing on the retries, up to a limit.\n\n\
+         An attempt that failed on a machine under suspicion is not tried again at once: its instance, or its whole gang, is\n\
+         `recovering` until recovery has a verdict. It holds no slot meanwhile, and draws on nothing. It then begins anew, goes on as\n\
+         after any other failure, or fails; whoever cancels, clears or marks it does not wait for that.\n\n\
          What people do stands apart, because it is allowed nearly everywhere. What is queued or running is ended first;\n\
          its state changes when its end is reported. `remove` and `clear` also happen when a mapping finds other items, and\n\
          `clear` when something upstream is cleared before a ready instance was started.\n\n{}",

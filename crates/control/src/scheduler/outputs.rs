@@ -52,6 +52,7 @@ pub(super) fn report(
         exit: ended.exit,
         started_at: ended.started_at,
         at: ended.at,
+        held: false,
         outputs: if success { outputs } else { BTreeMap::new() },
     }
 }

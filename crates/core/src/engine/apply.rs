@@ -53,6 +53,8 @@ impl Step<'_> {
             Event::Preempt { slot, reason } => self.preempt(slot, reason),
             Event::Started { slot, attempt, at } => self.started(slot, attempt, at),
             Event::Ended { slot, attempt, report } => self.ended(slot, attempt, report),
+            Event::Suspect { slot, reason } => self.suspect(slot, reason),
+            Event::Recovered { slot, attempt, verdict } => self.recovered(slot, attempt, verdict),
             Event::Past { task, allows } => self.past(task, allows),
             Event::Cancel { by } => self.stop_run(RunStop::Cancelled { by }),
             Event::Clear { slots, downstream } => self.clear(slots, downstream),
@@ -248,7 +250,7 @@ impl Step<'_> {
                     let go_on = match self.run.instance(slot).stop {
                         None => true,
                         // What was to run again does not any more.
-                        Some(Stop::Cleared | Stop::Preempted | Stop::Gang) => true,
+                        Some(Stop::Cleared | Stop::Preempted | Stop::Gang | Stop::Recovery) => true,
                         Some(Stop::TimedOut) => cleanup_too,
                         Some(Stop::Cancelled | Stop::MarkedSuccess | Stop::MarkedFailed) => false,
                     };
@@ -256,14 +258,12 @@ impl Step<'_> {
                         self.stop_attempt(slot, Stop::Cancelled);
                     }
                 }
-                State::UpForRetry { .. } => self.change(slot, Change::Fail),
+                State::UpForRetry { .. } | State::Recovering => self.change(slot, Change::Fail),
                 // A member of a gang that has ended becomes what its mates become.
                 State::Deferred if self.run.is_member(slot) => {}
-                State::None
-                | State::Scheduled
-                | State::UpForReschedule { .. }
-                | State::Deferred
-                | State::Recovering => self.skip(slot, reason),
+                State::None | State::Scheduled | State::UpForReschedule { .. } | State::Deferred => {
+                    self.skip(slot, reason);
+                }
                 State::Success | State::Failed | State::Skipped | State::UpstreamFailed | State::Removed => {}
             }
         }
@@ -320,6 +320,9 @@ impl Step<'_> {
         let now = self.now;
         let instance = self.run.instance_mut(slot);
         instance.state = to;
+        if from == State::Recovering {
+            instance.stop = None;
+        }
         if to.is_final() && instance.end.is_none() {
             instance.end = Some(now);
         }

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::apply::Step;
 use super::record::Stop;
 use super::{Launch, MAX_LOST, Report, Slot, Timer};
-use crate::state::{Change, EX_CONFIG, Exit, RunState, State};
+use crate::state::{Change, Exit, RunState, State};
 
 impl Step<'_> {
     pub(super) fn admitted(&mut self, slot: Slot) {
@@ -92,7 +92,7 @@ impl Step<'_> {
         instance.end = Some(report.at.max(start));
         let stop = instance.stop.take();
         // Why it had to end tells more than the end of its log.
-        if !matches!(stop, Some(Stop::Preempted | Stop::Gang)) || report.exit.is_success() {
+        if !matches!(stop, Some(Stop::Preempted | Stop::Gang | Stop::Recovery)) || report.exit.is_success() {
             instance.message.clone_from(&report.message);
         }
         let success = report.exit.is_success() && report.error.is_none();
@@ -110,43 +110,56 @@ impl Step<'_> {
             Some(Stop::Cleared) => return self.clear_ended(slot),
             Some(Stop::MarkedSuccess) => return self.change(slot, Change::Succeed),
             Some(Stop::MarkedFailed) => return self.fail_for_good(slot),
-            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang) | None => {}
+            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang | Stop::Recovery) | None => {}
         }
         if success {
             self.run.instance_mut(slot).outputs = report.outputs;
             return self.succeed(slot);
         }
-        if let Some(error) = report.error.filter(|_| stop != Some(Stop::Preempted)) {
+        if let Some(error) = report.error.filter(|_| !matches!(stop, Some(Stop::Preempted | Stop::Recovery))) {
             self.run.instance_mut(slot).message = error;
         }
-        match (stop, report.exit) {
+        let exits = &self.run.workflow.task(slot.task).skip_exit_codes;
+        match stop {
             // Not the first failure, so it does not set off `fail_fast`.
-            (Some(Stop::Cancelled), _) => self.change(slot, Change::Fail),
-            (Some(Stop::TimedOut), _) => self.retry_failed(slot),
-            (Some(Stop::Preempted), _) => self.retry_preempted(slot),
-            (_, Exit::Code { code }) if self.run.workflow.task(slot.task).skip_exit_codes.contains(&code) => {
-                self.change(slot, Change::Skip);
+            Some(Stop::Cancelled) => return self.change(slot, Change::Fail),
+            Some(Stop::Preempted) => return self.retry_preempted(slot),
+            Some(Stop::Recovery) => return self.wait_for_verdict(slot),
+            Some(Stop::TimedOut) => {}
+            Some(Stop::Cleared | Stop::MarkedSuccess | Stop::MarkedFailed | Stop::Gang) | None => {
+                if matches!(report.exit, Exit::Code { code } if exits.contains(&code)) {
+                    return self.change(slot, Change::Skip);
+                }
             }
-            (_, Exit::Lost { .. }) => self.retry_lost(slot),
-            (_, Exit::StartFailed { lasting: true, .. }) => self.fail_for_good(slot),
-            (_, Exit::Code { code: EX_CONFIG }) if self.run.workflow.task(slot.task).is_action() => {
-                self.fail_for_good(slot);
-            }
-            (
-                _,
+        }
+        if report.held && !self.cannot_start(&[slot]) {
+            return self.wait_for_verdict(slot);
+        }
+        self.judge(slot);
+    }
+
+    /// What its failure leads to, by how it ended.
+    pub(super) fn judge(&mut self, slot: Slot) {
+        if self.cannot_start(&[slot]) {
+            return self.fail_for_good(slot);
+        }
+        match self.run.instance(slot).exit {
+            Some(Exit::Lost { .. }) => self.retry_lost(slot),
+            Some(
                 Exit::Code { .. }
                 | Exit::Signal { .. }
                 | Exit::OutOfMemory
                 | Exit::TimedOut
                 | Exit::Cancelled
                 | Exit::StartFailed { .. },
-            ) => self.retry_failed(slot),
+            )
+            | None => self.retry_failed(slot),
         }
     }
 
     /// The attempt went down with its machine. That is not the task's fault and does not count against its retries.
     fn retry_lost(&mut self, slot: Slot) {
-        let stopping = self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task);
+        let stopping = self.run.is_stopping(slot.task);
         let now = self.now;
         let instance = self.run.instance_mut(slot);
         instance.lost += 1;
@@ -161,7 +174,7 @@ impl Step<'_> {
 
     /// It made room for another: it waits for room again at once.
     fn retry_preempted(&mut self, slot: Slot) {
-        if self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task) {
+        if self.run.is_stopping(slot.task) {
             return self.fail_for_good(slot);
         }
         let at = self.now;
@@ -170,8 +183,8 @@ impl Step<'_> {
         self.wake(slot);
     }
 
-    fn retry_failed(&mut self, slot: Slot) {
-        let stopping = self.run.record.stop.is_some() && !self.run.is_cleanup(slot.task);
+    pub(super) fn retry_failed(&mut self, slot: Slot) {
+        let stopping = self.run.is_stopping(slot.task);
         let instance = self.run.instance(slot);
         if instance.attempt >= instance.max_attempt || stopping {
             return self.fail_for_good(slot);
@@ -181,7 +194,7 @@ impl Step<'_> {
         self.wake(slot);
     }
 
-    fn fail_for_good(&mut self, slot: Slot) {
+    pub(super) fn fail_for_good(&mut self, slot: Slot) {
         self.change(slot, Change::Fail);
         self.fail_fast(slot.task);
     }

@@ -47,6 +47,22 @@ impl Run {
     }
 }
 
+impl Run {
+    /// Whose failure ended the gang: of those that failed by themselves, the first.
+    pub(crate) fn culprit(&self, members: &[Slot]) -> Option<Slot> {
+        let guilty = |slot: &&Slot| {
+            let instance = self.instance(**slot);
+            !is_well(instance) && !is_dragged(instance)
+        };
+        members.iter().filter(guilty).min_by_key(|slot| self.instance(**slot).end).copied()
+    }
+
+    /// The run is being stopped, and the task with it.
+    pub(super) fn is_stopping(&self, task: TaskIx) -> bool {
+        self.record.stop.is_some() && !self.is_cleanup(task)
+    }
+}
+
 /// Did a member that has ended end well? One that skipped itself did.
 fn is_well(instance: &Instance) -> bool {
     instance.stop.is_none()
@@ -75,14 +91,24 @@ impl Step<'_> {
 
     /// A member has ended. `stop`: why it was ended, if it was; `well`: it succeeded, or had nothing to do.
     pub(super) fn member_ended(&mut self, slot: Slot, stop: Option<Stop>, report: Report, well: bool) {
+        let is_lost = matches!(report.exit, Exit::Lost { .. });
+        let is_held = report.held
+            && match stop {
+                None | Some(Stop::TimedOut | Stop::Recovery) => true,
+                Some(Stop::Gang) => is_lost,
+                Some(Stop::Cancelled | Stop::Cleared | Stop::Preempted | Stop::MarkedSuccess | Stop::MarkedFailed) => {
+                    false
+                }
+            };
         let instance = self.run.instance_mut(slot);
         // What it ended for is what its gang ends for; that it failed by itself, too, is for its gang to know.
         instance.stop = match stop {
             _ if well => None,
+            _ if is_held => Some(Stop::Recovery),
             None => Some(Stop::Gang),
             stop => stop,
         };
-        if matches!(report.exit, Exit::Lost { .. }) {
+        if is_lost {
             instance.exit = Some(report.exit);
         }
         if well {
@@ -116,12 +142,12 @@ impl Step<'_> {
     }
 
     /// All members have ended. `stop`: why the last one was ended; whatever was asked of the gang was asked of it, too.
-    fn conclude(&mut self, mut members: Vec<Slot>, stop: Option<Stop>) {
+    fn conclude(&mut self, members: Vec<Slot>, stop: Option<Stop>) {
         match stop {
             Some(Stop::Cleared) => return self.gang_cleared(members),
             Some(Stop::MarkedSuccess) => return self.gang_becomes(members, Change::Succeed),
             Some(Stop::MarkedFailed) => return self.gang_fails(members, None),
-            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang) | None => {}
+            Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang | Stop::Recovery) | None => {}
         }
         if members.iter().all(|slot| is_well(self.run.instance(*slot))) {
             let workflow = self.run.workflow.clone();
@@ -133,13 +159,19 @@ impl Step<'_> {
             }
             return;
         }
-        let stopping = self.run.record.stop.is_some() && !self.run.is_cleanup(members[0].task);
+        let is_held = members.iter().any(|slot| self.run.instance(*slot).stop == Some(Stop::Recovery));
+        let stopping = stop == Some(Stop::Cancelled) || self.run.is_stopping(members[0].task);
+        if is_held && !stopping && !self.cannot_start(&members) {
+            return members.into_iter().for_each(|slot| self.change(slot, Change::Recover));
+        }
+        self.judge_gang(members, stop);
+    }
+
+    /// What its failure leads to, by how its members ended. `stop`: why they were ended, if they were.
+    pub(super) fn judge_gang(&mut self, mut members: Vec<Slot>, stop: Option<Stop>) {
+        let stopping = self.run.is_stopping(members[0].task);
         let lost = members.iter().any(|slot| matches!(self.run.instance(*slot).exit, Some(Exit::Lost { .. })));
-        let guilty = |slot: &&Slot| {
-            let instance = self.run.instance(**slot);
-            !is_well(instance) && !is_dragged(instance)
-        };
-        let first = members.iter().filter(guilty).min_by_key(|slot| self.run.instance(**slot).end).copied();
+        let first = self.run.culprit(&members);
         // Whoever is told of what the gang becomes hears of the culprit first.
         members.sort_by_key(|slot| Some(*slot) != first);
         match stop {
@@ -154,7 +186,7 @@ impl Step<'_> {
     }
 
     /// Whether another try of one of them would end as this one did.
-    fn cannot_start(&self, members: &[Slot]) -> bool {
+    pub(super) fn cannot_start(&self, members: &[Slot]) -> bool {
         let is_action = self.run.workflow.task(members[0].task).is_action();
         members.iter().any(|slot| match &self.run.instance(*slot).exit {
             Some(Exit::StartFailed { lasting, .. }) => *lasting,
@@ -179,7 +211,7 @@ impl Step<'_> {
         self.gang_waits(members, at);
     }
 
-    fn gang_failed(&mut self, members: Vec<Slot>, first: Option<Slot>) {
+    pub(super) fn gang_failed(&mut self, members: Vec<Slot>, first: Option<Slot>) {
         let speaker = self.run.instance(members[0]);
         if speaker.attempt >= speaker.max_attempt {
             return self.gang_fails(members, first);
@@ -189,7 +221,7 @@ impl Step<'_> {
         self.gang_waits(members, at);
     }
 
-    fn gang_waits(&mut self, members: Vec<Slot>, at: jiff::Timestamp) {
+    pub(super) fn gang_waits(&mut self, members: Vec<Slot>, at: jiff::Timestamp) {
         for slot in &members {
             self.run.instance_mut(*slot).stop = None;
             self.change(*slot, Change::Retry { at });
@@ -213,7 +245,7 @@ impl Step<'_> {
         self.fail_fast(task);
     }
 
-    fn gang_becomes(&mut self, members: Vec<Slot>, change: Change) {
+    pub(super) fn gang_becomes(&mut self, members: Vec<Slot>, change: Change) {
         for slot in members {
             self.run.instance_mut(slot).stop = None;
             self.change(slot, change);

@@ -12,6 +12,7 @@ mod limits;
 mod mapping;
 mod ready;
 pub mod record;
+mod recover;
 mod repeat;
 mod restore;
 mod sanity;
@@ -93,6 +94,12 @@ pub enum Event {
     Started { slot: Slot, attempt: u32, at: Timestamp },
     /// The backend says that the attempt ended.
     Ended { slot: Slot, attempt: u32, report: Report },
+    /// [`crate::recovery`] suspects a machine that the instance, or a member of its gang, runs on: end it, and wait for the
+    /// verdict. One that waits to begin anew waits for the verdict instead.
+    Suspect { slot: Slot, reason: String },
+    /// What [`crate::recovery`] says of an instance that is recovering, or of its gang. `attempt`: the one that has ended; where
+    /// nothing is to begin, a later one will do, which recovery counted and nobody began.
+    Recovered { slot: Slot, attempt: u32, verdict: Ruling },
     /// Whether the same task of the previous run lets this one go; asked for by `depends_on_past`. Not kept: to be
     /// told again after a restart, and whenever it changes.
     Past { task: TaskIx, allows: bool },
@@ -108,6 +115,25 @@ pub enum Event {
     Note { text: String },
 }
 
+/// What becomes of an instance, or of a gang, that waited for recovery.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ruling {
+    /// It begins anew.
+    Restart {
+        /// Not before this.
+        at: Timestamp,
+        /// Of the new attempt; those between the last and this one were never begun.
+        number: u32,
+        /// It was the task's own fault, so the restart counts against its `retries`.
+        draws: bool,
+    },
+    /// As if recovery had never been there: the usual retry, or failure.
+    Leave,
+    /// It fails, whatever retries are left.
+    Fail { why: String },
+}
+
 /// How an attempt ended, as the backend and the shell found it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -121,6 +147,9 @@ pub struct Report {
     /// For people: the last lines of the log.
     pub message: String,
     pub outputs: BTreeMap<String, Value>,
+    /// Of a failure: recovery suspects the machine, and says what becomes of the instance ([`Event::Recovered`]).
+    #[serde(default)]
+    pub held: bool,
 }
 
 /// What must be written and done. `released`, `withdrawn` and `offers` concern memory alone and are done at once, in

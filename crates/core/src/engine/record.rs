@@ -113,7 +113,7 @@ pub struct InstanceRecord {
     /// After a branch: the direct downstream tasks to go on with.
     pub followed: Option<Vec<TaskId>>,
     /// Why the live attempt is being stopped; kept so that a restart still knows. Of a member of a gang that has ended before
-    /// its mates: why it did not end well.
+    /// its mates, or that is recovering: why it did not end well.
     pub stop: Option<Stop>,
 }
 
@@ -132,6 +132,9 @@ pub enum Stop {
     /// A member of its gang failed or was lost: all of the gang begin anew, or fail. On a member that has ended itself, and
     /// waits for its mates: it failed.
     Gang,
+    /// Its machine is under suspicion: recovery says what becomes of it once it has ended. On a member that has ended itself:
+    /// it failed, and its gang will wait for recovery.
+    Recovery,
     /// A person marked it while it ran.
     MarkedSuccess,
     MarkedFailed,

@@ -28,7 +28,9 @@ impl Run {
             if instance.state.is_live() {
                 assert!(instance.attempt > 0 && instance.attempt <= instance.max_attempt, "attempts of {id}");
                 assert_eq!(instance.exit, None, "{id} has not ended");
-            } else if instance.state != State::Deferred {
+            } else if instance.state != State::Deferred
+                && !(instance.state == State::Recovering && self.is_member(slot))
+            {
                 assert_eq!(instance.stop, None, "{id} is {}, there is nothing to stop", instance.state);
             }
             assert!(!waiting || self.held(slot).is_some(), "nothing holds {id} back");
@@ -118,6 +120,7 @@ impl Run {
         same("offers", |instance| u32::from(instance.offered));
         same("ends", |instance| u32::from(instance.state.is_final()));
         same("places", |instance| u32::from(instance.state.is_live() || instance.state == State::Deferred));
+        same("waits for recovery", |instance| u32::from(instance.state == State::Recovering));
         let mut live = all().filter(|instance| instance.state.is_live());
         let Some(stop) = live.next().map(|instance| instance.stop) else {
             return assert!(all().all(|instance| instance.state != State::Deferred), "{id} waits for nobody");

@@ -7,6 +7,7 @@ mod branching;
 mod explaining;
 mod limits;
 mod mapping;
+mod recovering;
 mod repeating;
 mod rules;
 mod scopes;
@@ -24,7 +25,7 @@ use super::{Demand, Effects, Evaluate, Event, Report, Run, Slot};
 use crate::admission::Admission;
 use crate::fleet::{Amount, Gpu, Gpus, Node, Request};
 use crate::id::{RunId, RunKey, TaskId, UNMAPPED, WorkflowId};
-use crate::ir::{MapUnit, TaskIx};
+use crate::ir::{MapUnit, TaskIx, Workflow};
 use crate::sim::differences;
 use crate::state::{Exit, RunState, State};
 
@@ -70,13 +71,20 @@ impl Evaluate for Script {
     fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String> {
         let gpus = self.gpus.get(&name_of(run, slot)).cloned().unwrap_or(Ok(0))?;
         let request = Request { gpus: Gpus::Count(gpus), ..Request::default() };
-        Ok(Demand { request: (gpus > 0).then(|| Arc::new(request)), ..Demand::default() })
+        let is_placed = gpus > 0 || run.workflow.task(slot.task).gang.is_some();
+        Ok(Demand { request: is_placed.then(|| Arc::new(request)), ..Demand::default() })
     }
 }
 
-fn two_gpus() -> Node {
-    let gpus = ["gpu-0", "gpu-1"].map(|id| Gpu::new(id, "A100", 81_920));
-    Node::new("local", Amount::whole(8), 16_384, gpus.into())
+/// One, or as many as the gangs of tests have members.
+fn nodes(workflow: &Workflow) -> Vec<Node> {
+    let count = if workflow.tasks.iter().any(|task| task.gang.is_some()) { 3 } else { 1 };
+    let node = |n: u32| {
+        let gpus = [0, 1].map(|gpu| Gpu::new(format!("gpu-{n}{gpu}"), "A100", 81_920));
+        let name = if n == 0 { "local".to_owned() } else { format!("n{n}") };
+        Node::new(name, Amount::whole(8), 16_384, gpus.into())
+    };
+    (0..count).map(node).collect()
 }
 
 struct World {
@@ -118,10 +126,11 @@ impl World {
             note: String::new(),
             backfill: None,
         };
+        let admission = Admission::new(64, nodes(&workflow)).unwrap();
         World {
             run: Run::new(record.clone(), Arc::new(workflow)),
             script,
-            admission: Admission::new(64, vec![two_gpus()]).unwrap(),
+            admission,
             now: Timestamp::UNIX_EPOCH,
             rows: BTreeMap::new(),
             record,
@@ -335,6 +344,7 @@ fn ended(exit: Exit) -> Report {
         error: None,
         message: String::new(),
         outputs: BTreeMap::new(),
+        held: false,
     }
 }
 

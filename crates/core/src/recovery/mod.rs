@@ -15,6 +15,7 @@ mod effect;
 mod expire;
 mod incident;
 mod job;
+mod key;
 mod node;
 mod people;
 mod policy;
@@ -36,6 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 pub use effect::{Act, CheckLevel, Effect, EffectId, Input, NodeFacts, Notice, NoticeKind, Place, Seen, StopWhy};
+pub use key::{BadJob, JobKey};
 pub use policy::{Deadlines, DrainPolicy, ExitRules, JobSpec, Mode, OnInconclusive, Policy, Restart};
 pub use record::{
     ApplicationError, Failure, FleetRecord, Incident, IncidentId, JobRecord, Key, NodeRecord, Outcome, RankRecord,

@@ -248,6 +248,7 @@ impl Attempt {
             error: self.error.clone(),
             message: format!("said {}", self.number),
             outputs,
+            held: false,
         }
     }
 }

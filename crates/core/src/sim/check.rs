@@ -31,7 +31,11 @@ impl Before {
             _ => None,
         };
         let stops = match event {
-            Event::Tick => run.all_slots().filter_map(|slot| Some((slot, run.instance(slot).stop?))).collect(),
+            Event::Tick => {
+                let ended = |slot: &Slot| run.instance(*slot).state == State::Recovering;
+                let slots = run.all_slots().filter(|slot| !ended(slot));
+                slots.filter_map(|slot| Some((slot, run.instance(slot).stop?))).collect()
+            }
             _ => Vec::new(),
         };
         Before { state: run.record.state, ends_cleared, stops }
@@ -55,7 +59,7 @@ pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effect
     let changed = |(slot, stop): &&(Slot, Stop)| {
         let now = run.instance(*slot).stop;
         // Out of time, the run also stops what was to run again.
-        let again = matches!(stop, Stop::Cleared | Stop::Preempted | Stop::Gang);
+        let again = matches!(stop, Stop::Cleared | Stop::Preempted | Stop::Gang | Stop::Recovery);
         now != Some(*stop) && !(again && now == Some(Stop::Cancelled) && run.record.stop.is_some())
     };
     if let Some((slot, stop)) = before.stops.iter().find(changed) {

@@ -10,6 +10,7 @@ mod actions;
 mod backend;
 mod check;
 mod crash;
+mod recovery;
 pub(crate) mod rng;
 mod rules;
 mod server;

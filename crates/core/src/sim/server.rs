@@ -313,7 +313,10 @@ impl World {
                     Found::NeverBegan => self.launch(run, slot, attempt),
                     Found::Starting => Ok(()),
                     Found::Running { since } => self.apply(run, Event::Started { slot, attempt, at: since }),
-                    Found::Ended(report) => self.apply(run, Event::Ended { slot, attempt, report }),
+                    Found::Ended(report) => {
+                        let report = self.hold(report);
+                        self.apply(run, Event::Ended { slot, attempt, report })
+                    }
                 }
             }
             After::Cancel { run, slot, attempt, grace } => {
@@ -372,6 +375,7 @@ impl World {
             error: None,
             message: String::new(),
             outputs: BTreeMap::new(),
+            held: false,
         };
         self.apply(run, Event::Ended { slot, attempt, report })
     }

@@ -41,6 +41,9 @@ pub(super) struct World {
     pub memory: Memory,
     pub actions_left: u32,
     pub crashes_left: u32,
+    /// How often recovery may still suspect something, and let something begin anew for nothing.
+    pub suspicions_left: u32,
+    pub restarts_left: u32,
 }
 
 /// A node, and whether the server knows of it.
@@ -75,6 +78,8 @@ impl World {
         let keeps_placeholders = rng.percent(20);
         let actions_left = rng.between(0, i64::from(options.max_actions)) as u32;
         let crashes_left = rng.between(0, i64::from(options.max_crashes)) as u32;
+        let suspicions_left = if rng.percent(50) { rng.between(1, 5) as u32 } else { 0 };
+        let restarts_left = rng.between(0, 10) as u32;
         let mut world = World {
             options,
             now: Timestamp::UNIX_EPOCH,
@@ -88,6 +93,8 @@ impl World {
             moves_left,
             actions_left,
             crashes_left,
+            suspicions_left,
+            restarts_left,
             rng,
         };
         for key in 1..=world.rng.between(1, i64::from(options.max_runs)) {
@@ -166,6 +173,8 @@ impl World {
             Act,
             Move,
             Crash,
+            Suspect,
+            Judge,
         }
         let memory = &self.memory;
         let unwritten = !memory.unwritten.is_empty() || !memory.after.is_empty();
@@ -179,6 +188,8 @@ impl World {
             (Next::Act, if self.actions_left == 0 { 0 } else { 5 }),
             (Next::Move, if self.moves_left > 0 && busy { 5 } else { 0 }),
             (Next::Crash, if self.crashes_left > 0 && busy { 5 } else { 0 }),
+            (Next::Suspect, if self.suspicions_left > 0 && busy { 5 } else { 0 }),
+            (Next::Judge, if self.recovering().next().is_some() { 40 } else { 0 }),
         ];
         let total: usize = choices.iter().map(|(_, weight)| weight).sum();
         if total == 0 {
@@ -201,6 +212,8 @@ impl World {
             Next::Act => self.act()?,
             Next::Move => self.move_machine(),
             Next::Crash => self.crash()?,
+            Next::Suspect => self.suspect()?,
+            Next::Judge => self.judge()?,
         }
         Ok(true)
     }
@@ -286,7 +299,10 @@ impl World {
         let attempt = id.number;
         match message {
             Message::Started { at, .. } => self.apply(run, Event::Started { slot, attempt, at }),
-            Message::Ended { report, .. } => self.apply(run, Event::Ended { slot, attempt, report }),
+            Message::Ended { report, .. } => {
+                let report = self.hold(report);
+                self.apply(run, Event::Ended { slot, attempt, report })
+            }
         }
     }
 
@@ -315,7 +331,10 @@ impl World {
                 // Its start is on its way.
                 Found::NeverBegan | Found::Starting => {}
                 Found::Running { since } => self.apply(run, Event::Started { slot, attempt, at: since })?,
-                Found::Ended(report) => self.apply(run, Event::Ended { slot, attempt, report })?,
+                Found::Ended(report) => {
+                    let report = self.hold(report);
+                    self.apply(run, Event::Ended { slot, attempt, report })?;
+                }
             }
         }
         Ok(())

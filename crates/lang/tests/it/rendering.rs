@@ -83,6 +83,7 @@ impl World {
             error: None,
             message: String::new(),
             outputs,
+            held: false,
         };
         self.apply(Event::Ended { slot, attempt, report });
     }

@@ -7,6 +7,7 @@
 use jiff::SignedDuration;
 
 use super::Script;
+use crate::fleet::Gang;
 use crate::id::{TaskId, WorkflowId};
 use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
 use crate::trigger_rule::TriggerRule;
@@ -113,6 +114,12 @@ fn set(task: &mut Task, script: &mut Script, workflow: &Workflow, key: &str, val
         }
         // The task whose output gives the items; none: the script gives them.
         "foreach" => task.foreach = Some(foreach(workflow, value)),
+        "gang" => {
+            task.gang = Some(Gang::of(value.parse().unwrap()));
+            task.foreach = Some(Foreach::ranks(value.parse().unwrap()));
+            let ranks = (0..value.parse::<u32>().unwrap()).map(serde_json::Value::from).collect();
+            script.items.insert(task.id.to_string(), Ok(ranks));
+        }
         "max_parallel" => task.max_parallel = Some(number()),
         "retries" => task.retry.retries = number(),
         "delay" => task.retry.delay = seconds(value),

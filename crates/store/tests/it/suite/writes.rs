@@ -49,7 +49,8 @@ pub async fn every_field_survives(store: &Store) {
         Exit::start_failed("no `python`\n"),
         Exit::Lost { reason: "gone".to_owned() },
     ];
-    let stops = [Stop::TimedOut, Stop::Cancelled, Stop::Cleared, Stop::MarkedSuccess, Stop::MarkedFailed];
+    let stops =
+        [Stop::TimedOut, Stop::Cancelled, Stop::Cleared, Stop::MarkedSuccess, Stop::MarkedFailed, Stop::Recovery];
     let mut instances: Vec<InstanceRecord> = Vec::new();
     let mut attempts: Vec<AttemptRecord> = Vec::new();
     for (n, state) in states.into_iter().enumerate() {
