@@ -10,14 +10,18 @@
 pub mod action;
 mod bridge;
 pub mod check;
+pub mod exits;
 pub mod judge;
 pub mod kernel;
+pub mod log;
 pub mod recovery_action;
 pub mod runbook;
 pub mod tables;
 mod text;
 
 pub use action::{Action, Blame};
+pub use exits::{EndClass, Ends, ExitCodes};
 pub use judge::{Facts, Judgement, judge};
+pub use log::{Found, LogRules, LogState, LogWatch};
 pub use recovery_action::RecoveryAction;
-pub use tables::{Overrides, Tables};
+pub use tables::{Meanings, Overrides, Tables};

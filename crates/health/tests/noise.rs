@@ -1,10 +1,12 @@
 //! Noise: whatever a reader is given, it answers, and soon. Bytes at random, and real lines cut, doubled and mixed.
 
-use pitcrew_health::Tables;
+use std::sync::LazyLock;
+
 use pitcrew_health::check::{
     Ended, Expected, parse_link_errors, parse_links, parse_remapped_rows, parse_smi, read_diag, read_health, read_smi,
 };
 use pitcrew_health::kernel::{Judging, Watch, read_journal, read_kmsg, read_log_line, read_message};
+use pitcrew_health::{LogRules, LogState, LogWatch, Tables};
 use proptest::prelude::*;
 
 const LINES: [&str; 18] = [
@@ -28,7 +30,14 @@ const LINES: [&str; 18] = [
     "    gpuId 0:\n        U U D X _\n00000000:10:1C.0, GPU-a, 1, 0, Yes, No\n",
 ];
 
+/// Its patterns take longer to read than all that it is fed.
+static WATCH: LazyLock<LogWatch> = LazyLock::new(|| LogRules::default().read().unwrap());
+
 fn read_all(bytes: &[u8]) {
+    read_after(bytes, &[Ended::Code(0), Ended::Code(226), Ended::TimedOut]);
+}
+
+fn read_after(bytes: &[u8], ends: &[Ended]) {
     read_message(bytes);
     read_log_line(bytes);
     read_journal(bytes);
@@ -37,11 +46,11 @@ fn read_all(bytes: &[u8]) {
     parse_remapped_rows(bytes);
     parse_smi(bytes);
     let expected = Expected::default();
-    for ended in [Ended::Code(0), Ended::Code(226), Ended::TimedOut] {
+    for ended in ends {
         for report in [
-            read_diag(&ended, bytes, &expected, Tables::usual()),
-            read_health(&ended, bytes, &expected),
-            read_smi(&ended, bytes, &expected),
+            read_diag(ended, bytes, &expected, Tables::usual()),
+            read_health(ended, bytes, &expected),
+            read_smi(ended, bytes, &expected),
         ] {
             assert!(!report.in_words().contains('\u{1b}'), "{report:?}");
             report.outcome();
@@ -87,6 +96,22 @@ proptest! {
     }
 
     #[test]
+    fn a_log_says_the_same_however_it_is_cut(bytes in mangled(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6)) {
+        let watch = &*WATCH;
+        let now = jiff::Timestamp::UNIX_EPOCH;
+        let text = [b"CUDA out of memory\n".as_slice(), &bytes, b"\nGPU is lost\n"].concat();
+        let mut whole = LogState::new(now);
+        let expected = watch.feed(&mut whole, &text, now);
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(text.len())).collect();
+        cuts.extend([0, text.len()]);
+        cuts.sort_unstable();
+        let mut state = LogState::new(now);
+        let found: Vec<_> = cuts.windows(2).flat_map(|cut| watch.feed(&mut state, &text[cut[0]..cut[1]], now)).collect();
+        prop_assert_eq!(found, expected);
+        prop_assert_eq!(state, whole);
+    }
+
+    #[test]
     fn broken_lines_are_answered(bytes in mangled()) {
         read_all(&bytes);
         read_all(&[b"4,1,2,-;", &bytes[..]].concat());
@@ -116,9 +141,9 @@ fn lines_without_end_are_answered_by_their_beginning() {
         "  a\n   b\n",
         "\"{[",
     ] {
-        let long = piece.repeat((8 << 20) / piece.len());
+        let long = piece.repeat((4 << 20) / piece.len());
         for before in ["", "NVRM: Xid (PCI:0000:66:00): 79, ", "4,1,2,-;", "NVRM: GPU at "] {
-            read_all(format!("{before}{long}").as_bytes());
+            read_after(format!("{before}{long}").as_bytes(), &[Ended::Code(226)]);
         }
     }
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Blame};
 
-pub use overrides::{DcgmOverride, Overrides, XidOverride};
+pub use overrides::{DcgmOverride, Meanings, Overrides, XidOverride};
 
 /// What an XID of the kernel log means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

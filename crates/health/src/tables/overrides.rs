@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Rule, Severity, Tables, Xid};
 use crate::action::{Action, Blame};
+use crate::exits::{Ends, ExitCodes};
+use crate::log::{LogRules, LogWatch};
 use crate::tables::{Category, DcgmError};
 use crate::text::{did_you_mean, evidence};
 
@@ -23,6 +25,32 @@ pub struct Overrides {
     pub xid: BTreeMap<u32, XidOverride>,
     /// By number, or by name with or without `DCGM_FR_`.
     pub dcgm: BTreeMap<String, DcgmOverride>,
+    pub exit_codes: ExitCodes,
+    pub log: LogRules,
+}
+
+/// All that signs mean, with what a user says about them.
+#[derive(Debug, Clone)]
+pub struct Meanings {
+    pub tables: Tables,
+    pub ends: Ends,
+    pub log: LogWatch,
+}
+
+impl Overrides {
+    /// Or all that is wrong, each with its place and a remedy.
+    pub fn read(&self) -> Result<Meanings, Vec<String>> {
+        let mut wrong = Vec::new();
+        let mut keep =
+            |place: &str, more: Vec<String>| wrong.extend(more.into_iter().map(|why| format!("{place}{why}")));
+        let tables = Tables::with(self).map_err(|more| keep("", more)).ok();
+        let ends = self.exit_codes.read().map_err(|more| keep("", more)).ok();
+        let log = self.log.read().map_err(|more| keep("in `log`: ", more)).ok();
+        match (tables, ends, log) {
+            (Some(tables), Some(ends), Some(log)) => Ok(Meanings { tables, ends, log }),
+            (None, _, _) | (_, None, _) | (_, _, None) => Err(wrong),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +148,17 @@ mod tests {
         assert_eq!(tables.dcgm_action(300), Action::Ignore);
         assert_eq!(tables.xid(79), Tables::usual().xid(79));
         assert_eq!(Tables::usual().xid(63).unwrap().action, Action::Ignore);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let json =
+            r#"{"xid": {"0": {"action": "ignore"}}, "exit_codes": {"999": "diagnose"}, "log": {"silence": "PT0S"}}"#;
+        let wrong = serde_json::from_str::<Overrides>(json).unwrap().read().unwrap_err();
+        assert_eq!(wrong.len(), 3, "{wrong:?}");
+        assert!(wrong[2].starts_with("in `log`: `silence`"), "{wrong:?}");
+        let meanings = Overrides::default().read().unwrap();
+        assert_eq!((&meanings.tables, &meanings.ends), (Tables::usual(), &Ends::default()));
     }
 
     #[test]
