@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::action::{Action, Blame};
+use crate::check::SmiGpu;
 use crate::kernel::{DriverVersion, XidLine};
 use crate::tables::{Rule, Tables};
 
@@ -19,6 +20,17 @@ pub struct Facts {
     pub sram_over: Option<bool>,
     /// Another XID of the same GPU came just before.
     pub is_secondary: bool,
+}
+
+impl Facts {
+    /// With what the driver says of the GPU by now.
+    pub fn with_device(self, gpu: &SmiGpu) -> Facts {
+        Facts {
+            remap_pending: gpu.remap_pending.or(self.remap_pending),
+            sram_over: gpu.is_over_sram_threshold().or(self.sram_over),
+            ..self
+        }
+    }
 }
 
 /// What is to be done, by whose fault, and why.
@@ -125,6 +137,16 @@ mod tests {
         assert_eq!(judged("149, NETIR_LINK_EVT Fatal XC0 i0 Link 08 (0x0)", &new).0, Action::Nvlink);
         assert_eq!(judged("149, NETIR_LINK_EVT Nonfatal XC0 i0 Link 08 (0x0)", &new).0, Action::Ignore);
         assert_eq!(judged("149, ?", &none).0, Action::Nvlink);
+    }
+
+    #[test]
+    fn what_the_driver_says_of_the_gpu_closes_what_was_open() {
+        let smi = "GPU 00000000:66:00.0\n    Remapped Rows\n        Pending : Yes\n    ECC Errors\n        Aggregate\n            SRAM Uncorrectable : 9\n";
+        let gpu = crate::check::parse_smi(smi.as_bytes()).remove(0);
+        let facts = Facts::default().with_device(&gpu);
+        assert_eq!(judged("63, x", &facts), (Action::ResetWhenIdle, Blame::Hardware, None));
+        assert_eq!(judged("48, x", &facts), (Action::FieldDiag, Blame::Hardware, None));
+        assert_eq!(Facts::default().with_device(&SmiGpu::default()), Facts::default());
     }
 
     #[test]

@@ -318,6 +318,7 @@ mod tests {
         assert_eq!(names(&watch.look(&mut state, at(9601))), ["silence"]);
     }
 
+    /// Weakness 12: hangs were never seen.
     #[test]
     fn a_task_that_writes_and_does_not_get_on_hangs_as_well() {
         let watch = watch(r#"{"progress": {"pattern": "step \\d+", "first_within": "30m", "every": "5m"}}"#);

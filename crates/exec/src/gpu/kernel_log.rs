@@ -4,7 +4,8 @@
 //! travels is small. It says which records there are, so the reader knows when some were thrown away in between. Without
 //! the right to read `/dev/kmsg` it tries `sudo -n`, and then the journal; without any it says so.
 
-use pitcrew_health::kernel::{Judging, Record, Sign, Watch, read_journal, read_kmsg};
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_health::kernel::{Judging, Record, Sign, Watch, happened, read_journal, read_kmsg};
 use serde::{Deserialize, Serialize};
 
 /// Before this line a shell's own files may have said something.
@@ -18,6 +19,8 @@ const SECONDS: u32 = 10;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelLog {
     pub boot: String,
+    /// Since that boot, when it was asked.
+    pub up: Option<SignedDuration>,
     pub told: Told,
 }
 
@@ -39,6 +42,7 @@ pub fn kernel_log_script(after: Option<u64>) -> String {
         "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 2 \"$@\"; else shift; \"$@\"; fi; }}\n\
          echo {MARK}\n\
          echo \"boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)\"\n\
+         echo \"up $(cut -d' ' -f1 /proc/uptime 2>/dev/null)\"\n\
          some() {{ awk -F'[,;]' -v after={after} '/^ /{{next}} NF>3{{if(first==\"\")first=$2; last=$2; at=$3;\n\
          if($2+0>after+0 && (index($0,\";NVRM: \")||index($0,\";nvidia-nvswitch\")))print \"kmsg \" $0}}\n\
          END{{if(first!=\"\")print \"range \" first \" \" last \" \" at}}'; }}\n\
@@ -60,12 +64,20 @@ pub fn parse_kernel_log(text: &[u8]) -> Option<KernelLog> {
     let mut lines = text.split(|b| *b == b'\n').skip_while(|line| line.trim_ascii_end() != MARK.as_bytes()).skip(1);
     let first = String::from_utf8_lossy(lines.next()?).into_owned();
     let boot = first.strip_prefix("boot ")?.trim().to_owned();
+    let mut up = None;
     let mut told = Told::Denied("the machine did not say what it found".to_owned());
     let mut records = Vec::new();
     for line in lines.take(MOST_LINES) {
         let split = line.iter().position(|b| *b == b' ').unwrap_or(line.len());
         let (word, rest) = (&line[..split], line.get(split + 1..).unwrap_or_default());
         match word {
+            b"up" => {
+                up = String::from_utf8_lossy(rest)
+                    .trim()
+                    .parse()
+                    .ok()
+                    .and_then(|up| SignedDuration::try_from_secs_f64(up).ok())
+            }
             b"kmsg" => records.extend(read_kmsg(rest)),
             b"line" => records.extend(read_journal(rest).map(|line| line.record)),
             b"range" => {
@@ -84,10 +96,15 @@ pub fn parse_kernel_log(text: &[u8]) -> Option<KernelLog> {
         Told::Records { records: all, .. } | Told::Journal { records: all } => *all = records,
         Told::Denied(_) => {}
     }
-    Some(KernelLog { boot, told })
+    Some(KernelLog { boot, up, told })
 }
 
 impl KernelLog {
+    /// When a sign of it happened, where it is `now`.
+    pub fn at(&self, sign: &Sign, now: Timestamp) -> Timestamp {
+        self.up.map_or(now, |up| happened(sign.micros, up, now))
+    }
+
     /// What of it is new to the watch of that machine.
     pub fn signs(&self, watch: &mut Watch, how: Judging<'_>) -> Vec<Sign> {
         match &self.told {
@@ -133,7 +150,10 @@ mod tests {
         };
         assert_eq!(answer(&(xid(3, 79) + "range 1 10 10000000\n")).signs(&mut watch, how()), []);
         assert_eq!(watch.follower().sequence(), Some(10));
-        let signs = answer(&(xid(12, 48) + "range 1 20 20000000\n")).signs(&mut watch, how());
+        let log = answer(&(xid(12, 48) + "up 112.5\nrange 1 20 20000000\n"));
+        let signs = log.signs(&mut watch, how());
+        let now = Timestamp::from_second(1000).unwrap();
+        assert_eq!(log.at(&signs[0], now), Timestamp::from_millisecond(899_500).unwrap());
         assert_eq!(signs.iter().map(|sign| sign.judgement.action).collect::<Vec<_>>(), [Action::ResetGpu]);
         assert_eq!(answer(&(xid(12, 48) + "range 1 20 20000000\n")).signs(&mut watch, how()), []);
         // The ring went round in between.
@@ -180,6 +200,7 @@ mod tests {
         assert!(output.status.success());
         let log = parse_kernel_log(&output.stdout).expect("the script ran");
         assert_eq!(log.boot, super::super::kmsg::boot_id().unwrap());
+        assert!(log.up.is_some_and(|up| up.is_positive()));
         match log.told {
             Told::Records { first, last, micros, .. } => {
                 assert!(first <= last && micros > 0, "{first} {last} {micros}")

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use pitcrew_health::kernel::{Record, read_kmsg};
+use pitcrew_health::kernel::{Judging, Record, Sign, Watch, read_kmsg};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -55,6 +55,25 @@ impl Kmsg {
         Ok(records)
     }
 
+    /// All that the log holds by now, into the watch of this machine; what of it is new. Always before [`Kmsg::signs`].
+    pub fn begin(&mut self, watch: &mut Watch, boot: &str, how: Judging<'_>) -> io::Result<Vec<Sign>> {
+        let backlog = self.backlog()?;
+        watch.begin(boot, backlog.last().map_or(0, |record| record.micros));
+        Ok(backlog.iter().flat_map(|record| watch.take(boot, record, how)).collect())
+    }
+
+    /// Waits until the log says something that is a sign.
+    pub async fn signs(&mut self, watch: &mut Watch, boot: &str, how: Judging<'_>) -> io::Result<Vec<Sign>> {
+        loop {
+            // What is lost is seen by the number of the next.
+            let Read::Record(record) = self.next().await? else { continue };
+            let signs = watch.take(boot, &record, how);
+            if !signs.is_empty() {
+                return Ok(signs);
+            }
+        }
+    }
+
     /// The next record, as soon as there is one.
     pub async fn next(&mut self) -> io::Result<Read> {
         loop {
@@ -96,7 +115,6 @@ pub fn boot_id() -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use pitcrew_health::Tables;
-    use pitcrew_health::kernel::{Judging, Watch};
 
     use super::*;
 
@@ -117,13 +135,9 @@ mod tests {
     async fn a_line_that_is_written_to_the_real_log_is_one_sign() {
         let Some((mut kmsg, write)) = log() else { return };
         let boot = boot_id().unwrap();
-        let backlog = kmsg.backlog().unwrap();
         let mut watch = Watch::default();
-        assert!(watch.begin(&boot, backlog.last().map_or(0, |record| record.micros)));
         let how = Judging { tables: Tables::usual(), driver: None, is_drill: true };
-        for record in &backlog {
-            assert_eq!(watch.take(&boot, record, how), [], "what was there before is history");
-        }
+        assert_eq!(kmsg.begin(&mut watch, &boot, how).unwrap(), [], "what was there before is history");
         // Nobody else's line is like it: other tests may run at the same time.
         let pid = std::process::id();
         let address = format!("00fe:{:02x}:{:02x}", pid / 32 % 256, pid % 32);
@@ -131,28 +145,25 @@ mod tests {
         // Without the end of the line the kernel would wait for the rest of it.
         let whole = format!("{line}\n");
         assert_eq!(rustix::io::write(&write, whole.as_bytes()).unwrap(), whole.len());
-        let (record, signs) = loop {
-            let read = tokio::time::timeout(std::time::Duration::from_secs(120), kmsg.next()).await;
-            let Read::Record(record) = read.expect("the log tells of the line").unwrap() else { continue };
-            let signs = watch.take(&boot, &record, how);
-            if record.message == line {
-                break (record, signs);
+        let sign = loop {
+            let read =
+                tokio::time::timeout(std::time::Duration::from_secs(120), kmsg.signs(&mut watch, &boot, how)).await;
+            let signs = read.expect("the log tells of the line").unwrap();
+            if let Some(sign) = signs.into_iter().find(|sign| sign.evidence.contains(&format!("pid={pid},"))) {
+                break sign;
             }
         };
-        let [sign] = &signs[..] else { panic!("{signs:?}") };
         assert_eq!(sign.judgement.action, pitcrew_health::Action::RebootNode);
         assert_eq!(sign.pci.unwrap().to_string(), address);
-        // The kernel says that a program wrote it, so outside of a drill it is nothing.
-        assert_eq!(record.facility, 1);
-        assert_eq!(record.event(false), None);
         // Whoever reads the log anew finds it there, and takes it for what it is: known.
         let mut again = Kmsg::open(Path::new(DEVICE)).unwrap();
         let mut kept: Watch = serde_json::from_str(&serde_json::to_string(&watch).unwrap()).unwrap();
-        assert!(kept.begin(&boot, 0));
-        let backlog = again.backlog().unwrap();
-        let known = backlog.iter().filter(|seen| seen.sequence <= record.sequence);
-        let signs: Vec<_> = known.flat_map(|record| kept.take(&boot, record, how)).collect();
-        assert_eq!(signs, []);
+        let signs = again.begin(&mut kept, &boot, how).unwrap();
+        assert!(signs.iter().all(|other| other.id != sign.id), "{signs:?}");
+        // The kernel says that a program wrote it, so outside of a drill it is nothing.
+        let backlog = Kmsg::open(Path::new(DEVICE)).unwrap().backlog().unwrap();
+        let record = backlog.iter().find(|record| record.message == line).expect("it is still there");
+        assert_eq!((record.facility, record.event(false)), (1, None));
     }
 
     #[tokio::test]

@@ -212,6 +212,13 @@ fn verdict(text: &str, ended: &Ended, expected: &Expected, remarks: &mut Vec<Str
             gpus.iter().any(is_it) || faults.iter().any(|fault| fault.gpu.as_deref() == Some(uuid))
         };
         let lost: Vec<Fault> = expected.devices.iter().filter(|device| !told(&device.uuid)).map(missing).collect();
+        if !lost.is_empty() {
+            // A complaint about nobody in particular is about those that are not there.
+            let (named, nameless): (Vec<_>, Vec<_>) =
+                faults.into_iter().partition(|fault| fault.gpu.is_some() || fault.action != Action::RebootNode);
+            remarks.extend(nameless.into_iter().map(|fault| fault.text));
+            faults = named;
+        }
         faults.extend(lost);
     }
     if !faults.is_empty() {

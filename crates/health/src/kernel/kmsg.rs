@@ -3,6 +3,7 @@
 //! The kernel keeps the facility honest: what a program writes to `/dev/kmsg` has facility 1 or more, whoever runs it. So
 //! a record of facility 0 is the kernel's own, and only those count (but for drills).
 
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{KernelEvent, read_message};
@@ -36,6 +37,14 @@ impl Record {
     pub fn event(&self, is_drill: bool) -> Option<KernelEvent> {
         (self.facility == 0 || is_drill).then(|| read_message(self.message.as_bytes())).flatten()
     }
+}
+
+/// When something happened that the kernel dates `micros` after its boot, where it is `now`, and `up` since that boot. The
+/// kernel's clock for its log runs a little faster or slower than others: what is less than a minute old by it is new.
+pub fn happened(micros: u64, up: SignedDuration, now: Timestamp) -> Timestamp {
+    let at = SignedDuration::from_micros(i64::try_from(micros).unwrap_or(i64::MAX));
+    let age = up.saturating_sub(at);
+    if age < SignedDuration::from_mins(1) { now } else { now.checked_sub(age).unwrap_or(Timestamp::MIN) }
 }
 
 /// Reads one record, as one `read` of `/dev/kmsg` gives it. `None`: it is none.
@@ -97,6 +106,16 @@ mod tests {
         for garbage in [&b""[..], b";", b"x,1,2,-;a", b"6,1;a", b"6,1,-2,-;a", b"no record", b"\xff,1,2,-;a"] {
             assert_eq!(read_kmsg(garbage), None);
         }
+    }
+
+    #[test]
+    fn what_is_old_is_dated_and_what_is_new_is_now() {
+        let now = Timestamp::from_second(100_000).unwrap();
+        let up = SignedDuration::from_secs(5_000);
+        let at = |micros| happened(micros, up, now).as_second();
+        assert_eq!((at(4_000_000_000), at(4_940_000_001), at(6_000_000_000)), (99_000, 100_000, 100_000));
+        assert_eq!(at(u64::MAX), 100_000);
+        assert_eq!(happened(0, SignedDuration::MAX, now), Timestamp::MIN);
     }
 
     #[test]

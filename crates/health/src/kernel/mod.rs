@@ -17,7 +17,7 @@ use crate::recovery_action::RecoveryAction;
 pub use driver::DriverVersion;
 pub use follow::{Follower, Taken};
 pub use journal::{JournalLine, read_journal};
-pub use kmsg::{Record, Source, read_kmsg};
+pub use kmsg::{Record, Source, happened, read_kmsg};
 pub use pci::Pci;
 pub use watch::{Judging, Sign, SignKind, Watch};
 
