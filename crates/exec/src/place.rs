@@ -23,6 +23,11 @@ pub enum Place {
 /// A cluster of Amazon ECS, and what is run there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EcsPlace {
+    /// Whose attempts these are: a word of the server that began it, so that the next one means the same task.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// Empty until it is frozen into a handle: the server's own.
+    #[serde(default)]
     pub region: String,
     /// Its name, or its ARN.
     pub cluster: String,
@@ -34,6 +39,9 @@ pub struct EcsPlace {
     /// The machine that it is for, by the id that EC2 gave it. `None`: ECS chooses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<String>,
+    /// What its container runs if the task says nothing itself. Empty: what the definition says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
     /// How many GPUs its container is given; which ones, ECS decides. `None`: as the definition says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpus: Option<u32>,

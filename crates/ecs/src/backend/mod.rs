@@ -31,6 +31,7 @@ use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, Capabilities, EcsPlace, Ended, EventSender, Handle, LogChunk, Observation,
     Place, attempt_dir, log,
 };
+use tokio::task::AbortHandle;
 
 pub use ends::{Cause, End, Intent, end, main_container};
 pub use plan::{STARTED_BY, TAG_ATTEMPT, TAG_JOB, TAG_RUN, TAG_TYPE, TRAINING, started_by};
@@ -41,6 +42,7 @@ use watch::Watch;
 
 use crate::client::{Client, Fault};
 use crate::clock;
+use crate::events::{Listener, Wake};
 
 const NAME: &str = "ecs";
 /// How long somebody who asks waits for an end that ECS knows already and that is being written down.
@@ -79,7 +81,11 @@ impl Default for Timing {
 pub struct EcsConfig {
     /// Tells the attempts of this store from those of others in the same cluster. Must never change.
     pub instance: String,
+    /// Where a place names no region.
+    pub region: String,
     pub aws: Aws,
+    /// The queue with events of ECS, by its name or URL; without it, polling is all there is.
+    pub events: Option<String>,
     pub timing: Timing,
 }
 
@@ -88,9 +94,21 @@ pub struct EcsBackend {
     config: EcsConfig,
     events: EventSender,
     /// By region, role and cluster.
-    watches: Mutex<HashMap<(String, Option<String>, String), Arc<Watch>>>,
+    watches: Arc<Watches>,
+    /// Hears of changes, in the process that works on runs.
+    listener: Mutex<Option<AbortHandle>>,
     /// Held while `sent.json` and `cancel.json` are weighed against each other.
     marks: tokio::sync::Mutex<()>,
+}
+
+type Watches = Mutex<HashMap<(String, Option<String>, String), Arc<Watch>>>;
+
+impl Drop for EcsBackend {
+    fn drop(&mut self) {
+        if let Some(listener) = lock(&self.listener).take() {
+            listener.abort();
+        }
+    }
 }
 
 /// What is known of an attempt without asking ECS.
@@ -102,13 +120,13 @@ enum Here {
 impl EcsBackend {
     /// Asks nobody yet.
     pub fn new(config: EcsConfig, events: EventSender) -> EcsBackend {
-        EcsBackend { config, events, watches: Mutex::default(), marks: tokio::sync::Mutex::default() }
+        let (watches, listener) = (Arc::default(), Mutex::default());
+        EcsBackend { config, events, watches, listener, marks: tokio::sync::Mutex::default() }
     }
 
     /// Something happened to this task, by its ARN: it is looked at now. Says whether it is one of ours.
     pub fn wake(&self, task: &str) -> bool {
-        let watches: Vec<_> = lock(&self.watches).values().cloned().collect();
-        watches.iter().any(|watch| watch.wake(task))
+        wake(&self.watches, task)
     }
 
     fn watch(&self, place: &EcsPlace) -> Result<Arc<Watch>, BackendError> {
@@ -222,7 +240,16 @@ impl Backend for EcsBackend {
     }
 
     fn prepare(&self, spec: &AttemptSpec) -> Handle {
-        Handle::of(spec)
+        let mut handle = Handle::of(spec);
+        if let Some(Place::Ecs(place)) = &mut handle.place {
+            if place.instance.is_empty() {
+                place.instance.clone_from(&self.config.instance);
+            }
+            if place.region.is_empty() {
+                place.region.clone_from(&self.config.region);
+            }
+        }
+        handle
     }
 
     async fn start(&self, handle: &Handle, spec: AttemptSpec) -> Result<(), BackendError> {
@@ -245,7 +272,7 @@ impl Backend for EcsBackend {
                 return Ok(());
             }
         }
-        let sent = match plan::sent(&self.config.instance, &spec, place, clock::now()) {
+        let sent = match plan::sent(&spec, place, clock::now()) {
             Ok(sent) => sent,
             Err(reason) => return self.end_here(handle, Exit::cannot_start(reason), about).await,
         };
@@ -348,10 +375,36 @@ impl Backend for EcsBackend {
         blocking(move || attempt_dir::clean(&dir)).await.map_err(|source| io_error(handle, source))
     }
 
+    /// Only one process may take events from the queue: each is given out once.
+    fn lead(&self) {
+        let Some(queue) = &self.config.events else { return };
+        let mut listener = lock(&self.listener);
+        if listener.is_some() {
+            return;
+        }
+        match Client::new(self.config.aws.clone(), &self.config.region) {
+            Ok(client) => {
+                let watches = Arc::clone(&self.watches);
+                let heard = move |event| match event {
+                    Wake::Task { arn, .. } => drop(wake(&watches, &arn)),
+                    Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
+                };
+                let task = tokio::spawn(Listener::new(client, queue, Vec::new()).run(heard));
+                *listener = Some(task.abort_handle());
+            }
+            Err(fault) => tracing::error!("cannot listen to events of ECS: {fault}"),
+        }
+    }
+
     async fn capabilities(&self) -> Capabilities {
         let remark = "which GPUs a task gets, and how long it may take to end, is up to ECS and the task definition";
         Capabilities { memory_limit: true, remarks: vec![remark.to_owned()], ..Capabilities::default() }
     }
+}
+
+fn wake(watches: &Watches, task: &str) -> bool {
+    let all: Vec<_> = lock(watches).values().cloned().collect();
+    all.iter().any(|watch| watch.wake(task))
 }
 
 fn place_of(handle: &Handle) -> Option<&EcsPlace> {

@@ -37,7 +37,8 @@ pub fn started_by(instance: &str, id: &AttemptId) -> String {
 }
 
 /// What is to be sent for an attempt; or why it cannot run on ECS.
-pub fn sent(instance: &str, spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent, String> {
+pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent, String> {
+    let instance = place.instance.as_str();
     if spec.steps.is_empty() {
         return Err("it has no steps".to_owned());
     }
@@ -49,7 +50,18 @@ pub fn sent(instance: &str, spec: &AttemptSpec, place: &EcsPlace, now: Timestamp
     let command = match &spec.steps[..] {
         [StepSpec { command: Command::Argv(argv), env: own, workdir: None, .. }] if !spec.workdir.is_absolute() => {
             env.extend(own.clone());
-            Some(argv.clone()).filter(|argv| !argv.is_empty())
+            let command = if argv.is_empty() { &place.command } else { argv };
+            Some(command.clone()).filter(|command| !command.is_empty())
+        }
+        // A task that says nothing itself.
+        [StepSpec { command: Command::Script { text, interpreter }, env: own, .. }]
+            if text.trim().is_empty() && interpreter.is_empty() =>
+        {
+            env.extend(own.clone());
+            Some(place.command.clone()).filter(|command| !command.is_empty())
+        }
+        _ if !place.command.is_empty() => {
+            return Err("the task has a `run` of its own and a `command` under `ecs`: write one of them".to_owned());
         }
         steps => {
             let word = format!("::pitcrew:{}::", &digest(&["mark", instance, &id])[..16]);
@@ -211,7 +223,7 @@ mod tests {
     }
 
     fn made(spec: &AttemptSpec) -> Result<Sent, String> {
-        sent("store", spec, &place(), Timestamp::UNIX_EPOCH)
+        sent(spec, &place(), Timestamp::UNIX_EPOCH)
     }
 
     #[test]
@@ -222,6 +234,13 @@ mod tests {
         let sent = made(&spec).unwrap();
         let overrides = sent.run.overrides.unwrap();
         assert_eq!((overrides.command, overrides.gpus, sent.mark), (None, Some(2), None));
+        // A task without a script is the same, and its place may name a command.
+        spec.steps[0].command = Command::shell("");
+        let named = EcsPlace { command: vec!["train.py".into()], ..place() };
+        let other = super::sent(&spec, &named, Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!((other.run.overrides.unwrap().command, other.mark), (Some(vec!["train.py".into()]), None));
+        spec.steps[0].command = Command::shell("true");
+        assert!(super::sent(&spec, &named, Timestamp::UNIX_EPOCH).unwrap_err().contains("write one of them"));
         let env: Vec<_> = overrides.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
         assert_eq!(env, ["ATTEMPT=2", "PITCREW_ATTEMPT=7/train.2", "RESUME_FROM=s3://b/ckpt-9"]);
         assert_eq!(sent.run.tags["jobtype"], "training_job");
@@ -238,7 +257,8 @@ mod tests {
         let words = |instance: &str, number: u32| {
             let mut spec = spec(vec![StepSpec::new("main", Command::shell("true"))]);
             spec.id.number = number;
-            let sent = sent(instance, &spec, &place(), Timestamp::UNIX_EPOCH).unwrap();
+            let place = EcsPlace { instance: instance.into(), ..place() };
+            let sent = sent(&spec, &place, Timestamp::UNIX_EPOCH).unwrap();
             [sent.run.started_by, sent.run.token, sent.mark.unwrap()]
         };
         let all = [words("a", 1), words("a", 2), words("b", 1)].concat();
@@ -269,7 +289,7 @@ mod tests {
             spec(vec![StepSpec::new("a", Command::shell("true")), StepSpec::new("b", Command::shell("true"))]);
         spec.steps[1].timeout = Some(SignedDuration::from_secs(5));
         let place = EcsPlace { container: Some("train".into()), machine: Some("i-1".into()), gpus: Some(8), ..place() };
-        let sent = sent("store", &spec, &place, Timestamp::UNIX_EPOCH).unwrap();
+        let sent = sent(&spec, &place, Timestamp::UNIX_EPOCH).unwrap();
         assert_eq!((sent.run.on, sent.timeouts), (Where::Machine("i-1".into()), vec![None, spec.steps[1].timeout]));
         let overrides = sent.run.overrides.unwrap();
         assert_eq!((overrides.container.as_str(), overrides.gpus), ("train", Some(8)));

@@ -10,6 +10,7 @@ pub mod ecs;
 mod fault;
 mod logs;
 mod queue;
+mod rules;
 mod ssm;
 
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub use ec2::{Machine, MachineState};
 pub use fault::{Fault, Kind};
 pub use logs::{LogEvent, LogPage};
 pub use queue::Message;
+pub use rules::Rule;
 pub use ssm::{Invocation, Ran};
 
 /// Pages that are read of one list, before it counts as endless.

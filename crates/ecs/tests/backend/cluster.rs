@@ -1,4 +1,4 @@
-//! A cluster of ECS with one machine. Its tasks really run: their command is a process of this machine, with no other
+//! A cluster of ECS with one machine, and what EC2 and SSM say of that. Its tasks really run: their command is a process of this machine, with no other
 //! environment than what the task was started with; what it writes goes to a stream of CloudWatch Logs.
 
 use std::collections::{BTreeMap, HashMap};
@@ -37,13 +37,123 @@ pub struct World {
     pub unheard: Vec<String>,
     /// Tasks of these words go down with their machine as soon as they run.
     doomed: Vec<String>,
+    /// What a container does that is given no command.
+    pub command: Option<String>,
+    /// In the queue.
+    pub messages: Vec<String>,
     /// What the definition says of its container.
     pub definition: Option<Value>,
     /// All is forgotten that is asked for.
     pub forgets: bool,
     /// New tasks stay where they are.
     pub pending: bool,
+    pub machine: Machine,
     port: u16,
+}
+
+/// The machine of the cluster.
+pub struct Machine {
+    /// Grows with each boot.
+    pub boot: u32,
+    pub agent: bool,
+    pub online: bool,
+    pub draining: bool,
+    pub status: String,
+    pub gpus: Vec<&'static str>,
+    pub state: &'static str,
+    /// What a command ends with that is no reboot and no question: code, stdout, stderr.
+    pub says: (i32, &'static str, &'static str),
+    ran: Vec<(i32, String, String)>,
+}
+
+pub const MACHINE: &str = "i-0f1";
+pub const CONTAINER_INSTANCE: &str = "arn:aws:ecs:us-east-1:123456789012:container-instance/gpus/8f";
+
+impl Default for Machine {
+    fn default() -> Self {
+        Machine {
+            boot: 1,
+            agent: true,
+            online: true,
+            draining: false,
+            status: "AVAILABLE".into(),
+            gpus: vec!["GPU-1", "GPU-2"],
+            state: "running",
+            says: (0, "", ""),
+            ran: Vec::new(),
+        }
+    }
+}
+
+impl Machine {
+    pub fn boot_id(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.boot)
+    }
+
+    /// Runs the lines of a command, as far as they are known here.
+    fn run(&mut self, lines: &[String]) -> usize {
+        let text = lines.join("\n");
+        let ran = if text.starts_with("cat /proc") {
+            (0, format!("{}\n", self.boot_id()), String::new())
+        } else if text.contains("systemctl reboot") {
+            match text.contains("boot_id)") && !text.contains(&self.boot_id()) {
+                true => (75, String::new(), String::new()),
+                false => {
+                    self.boot += 1;
+                    (0, String::new(), String::new())
+                }
+            }
+        } else {
+            (self.says.0, self.says.1.to_owned(), self.says.2.to_owned())
+        };
+        self.ran.push(ran);
+        self.ran.len() - 1
+    }
+
+    fn instance(&self) -> Value {
+        json!({
+            "containerInstanceArn": CONTAINER_INSTANCE, "ec2InstanceId": MACHINE, "agentConnected": self.agent,
+            "status": if self.draining { "DRAINING" } else { "ACTIVE" }, "version": 7,
+            "attributes": [{"name": "status", "value": self.status}, {"name": "ecs.instance-type", "value": "p5.48xlarge"}],
+            "registeredResources": [
+                {"name": "CPU", "type": "INTEGER", "integerValue": 4096},
+                {"name": "MEMORY", "type": "INTEGER", "integerValue": 1000},
+                {"name": "GPU", "type": "STRINGSET", "stringSetValue": self.gpus},
+            ],
+            "remainingResources": [{"name": "GPU", "type": "STRINGSET", "stringSetValue": []}],
+        })
+    }
+
+    /// The older protocol: a form, and XML.
+    fn ec2(&mut self, action: &str) -> (u16, String) {
+        let answer = |inner: String| (200, format!("<{action}Response>{inner}</{action}Response>"));
+        match action {
+            "DescribeInstances" => answer(format!(
+                "<reservationSet><item><instancesSet><item><instanceId>{MACHINE}</instanceId><instanceState>\
+                 <name>{}</name></instanceState><launchTime>2026-01-01T00:00:00.000Z</launchTime></item>\
+                 </instancesSet></item></reservationSet>",
+                self.state
+            )),
+            "RebootInstances" => {
+                self.boot += 1;
+                answer("<return>true</return>".to_owned())
+            }
+            "StopInstances" => {
+                self.state = "stopped";
+                answer(String::new())
+            }
+            "StartInstances" => {
+                (self.state, self.boot) = ("running", self.boot + 1);
+                answer(String::new())
+            }
+            other => (
+                400,
+                format!(
+                    "<Response><Errors><Error><Code>InvalidAction</Code><Message>{other}</Message></Error></Errors></Response>"
+                ),
+            ),
+        }
+    }
 }
 
 struct Task {
@@ -133,6 +243,24 @@ impl Drop for Shared {
 }
 
 impl Task {
+    fn new(id: String, input: Value) -> Task {
+        let mut task = Task {
+            arn: Task::arn_of(&id),
+            id,
+            input,
+            status: "PENDING",
+            desired: "RUNNING",
+            stop_code: None,
+            reason: String::new(),
+            exit: None,
+            pid: None,
+            version: 1,
+            at: BTreeMap::new(),
+        };
+        task.change("PENDING", "createdAt");
+        task
+    }
+
     fn arn_of(id: &str) -> String {
         format!("arn:aws:ecs:{REGION}:{ACCOUNT}:task/gpus/{id}")
     }
@@ -222,6 +350,14 @@ fn definition_arn(name: &str) -> String {
 async fn answer(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> (StatusCode, String) {
     let target = headers.get("x-amz-target").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let operation = target.rsplit_once('.').map_or("", |(_, name)| name).to_owned();
+    if operation.is_empty() {
+        let form = String::from_utf8_lossy(&body).into_owned();
+        let action = form.split('&').find_map(|pair| pair.strip_prefix("Action=")).unwrap_or_default().to_owned();
+        let mut state = lock(&shared.state);
+        state.calls.push((action.clone(), json!(form)));
+        let (status, text) = state.machine.ec2(&action);
+        return (StatusCode::from_u16(status).unwrap(), text);
+    }
     let input: Value = serde_json::from_slice(&body).unwrap();
     let (status, body) = tokio::task::spawn_blocking(move || act(&shared, &operation, &input)).await.unwrap();
     (StatusCode::from_u16(status).unwrap(), body.to_string())
@@ -255,6 +391,51 @@ fn act(shared: &Arc<Shared>, operation: &str, input: &Value) -> (u16, Value) {
 fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Option<String>) {
     let ok = |body: Value| (200, body, None);
     match operation {
+        "GetQueueUrl" => ok(json!({"QueueUrl": "http://queue"})),
+        "ReceiveMessage" => {
+            let all = std::mem::take(&mut state.messages);
+            let all = all.iter().map(|body| json!({"MessageId": "m", "Body": body, "ReceiptHandle": "r"}));
+            ok(json!({"Messages": all.collect::<Vec<_>>()}))
+        }
+        "DeleteMessageBatch" => ok(json!({"Successful": []})),
+        "ListContainerInstances" => ok(json!({"containerInstanceArns": [CONTAINER_INSTANCE]})),
+        "DescribeContainerInstances" => ok(json!({"containerInstances": [state.machine.instance()], "failures": []})),
+        "UpdateContainerInstancesState" => {
+            state.machine.draining = input["status"] == "DRAINING";
+            ok(json!({"containerInstances": [state.machine.instance()], "failures": []}))
+        }
+        "PutAttributes" => {
+            assert_eq!(
+                (&input["attributes"][0]["name"], &input["attributes"][0]["targetId"]),
+                (&json!("status"), &json!("8f"))
+            );
+            state.machine.status = input["attributes"][0]["value"].as_str().unwrap().to_owned();
+            ok(json!({}))
+        }
+        "DescribeInstanceInformation" => {
+            let status = if state.machine.online { "Online" } else { "ConnectionLost" };
+            ok(json!({"InstanceInformationList": [{"InstanceId": MACHINE, "PingStatus": status}]}))
+        }
+        "SendCommand" => {
+            assert_eq!(input["DocumentName"], "AWS-RunShellScript");
+            let lines: Vec<String> = serde_json::from_value(input["Parameters"]["commands"].clone()).unwrap();
+            let number = state.machine.run(&lines);
+            ok(json!({"Command": {"CommandId": number.to_string()}}))
+        }
+        "GetCommandInvocation" => {
+            let (code, out, err) = &state.machine.ran[input["CommandId"].as_str().unwrap().parse::<usize>().unwrap()];
+            let status = if *code == 0 { "Success" } else { "Failed" };
+            ok(
+                json!({"Status": status, "ResponseCode": code, "StandardOutputContent": out, "StandardErrorContent": err}),
+            )
+        }
+        "StartTask" => {
+            let id = format!("{:08x}{:08x}{:016x}", std::process::id(), state.port, state.tasks.len() + 1);
+            let task = Task::new(id.clone(), input.clone());
+            let body = json!({"tasks": [task.json()], "failures": []});
+            state.tasks.push(task);
+            (200, body, Some(id))
+        }
         "RunTask" => {
             if let Some(known) = state.tasks.iter().find(|task| task.input["clientToken"] == input["clientToken"]) {
                 if known.input != *input {
@@ -264,20 +445,7 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
             }
             // Processes are found by it, also beside those of other tests.
             let id = format!("{:08x}{:08x}{:016x}", std::process::id(), state.port, state.tasks.len() + 1);
-            let mut task = Task {
-                arn: Task::arn_of(&id),
-                id: id.clone(),
-                input: input.clone(),
-                status: "PENDING",
-                desired: "RUNNING",
-                stop_code: None,
-                reason: String::new(),
-                exit: None,
-                pid: None,
-                version: 1,
-                at: BTreeMap::new(),
-            };
-            task.change("PENDING", "createdAt");
+            let task = Task::new(id.clone(), input.clone());
             let body = json!({"tasks": [task.json()], "failures": []});
             state.tasks.push(task);
             (200, body, Some(id))
@@ -348,6 +516,7 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
 /// Runs the container of a task: its command is a process, what it writes are events.
 fn run(shared: &Arc<Shared>, id: &str) {
     let mut state = lock(&shared.state);
+    let own = state.command.clone();
     let Some(task) = state.tasks.iter_mut().find(|task| task.id == id) else { return };
     if task.desired == "STOPPED" {
         return;
@@ -358,7 +527,8 @@ fn run(shared: &Arc<Shared>, id: &str) {
     let mut command = words(&container["command"]);
     if command.is_empty() {
         // The command of the definition.
-        command = ["/bin/sh", "-c", "echo attempt $ATTEMPT from $RESUME_FROM"].map(str::to_owned).to_vec();
+        let own = own.unwrap_or_else(|| "echo attempt $ATTEMPT from $RESUME_FROM".to_owned());
+        command = vec!["/bin/sh".to_owned(), "-c".to_owned(), own];
     }
     let (reader, writer) = std::io::pipe().unwrap();
     let mut process = std::process::Command::new(&command[0]);

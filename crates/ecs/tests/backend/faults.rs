@@ -266,3 +266,28 @@ async fn a_wake_lets_an_attempt_be_looked_at_now() {
     .await;
     assert!(world.ended(&handle).await.exit.is_success());
 }
+
+/// The same, told by the queue to the server that leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_in_the_queue_lets_an_attempt_be_looked_at_now() {
+    let mut world = World::new(Kind::Ecs);
+    world.timing.soonest = std::time::Duration::from_secs(3600);
+    world.timing.poll = std::time::Duration::from_secs(3600);
+    world.restart();
+    world.backend.lead();
+    let spec = world.script("a", "echo ran");
+    let handle = world.start(spec).await;
+    let known: Value = serde_json::from_slice(&std::fs::read(handle.dir.join("task.json")).unwrap()).unwrap();
+    let mut version = 0;
+    until(async || {
+        version += 1;
+        let detail =
+            json!({"taskArn": known["arn"], "clusterArn": "gpus", "lastStatus": "STOPPED", "version": version});
+        let event = json!({"id": "e", "detail-type": "ECS Task State Change", "source": "aws.ecs", "detail": detail});
+        world.cluster.state().messages = vec![event.to_string()];
+        handle.dir.join("exit.json").exists()
+    })
+    .await;
+    assert!(world.ended(&handle).await.exit.is_success());
+    assert!(world.cluster.count("DeleteMessageBatch") > 0);
+}

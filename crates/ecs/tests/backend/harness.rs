@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
 use pitcrew_ecs::backend::started_by;
-use pitcrew_ecs::{EcsBackend, EcsConfig, Timing};
+use pitcrew_ecs::{Client, EcsBackend, EcsConfig, Timing};
 use pitcrew_exec::aws::Aws;
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendEvent, Command, EcsPlace, Ended, Handle, LogRecord, LogStream, Observation, Place,
@@ -170,15 +170,30 @@ impl World {
     }
 }
 
-fn make(cluster: &Cluster, timing: Timing) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
-    let (sender, events) = unbounded_channel();
+/// A door to that cluster.
+fn aws(cluster: &Cluster) -> Aws {
     let env = HashMap::from([
         ("AWS_ENDPOINT_URL", cluster.url.clone()),
         ("AWS_ACCESS_KEY_ID", "id".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", "hush".to_owned()),
     ]);
-    let aws = Aws::new(Arc::new(move |name| env.get(name).cloned())).unwrap();
-    let config = EcsConfig { instance: INSTANCE.to_owned(), aws, timing };
+    Aws::new(Arc::new(move |name| env.get(name).cloned())).unwrap()
+}
+
+/// A client of that cluster.
+pub fn client(cluster: &Cluster) -> Client {
+    Client::new(aws(cluster), REGION).unwrap()
+}
+
+fn make(cluster: &Cluster, timing: Timing) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
+    let (sender, events) = unbounded_channel();
+    let config = EcsConfig {
+        instance: INSTANCE.to_owned(),
+        region: REGION.to_owned(),
+        aws: aws(cluster),
+        events: Some("events".to_owned()),
+        timing,
+    };
     (Arc::new(EcsBackend::new(config, sender)), events)
 }
 

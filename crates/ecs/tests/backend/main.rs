@@ -4,5 +4,6 @@
 mod cluster;
 mod faults;
 mod harness;
+mod nodes;
 #[path = "../../../exec/tests/backends/suite.rs"]
 mod suite;

@@ -2,7 +2,9 @@
 //! the same protocol.
 
 mod clients;
+mod events;
 mod harness;
 #[allow(dead_code, reason = "other tests use more of it")]
 #[path = "../../../pitcrew/tests/aws/moto.rs"]
 mod moto;
+mod template;

@@ -16,7 +16,11 @@ pub struct Moto {
 
 impl Moto {
     pub fn start() -> Moto {
-        let env = python();
+        Moto::start_in(&python())
+    }
+
+    /// With the programs of that environment.
+    pub fn start_in(env: &Env) -> Moto {
         let mut process = Command::new(env.bin().join("moto_server"))
             .args(["-H", "127.0.0.1", "-p", "0"])
             .stderr(Stdio::piped())
