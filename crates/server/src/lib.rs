@@ -134,7 +134,14 @@ impl Site {
     pub async fn has_files(&self, run: RunKey) -> error::ApiResult<()> {
         let homed = self.app.backends.homed().filter(|_| self.app.scheduler.leads());
         let Some(homed) = homed else { return Ok(()) };
-        let missing = |why: Elsewhere| error::ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, why.to_string());
+        let missing = |why: Elsewhere| {
+            let status = match why {
+                Elsewhere::Later(_) => StatusCode::SERVICE_UNAVAILABLE,
+                // Whoever asks again and again, as workers do, is to stop.
+                Elsewhere::Gone(_) => StatusCode::GONE,
+            };
+            error::ApiError::Status(status, why.to_string())
+        };
         homed.files().here(run).await.map_err(missing)
     }
 

@@ -36,6 +36,9 @@ pub struct Told {
     pub about: About,
     /// Empty: any.
     pub may_serve: Vec<String>,
+    /// When it last came from another place than before; its earlier process may have gone on there for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<Timestamp>,
 }
 
 /// A worker among the nodes.

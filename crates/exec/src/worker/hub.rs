@@ -353,6 +353,11 @@ impl Hub {
         self.0.state().desk(worker).ledger.moved(self.patience());
     }
 
+    /// Whether the worker said something since this server leads.
+    pub fn is_heard(&self, worker: &str) -> bool {
+        self.0.state().desk(worker).ledger.is_heard()
+    }
+
     /// Whether what this sync says is newer than all that its worker said before.
     pub fn is_new(&self, worker: &str, sync: &Sync) -> Result<bool, Superseded> {
         self.0.state().desk(worker).ledger.is_new(sync)

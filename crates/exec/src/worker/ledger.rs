@@ -148,11 +148,18 @@ impl Ledger {
         let mut facts = Vec::new();
         let has: BTreeMap<AttemptId, How> = sync.has.into_iter().map(|Has { attempt, how }| (attempt, how)).collect();
         self.missing(&has, &mut facts);
+        let strangers = self.strangers_at(now);
         for (id, mut how) in has {
             clocks::translate(&mut how, behind, at);
-            let attempt = self.attempts.entry(id.clone()).or_insert_with(|| Attempt::new(now, false));
+            let fresh = || Attempt { elsewhere: strangers, ..Attempt::new(now, false) };
+            let attempt = self.attempts.entry(id.clone()).or_insert_with(fresh);
             attempt.order = None;
+            let was_away = attempt.elsewhere.is_some();
             facts.extend(attempt.take(&id, how));
+            if was_away && attempt.elsewhere.is_none() && attempt.is_open() {
+                attempt.due = now;
+                self.due = Some(self.due.map_or(now, |due| due.min(now)));
+            }
         }
         Ok(facts)
     }
@@ -202,12 +209,16 @@ impl Ledger {
         }
     }
 
+    /// Since when what is named now for the first time may be elsewhere.
+    fn strangers_at(&self, now: SignedDuration) -> Option<SignedDuration> {
+        self.strangers.filter(|until| now <= *until).map(|_| SignedDuration::ZERO)
+    }
+
     /// Somebody works on the run of this attempt.
     pub fn claim(&mut self, now: SignedDuration, id: &AttemptId) {
         if let Some(attempt) = self.attempts.get_mut(id) {
             attempt.is_claimed = true;
-        } else if self.strangers.is_some_and(|until| now <= until) {
-            let elsewhere = Some(SignedDuration::ZERO);
+        } else if let elsewhere @ Some(_) = self.strangers_at(now) {
             self.attempts.insert(id.clone(), Attempt { elsewhere, ..Attempt::new(now, true) });
         } else if self.heard.is_none() {
             // What the worker says of it later is then believed.
@@ -385,7 +396,7 @@ impl Ledger {
             attempt.due = now + REPEAT;
             attempt.is_ordered |= attempt.order.is_some();
             answer.start.extend(attempt.order.clone());
-            answer.cancel.extend(attempt.cancel.clone());
+            answer.cancel.extend(attempt.cancel.clone().filter(|_| attempt.elsewhere.is_none()));
             answer.forget.extend(attempt.forget.then(|| id.clone()));
             answer.logs.extend(attempt.wants_log.then(|| id.clone()));
         }
@@ -445,6 +456,11 @@ impl Ledger {
         self.heard.map(|at| now - at)
     }
 
+    /// Whether it was heard since this server leads.
+    pub fn is_heard(&self) -> bool {
+        self.heard.is_some()
+    }
+
     pub fn is_draining(&self) -> bool {
         self.draining
     }
@@ -480,9 +496,11 @@ impl Attempt {
         matches!(self.told, Told::Unsaid | Told::Ended(_) | Told::Lost(_))
     }
 
-    /// Whether the worker is to do something about it.
+    /// Whether the worker is to do something about it. One that does not have it would end what goes on elsewhere by a
+    /// word alone.
     fn is_open(&self) -> bool {
-        self.order.is_some() || self.forget || self.wants_log || (self.cancel.is_some() && !self.is_over())
+        let is_to_end = self.cancel.is_some() && self.elsewhere.is_none() && !self.is_over();
+        self.order.is_some() || self.forget || self.wants_log || is_to_end
     }
 
     fn take(&mut self, id: &AttemptId, how: How) -> Option<Fact> {
@@ -490,7 +508,9 @@ impl Attempt {
             // How it ended is known and stays so.
             return None;
         }
-        // It is here after all.
+        if self.elsewhere.is_some() && !is_here(&how) {
+            return None;
+        }
         self.elsewhere = None;
         match how {
             How::Waiting => {
@@ -522,6 +542,19 @@ impl Attempt {
                 fact
             }
         }
+    }
+}
+
+/// Whether what is said of an attempt that may be elsewhere shows that it is here after all. A copy of the directory of a
+/// worker that runs it has a trace of it, waits to hear of it, and finds it lost.
+fn is_here(how: &How) -> bool {
+    match how {
+        How::Running { .. } => true,
+        How::Waiting | How::Ended { end: None } => false,
+        How::Ended { end: Some(end) } => match &**end {
+            End::Ended { .. } => true,
+            End::Lost { .. } => false,
+        },
     }
 }
 

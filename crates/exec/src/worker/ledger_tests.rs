@@ -290,6 +290,52 @@ fn what_a_worker_was_given_elsewhere_is_left_to_it_until_its_lease_is_surely_ove
 }
 
 #[test]
+fn a_copy_that_has_traces_of_what_runs_elsewhere_does_not_end_it() {
+    let lost = || How::Ended { end: Some(Box::new(End::Lost { reason: "its runner was killed".to_owned() })) };
+    let open = |known: Known| matches!(known, Known::Observed(Observation::Unreachable { .. }));
+    let copy = |seq: u64, has: Vec<(&str, How)>| Sync { incarnation: 9, ..sync(seq, has) };
+    let mut ledger = Ledger::default();
+    for name in ["a", "b"] {
+        ledger.order(s(0), order(name));
+    }
+    ledger.take(s(100), at(), sync(1, vec![("a", running()), ("b", running())])).unwrap();
+    // A server that has just begun to lead hears of them before anybody names them, or after.
+    let mut fresh = Ledger::default();
+    fresh.claim(s(100), &id("a"));
+    for ledger in [&mut ledger, &mut fresh] {
+        ledger.moved(PATIENCE);
+        assert_eq!(ledger.take(s(100), at(), copy(1, vec![("a", How::Waiting), ("b", How::Waiting)])).unwrap(), []);
+        assert_eq!(ledger.take(s(101), at(), copy(2, vec![("a", lost()), ("b", lost())])).unwrap(), []);
+        assert_eq!(ledger.take(s(102), at(), copy(3, vec![("a", How::Ended { end: None })])).unwrap(), []);
+        for name in ["a", "b"] {
+            ledger.claim(s(103), &id(name));
+            assert!(open(observed(ledger, 103, name)) && ledger.take_end(&id(name)).is_none(), "{name}");
+        }
+        // Nothing but its lease ends it there, and here nobody may begin another.
+        assert!(ledger.cancel(s(104), cancel("a", 5)));
+        assert_eq!((said(ledger, 104).as_str(), ledger.is_urgent(s(200))), ("", false));
+        ledger.take(s(431), at(), copy(4, vec![("a", How::Ended { end: None })])).unwrap();
+        assert!(matches!(observed(ledger, 431, "a"), Known::Observed(Observation::Lost { .. })));
+    }
+}
+
+#[test]
+fn what_is_found_elsewhere_after_all_is_told_to_end() {
+    let mut ledger = Ledger::default();
+    ledger.order(s(0), order("a"));
+    ledger.take(s(1), at(), sync(1, vec![("a", running())])).unwrap();
+    ledger.moved(PATIENCE);
+    let moved = |seq: u64, how: How| Sync { incarnation: 9, ..sync(seq, vec![("a", how)]) };
+    ledger.take(s(2), at(), moved(1, How::Waiting)).unwrap();
+    ledger.cancel(s(3), cancel("a", 5));
+    assert_eq!(said(&mut ledger, 3), "");
+    ledger.take(s(4), at(), moved(2, running())).unwrap();
+    assert!(ledger.is_urgent(s(4)));
+    assert_eq!(said(&mut ledger, 4), "cancel 7/a.1 5");
+    assert_eq!(ledger.take(s(5), at(), moved(3, ended(0))).unwrap(), [Fact::Ended(id("a"))]);
+}
+
+#[test]
 fn an_attempt_began_once_whatever_the_clock_of_its_worker_does() {
     let mut ledger = Ledger::default();
     ledger.order(s(0), order("a"));

@@ -34,10 +34,7 @@ async fn dir(site: &Site, worker: &WorkerRow, run: &str, query: &Query) -> ApiRe
     let row = rows.iter().find(|row| row.number == id.number && row.exit.is_none()).ok_or_else(nobodys)?;
     let handle: Handle = serde_json::from_value(row.handle.clone()).map_err(|_| nobodys())?;
     match handle.place {
-        Some(Place::Worker(place)) if place.worker == worker.id => {
-            site.has_files(id.run).await?;
-            Ok((id.run, site.app.data.run(id.run)))
-        }
+        Some(Place::Worker(place)) if place.worker == worker.id => Ok((id.run, site.app.data.run(id.run))),
         Some(Place::Worker(_) | Place::Ssh(_) | Place::Ecs(_)) | None => Err(nobodys()),
     }
 }
@@ -82,6 +79,7 @@ pub async fn list(
     query: Query,
 ) -> ApiResult<Json<Manifest>> {
     let (run, dir) = dir(&site, &worker, &run, &query).await?;
+    site.has_files(run).await?;
     let turn = turn(run);
     let _turn = turn.lock().await;
     on_disk(move || files::manifest(&dir, clock::now())).await.map(Json)
@@ -97,9 +95,18 @@ pub async fn change(
     let (run, dir) = dir(&site, &worker, &run, &query).await?;
     let changes: Changes = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::bad_request(format!("this cannot be read: {error}")))?;
+    match site.has_files(run).await {
+        // What it left is kept, whatever else of the run nobody can have any more.
+        Err(error) if error.status() == StatusCode::GONE => tracing::debug!("{}", error.message()),
+        other => other?,
+    }
     let turn = turn(run);
     let _turn = turn.lock().await;
     on_disk(move || files::apply(&dir, &changes, clock::now())).await?;
+    // Once it is answered, the worker never sends them again: whoever leads then must know whom to ask.
+    if let Some(homed) = site.app.backends.homed() {
+        homed.files().note(run).await?;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -109,7 +116,8 @@ pub async fn get(
     Path((run, sha256)): Path<(String, String)>,
     query: Query,
 ) -> ApiResult<Response> {
-    let (_, dir) = dir(&site, &worker, &run, &query).await?;
+    let (run, dir) = dir(&site, &worker, &run, &query).await?;
+    site.has_files(run).await?;
     let missing = ApiError::not_found(format!("no file of the run has the digest `{sha256}` any more"));
     let path = query.text("path").map(str::to_owned);
     let (file, size) = match on_disk(move || files::blob(&dir, &sha256, path.as_deref())).await {

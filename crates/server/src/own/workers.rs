@@ -228,7 +228,7 @@ async fn enrolled(site: &Site, token: WorkerToken, wish: Enrol) -> ApiResult<Jso
         Some(own) => own,
         None => fresh_credential().map_err(failed)?,
     };
-    let told = Told { about: wish.about.clone(), may_serve: token.queues.clone() };
+    let told = Told { about: wish.about.clone(), may_serve: token.queues.clone(), moved: None };
     let worker = WorkerRow {
         id: letters::<16>().map_err(failed)?,
         name: wish.name.clone(),
@@ -263,11 +263,20 @@ async fn sync(
     let hub = &site.app.workers;
     let is_new = hub.is_new(&worker.id, &sync).map_err(|error| unanswered(error.into()))?;
     if is_new {
+        let now = clock::now();
+        let told: Option<Told> = serde_json::from_value(worker.about.clone()).ok();
+        let moves = sync.about.as_ref().zip(told.as_ref()).is_some_and(|(about, told)| has_moved(told, about));
+        // The server that heard of it may not be this one, or have been started again since.
+        let moved = told.as_ref().and_then(|told| told.moved);
+        let moved_lately = moved.is_some_and(|at| now.duration_since(at) <= hub.patience());
+        if moves || (moved_lately && !hub.is_heard(&worker.id)) {
+            hub.moved(&worker.id);
+        }
         if let Some(about) = &sync.about {
-            if has_moved(&worker, about) {
-                hub.moved(&worker.id);
-            }
-            take_about(&site, &worker, about).await.map_err(ApiError::into_response)?;
+            let moved = if moves { Some(now) } else { moved };
+            let may_serve = told.map(|told| told.may_serve).unwrap_or_default();
+            let told = Told { about: about.clone(), may_serve, moved };
+            take_about(&site, &worker, told).await.map_err(ApiError::into_response)?;
         }
         site.app.fleet.worker_said(&worker.id, &sync, clock::now()).await;
         hub.drain(&worker.id, worker.drain);
@@ -297,16 +306,14 @@ fn unanswered(error: Unanswered) -> Response {
 }
 
 /// Whether an earlier process of the worker may still be where it was.
-fn has_moved(worker: &WorkerRow, about: &About) -> bool {
-    let before = serde_json::from_value(worker.about.clone()).ok().and_then(|told: Told| told.about.place);
-    before.is_some_and(|before| about.place.as_ref() != Some(&before))
+fn has_moved(before: &Told, about: &About) -> bool {
+    before.about.place.is_some() && about.place != before.about.place
 }
 
 /// Writes what a worker tells of itself, if that is new.
-async fn take_about(site: &Site, worker: &WorkerRow, about: &About) -> ApiResult<()> {
-    let may_serve = serde_json::from_value(worker.about.clone()).map(|told: Told| told.may_serve).unwrap_or_default();
-    check(&worker.name, about, &may_serve).map_err(ApiError::bad_request)?;
-    let told = serde_json::to_value(Told { about: about.clone(), may_serve }).unwrap_or_default();
+async fn take_about(site: &Site, worker: &WorkerRow, told: Told) -> ApiResult<()> {
+    check(&worker.name, &told.about, &told.may_serve).map_err(ApiError::bad_request)?;
+    let told = serde_json::to_value(told).unwrap_or_default();
     let is_changed = told != worker.about;
     if is_changed {
         let change = WorkerChange { about: Some(told), ..WorkerChange::default() };
