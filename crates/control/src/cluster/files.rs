@@ -10,8 +10,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::{StreamExt as _, TryStreamExt as _};
 use pitcrew_core::RunKey;
-use pitcrew_exec::worker::files::{self, KeptError, Pipe};
+use pitcrew_exec::worker::files::{self, KeptError, Pipe, STILL, lively};
 use pitcrew_exec::worker::protocol::Manifest;
 use pitcrew_store::{RunFiles, Store, StoreError};
 use tokio::time::Instant;
@@ -22,6 +23,11 @@ use crate::paths::DataDir;
 
 /// How often files that change while they are brought are asked for anew.
 const TRIES: u32 = 10;
+/// Files that are on their way at the same time.
+const AT_ONCE: usize = 6;
+/// A server that is asked what it has, reads it first: for so long at least, and at most. One that is ready later, is
+/// asked again.
+const READING: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 /// Who has not been asked for so long is not known to be silent any more.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 /// Runs that are remembered; beyond, all are asked about again.
@@ -45,6 +51,20 @@ pub struct Files {
     store: Store,
     lost_after: Duration,
     runs: Mutex<HashMap<RunKey, Known>>,
+}
+
+/// Why files did not come.
+enum Trouble {
+    /// Nobody answers who has them.
+    Silent(String),
+    /// Whoever has them works with them.
+    Busy,
+}
+
+impl From<String> for Trouble {
+    fn from(why: String) -> Trouble {
+        Trouble::Silent(why)
+    }
 }
 
 /// What is known of a run.
@@ -124,26 +144,42 @@ impl Files {
         if is_complete(&known) {
             return Ok(());
         }
+        let begun = Instant::now();
         let noted = self.store.run_files(run).await.map_err(|error| Elsewhere::Later(error.to_string()))?;
         for noted in noted.iter().filter(|noted| noted.home != self.home) {
-            if let Err(why) = self.bring(run, noted).await {
-                return Err(self.silent(run, &why));
+            match self.bring(run, noted).await {
+                Ok(()) => {}
+                Err(Trouble::Silent(why)) => return Err(self.silent(run, &why, begun, Instant::now())),
+                Err(Trouble::Busy) => {
+                    self.change(run, |now| now.silent = None);
+                    let why = "the server that has them works with them";
+                    return Err(Elsewhere::Later(format!("files of run {run} are on another machine: {why}")));
+                }
             }
         }
-        self.change(run, |now| (now.complete, now.silent) = (Some(known.news), None));
+        self.came(run, &known);
         Ok(())
     }
 
-    fn silent(&self, run: RunKey, why: &str) -> Elsewhere {
+    /// All that was known of is here; unless the run was forgotten since, and may have been worked on elsewhere.
+    fn came(&self, run: RunKey, known: &Known) {
+        if let Some(now) = self.lock().get_mut(&run).filter(|now| Arc::ptr_eq(&now.turn, &known.turn)) {
+            (now.complete, now.silent) = (Some(known.news), None);
+        }
+    }
+
+    /// A try that began at `begun` came to nothing.
+    fn silent(&self, run: RunKey, why: &str, begun: Instant, now: Instant) -> Elsewhere {
         let mut runs = self.lock();
         let known = runs.entry(run).or_default();
-        let fresh = known.silent.is_none_or(|(_, last)| last.elapsed() > FORGOTTEN);
-        let since = known.silent.filter(|_| !fresh).map_or_else(Instant::now, |(since, _)| since);
-        known.silent = Some((since, Instant::now()));
+        // A try may take longer than anything is remembered.
+        let fresh = known.silent.is_none_or(|(_, last)| begun.saturating_duration_since(last) > FORGOTTEN);
+        let since = known.silent.filter(|_| !fresh).map_or(begun, |(since, _)| since);
+        known.silent = Some((since, now));
         if fresh {
             tracing::warn!(run = run.0, "files of run {run} are on the machine of another server: {why}");
         }
-        let is_gone = since.elapsed() >= self.lost_after;
+        let is_gone = now.saturating_duration_since(since) >= self.lost_after;
         let what = format!("files of run {run} are on the machine of another server, and cannot be had: {why}");
         match is_gone {
             true => Elsewhere::Gone(format!(
@@ -154,12 +190,14 @@ impl Files {
     }
 
     /// Brings what a data directory has.
-    async fn bring(&self, run: RunKey, noted: &RunFiles) -> Result<(), String> {
+    async fn bring(&self, run: RunKey, noted: &RunFiles) -> Result<(), Trouble> {
         let home = noted.home.as_str();
+        let patience = (self.lost_after / 4).clamp(READING.0, READING.1);
         for _ in 0..TRIES {
-            let there = self.peers.offer(home, run, &self.home).await?;
+            let offered = self.peers.offer(home, run, &self.home, patience).await?;
+            let (url, there) = offered.ok_or(Trouble::Busy)?;
             let count = there.files.len();
-            match self.take(run, home, there).await? {
+            match self.take(run, home, &url, there).await? {
                 // It changed since; somebody still works on it there.
                 None => continue,
                 Some(digest) => {
@@ -175,48 +213,71 @@ impl Files {
                 }
             }
         }
-        Err("they change faster than they can be brought".to_owned())
+        Err("they change faster than they can be brought".to_owned().into())
     }
 
     /// Gives the digest of what was taken; `None`: some of it is not there any more.
-    async fn take(&self, run: RunKey, home: &str, there: Manifest) -> Result<Option<String>, String> {
+    async fn take(&self, run: RunKey, home: &str, url: &str, there: Manifest) -> Result<Option<String>, String> {
         let dir = self.data.run(run);
         let (at, from, offered) = (dir.clone(), home.to_owned(), there.clone());
         let told = on_disk(move || {
             let changes = files::news(&at, &from, &offered, clock::now())?;
-            let lacking = files::lacking(&at, &changes)?;
-            Ok((changes, lacking))
+            files::lacking(&at, &changes)
         });
-        let (changes, lacking) = told.await?;
-        for sha256 in lacking {
-            let answer = self.peers.bytes(home, run, &sha256).await?;
-            let (at, digest) = (dir.clone(), sha256.clone());
-            let staged = Pipe::through(answer.bytes_stream(), move |bytes| files::stage(&at, &digest, bytes)).await;
-            match staged.map_err(|error| error.to_string())? {
-                Ok(()) => {}
-                // Written to while it was sent: its digest says so.
-                Err(KeptError::Refused(_)) => return Ok(None),
-                Err(error) => return Err(error.to_string()),
-            }
+        let each = told.await?.into_iter().map(|(sha256, path)| self.fetch(run, home, url, sha256, path));
+        match futures::stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<()>().await {
+            Ok(()) => {}
+            Err(None) => return Ok(None),
+            Err(Some(why)) => return Err(why),
         }
         let from = home.to_owned();
         on_disk(move || {
-            match files::apply(&dir, &changes, clock::now()) {
-                Err(KeptError::Missing(_)) => return Ok(None),
-                applied => applied?,
-            }
             let digest = files::digest_of(&there)?;
-            files::took(&dir, &from, there)?;
-            Ok(Some(digest))
+            match files::take(&dir, &from, there, clock::now()) {
+                Err(KeptError::Missing(_)) => Ok(None),
+                taken => taken.map(|()| Some(digest)),
+            }
         })
         .await
     }
 
-    /// What the run has here, for another data directory.
-    pub async fn offer(&self, run: RunKey, by: String) -> Result<Manifest, String> {
-        let _turn = self.known(run).turn.lock_owned().await;
+    /// Brings bytes of a file. `None`: they are others by now.
+    async fn fetch(
+        &self,
+        run: RunKey,
+        home: &str,
+        url: &str,
+        sha256: String,
+        path: String,
+    ) -> Result<(), Option<String>> {
+        let answer = self.peers.bytes(url, home, run, &sha256, &path).await.map_err(Some)?;
         let dir = self.data.run(run);
-        on_disk(move || files::offer(&dir, &by, clock::now())).await
+        let bytes = lively(answer.bytes_stream(), STILL);
+        match Pipe::through(bytes, move |bytes| files::stage(&dir, &sha256, bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            // Written to while it was sent: its digest says so.
+            Ok(Err(KeptError::Refused(_))) => Err(None),
+            Ok(Err(error)) => Err(Some(error.to_string())),
+            Err(error) => Err(Some(error.to_string())),
+        }
+    }
+
+    /// Held by whoever works with the files of the run.
+    pub fn turn(&self, run: RunKey) -> Arc<tokio::sync::Mutex<()>> {
+        self.known(run).turn
+    }
+
+    /// What the run has here, for another data directory. `None`: somebody works with it, and may himself wait for whoever
+    /// asks.
+    pub async fn offer(&self, run: RunKey, by: String) -> Result<Option<Manifest>, String> {
+        let Ok(turn) = self.turn(run).try_lock_owned() else { return Ok(None) };
+        let dir = self.data.run(run);
+        // It goes on when nobody waits for it any more, and is done when somebody asks again.
+        on_disk(move || {
+            let _turn = turn;
+            files::offer(&dir, &by, clock::now()).map(Some)
+        })
+        .await
     }
 
     /// Another one has what was offered.
@@ -260,5 +321,62 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, KeptError> 
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_store::StoreUrl;
+
+    use super::*;
+    use crate::vault::Vault;
+
+    async fn files() -> (tempfile::TempDir, Files) {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let vault = Vault::new(&data, &|_| None).unwrap();
+        let files = Files::new(&data, "here", &store, Peers::new(store.clone(), vault), Duration::from_secs(300));
+        (dir, files)
+    }
+
+    #[tokio::test]
+    async fn a_run_that_was_forgotten_while_its_files_came_is_asked_about_again() {
+        let (_dir, files) = files().await;
+        let run = RunKey(7);
+        let known = files.known(run);
+        files.came(run, &known);
+        assert_eq!(files.known(run).complete, Some(0));
+        files.forget(run);
+        files.came(run, &known);
+        assert_eq!(files.known(run).complete, None);
+        // Another server worked on it meanwhile, and this one has it again.
+        files.came(run, &known);
+        assert_eq!(files.known(run).complete, None);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_hangs_is_silent_for_as_long_as_it_was_waited_for() {
+        let (_dir, files) = files().await;
+        let first = Instant::now();
+        let try_between = |begun: u64, ended: u64| {
+            let at = |seconds: u64| first + Duration::from_secs(seconds);
+            files.silent(RunKey(7), "it does not answer", at(begun), at(ended))
+        };
+        // Each try takes longer than failures are remembered.
+        assert!(matches!(try_between(0, 120), Elsewhere::Later(_)));
+        assert!(matches!(try_between(122, 242), Elsewhere::Later(_)));
+        assert!(matches!(try_between(244, 364), Elsewhere::Gone(_)));
+        // Nobody asked for a while.
+        assert!(matches!(try_between(425, 426), Elsewhere::Later(_)));
+    }
+
+    #[tokio::test]
+    async fn what_somebody_works_with_is_not_offered_and_nobody_is_kept_waiting() {
+        let (_dir, files) = files().await;
+        let turn = files.turn(RunKey(7)).lock_owned().await;
+        assert_eq!(files.offer(RunKey(7), "other".to_owned()).await, Ok(None));
+        drop(turn);
+        assert!(matches!(files.offer(RunKey(7), "other".to_owned()).await, Ok(Some(_))));
     }
 }

@@ -33,8 +33,8 @@ const SAID: SignedDuration = SignedDuration::from_hours(24);
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(24 * 30);
 const CONNECT: Duration = Duration::from_secs(2);
 const ANSWER: Duration = Duration::from_secs(10);
-/// For an answer that makes a server read files.
-const SCAN: Duration = Duration::from_secs(1800);
+/// How long bytes of a file may stand still.
+const STILL: Duration = Duration::from_secs(120);
 const ALIVE: Duration = Duration::from_secs(5);
 
 /// Data directories by id.
@@ -103,6 +103,9 @@ pub struct Offer {
 pub struct Bytes {
     pub run: RunKey,
     pub sha256: String,
+    /// Where they are, most likely: to look for them takes as long as the run has files.
+    #[serde(default)]
+    pub path: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -231,16 +234,40 @@ impl Peers {
         self.ask(home, "log-size", &One { handle: handle.clone() }).await
     }
 
-    /// What the data directory has of a run; it is remembered there that `by` was told.
-    pub async fn offer(&self, home: &str, run: RunKey, by: &str) -> Result<Manifest, String> {
-        let (url, answer) = self.send(home, "files", &Offer { run, by: by.to_owned() }, true).await?;
-        answer.json().await.map_err(|_| unread(&url))
+    /// What the data directory has of a run, and the address of the server that says so; it is remembered there that `by`
+    /// was told. `None`: that server lives, and somebody works with these files just now. A server that reads files takes
+    /// its time, and one that hangs looks the same: whoever asks says how long that may be.
+    pub async fn offer(
+        &self,
+        home: &str,
+        run: RunKey,
+        by: &str,
+        patience: Duration,
+    ) -> Result<Option<(String, Manifest)>, String> {
+        let question = Offer { run, by: by.to_owned() };
+        let (url, answer) = self.send(home, "files", &question, Some(patience)).await?;
+        if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(None);
+        }
+        let manifest = answer.json().await.map_err(|_| unread(&url))?;
+        Ok(Some((url, manifest)))
     }
 
-    /// The bytes of a file, as they come.
-    pub async fn bytes(&self, home: &str, run: RunKey, sha256: &str) -> Result<Response, String> {
-        let question = Bytes { run, sha256: sha256.to_owned() };
-        self.send(home, "bytes", &question, true).await.map(|(_, answer)| answer)
+    /// The bytes of a file that the server at `url` offered at this path, as they come.
+    pub async fn bytes(
+        &self,
+        url: &str,
+        home: &str,
+        run: RunKey,
+        sha256: &str,
+        path: &str,
+    ) -> Result<Response, String> {
+        let question = Bytes { run, sha256: sha256.to_owned(), path: Some(path.to_owned()) };
+        let answer = self.send_to(url, home, "bytes", &question, Some(STILL)).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(answer),
+            status => Err(format!("the server {url} answered with status {status}")),
+        }
     }
 
     /// `by` has everything that was offered under this digest.
@@ -249,22 +276,23 @@ impl Peers {
     }
 
     async fn ask<A: DeserializeOwned>(&self, home: &str, what: &str, question: &impl Serialize) -> Result<A, String> {
-        let (url, answer) = self.send(home, what, question, false).await?;
+        let (url, answer) = self.send(home, what, question, None).await?;
         answer.json().await.map_err(|_| unread(&url))
     }
 
-    /// The answer of any server that has the data directory, and the address of that.
+    /// The answer of any server that has the data directory, and the address of that. With `patience` for its first byte,
+    /// the rest may take as long as it comes; then it may also be that the server is busy.
     async fn send(
         &self,
         home: &str,
         what: &str,
         question: &impl Serialize,
-        patient: bool,
+        patience: Option<Duration>,
     ) -> Result<(String, Response), String> {
         let homes = self.homes().await.map_err(|error| error.to_string())?;
         let mut why = "no server says that it has its data directory; set `advertise` on each server".to_owned();
         for url in homes.get(home).into_iter().flat_map(|home| &home.urls) {
-            match self.send_to(url, home, what, question, patient).await {
+            match self.send_to(url, home, what, question, patience).await {
                 Ok(answer) => return Ok((url.clone(), answer)),
                 Err(error) => why = error,
             }
@@ -278,17 +306,20 @@ impl Peers {
         home: &str,
         what: &str,
         question: &impl Serialize,
-        patient: bool,
+        patience: Option<Duration>,
     ) -> Result<Response, String> {
         let word = self.word().map_err(|error| format!("{error:#}"))?;
-        let client = self.client(patient).map_err(|error| error.to_string())?;
+        let client = self.client(patience.is_some()).map_err(|error| error.to_string())?;
         let request = client.post(format!("{url}{ROOT}/{home}/{what}")).bearer_auth(word).json(question);
-        let answer = request.send().await.map_err(|error| match error.is_timeout() {
-            true => format!("the server {url} does not answer"),
+        let silent = || format!("the server {url} does not answer");
+        let answer = tokio::time::timeout(patience.unwrap_or(ANSWER), request.send()).await.map_err(|_| silent())?;
+        let answer = answer.map_err(|error| match error.is_timeout() {
+            true => silent(),
             false => format!("the server {url} cannot be reached"),
         })?;
         match answer.status() {
             StatusCode::OK => Ok(answer),
+            StatusCode::SERVICE_UNAVAILABLE if patience.is_some() => Ok(answer),
             StatusCode::UNAUTHORIZED => Err(format!(
                 "the server {url} has another key: give each server the same `{}`",
                 crate::vault::SECRET_KEY
@@ -307,7 +338,7 @@ impl Peers {
         let client = match patient {
             // Each part may take its time, all of them as long as they take; a machine that is gone is noticed.
             true => {
-                client.read_timeout(SCAN).tcp_keepalive(ALIVE).tcp_keepalive_interval(ALIVE).tcp_keepalive_retries(4)
+                client.read_timeout(STILL).tcp_keepalive(ALIVE).tcp_keepalive_interval(ALIVE).tcp_keepalive_retries(4)
             }
             false => client.timeout(ANSWER),
         };

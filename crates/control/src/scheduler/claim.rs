@@ -34,8 +34,16 @@ impl Core {
                         // Runs of another leader may have ended since.
                         self.outcomes.clear();
                     }
-                    // Where the session was lost, another server may have led meanwhile, and have given longer ones.
+                    // Where the session was lost, another server may have led meanwhile, and have given longer leases.
                     let led = self.leads && breaks == self.breaks;
+                    if self.leads && !(leads && led) {
+                        // First, whatever else fails. And at once: what follows may have to wait for the database. Whoever
+                        // watches here comes back, and is passed on to the server that leads now.
+                        self.standing.tell(false, breaks);
+                        self.stand_down().await;
+                        self.leads = false;
+                    }
+                    self.breaks = breaks;
                     if leads && let Err(error) = leases::refresh(&self.parts.store, &self.parts.backends, led).await {
                         tracing::warn!(%error, "cannot tell which leases workers have");
                         return;
@@ -43,13 +51,6 @@ impl Core {
                     if leads && !led {
                         // Workers are heard from now on; what was known of them is that of another time.
                         self.parts.backends.lead();
-                    }
-                    if (self.leads && !leads) || breaks != self.breaks {
-                        // At once: what follows may have to wait for the database. Whoever watches here comes back, and is
-                        // passed on to the server that leads now.
-                        self.standing.tell(false, breaks);
-                        self.stand_down().await;
-                        self.breaks = breaks;
                     }
                     self.leads = leads;
                     self.standing.tell(leads, breaks);

@@ -146,7 +146,7 @@ pub(super) async fn run(
             done = async { (&mut core.commit.as_mut().expect("guarded").task).await }, if core.commit.is_some() => {
                 core.committed(done.unwrap_or_else(|error| Err(StoreError::Backend(error.to_string())))).await;
             }
-            Ok(()) = core.parts.nodes.changed() => core.take_nodes(),
+            Ok(()) = core.parts.nodes.changed() => core.take_nodes().await,
             ask = inbox.recv() => {
                 let Some(ask) = ask else { return };
                 if let Some(reply) = core.turn(ask, &mut inbox).await {

@@ -9,7 +9,7 @@ use pitcrew_core::admission::Placed;
 use pitcrew_core::fleet::{BACKEND_LABEL, CONNECTION_LABEL, HOST_LABEL, Node, PORT_LABEL};
 use pitcrew_core::ir::{BackendKind, Task};
 use pitcrew_exec::WorkerPlace;
-use pitcrew_exec::ssh::{ConfigFile, home};
+use pitcrew_exec::ssh::{ConfigFile, Defaults, Draft, home};
 use serde_json::{Value, json};
 
 use super::Parts;
@@ -73,42 +73,97 @@ pub(super) fn placeable(nodes: &[FleetNode], hosts: &Hosts) -> Vec<Node> {
 
 impl Core {
     /// Nodes came, went, or are otherwise than before.
-    pub(super) fn take_nodes(&mut self) {
+    pub(super) async fn take_nodes(&mut self) {
         let nodes = self.parts.nodes.borrow_and_update().clone();
-        self.hosts = self.hosts_of(&nodes);
-        if let Err(error) = self.admission.set_nodes(placeable(&nodes, &self.hosts)) {
+        let file = ssh_file(&nodes).await;
+        self.hosts = self.hosts_of(&nodes, file.as_ref());
+        self.place_nodes(&nodes);
+    }
+
+    /// Connections were read anew.
+    pub(super) async fn take_connections(&mut self) {
+        let nodes = self.parts.nodes.borrow().clone();
+        let file = ssh_file(&nodes).await;
+        let hosts = self.hosts_of(&nodes, file.as_ref());
+        if hosts != self.hosts {
+            self.hosts = hosts;
+            self.place_nodes(&nodes);
+        }
+    }
+
+    fn place_nodes(&mut self, nodes: &[FleetNode]) {
+        if let Err(error) = self.admission.set_nodes(placeable(nodes, &self.hosts)) {
             tracing::error!(%error, "the nodes stay as they were");
         }
         self.unserved.retain(|queue| !self.admission.fleet().serves(queue));
     }
 
-    /// Connections were read anew.
-    pub(super) fn take_connections(&mut self) {
-        let nodes = self.parts.nodes.borrow().clone();
-        if self.hosts_of(&nodes) != self.hosts {
-            self.take_nodes();
-        }
-    }
-
-    fn hosts_of(&self, nodes: &[FleetNode]) -> Hosts {
-        let ids: Vec<&String> = nodes
-            .iter()
-            .filter_map(|known| match &known.reach {
-                Reach::Connection(id) => Some(id),
-                Reach::Local | Reach::Worker(_) => None,
-            })
-            .collect();
-        if ids.is_empty() {
-            return Hosts::new();
-        }
-        // What cannot be read is told when a node is asked, and when a task is to start there.
-        let Ok(file) = ConfigFile::load(&home()) else { return Hosts::new() };
+    fn hosts_of(&self, nodes: &[FleetNode], file: Option<&ConfigFile>) -> Hosts {
         let led = |id: &String| {
-            let draft = ssh::draft(&*self.known.connection(id)?.ok()?).ok()?;
-            // By the name that the connection has for it, before `~/.ssh/config` says another.
-            let host = draft.host.clone();
-            Some((id.clone(), (host, draft.place(&file, &self.parts.ssh).ok()?.port)))
+            let before = self.hosts.get(id);
+            let way = match self.known.connection(id)? {
+                Ok(connection) => leads_to(ssh::draft(&connection).ok()?, file, &self.parts.ssh, before),
+                Err(_) => before.cloned(),
+            };
+            Some((id.clone(), way?))
         };
-        ids.into_iter().filter_map(led).collect()
+        connections(nodes).filter_map(led).collect()
+    }
+}
+
+fn connections(nodes: &[FleetNode]) -> impl Iterator<Item = &String> {
+    nodes.iter().filter_map(|known| match &known.reach {
+        Reach::Connection(id) => Some(id),
+        Reach::Local | Reach::Worker(_) => None,
+    })
+}
+
+/// `~/.ssh/config`, where a node needs it. That it cannot be read is told when a node is asked, and when a task is to
+/// start there.
+async fn ssh_file(nodes: &[FleetNode]) -> Option<ConfigFile> {
+    connections(nodes).next()?;
+    tokio::task::spawn_blocking(|| ConfigFile::load(&home()).ok()).await.ok().flatten()
+}
+
+/// Where a connection leads. A port that only a file says that cannot be read now is what it was `before`: a node that
+/// lost its host would have tasks for that host refused for good.
+fn leads_to(
+    draft: Draft,
+    file: Option<&ConfigFile>,
+    defaults: &Defaults,
+    before: Option<&(String, u16)>,
+) -> Option<(String, u16)> {
+    // By the name that the connection has for it, before `~/.ssh/config` says another.
+    let host = draft.host.clone();
+    if host.is_empty() {
+        return None;
+    }
+    let known = before.filter(|(known, _)| *known == host).map(|(_, port)| *port);
+    let given = draft.port;
+    let said = file.and_then(|file| draft.place(file, defaults).ok()).map(|place| place.port);
+    Some((host, given.or(said).or(known).unwrap_or(defaults.port)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_keeps_its_host_while_no_file_can_be_read() {
+        let home = tempfile::tempdir().unwrap();
+        let defaults = Defaults::default();
+        let to = |port: Option<u16>| Draft { port, ..Draft::new("gpu-1") };
+        let way = |host: &str, port: u16| Some((host.to_owned(), port));
+        let empty = ConfigFile::load(home.path()).unwrap();
+        assert_eq!(leads_to(to(None), Some(&empty), &defaults, None), way("gpu-1", 22));
+        std::fs::create_dir(home.path().join(".ssh")).unwrap();
+        std::fs::write(home.path().join(".ssh/config"), "Host gpu-1\n  Port 2222\n").unwrap();
+        let file = ConfigFile::load(home.path()).unwrap();
+        let told = leads_to(to(None), Some(&file), &defaults, None);
+        assert_eq!(told, way("gpu-1", 2222));
+        assert_eq!(leads_to(to(None), None, &defaults, told.as_ref()), told, "as it was");
+        assert_eq!(leads_to(to(Some(5)), None, &defaults, told.as_ref()), way("gpu-1", 5));
+        assert_eq!(leads_to(to(None), None, &defaults, way("gpu-2", 7).as_ref()), way("gpu-1", 22), "it is another");
+        assert_eq!(leads_to(Draft::new(""), None, &defaults, told.as_ref()), None);
     }
 }

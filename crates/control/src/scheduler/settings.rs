@@ -10,7 +10,7 @@ impl Core {
         if let Err(error) = self.known.refresh().await {
             tracing::warn!(%error, "cannot read the variables and connections");
         }
-        self.take_connections();
+        self.take_connections().await;
         let paused = pitcrew_store::WorkflowFilter { paused: Some(true), ..Default::default() };
         match self.parts.store.workflows(&paused, Paging::ALL).await {
             Ok(page) => self.paused = page.rows.into_iter().map(|row| row.id).collect(),

@@ -21,7 +21,7 @@
 //! **Skew.** One version apart works: unknown fields are ignored, new ones have defaults, and [`PROTOCOL`] counts what
 //! could not be done like that; each side takes its own and the one before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::AttemptId;
@@ -254,6 +254,9 @@ pub struct LogTaken {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     pub files: BTreeMap<String, File>,
+    /// Paths that may not be looked at: nothing is said of them and of what is below.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub hidden: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

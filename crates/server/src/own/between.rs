@@ -119,13 +119,18 @@ async fn files(
     Json(question): Json<Offer>,
 ) -> ApiResult<Json<Manifest>> {
     let local = local(&site, &home)?;
-    Ok(Json(local.files().offer(question.run, question.by).await.map_err(anyhow::Error::msg)?))
+    let busy = || {
+        let why = format!("somebody works with the files of run {}: ask again", question.run);
+        ApiError::Status(StatusCode::SERVICE_UNAVAILABLE, why)
+    };
+    let offered = local.files().offer(question.run, question.by).await.map_err(anyhow::Error::msg)?;
+    offered.map(Json).ok_or_else(busy)
 }
 
 async fn bytes(State(site): State<Site>, Path(home): Path<String>, Json(question): Json<Bytes>) -> ApiResult<Response> {
     let dir = local(&site, &home)?.files().dir(question.run);
-    let opened =
-        tokio::task::spawn_blocking(move || blob(&dir, &question.sha256, None)).await.map_err(anyhow::Error::from)?;
+    let open = move || blob(&dir, &question.sha256, question.path.as_deref());
+    let opened = tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)?;
     let (file, size) = opened.map_err(|error| ApiError::not_found(error.to_string()))?;
     Ok(Body::from_stream(chunks(file, size)).into_response())
 }

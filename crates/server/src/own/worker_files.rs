@@ -53,8 +53,16 @@ fn failed(error: KeptError) -> ApiError {
     }
 }
 
-/// One at a time of each run.
-fn turn(run: RunKey) -> Arc<tokio::sync::Mutex<()>> {
+/// One at a time of each run; also of those who bring its files from other servers, or take them there.
+fn turn(site: &Site, run: RunKey) -> Arc<tokio::sync::Mutex<()>> {
+    match site.app.backends.homed() {
+        Some(homed) => homed.files().turn(run),
+        None => turn_alone(run),
+    }
+}
+
+/// The same, on a server that has no others.
+fn turn_alone(run: RunKey) -> Arc<tokio::sync::Mutex<()>> {
     static TURNS: LazyLock<Mutex<std::collections::HashMap<RunKey, Weak<tokio::sync::Mutex<()>>>>> =
         LazyLock::new(Mutex::default);
     let mut turns = TURNS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,9 +88,12 @@ pub async fn list(
 ) -> ApiResult<Json<Manifest>> {
     let (run, dir) = dir(&site, &worker, &run, &query).await?;
     site.has_files(run).await?;
-    let turn = turn(run);
-    let _turn = turn.lock().await;
-    on_disk(move || files::manifest(&dir, clock::now())).await.map(Json)
+    let turn = turn(&site, run).lock_owned().await;
+    let listed = on_disk(move || {
+        let _turn = turn;
+        files::manifest(&dir, clock::now())
+    });
+    listed.await.map(Json)
 }
 
 pub async fn change(
@@ -100,9 +111,13 @@ pub async fn change(
         Err(error) if error.status() == StatusCode::GONE => tracing::debug!("{}", error.message()),
         other => other?,
     }
-    let turn = turn(run);
-    let _turn = turn.lock().await;
-    on_disk(move || files::apply(&dir, &changes, clock::now())).await?;
+    let turn = turn(&site, run).lock_owned().await;
+    // It goes on when nobody waits for the answer any more.
+    on_disk(move || {
+        let _turn = turn;
+        files::apply(&dir, &changes, clock::now())
+    })
+    .await?;
     // Once it is answered, the worker never sends them again: whoever leads then must know whom to ask.
     if let Some(homed) = site.app.backends.homed() {
         homed.files().note(run).await?;

@@ -16,7 +16,7 @@ mod tree;
 use super::protocol::{File, Manifest};
 
 pub use depot::{Depot, DepotError, LARGEST};
-pub use exchange::{digest_of, has_files, lacking, news, offer, taken, took};
+pub use exchange::{digest_of, has_files, lacking, news, offer, take, taken};
 pub use kept::{KeptError, apply, blob, clear_incoming, manifest, stage};
 pub use pipe::{Pipe, STILL, chunks, lively};
 
@@ -101,6 +101,11 @@ fn hex(digest: impl AsRef<[u8]>) -> String {
 }
 
 impl Manifest {
+    fn is_hidden(&self, path: &str) -> bool {
+        let mut steps = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above));
+        !self.hidden.is_empty() && steps.any(|path| self.hidden.contains(path))
+    }
+
     /// Is everything in it where files of a run may be? The error is a sentence.
     fn checked(self) -> Result<Manifest, String> {
         check_all(&self.files).map(|()| self)

@@ -1,6 +1,6 @@
 //! What lies in the directory of a run. A file that was read before is not read again while nothing says that it changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
@@ -43,19 +43,16 @@ pub struct Found {
     pub manifest: Manifest,
     /// For people: what does not travel, and why.
     pub left_out: Vec<String>,
-    /// Paths that may not be looked at: nothing is known of them and of what is below.
-    pub hidden: BTreeSet<String>,
 }
 
 impl Found {
     pub fn is_hidden(&self, path: &str) -> bool {
-        let mut steps = std::iter::successors(Some(path), |path| path.rsplit_once('/').map(|(above, _)| above));
-        !self.hidden.is_empty() && steps.any(|path| self.hidden.contains(path))
+        self.manifest.is_hidden(path)
     }
 
     fn hide(&mut self, path: &str, error: &io::Error) {
         self.left_out.push(format!("`{path}` cannot be read: {error}"));
-        self.hidden.insert(path.to_owned());
+        self.manifest.hidden.insert(path.to_owned());
     }
 }
 

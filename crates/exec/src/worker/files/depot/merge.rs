@@ -165,7 +165,10 @@ mod tests {
 
     fn manifest(entries: &[(&str, &str)]) -> Manifest {
         let file = |to: &str| File::Link { to: to.to_owned() };
-        Manifest { files: entries.iter().map(|(path, to)| ((*path).to_owned(), file(to))).collect() }
+        Manifest {
+            files: entries.iter().map(|(path, to)| ((*path).to_owned(), file(to))).collect(),
+            ..Manifest::default()
+        }
     }
 
     fn found(entries: &[(&str, &str)]) -> Found {
@@ -240,7 +243,8 @@ mod tests {
     #[test]
     fn what_cannot_be_looked_at_is_neither_removed_nor_written_to() {
         let memory = after(&[("workspace/d/a", "0"), ("workspace/b", "0")]);
-        let here = Found { hidden: ["workspace/d".to_owned()].into(), ..Found::default() };
+        let hidden = ["workspace/d".to_owned()].into();
+        let here = Found { manifest: Manifest { hidden, ..Manifest::default() }, ..Found::default() };
         assert_eq!(memory.changes(&here).removed, ["workspace/b"]);
         let there = manifest(&[("workspace/d/a", "1"), ("workspace/d", "1")]);
         assert_eq!(memory.steps(&here, &there, true), Steps::default());
