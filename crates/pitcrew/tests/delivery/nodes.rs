@@ -47,9 +47,13 @@ fn connect(world: &World, sshd: &Sshd, key: &Path) {
 }
 
 fn connect_as(world: &World, id: &str, sshd: &Sshd, key: &Path) {
+    connect_at(world, id, "127.0.0.1", sshd, key);
+}
+
+fn connect_at(world: &World, id: &str, address: &str, sshd: &Sshd, key: &Path) {
     let user = text(&Command::new("whoami").output().unwrap());
     let (port, extra) = (sshd.port.to_string(), json!({ "key_file": key }).to_string());
-    let host = ["connections", "add", id, "--conn-type", "ssh", "--conn-host", "127.0.0.1", "--conn-port", &port];
+    let host = ["connections", "add", id, "--conn-type", "ssh", "--conn-host", address, "--conn-port", &port];
     world.ok(&[&host[..], &["--conn-login", user.trim(), "--conn-extra", &extra]].concat());
 }
 
@@ -309,6 +313,83 @@ async fn tasks_that_are_for_hosts_take_devices_of_the_nodes_that_these_are() {
     let log = world.ok(&["logs", &host]);
     assert!(log.contains("GPU-c") && log.contains("there"), "{log}");
     assert_eq!((on("s21").len(), on("s22").len()), (0, 0));
+}
+
+/// A member of a gang, as it left its line: try, rank, count, peers, device, process.
+fn members(file: &Path, attempt: &str) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let lines = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+    let mut members: Vec<_> = lines.filter(|words| words.len() == 6 && words[0] == attempt).collect();
+    members.sort();
+    members
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gang_on_hosts_begins_as_one_ends_as_one_and_outlives_its_server() {
+    let mut world = World::new();
+    let key = world.path("key");
+    keygen(&key, "ed25519", "");
+    let rows = |device: &str| BOTH.lines().next().unwrap().replace("GPU-a", device);
+    let mut sshds = Vec::new();
+    for (id, address, device) in [("first", "127.0.0.1", "GPU-1"), ("second", "127.0.0.2", "GPU-2")] {
+        let fake = Fake::of(world.path(&format!("smi-{id}")), &rows(device));
+        let home = world.path(&format!("home-{id}"));
+        std::fs::create_dir(&home).unwrap();
+        let env = format!("SetEnv SHLVL=1 HOME={} PATH={}:/usr/bin:/bin", home.display(), fake.0.display());
+        let sshd = Sshd::start(&format!("ListenAddress {address}\n{env}")).await;
+        sshd.admit(&key);
+        connect_at(&world, id, address, &sshd, &key);
+        sshds.push(sshd);
+    }
+    let config = "nodes:\n- {name: s21, connection: first}\n- {name: s22, connection: second}\n";
+    std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
+    world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
+    let [begun, fail, go] = ["begun", "fail", "go"].map(|name| world.path(name));
+    let line = "$PITCREW_TRY $PITCREW_RANK $PITCREW_NODES $PITCREW_PEERS $CUDA_VISIBLE_DEVICES $$";
+    world.workflow(
+        "train",
+        &format!(
+            "workflow: train\ntasks:\n  train:\n    nodes: 2\n    resources: {{gpu: 1}}\n    retries: 1\n    retry_delay: 0s\n    \
+             run: |\n      echo \"{line}\" >> {}\n      \
+             [ $PITCREW_RANK$PITCREW_TRY = 11 ] && until [ -e {} ]; do sleep 0.1; done && exit 3\n      \
+             until [ -e {} ]; do sleep 0.1; done\n      echo rank=$PITCREW_RANK >> \"$PITCREW_OUTPUT\"\n",
+            begun.display(),
+            fail.display(),
+            go.display()
+        ),
+    );
+    let mut server = world.serve();
+    let is_ready = |name: &str| world.json(&["nodes", "show", name, "--output", "json"])["standing"] == "ready";
+    world.wait("both are asked", || {
+        world.run(&["nodes", "list"]).status.success() && is_ready("s21") && is_ready("s22")
+    });
+    let mut run = String::new();
+    world.wait("it is known", || {
+        let said = world.run(&["dags", "trigger", "train", "--output", "json"]);
+        let answer: Value = serde_json::from_slice(&said.stdout).unwrap_or_default();
+        run = answer["run_id"].as_str().unwrap_or_default().to_owned();
+        !run.is_empty()
+    });
+    let told = |attempt: &str| -> Vec<String> {
+        world.wait(&format!("both members of try {attempt} begin"), || members(&begun, attempt).len() == 2);
+        members(&begun, attempt).into_iter().map(|words| words[1..5].join(" ")).collect()
+    };
+    let each = ["0 2 127.0.0.1,127.0.0.2 GPU-1", "1 2 127.0.0.1,127.0.0.2 GPU-2"];
+    assert_eq!(told("1"), each);
+    // One fails: its mate is ended there, and both begin anew.
+    std::fs::write(&fail, "").unwrap();
+    assert_eq!(told("2"), each);
+    let runs = |words: &Vec<String>| Path::new("/proc").join(&words[5]).exists();
+    assert!(!members(&begun, "1").iter().any(runs));
+    // The server is killed; the next one finds both.
+    server.kill();
+    let _server = world.serve();
+    world.wait("it serves", || world.run(&["dags", "list"]).status.success());
+    assert!(members(&begun, "2").iter().all(runs));
+    std::fs::write(&go, "").unwrap();
+    world.wait("it is over", || shown(&world, &run).0.iter().all(|state| state == "success"));
+    assert_eq!(shown(&world, &run).0.len(), 2);
+    assert_eq!(lines(&begun), 4);
 }
 
 #[test]

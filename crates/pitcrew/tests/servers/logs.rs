@@ -1,9 +1,6 @@
 //! Logs of workers' attempts, where each server has a data directory of its own: whichever server leads, they are whole.
 
-use std::process::{Child, Command, Stdio};
-
 use reqwest::Method;
-use serde_json::json;
 
 use crate::link::Link;
 use crate::world::{Server, Start, World, wait, wait_now};
@@ -26,15 +23,6 @@ fn workflow(world: &World) -> String {
     )
 }
 
-struct Worker(Child);
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 struct Two {
     world: World,
     /// From the worker to a server.
@@ -44,18 +32,6 @@ struct Two {
 impl Two {
     fn start(&self, data: &str) -> Server {
         self.world.start(&Start { data, ..Start::default() })
-    }
-
-    async fn worker(&self, server: &Server) -> Worker {
-        let token = json!({ "uses": 1 });
-        let token = self.world.ask(Method::POST, server, "/api/pitcrew/v1/workers/token", Some(token)).await;
-        let log = std::fs::File::create(self.world.dir.join("worker.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pitcrew"));
-        command.args(["worker", "--name", "w", "--queue", "far", "--server", &format!("http://{}", self.way.address)]);
-        command.arg("--data-dir").arg(self.world.dir.join("w")).env("PITCREW_GPUS", "0");
-        command.env("PITCREW_WORKER_TOKEN", token["token"].as_str().unwrap()).env("NO_COLOR", "1");
-        let output = (log.try_clone().unwrap(), log);
-        Worker(command.stdin(Stdio::null()).stdout(output.0).stderr(output.1).spawn().unwrap())
     }
 
     /// A log as the API gives it; `None`: it cannot be had now.
@@ -107,7 +83,8 @@ async fn a_log_is_whole_wherever_its_parts_came_and_whoever_leads() {
     wait_now("it leads", &one.log, || one.has_said("this server leads"));
     two.way.turn_to(one.url.trim_start_matches("http://"));
     two.world.knows(&one, "logs").await;
-    let _worker = two.worker(&one).await;
+    let address = format!("http://{}", two.way.address);
+    let _worker = two.world.worker(&one, &address, "far").await;
     let mut other = two.start("two");
     two.world.trigger(&other, "logs", "a").await;
     two.shows(&one, "long", PART).await;
@@ -138,6 +115,6 @@ async fn a_log_is_whole_wherever_its_parts_came_and_whoever_leads() {
 fn ends(world: &World) -> usize {
     let below =
         |dir: std::path::PathBuf| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let runs = below(world.dir.join("w/worker/of")).flat_map(|own| below(own.join("runs")));
+    let runs = below(world.dir.join("far/worker/of")).flat_map(|own| below(own.join("runs")));
     runs.filter(|run| run.join("attempts/long.1/exit.json").exists()).count()
 }

@@ -4,6 +4,7 @@
 
 mod files;
 mod kills;
+mod large;
 mod link;
 mod logs;
 mod machines;

@@ -21,7 +21,7 @@ pub struct World {
     pub client: Client,
 }
 
-/// One server process.
+/// One server process, or a worker, which has no address.
 pub struct Server {
     pub child: Child,
     pub url: String,
@@ -121,6 +121,22 @@ impl World {
         server
     }
 
+    /// Starts a worker of a queue, with a token of this server, that knows servers by this address; it is called like its queue.
+    pub async fn worker(&self, server: &Server, address: &str, queue: &str) -> Server {
+        let token = serde_json::json!({ "uses": 1 });
+        let token = self.ask(Method::POST, server, "/api/pitcrew/v1/workers/token", Some(token)).await;
+        let log = self.dir.join(format!("{}.log", uuid::Uuid::now_v7()));
+        let out = File::create(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pitcrew"));
+        command.args(["worker", "--name", queue, "--queue", queue, "--server", address]);
+        command.arg("--data-dir").arg(self.dir.join(queue)).env("PITCREW_GPUS", "0").env("NO_COLOR", "1");
+        command.env("PITCREW_WORKER_TOKEN", token["token"].as_str().expect("a token"));
+        let child = command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap();
+        let worker = Server { child, url: String::new(), log };
+        wait_now("a worker takes work", &worker.log, || worker.has_said("takes work from"));
+        worker
+    }
+
     /// Sends a request; what came back, and its JSON if it has some.
     pub async fn send(&self, method: Method, server: &Server, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let mut request = self.client.request(method, format!("{}{path}", server.url));
@@ -182,6 +198,13 @@ impl Server {
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux tells it");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
     }
 
     pub fn has_said(&self, text: &str) -> bool {
