@@ -145,6 +145,14 @@ impl Site {
         homed.files().here(run).await.map_err(missing)
     }
 
+    /// Whether other servers have files of a run that are not here; a server that does not lead cannot tell.
+    pub async fn lacks_files(&self, run: RunKey) -> error::ApiResult<bool> {
+        match self.app.backends.homed().filter(|_| self.app.scheduler.leads()) {
+            Some(homed) => Ok(homed.files().lacks(run).await?),
+            None => Ok(false),
+        }
+    }
+
     /// Resolves when streams of what happens are to end: the server ends, or what happens, happens elsewhere. Whoever
     /// comes back is then passed on to the server that leads.
     fn stream_ends(&self) -> impl Future<Output = ()> + Send + use<> {

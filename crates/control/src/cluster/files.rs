@@ -161,6 +161,15 @@ impl Files {
         Ok(())
     }
 
+    /// Whether other servers have files of the run that are not here, as far as that is written down. Asks none of them.
+    pub async fn lacks(&self, run: RunKey) -> Result<bool, StoreError> {
+        let is_complete = self.lock().get(&run).is_some_and(|known| known.complete == Some(known.news));
+        if is_complete || !self.store.is_shared() {
+            return Ok(false);
+        }
+        Ok(self.store.run_files(run).await?.iter().any(|noted| noted.home != self.home))
+    }
+
     /// All that was known of is here; unless the run was forgotten since, and may have been worked on elsewhere.
     fn came(&self, run: RunKey, known: &Known) {
         if let Some(now) = self.lock().get_mut(&run).filter(|now| Arc::ptr_eq(&now.turn, &known.turn)) {

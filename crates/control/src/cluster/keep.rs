@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_exec::since_boot;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::homed::Homed;
@@ -26,6 +27,13 @@ pub struct Keep {
     pub local: Arc<Homed>,
     /// Where other servers reach this one.
     pub url: Option<String>,
+}
+
+/// What earlier looks began.
+#[derive(Default)]
+struct UnderWay {
+    sweep: Option<JoinHandle<()>>,
+    taking_back: Option<JoinHandle<()>>,
 }
 
 /// Ends what was given up while no server of this data directory answered. Called before a server takes anything.
@@ -46,9 +54,10 @@ pub async fn take_back(local: &Homed) -> anyhow::Result<()> {
 impl Keep {
     /// For as long as the process lives.
     pub async fn run(self) {
+        let mut under_way = UnderWay::default();
         loop {
             let begun = since_boot();
-            match timeout(PATIENCE, self.look()).await {
+            match timeout(PATIENCE, self.look(&mut under_way)).await {
                 Ok(Ok(())) => self.local.heard(begun),
                 Ok(Err(error)) => tracing::debug!("cannot look what was given up: {error:#}"),
                 Err(_) => tracing::debug!("the database does not answer"),
@@ -57,7 +66,7 @@ impl Keep {
         }
     }
 
-    async fn look(&self) -> anyhow::Result<()> {
+    async fn look(&self, under_way: &mut UnderWay) -> anyhow::Result<()> {
         let (peers, home) = (self.local.peers(), self.local.home());
         let homes = match &self.url {
             Some(url) => peers.register(home, url, clock::now()).await?,
@@ -66,21 +75,27 @@ impl Keep {
         if homes.keys().any(|other| other != home) && self.local.is_not_alone() {
             tracing::info!("other servers have data directories of their own: {}", homes.len());
         }
-        let sweeping = self.local.clone();
-        tokio::spawn(async move {
-            if let Err(error) = sweeping.files().sweep().await {
-                tracing::debug!("cannot remove what was deleted: {error:#}");
-            }
-        });
-        if !peers.given_up(home).await?.is_empty() {
-            // It may take longer than a look; it goes on, and the next look finds what is left.
+        // Each may take longer than a look; it goes on, and a later look finds what is left.
+        if is_over(&under_way.sweep) {
             let local = self.local.clone();
-            tokio::spawn(async move {
+            under_way.sweep = Some(tokio::spawn(async move {
+                if let Err(error) = local.files().sweep().await {
+                    tracing::debug!("cannot remove what was deleted: {error:#}");
+                }
+            }));
+        }
+        if is_over(&under_way.taking_back) && !peers.given_up(home).await?.is_empty() {
+            let local = self.local.clone();
+            under_way.taking_back = Some(tokio::spawn(async move {
                 if let Err(error) = take_back(&local).await {
                     tracing::warn!("cannot take back what was given up: {error:#}");
                 }
-            });
+            }));
         }
         Ok(())
     }
+}
+
+fn is_over(task: &Option<JoinHandle<()>>) -> bool {
+    task.as_ref().is_none_or(JoinHandle::is_finished)
 }

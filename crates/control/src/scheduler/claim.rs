@@ -126,7 +126,10 @@ impl Core {
                 active.attempts.insert(slot, attempt);
             }
         }
-        self.read_mates(&mut active).await;
+        if let Err(error) = self.read_mates(&mut active).await {
+            self.admission.forget(key);
+            return tracing::error!(run = key.0, "run {key} cannot go on before its attempts can be read: {error}");
+        }
         let fx = active.run.resume(clock::now(), &*self.evaluator);
         let live: Vec<_> = active.run.live_slots();
         if state == RunState::Running && !live.is_empty() {

@@ -7,10 +7,11 @@ use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Run, Slot};
 use pitcrew_core::state::State;
 use pitcrew_exec::{Handle, Place};
+use pitcrew_store::StoreError;
 
 use super::Parts;
 use super::active::Active;
-use super::core_loop::Core;
+use super::core_loop::{Core, LOOK};
 use crate::fleet::FleetNode;
 
 /// The label of a node by whose value the members on other nodes reach it.
@@ -54,17 +55,23 @@ fn ended_before_mates(run: &Run) -> Vec<Slot> {
 }
 
 impl Core {
-    /// Reads the attempts of members that have ended while their mates live: where they were, the mates are told.
-    pub(super) async fn read_mates(&mut self, active: &mut Active) {
+    /// Reads the attempts of members that have ended while their mates live: where they were, the mates are told. Without
+    /// them no mate may begin; so a database that is away is waited for, as for a commit.
+    pub(super) async fn read_mates(&mut self, active: &mut Active) -> Result<(), StoreError> {
         for slot in ended_before_mates(&active.run) {
             let (task, index) = (&active.run.workflow.task(slot.task).id, active.run.map_index(slot));
-            match self.parts.store.attempts(active.run.record.key, task, index).await {
-                Ok(rows) => {
-                    let newest = rows.into_iter().find(|row| row.number == active.run.instance(slot).attempt);
-                    active.attempts.extend(newest.map(|row| (slot, row)));
+            let rows = loop {
+                match self.parts.store.attempts(active.run.record.key, task, index).await {
+                    Err(error) if error.is_transient() => {
+                        tracing::warn!(%error, "cannot read the attempts of `{task}`; trying again");
+                        tokio::time::sleep(LOOK).await;
+                    }
+                    other => break other?,
                 }
-                Err(error) => tracing::warn!(%error, "cannot read the attempts of `{task}`"),
-            }
+            };
+            let newest = rows.into_iter().find(|row| row.number == active.run.instance(slot).attempt);
+            active.attempts.extend(newest.map(|row| (slot, row)));
         }
+        Ok(())
     }
 }

@@ -195,7 +195,7 @@ impl Step<'_> {
             return;
         }
         if task.when.is_some() {
-            match self.eval.when(self.run, self.run.speaker(slot)) {
+            match self.when(slot) {
                 Ok(true) => {}
                 Ok(false) => return self.skip(slot, "`when` is false".to_owned()),
                 Err(error) => return self.fail_all_of(slot, error),
@@ -208,6 +208,26 @@ impl Step<'_> {
             self.succeed(slot);
         } else {
             self.offer(slot);
+        }
+    }
+
+    /// Asked once, of a gang for its first member: the answer may be another a moment later, and its members go together.
+    fn when(&self, slot: Slot) -> Result<bool, String> {
+        let speaker = self.run.speaker(slot);
+        match self.run.instance(speaker).state {
+            State::None => self.eval.when(self.run, speaker),
+            State::Skipped => Ok(false),
+            State::Scheduled
+            | State::Queued
+            | State::Running
+            | State::Success
+            | State::Failed
+            | State::UpstreamFailed
+            | State::UpForRetry { .. }
+            | State::UpForReschedule { .. }
+            | State::Deferred
+            | State::Recovering
+            | State::Removed => Ok(true),
         }
     }
 

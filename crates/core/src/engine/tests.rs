@@ -14,6 +14,7 @@ mod scopes;
 mod stopping;
 mod text;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -33,6 +34,8 @@ use crate::state::{Exit, RunState, State};
 #[derive(Debug, Clone, Default)]
 struct Script {
     when: BTreeMap<String, Result<bool, String>>,
+    /// How often a `when` was asked.
+    asked: Cell<u32>,
     items: BTreeMap<String, Result<Vec<Value>, String>>,
     branches: BTreeMap<String, Vec<String>>,
     gpus: BTreeMap<String, Result<u32, String>>,
@@ -44,6 +47,7 @@ fn name_of(run: &Run, slot: Slot) -> String {
 
 impl Evaluate for Script {
     fn when(&self, run: &Run, slot: Slot) -> Result<bool, String> {
+        self.asked.update(|asked| asked + 1);
         self.when.get(&name_of(run, slot)).cloned().unwrap_or(Ok(true))
     }
 

@@ -139,6 +139,11 @@ async fn a_task_whose_files_are_on_a_machine_that_is_gone_says_so_and_others_go_
     assert_eq!(two.effect("third"), "", "it did not begin");
     let key = two.key("a");
     let path = format!("/api/pitcrew/v1/runs/{key}/artifacts");
+    let listed = world.get(&other, &path).await;
+    assert_eq!((&listed["total_entries"], &listed["elsewhere"]), (&json!(0), &json!(true)), "what is here is shown");
+    let page = world.get(&other, "/workflows/files/runs/a").await;
+    assert!(page.as_str().unwrap().contains("More are on the machine of"), "{page}");
+    let path = format!("{path}?bring=true");
     assert_eq!(world.send(Method::GET, &other, &path, None).await.0, 503);
 
     // Once it is back, it goes on where it was.

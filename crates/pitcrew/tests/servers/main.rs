@@ -5,6 +5,7 @@
 mod files;
 mod kills;
 mod large;
+mod left;
 mod link;
 mod logs;
 mod machines;

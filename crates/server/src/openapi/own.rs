@@ -26,9 +26,9 @@ Artifact
 Report
   folder: text, modified: time?, html: text?, pdf: text?, json: text?
 Reports
-  reports: [Report], total_entries: int
+  reports: [Report], total_entries: int, elsewhere: bool
 Artifacts
-  artifacts: [Artifact], total_entries: int
+  artifacts: [Artifact], total_entries: int, elsewhere: bool
 Nodes
   nodes: [Node], total_entries: int
 Node

@@ -10,6 +10,7 @@ use std::path::{Path as FsPath, PathBuf};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use futures::stream::{self, StreamExt};
@@ -45,9 +46,9 @@ pub struct Artifact {
     pub modified: Option<Timestamp>,
 }
 
-/// Every kept file of a run, by path; links are left out.
+/// Every kept file of a run that is here, by path; links are left out. Other servers may have more: see
+/// [`Site::lacks_files`].
 pub async fn of_run(site: &Site, run: RunKey) -> ApiResult<Vec<Artifact>> {
-    site.has_files(run).await?;
     let root = site.app.data.artifacts(run);
     let listed = tokio::task::spawn_blocking(move || {
         let mut found = Vec::new();
@@ -83,9 +84,17 @@ fn walk(dir: &FsPath, prefix: &str, depth: usize, found: &mut Vec<Artifact>) -> 
     Ok(())
 }
 
-pub async fn list(State(site): State<Site>, Path(key): Path<String>) -> ApiResult<Json<Value>> {
+/// The same, once what other servers have is here, where `?bring=true` asks for that; and whether they have more.
+pub async fn listed(site: &Site, run: RunKey, query: &Query) -> ApiResult<(Vec<Artifact>, bool)> {
+    if query.boolean("bring")?.unwrap_or(false) {
+        site.has_files(run).await?;
+    }
+    Ok((of_run(site, run).await?, site.lacks_files(run).await?))
+}
+
+pub async fn list(State(site): State<Site>, Path(key): Path<String>, query: Query) -> ApiResult<Json<Value>> {
     let run = find(&site, &key).await?;
-    let files = of_run(&site, run.key).await?;
+    let (files, elsewhere) = listed(&site, run.key, &query).await?;
     let shaped: Vec<Value> = files
         .iter()
         .map(|file| {
@@ -98,7 +107,7 @@ pub async fn list(State(site): State<Site>, Path(key): Path<String>) -> ApiResul
             })
         })
         .collect();
-    Ok(Json(json!({ "artifacts": shaped, "total_entries": files.len() })))
+    Ok(Json(json!({ "artifacts": shaped, "total_entries": files.len(), "elsewhere": elsewhere })))
 }
 
 pub async fn download(
@@ -107,10 +116,16 @@ pub async fn download(
     query: Query,
 ) -> ApiResult<Response> {
     let run = find(&site, &key).await?;
-    site.has_files(run.key).await?;
+    let brought = site.has_files(run.key).await;
     let missing = || ApiError::not_found(format!("the run has no artifact `{path}`"));
     let root = site.app.data.artifacts(run.key);
-    let file = locate(&root, &path).await.ok_or_else(missing)?;
+    let file = match (locate(&root, &path).await, brought) {
+        (Some(file), Ok(())) => file,
+        (None, Ok(())) => return Err(missing()),
+        // A newer one may be lost, but nobody will ever have that.
+        (Some(file), Err(error)) if error.status() == StatusCode::GONE => file,
+        (_, Err(error)) => return Err(error),
+    };
     let mut file = tokio::fs::File::open(file).await.map_err(|_| missing())?;
     let length = file.metadata().await.map_err(|_| missing())?.len();
     let (mut content_type, policy) = kind_of(&path);

@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 use super::{artifacts, find};
 use crate::Site;
 use crate::error::ApiResult;
+use crate::input::Query;
 
 /// The files of a report.
 const FILES: [&str; 3] = ["html", "pdf", "json"];
 
-pub async fn list(State(site): State<Site>, Path(key): Path<String>) -> ApiResult<Json<Value>> {
+pub async fn list(State(site): State<Site>, Path(key): Path<String>, query: Query) -> ApiResult<Json<Value>> {
     let run = find(&site, &key).await?;
     let mut reports: BTreeMap<String, Value> = BTreeMap::new();
-    for file in artifacts::of_run(&site, run.key).await? {
+    let (files, elsewhere) = artifacts::listed(&site, run.key, &query).await?;
+    for file in files {
         let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
         let Some(kind) = FILES.into_iter().find(|kind| name == format!("report.{kind}")) else { continue };
         let report = reports
@@ -26,5 +28,6 @@ pub async fn list(State(site): State<Site>, Path(key): Path<String>) -> ApiResul
         report[kind] = json!(links::artifact(run.key, &file.path));
         report["modified"] = json!(file.modified);
     }
-    Ok(Json(json!({ "total_entries": reports.len(), "reports": reports.into_values().collect::<Vec<_>>() })))
+    let reports: Vec<Value> = reports.into_values().collect();
+    Ok(Json(json!({ "total_entries": reports.len(), "reports": reports, "elsewhere": elsewhere })))
 }

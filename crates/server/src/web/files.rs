@@ -14,7 +14,7 @@ use super::{fmt, notebook};
 use crate::Site;
 use crate::auth::User;
 use crate::error::ApiError;
-use crate::input::{run_id, workflow_id};
+use crate::input::{Query, run_id, workflow_id};
 use crate::own::artifacts::{self, Artifact};
 use crate::view::{RunView, find_run};
 
@@ -27,6 +27,8 @@ struct FilesPage {
     tabs: Tabs,
     head: String,
     files: Vec<Listed>,
+    /// Another server has more.
+    elsewhere: bool,
     shown: Option<Shown>,
 }
 
@@ -79,22 +81,31 @@ pub async fn list(
     State(site): State<Site>,
     Path((workflow, run)): Path<(String, String)>,
     Extension(user): Extension<User>,
+    query: Query,
 ) -> PageResult {
-    show(&site, &user, (&workflow, &run), None).await
+    show(&site, &user, (&workflow, &run), None, &query).await
 }
 
 pub async fn one(
     State(site): State<Site>,
     Path((workflow, run, path)): Path<(String, String, String)>,
     Extension(user): Extension<User>,
+    query: Query,
 ) -> PageResult {
-    show(&site, &user, (&workflow, &run), Some(path)).await
+    show(&site, &user, (&workflow, &run), Some(path), &query).await
 }
 
-async fn show(site: &Site, user: &User, (workflow, run): (&str, &str), wanted: Option<String>) -> PageResult {
+async fn show(
+    site: &Site,
+    user: &User,
+    (workflow, run): (&str, &str),
+    wanted: Option<String>,
+    query: &Query,
+) -> PageResult {
     let run = find_run(&site.app, &workflow_id(workflow)?, &run_id(run)?).await?;
     let view = RunView::load(&site.app, run).await?;
-    let files = in_order(artifacts::of_run(site, view.run.key).await?);
+    let (files, elsewhere) = artifacts::listed(site, view.run.key, query).await?;
+    let files = in_order(files);
     let path = match wanted {
         Some(wanted) if files.iter().any(|file| file.path == wanted) => Some(wanted),
         Some(wanted) => return Err(ApiError::not_found(format!("the run has no artifact `{wanted}`")).into()),
@@ -122,7 +133,7 @@ async fn show(site: &Site, user: &User, (workflow, run): (&str, &str), wanted: O
     let shell = Shell::new(site, user, format!("Files · {} · {}", view.run.run_id, view.run.workflow)).section("runs");
     let head = run::head(site, &view, user).await?;
     let workflow_href = links::workflow(&view.run.workflow);
-    Ok(html(FilesPage { shell, run: view.run, workflow_href, tabs, head, files, shown }))
+    Ok(html(FilesPage { shell, run: view.run, workflow_href, tabs, head, files, elsewhere, shown }))
 }
 
 fn frame(path: &str) -> Frame {

@@ -86,6 +86,9 @@ impl Mem {
         let Some(row) = state.workers.get_mut(id).filter(|row| row.revoked.is_none()) else { return Ok(None) };
         row.apply(change);
         let row = row.clone();
+        if row.revoked.is_some() {
+            state.worker_ends.remove(id);
+        }
         state.write_audit(audit);
         Ok(Some(row))
     }

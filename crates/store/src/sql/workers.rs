@@ -151,6 +151,9 @@ impl Sql {
         row.apply(change);
         let sql = "UPDATE workers SET about = $2, drain = $3, revoked = $4 WHERE id = $1";
         tx.execute(sql, args![id, json(&row.about)?, row.drain, row.revoked]).await?;
+        if row.revoked.is_some() {
+            tx.execute("DELETE FROM worker_ends WHERE worker = $1", args![id]).await?;
+        }
         commit::write_audit(&mut tx, &audit).await?;
         tx.commit().await?;
         Ok(Some(row))

@@ -70,6 +70,18 @@ fn a_false_when_skips_and_a_bad_one_fails() {
 }
 
 #[test]
+fn the_members_of_a_gang_do_what_the_first_one_was_told() {
+    for (answer, is_skipped) in [(Ok(true), false), (Ok(false), true)] {
+        let mut w = World::new("a : when gang=3").when("a", answer);
+        w.begin();
+        for member in ["a[0]", "a[1]", "a[2]"] {
+            assert_eq!(w.state(member) == "skipped", is_skipped, "{}", w.states());
+        }
+        assert_eq!(w.script.asked.get(), 1);
+    }
+}
+
+#[test]
 fn when_is_asked_only_once_its_rule_is_met() {
     let mut w = World::new("a\n b <- a : when").when("b", Err("too early")).begun();
     assert_eq!(w.state("b"), "none");

@@ -123,6 +123,10 @@ pub fn digest_of(manifest: &Manifest) -> io::Result<String> {
 
 /// What the run has here, for the data directory `to`.
 pub fn offer(run: &Path, to: &str, now: Timestamp) -> Result<Manifest, KeptError> {
+    if !run.exists() {
+        // It was deleted, perhaps, and is not made anew.
+        return Ok(Manifest::default());
+    }
     let manifest = super::manifest(run, now)?;
     let mut exchanged = Exchanged::read(run)?;
     exchanged.offered.insert(to.to_owned(), manifest.files.clone());
@@ -136,6 +140,9 @@ pub fn taken(run: &Path, by: &str, digest: &str) -> Result<(), KeptError> {
     let offered = Manifest { files: exchanged.offered.remove(by).unwrap_or_default(), ..Manifest::default() };
     if digest_of(&offered)? != digest {
         return Err(KeptError::Refused("what was taken is not what was offered last".to_owned()));
+    }
+    if !run.exists() {
+        return Ok(());
     }
     exchanged.given = offered.files.clone();
     exchanged.from.insert(by.to_owned(), offered.files);
@@ -272,6 +279,16 @@ mod tests {
         assert_eq!(tree(a.0), pairs(&[("f", "1")]));
         let odd = Manifest { files: [("../x".to_owned(), File::Dir)].into(), ..Manifest::default() };
         assert!(matches!(news(a.0, "b", &odd, clock::now()), Err(KeptError::Refused(_))));
+    }
+
+    #[test]
+    fn a_run_that_is_not_there_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("7");
+        let there = offer(&run, "b", clock::now()).unwrap();
+        assert_eq!(there, Manifest::default());
+        super::taken(&run, "b", &digest_of(&there).unwrap()).unwrap();
+        assert!(!run.exists());
     }
 
     #[test]

@@ -47,6 +47,8 @@ struct Side<'a> {
     more_outputs: bool,
     files: Vec<File>,
     more_files: usize,
+    /// Another server has more.
+    elsewhere: bool,
     files_href: String,
 }
 
@@ -76,6 +78,7 @@ impl Reading<'_> {
             }
         }
         let mut files = files::in_order(artifacts::of_run(self.site, run.key).await?);
+        let elsewhere = self.site.lacks_files(run.key).await?;
         let more_files = files.len().saturating_sub(FILES);
         files.truncate(FILES);
         let files_href = format!("{}/files", self.href());
@@ -85,6 +88,14 @@ impl Reading<'_> {
             bytes: file.bytes,
         });
         let files = files.collect();
-        Ok(render(Side { params: run.params.iter().collect(), outputs, more_outputs, files, more_files, files_href }))
+        Ok(render(Side {
+            params: run.params.iter().collect(),
+            outputs,
+            more_outputs,
+            files,
+            more_files,
+            elsewhere,
+            files_href,
+        }))
     }
 }

@@ -2,9 +2,12 @@
 
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::state::Exit;
-use pitcrew_store::{CreateRun, NodeChange, NodeSample, RunCommit, Store, StoreError, WorkerEnds};
+use pitcrew_store::{
+    CreateRun, Enrolment, NodeChange, NodeSample, RunCommit, Store, StoreError, WorkerChange, WorkerEnds,
+};
 use serde_json::json;
 
+use super::workers::{token, worker};
 use crate::sample::{at, attempt, audit, run};
 
 pub async fn changes_of_a_node_add_up_beside_what_is_seen_of_it(store: &Store) {
@@ -78,6 +81,13 @@ pub async fn what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted
     let other = store.register_owner().await.unwrap();
     assert_eq!(store.commit(&other, vec![more]).await.unwrap().lost, [run.key]);
     assert_eq!(store.worker_ends().await.unwrap()["w9"].ended, 5);
+    // Nor is anything kept of one that is let in no more.
+    store.put_worker_token(token("ends", None, None), audit("worker.token", 1)).await.unwrap();
+    let enrolled = store.enrol_worker("hash of ends", worker("w9", "s9", 2), audit("worker.enrol", 2)).await.unwrap();
+    assert_eq!(enrolled, Enrolment::Done);
+    let revoked = WorkerChange { revoked: Some(at(9)), ..WorkerChange::default() };
+    store.change_worker("w9", revoked, None).await.unwrap();
+    assert!(!store.worker_ends().await.unwrap().contains_key("w9"));
     store.release_runs(&owner, &[run.key]).await.unwrap();
     owner.end().await;
     other.end().await;

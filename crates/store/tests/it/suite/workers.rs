@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::sample::{at, audit};
 
-fn worker(id: &str, name: &str, second: i64) -> WorkerRow {
+pub(super) fn worker(id: &str, name: &str, second: i64) -> WorkerRow {
     WorkerRow {
         id: id.to_owned(),
         name: name.to_owned(),
@@ -17,7 +17,7 @@ fn worker(id: &str, name: &str, second: i64) -> WorkerRow {
     }
 }
 
-fn token(id: &str, uses: Option<u32>, expires: Option<i64>) -> WorkerToken {
+pub(super) fn token(id: &str, uses: Option<u32>, expires: Option<i64>) -> WorkerToken {
     WorkerToken {
         id: id.to_owned(),
         hash: format!("hash of {id}"),
