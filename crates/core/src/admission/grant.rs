@@ -21,28 +21,37 @@ impl Admission {
     /// [`Event::Admitted`]: crate::engine::Event::Admitted
     pub fn grant(&mut self, now: Timestamp) -> Vec<Grant> {
         let mut grants = Vec::new();
-        if std::mem::replace(&mut self.is_settled, true) {
-            return grants;
+        while !std::mem::replace(&mut self.is_settled, true) {
+            self.pass(now, &mut grants);
         }
+        grants
+    }
+
+    /// Who has to end is decided by a pass that grants nothing: otherwise who began in it may change what is missing.
+    fn pass(&mut self, now: Timestamp, grants: &mut Vec<Grant>) {
+        let (mut is_again, before) = (false, (grants.len(), self.promised.clone()));
         let mut pass = self.begin_pass();
         while !self.is_full() {
             let Some((rank, line)) = self.next(&mut pass) else { break };
-            let kept = pass.slots.get(&line.pool).copied().unwrap_or_default();
-            if pass.lacking.contains(&line.pool) || self.lacks_slots(rank.1, kept) {
-                pass.lacking.insert(line.pool.clone());
+            let kept = pass.kept_slots.slots.get(&line.pool).copied().unwrap_or_default();
+            if pass.kept_slots.lacking.contains(&line.pool) || self.lacks_slots(rank.1, kept) {
+                pass.kept_slots.lacking.insert(line.pool.clone());
                 self.served(&mut pass, rank.1);
                 self.waits_for_slot(&line, rank);
+                pass.refuses(rank.1);
                 continue;
             }
             if !self.within_quota(&mut pass, rank.1) {
                 continue;
             }
-            if self.here() + pass.places + line.members() > self.parallelism {
-                // All that become free are kept for it from now on, and its nodes until then.
-                if let Some(request) = &line.request {
+            if self.here() + pass.kept_slots.places + line.members() > self.parallelism {
+                // All that become free are kept for the first gang from now on, and its nodes until then. One without nodes
+                // holds nobody up.
+                if let Some(request) = line.request.as_ref().filter(|_| line.gang.is_some() && !pass.is_short) {
                     self.waits_for_room(&mut pass, rank.1, request, Some(BTreeSet::new()));
+                    pass.is_short = self.promised.contains_key(&rank.1);
                 }
-                break;
+                continue;
             }
             let Some(placed) = self.place(rank.1, &line, &mut pass) else { continue };
             let candidate = self.candidates[&rank.1].clone();
@@ -66,22 +75,36 @@ impl Admission {
             }
             self.served(&mut pass, rank.1);
             self.has_slot(&mut pass, &line);
+            // What was kept for it from those before may be left.
+            is_again |= pass.is_kept;
             grants.push(Grant { holder: rank.1, placed, demand: candidate.demand });
             if let Some(next) = self.lines.get(&line).and_then(|ranks| self.head(&line, ranks)) {
                 pass.insert(next, line);
             }
         }
+        let (told, ending) = (std::mem::take(&mut pass.preemptions), std::mem::take(&mut pass.ending));
         self.end_pass(pass);
+        if grants.len() > before.0 && !told.is_empty() {
+            for holder in ending {
+                if let Some(held) = self.held.get_mut(&holder) {
+                    held.is_ending = false;
+                }
+            }
+            self.promised = before.1;
+            self.promised.retain(|holder, _| self.candidates.contains_key(holder));
+            is_again = true;
+        } else {
+            self.preemptions.extend(told);
+        }
         // What was withdrawn above is what was granted.
-        self.is_settled = true;
-        grants
+        self.is_settled = !is_again;
     }
 
     /// The leases of a candidate, if it asks for any; `None`: it has to wait for room.
     fn place(&mut self, holder: Holder, line: &Line, pass: &mut Pass) -> Option<Vec<Placed>> {
         let Some(request) = &line.request else { return Some(Vec::new()) };
         let ids: Vec<LeaseId> = members(holder, line.members()).map(lease_id).collect();
-        if self.lease_all(&ids, line, request, &pass.promises) {
+        if self.lease_promised(&ids, line, holder, request, pass) {
             let lease = |id: &LeaseId| {
                 let lease = &self.fleet.leases()[id];
                 Placed { node: lease.node.clone(), gpus: lease.ids.clone() }
@@ -94,6 +117,21 @@ impl Admission {
         None
     }
 
+    /// Whoever is promised nodes begins on those if it can; and as long as room is made for it there, it does not take what
+    /// others are promised, for whom room is made elsewhere.
+    fn lease_promised(&mut self, ids: &[LeaseId], line: &Line, holder: Holder, request: &Request, pass: &Pass) -> bool {
+        if let Some(own) = self.promised.get(&holder).filter(|_| self.promised.len() > 1) {
+            let (is_cleared, nodes) = (own.is_cleared, self.fleet.able(&own.nodes, request));
+            if self.lease_all(ids, line, request, &pass.promises.clone().only(nodes)) {
+                return true;
+            }
+            if is_cleared {
+                return self.lease_all(ids, line, request, &self.promises_beside(holder));
+            }
+        }
+        self.lease_all(ids, line, request, &pass.promises)
+    }
+
     /// It has to wait for room, on these nodes if some are cleared for it. The first that waits is promised nodes, and so
     /// are those for whom room is made, until they begin: others do not take what they wait for there, nor their slots.
     pub(super) fn waits_for_room(
@@ -104,12 +142,14 @@ impl Admission {
         cleared: Option<BTreeSet<usize>>,
     ) {
         let is_first = !std::mem::replace(&mut pass.is_waited, true);
+        pass.refuses(holder);
         let before = self.promised.remove(&holder);
         if !is_first && before.is_none() && cleared.is_none() {
             return;
         }
         let Candidate { line, slots, .. } = &self.candidates[&holder];
         let mut nodes = before.as_ref().map(|before| self.fleet.able(&before.nodes, request)).unwrap_or_default();
+        let is_cleared = cleared.is_some();
         nodes.extend(cleared.into_iter().flatten());
         if !self.fleet.suffices(line.gang.as_ref(), &nodes) {
             let ends = self.held.iter().filter_map(|(holder, held)| Some((lease_id(*holder), held.ends?)));
@@ -120,12 +160,12 @@ impl Admission {
         if !self.fleet.suffices(line.gang.as_ref(), &nodes) {
             return;
         }
-        *pass.slots.entry(line.pool.clone()).or_default() += slots;
-        pass.places += line.members();
+        *pass.kept_slots.slots.entry(line.pool.clone()).or_default() += slots;
+        pass.kept_slots.places += line.members();
         pass.promises.keep(&nodes, request);
         self.promises += u64::from(before.is_none());
         let number = before.map_or(self.promises, |before| before.number);
-        self.promised.insert(holder, Promised { number, nodes: self.fleet.names(&nodes) });
+        self.promised.insert(holder, Promised { number, is_cleared, nodes: self.fleet.names(&nodes) });
     }
 
     /// A lease under each of these names, or none.

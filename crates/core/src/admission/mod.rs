@@ -167,7 +167,20 @@ struct Pool {
 struct Promised {
     /// The how many-th promise it is.
     number: u64,
+    /// Others end there for it.
+    is_cleared: bool,
     nodes: BTreeSet<String>,
+}
+
+/// What is kept for those that wait.
+#[derive(Debug, Clone, Default)]
+struct KeptSlots {
+    /// Of each pool.
+    slots: BTreeMap<String, u32>,
+    /// Of the places of all that run.
+    places: u32,
+    /// Pools where somebody has too few slots: what is left of them is for him.
+    lacking: BTreeSet<String>,
 }
 
 /// A namespace that waits for a slot: of a pool, or for a place among all that run.
@@ -197,6 +210,8 @@ pub struct Admission {
     owed: BTreeMap<String, Kept>,
     /// Of each namespace, what of the quota somebody waits for, and keeps from those behind.
     held_back: BTreeMap<Arc<str>, BTreeMap<Resource, Rank>>,
+    /// What the last pass kept for those that wait, of slots and places.
+    kept: KeptSlots,
     /// Who has to end, and was not told yet.
     preemptions: Vec<Preemption>,
     /// Whether the nodes as they are now could take what a line asks for, were they empty; as far as it was asked.
@@ -236,6 +251,7 @@ impl Admission {
             owed: BTreeMap::new(),
             slot_waits: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            kept: KeptSlots::default(),
             preemptions: Vec::new(),
             could: BTreeMap::new(),
             usual: Usual::default(),

@@ -12,21 +12,22 @@ use std::sync::Arc;
 
 use super::quota::{Amounts, Lack, Resource};
 use super::reclaim::Short;
-use super::{Admission, Candidate, Holder, Line, Rank, SlotWait};
+use super::{Admission, Candidate, Holder, KeptSlots, Line, Preemption, Rank, SlotWait};
 use crate::fleet::Promises;
 
 /// What a pass has found out so far.
 pub(super) struct Pass {
     heads: BTreeMap<Arc<str>, BTreeMap<Rank, Arc<Line>>>,
-    /// Pools without enough slots for somebody.
-    pub lacking: BTreeSet<String>,
     /// Somebody found no room.
     pub is_waited: bool,
+    /// Who was refused a slot, quota or room, and how many of the promises were before it.
+    pub refused: Vec<(Holder, usize)>,
+    /// Some of them only for what is kept for others, who may not need it in the end.
+    pub is_kept: bool,
     /// What is kept of the nodes for those that were asked before.
     pub promises: Promises,
-    /// What is kept for them of each pool, and of the places of all that run.
-    pub slots: BTreeMap<String, u32>,
-    pub places: u32,
+    /// What else is kept for them.
+    pub kept_slots: KeptSlots,
     /// Until they were asked: who was promised room before this pass, by priority and age of the promise.
     first: BTreeMap<(Reverse<i64>, u64), Holder>,
     /// What somebody before waits for, of the quota of each namespace.
@@ -35,6 +36,11 @@ pub(super) struct Pass {
     overdue: BTreeMap<SlotWait, i64>,
     /// For whom each cohort keeps what it can lend.
     kept: BTreeMap<String, Kept>,
+    /// Who has to end, as it looks in this pass; of gangs, all of their members.
+    pub preemptions: Vec<Preemption>,
+    pub ending: Vec<Holder>,
+    /// The places that are left are kept for a gang.
+    pub is_short: bool,
 }
 
 /// What somebody keeps of what a cohort can lend.
@@ -69,6 +75,11 @@ impl Pass {
         self.heads.entry(line.namespace.clone()).or_default().insert(rank, line);
     }
 
+    /// It cannot begin now.
+    pub fn refuses(&mut self, holder: Holder) {
+        self.refused.push((holder, self.promises.count()));
+    }
+
     /// It is asked before its turn.
     fn remove(&mut self, (rank, line): &(Rank, Arc<Line>)) {
         if let Some(heads) = self.heads.get_mut(&line.namespace) {
@@ -83,20 +94,24 @@ impl Pass {
 impl Admission {
     pub(super) fn begin_pass(&mut self) -> Pass {
         self.ask_nodes();
+        self.quotas.begin_pass();
         if let Some(workload) = self.usual.workload() {
             self.fleet.set_workload(workload);
         }
         let mut pass = Pass {
             heads: BTreeMap::new(),
-            lacking: BTreeSet::new(),
             is_waited: false,
+            refused: Vec::new(),
+            is_kept: false,
             promises: Promises::default(),
-            slots: BTreeMap::new(),
-            places: 0,
+            kept_slots: KeptSlots::default(),
             first: BTreeMap::new(),
             held_back: BTreeMap::new(),
             overdue: self.overdue(),
             kept: BTreeMap::new(),
+            preemptions: Vec::new(),
+            ending: Vec::new(),
+            is_short: false,
         };
         for (line, ranks) in self.lines.iter().filter(|(line, _)| self.could_now(line)) {
             if let Some(rank) = self.head(line, ranks) {
@@ -109,7 +124,7 @@ impl Admission {
                 pass.first.insert((rank.0, promised.number), *holder);
             }
         }
-        for (cohort, Kept { by: (_, by), .. }) in &self.owed {
+        for (cohort, Kept { by: (_, by), is_own, .. }) in &self.owed {
             let Some(candidate) = self.candidates.get(by) else { continue };
             let namespace = &*candidate.line.namespace;
             // Meanwhile others may borrow: what it cannot use now is no use to anybody if it is kept.
@@ -119,7 +134,7 @@ impl Admission {
             if self.quotas.cohort(namespace) != Some(cohort) || !self.quotas.could_ever(namespace, &candidate.asked) {
                 continue;
             }
-            let is_own = self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
+            let is_own = *is_own && self.quotas.would_borrow(namespace, &candidate.asked).next().is_none();
             let (rank, resources) = (candidate.rank, asked_of(&candidate.asked).collect());
             let namespace = candidate.line.namespace.clone();
             pass.kept.insert(cohort.clone(), Kept { by: rank, namespace, resources, is_own });
@@ -193,12 +208,16 @@ impl Admission {
         if let Some(kept) = pass.held_back.get(namespace)
             && asked_of(&asked).any(|resource| kept.contains_key(&resource))
         {
+            pass.is_kept = true;
+            pass.refuses(holder);
             return false;
         }
         if let Some(kept) = cohort.as_ref().and_then(|cohort| pass.kept.get(cohort))
             && kept.is_from(namespace, rank)
             && self.quotas.would_borrow(namespace, &asked).any(|resource| kept.has(resource))
         {
+            pass.is_kept = true;
+            pass.refuses(holder);
             return false;
         }
         let mut lack = self.quotas.lack(namespace, &asked);
@@ -209,6 +228,8 @@ impl Admission {
             lack = self.quotas.lack(namespace, &asked);
         }
         let Some(lack) = lack else { return true };
+        pass.is_kept = true;
+        pass.refuses(holder);
         if !self.quotas.could_ever(namespace, &asked) {
             return false;
         }
@@ -260,13 +281,14 @@ impl Admission {
         let waits = |namespace: &Arc<str>, pool: &Option<String>| match pool {
             Some(pool) => {
                 let is_one = |line: &Arc<Line>| line.namespace == *namespace && line.pool == *pool;
-                (is_full || pass.lacking.contains(pool)) && self.lines.keys().any(is_one)
+                (is_full || pass.kept_slots.lacking.contains(pool)) && self.lines.keys().any(is_one)
             }
             None => is_full && self.lines.keys().any(|line| line.namespace == *namespace),
         };
         self.slot_waits.retain(|(namespace, pool), _| waits(namespace, pool));
         self.owed = pass.kept.into_iter().filter(|(_, kept)| self.candidates.contains_key(&kept.by.1)).collect();
         self.held_back = pass.held_back;
+        self.kept = pass.kept_slots;
     }
 
     /// Who was passed by as many as there are slots, where one is free now.

@@ -218,6 +218,8 @@ pub(super) struct Quotas {
     used: BTreeMap<Arc<str>, Amounts>,
     /// Kept for somebody who waits for room; within a pass alone.
     kept: BTreeMap<Arc<str>, Amounts>,
+    /// The most that the last pass kept.
+    was_kept: BTreeMap<Arc<str>, Amounts>,
     /// What there is: by that is measured what a namespace uses that has no quota.
     whole: Amounts,
 }
@@ -266,6 +268,7 @@ impl Quotas {
             Some(_) => {}
             None => drop(self.kept.insert(namespace.clone(), amounts)),
         }
+        self.was_kept.insert(namespace.clone(), self.kept[namespace]);
     }
 
     /// Keeps no longer what those of the cohort who wait for room would borrow. Says whether there was any.
@@ -288,6 +291,20 @@ impl Quotas {
 
     pub fn end_pass(&mut self) {
         self.kept.clear();
+    }
+
+    pub fn begin_pass(&mut self) {
+        self.was_kept.clear();
+    }
+
+    /// As it was in the last pass, with what was kept then for those that wait for room.
+    pub fn in_pass(&self) -> Quotas {
+        Quotas { kept: self.was_kept.clone(), ..self.clone() }
+    }
+
+    /// The same, with nothing kept.
+    pub fn without_kept(&self) -> Quotas {
+        Quotas { kept: BTreeMap::new(), ..self.clone() }
     }
 
     /// What is used, or kept.

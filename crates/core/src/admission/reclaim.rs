@@ -5,15 +5,15 @@
 //! their namespace holds more than its own. What ends together (a gang) is one unit here, and costs the sum.
 //!
 //! In one pass, room is made for as many as can be helped: what those that end give back is promised to those before, so
-//! it is counted for nobody else.
+//! it is counted for nobody else; and nobody ends for somebody behind others who would take the room before him.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::pass::Pass;
 use super::quota::{Amounts, Resource};
-use super::{Admission, Cause, Held, Holder, Preemption, lease_id};
-use crate::fleet::{Amount, Freed, LeaseId, Promises, Request};
+use super::{Admission, Candidate, Cause, Held, Holder, Preemption, lease_id};
+use crate::fleet::{Amount, Freed, LeaseId, Request};
 
 /// Whom it would be enough to end does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,13 +78,13 @@ impl Admission {
     /// Who asks for what is its own may also end those of no higher priority that borrowed.
     ///
     /// Tells the nodes that have room once those are gone that end now; `None`: it has to wait for others.
-    pub(super) fn make_room(&mut self, pass: &Pass, by: Holder, request: &Request) -> Option<BTreeSet<usize>> {
+    pub(super) fn make_room(&mut self, pass: &mut Pass, by: Holder, request: &Request) -> Option<BTreeSet<usize>> {
         let is_of_use = |held: &Held| held.is_placed && (held.is_ending || held.is_preemptible);
         if !self.held.values().any(is_of_use) {
             return None;
         }
-        let (victims, nodes) = self.victims(by, request, Missing::new(), &pass.promises).ok()?;
-        self.preempt(victims, by);
+        let (victims, nodes) = self.victims(pass, by, request, Missing::new()).ok()?;
+        self.preempt(pass, victims, by);
         Some(nodes)
     }
 
@@ -92,7 +92,7 @@ impl Admission {
     /// and room for it. Tells the nodes that have that then.
     pub(super) fn reclaim(
         &mut self,
-        pass: &Pass,
+        pass: &mut Pass,
         by: Holder,
         request: &Request,
         cohort: &str,
@@ -106,20 +106,21 @@ impl Admission {
         };
         let asked = Resource::ALL.into_iter().filter(|resource| !candidate.asked.get(*resource).is_zero());
         let missing: Missing = asked.filter(limited).map(lacks).collect();
-        let (victims, nodes) = self.victims(by, request, missing, &pass.promises)?;
-        self.preempt(victims, by);
+        let (victims, nodes) = self.victims(pass, by, request, missing)?;
+        self.preempt(pass, victims, by);
         Ok(nodes)
     }
 
     /// One of those that end together is told, and stands for all.
-    fn preempt(&mut self, victims: Vec<(Vec<Holder>, Cause)>, by: Holder) {
+    fn preempt(&mut self, pass: &mut Pass, victims: Vec<(Vec<Holder>, Cause)>, by: Holder) {
         for (holders, cause) in victims {
             for holder in &holders {
                 if let Some(held) = self.held.get_mut(holder) {
                     held.is_ending = true;
+                    pass.ending.push(*holder);
                 }
             }
-            self.preemptions.extend(holders.first().map(|victim| Preemption { victim: *victim, by, cause }));
+            pass.preemptions.extend(holders.first().map(|victim| Preemption { victim: *victim, by, cause }));
         }
     }
 
@@ -128,9 +129,9 @@ impl Admission {
     ///
     /// Each node is looked at for itself. Of two, the one is taken whose dearest victim is cheaper, then the one with fewer.
     /// For a gang all nodes are one: the cheapest end, wherever they are, until as many nodes have room as it has members.
-    fn victims(&self, by: Holder, request: &Request, missing: Missing, promises: &Promises) -> Result<Cleared, Short> {
+    fn victims(&self, pass: &Pass, by: Holder, request: &Request, missing: Missing) -> Result<Cleared, Short> {
         let gang = self.candidates[&by].line.gang.as_ref();
-        let freed = self.fleet.freed(request, gang, promises);
+        let freed = self.fleet.freed(request, gang, &pass.promises);
         let mut plan = Plan { freed, given: BTreeMap::new(), missing, chosen: Vec::new() };
         let takes_back = !plan.missing.is_empty();
         let namespace = &*self.candidates[&by].line.namespace;
@@ -162,6 +163,7 @@ impl Admission {
             }
         }
         let plans = sites.into_values().filter_map(|site| self.cleared(&units, &site, plan.clone(), takes_back));
+        let plans = plans.filter(|chosen| !self.is_for_others(pass, by, &units, chosen, takes_back));
         let best = plans.min_by_key(|chosen| (chosen.last().copied(), chosen.len())).ok_or(Short::Room)?;
         let causes = best.into_iter().map(|cost| {
             let cause = self.cause(&units[cost], &plan, takes_back).unwrap_or(Cause::Reclaim);
@@ -213,6 +215,57 @@ impl Admission {
             }
         }
         Some(plan.chosen)
+    }
+
+    /// Whether somebody who was refused before could begin when those have ended, and so take what they leave.
+    fn is_for_others(&self, pass: &Pass, by: Holder, units: &[Unit<'_>], chosen: &[usize], takes_back: bool) -> bool {
+        let cohort = self.quotas.cohort(&self.candidates[&by].line.namespace).filter(|_| takes_back);
+        let mut before = self.quotas.without_kept();
+        let ending: Vec<&Holder> =
+            self.held.iter().filter(|(_, held)| held.is_ending).map(|(holder, _)| holder).collect();
+        for held in ending.iter().map(|holder| &self.held[*holder]) {
+            before.give_back(&held.namespace, held.amounts);
+        }
+        let mut after = before.clone();
+        let gone = chosen.iter().map(|cost| &units[*cost]);
+        for unit in gone.clone() {
+            after.give_back(&unit.held.namespace, unit.amounts);
+        }
+        // Of the pool, beside those that are gone.
+        let slots = |pool: &str, with_chosen: bool| {
+            let ending = ending.iter().copied();
+            let gone = gone.clone().filter(|_| with_chosen).flat_map(|unit| &unit.holders);
+            let held = ending.chain(gone).map(|holder| &self.held[holder]).filter(|held| held.pool == pool);
+            self.pools[pool].used - held.map(|held| held.slots).sum::<u32>()
+        };
+        pass.refused.iter().filter(|(other, _)| *other != by).any(|(other, count)| {
+            let Candidate { line, asked, slots: wanted, .. } = &self.candidates[other];
+            let has_slots = |with_chosen| slots(&line.pool, with_chosen) + wanted <= self.pools[&line.pool].slots;
+            let Some(request) = &line.request else { return false };
+            if line.namespace == self.candidates[&by].line.namespace && !has_slots(false) && has_slots(true) {
+                // With a slot it takes its part of their quota, or keeps it.
+                return true;
+            }
+            // Nobody borrows while somebody waits for what is its own.
+            let borrows = || after.would_borrow(&line.namespace, asked).next().is_some();
+            let is_kept_from = cohort.is_some() && self.quotas.cohort(&line.namespace) == cohort && borrows();
+            if is_kept_from || !has_slots(true) || after.lack(&line.namespace, asked).is_some() {
+                return false;
+            }
+            if !has_slots(false) || before.lack(&line.namespace, asked).is_some() {
+                // It is only what they leave that lets it go on.
+                return true;
+            }
+            let promises = pass.promises.first(*count);
+            let mut freed = self.fleet.freed(request, line.gang.as_ref(), &promises);
+            ending.iter().for_each(|holder| freed.change(&lease_id(**holder), false));
+            if freed.has_room() {
+                // It does not need them.
+                return false;
+            }
+            chosen.iter().flat_map(|cost| &units[*cost].ids).for_each(|id| freed.change(id, false));
+            freed.has_room()
+        })
     }
 
     /// Adds the cheapest that give back of the quota what is missing still.

@@ -2,6 +2,7 @@
 
 mod gangs;
 mod given;
+mod necessary;
 mod promised;
 mod quotas;
 mod turns;

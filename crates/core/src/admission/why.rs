@@ -3,7 +3,8 @@
 use std::fmt;
 
 use super::pass::asked_of;
-use super::{Admission, Holder, Lack, Line};
+use super::quota::Quotas;
+use super::{Admission, Candidate, Holder, KeptSlots, Lack, Line};
 use crate::engine::Slot;
 use crate::fleet::{BadRequest, Gang, Miss, Promises, Request};
 use crate::id::RunKey;
@@ -98,6 +99,10 @@ pub enum Blocked {
     QuotaKept {
         namespace: String,
     },
+    /// What is left of the quotas of the cohort is kept for those before it that wait for room.
+    CohortKept {
+        cohort: String,
+    },
     /// Somebody else is the first to get what the cohort can lend.
     LoanKept {
         cohort: String,
@@ -120,9 +125,15 @@ pub enum Blocked {
     Unserved {
         queue: String,
     },
+    /// What is left of the slots of its pool is kept for somebody before it.
+    SlotsKept {
+        pool: String,
+    },
+    /// What is left of the places of all that run is.
+    PlacesKept,
     /// It would fit, but in the room that is kept for somebody who came before it.
     Kept,
-    /// It fits, but these many are before it in line.
+    /// Nothing is known against it; these many are before it in line.
     Behind {
         ahead: usize,
     },
@@ -138,6 +149,9 @@ impl fmt::Display for Blocked {
             Blocked::Quota(lack) => lack.fmt(f),
             Blocked::QuotaKept { namespace } => {
                 write!(f, "what is left of the quota of namespace `{namespace}` is kept for a task before it")
+            }
+            Blocked::CohortKept { cohort } => {
+                write!(f, "what is left of the quotas of the cohort `{cohort}` is kept for tasks before it")
             }
             Blocked::LoanKept { cohort } => {
                 write!(f, "it would have to borrow, and what the cohort `{cohort}` can lend is kept for another task")
@@ -157,6 +171,12 @@ impl fmt::Display for Blocked {
                     f,
                     "no worker serves the queue `{queue}`; `pitcrew worker --queue {queue}` on a machine starts one"
                 )
+            }
+            Blocked::SlotsKept { pool } => {
+                write!(f, "what is left of the slots of the pool `{pool}` is kept for a task before it")
+            }
+            Blocked::PlacesKept => {
+                f.write_str("what is left of the places for running tasks (`parallelism`) is kept for a task before it")
             }
             Blocked::Kept => f.write_str("the room that there is, is kept for a task that waits longer"),
             Blocked::Behind { ahead: 0 } => f.write_str("it is next in line"),
@@ -194,22 +214,55 @@ impl Admission {
         {
             return Some(self.why_no_room(&candidate.line, request));
         }
+        if let Some(blocked) = self.why_kept(holder).filter(|_| self.is_settled) {
+            return Some(blocked);
+        }
         let rivals = self.lines.iter().filter(|(line, _)| line.pool == candidate.line.pool);
         let ahead = rivals.map(|(_, ranks)| ranks.range(..candidate.rank).count()).sum();
-        let is_kept =
-            self.is_settled && candidate.line.request.as_ref().is_some_and(|request| self.is_kept(holder, request));
-        Some(if is_kept { Blocked::Kept } else { Blocked::Behind { ahead } })
+        Some(Blocked::Behind { ahead })
+    }
+
+    /// Whether the last pass kept for somebody else what it asks for.
+    fn why_kept(&self, holder: Holder) -> Option<Blocked> {
+        let Candidate { line, slots, asked, .. } = &self.candidates[&holder];
+        let quotas = self.quotas.in_pass();
+        if let Some(lack) = quotas.lack(&line.namespace, asked) {
+            return Some(match lack.cohort {
+                Some(cohort) => Blocked::CohortKept { cohort },
+                None => Blocked::QuotaKept { namespace: lack.namespace },
+            });
+        }
+        if let Some(blocked) = self.why_no_loan(holder, &quotas) {
+            return Some(blocked);
+        }
+        let KeptSlots { slots: kept, places, lacking } = &self.kept;
+        // What is kept for itself is in no way of it.
+        let (own, own_places) = self.promised.get(&holder).map_or((0, 0), |_| (*slots, line.members()));
+        let kept = kept.get(&line.pool).copied().unwrap_or_default().saturating_sub(own);
+        if lacking.contains(&line.pool) || self.lacks_slots(holder, kept) {
+            return Some(Blocked::SlotsKept { pool: line.pool.clone() });
+        }
+        if self.here() + places.saturating_sub(own_places) + line.members() > self.parallelism {
+            return Some(Blocked::PlacesKept);
+        }
+        line.request.as_ref().filter(|request| self.is_kept(holder, request)).map(|_| Blocked::Kept)
     }
 
     /// Whether it finds no room beside what is promised to others.
     fn is_kept(&self, holder: Holder, request: &Request) -> bool {
+        let promises = self.promises_beside(holder);
+        !promises.is_empty() && !self.fleet.has_beside(request, self.candidates[&holder].line.gang.as_ref(), &promises)
+    }
+
+    /// What is promised to all others.
+    pub(super) fn promises_beside(&self, holder: Holder) -> Promises {
         let mut promises = Promises::default();
         for (other, promised) in self.promised.iter().filter(|(other, _)| **other != holder) {
             if let Some(asked) = &self.candidates[other].line.request {
                 promises.keep(&self.fleet.able(&promised.nodes, asked), asked);
             }
         }
-        !promises.is_empty() && !self.fleet.has_beside(request, self.candidates[&holder].line.gang.as_ref(), &promises)
+        promises
     }
 
     fn why_no_room(&self, line: &Line, request: &Request) -> Blocked {
@@ -255,10 +308,15 @@ impl Admission {
         if asked_of(asked).filter_map(is_kept).any(|by| *by < candidate.rank) {
             return Some(Blocked::QuotaKept { namespace: namespace.to_string() });
         }
-        let cohort = self.quotas.cohort(namespace)?;
-        let kept =
-            self.owed.get(cohort).filter(|kept| kept.by.1 != holder && kept.is_from(namespace, candidate.rank))?;
-        let borrows = self.quotas.would_borrow(namespace, asked).any(|resource| kept.has(resource));
+        self.why_no_loan(holder, &self.quotas)
+    }
+
+    /// Whether it would have to borrow what is kept for somebody else.
+    fn why_no_loan(&self, holder: Holder, quotas: &Quotas) -> Option<Blocked> {
+        let Candidate { line, rank, asked, .. } = &self.candidates[&holder];
+        let cohort = quotas.cohort(&line.namespace)?;
+        let kept = self.owed.get(cohort).filter(|kept| kept.by.1 != holder && kept.is_from(&line.namespace, *rank))?;
+        let borrows = quotas.would_borrow(&line.namespace, asked).any(|resource| kept.has(resource));
         borrows.then(|| Blocked::LoanKept { cohort: cohort.to_owned() })
     }
 }

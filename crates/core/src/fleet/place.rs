@@ -185,7 +185,11 @@ impl Fleet {
     /// people changed, may be otherwise again. One that is down and of which too little is known could. Of a gang: whether
     /// as many nodes could as it has members.
     pub fn could_ever(&self, request: &Request, gang: Option<&Gang>) -> bool {
-        self.suffices(gang, &self.those(|held| held.could_ever(request)))
+        match gang {
+            // Mostly the first that is looked at.
+            None => self.nodes.iter().any(|held| held.could_ever(request)),
+            Some(_) => self.suffices(gang, &self.those(|held| held.could_ever(request))),
+        }
     }
 
     /// Whether it could ever go to a worker; more of them may come at any time.

@@ -20,13 +20,34 @@ use super::room::{Device, Room, Taking, is_wanted};
 /// What is kept on which nodes: of those before somebody, by whom it is asked.
 #[derive(Debug, Clone, Default)]
 pub struct Promises {
+    /// One after the other.
+    all: Vec<(BTreeSet<usize>, Arc<Request>)>,
     at: BTreeMap<usize, Vec<Arc<Request>>>,
+    /// All other nodes are closed.
+    only: Option<BTreeSet<usize>>,
 }
 
 impl Promises {
     /// From now on these nodes are kept for somebody who asks for this.
     pub fn keep(&mut self, nodes: &BTreeSet<usize>, request: &Arc<Request>) {
         nodes.iter().for_each(|at| self.at.entry(*at).or_default().push(request.clone()));
+        self.all.push((nodes.clone(), request.clone()));
+    }
+
+    /// The same, and nothing goes to any other node than these.
+    pub fn only(self, nodes: BTreeSet<usize>) -> Promises {
+        Promises { only: Some(nodes), ..self }
+    }
+
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
+    /// The first so many of them.
+    pub fn first(&self, count: usize) -> Promises {
+        let mut first = Promises::default();
+        self.all.iter().take(count).for_each(|(nodes, request)| first.keep(nodes, request));
+        first
     }
 
     pub fn is_empty(&self) -> bool {
@@ -155,7 +176,11 @@ impl Fleet {
             let held = &self.nodes[*at];
             promises.beside(*at, &held.node, &held.room, request).is_none()
         };
-        promises.at.keys().copied().filter(is_closed).collect()
+        let mut closed: BTreeSet<usize> = promises.at.keys().copied().filter(is_closed).collect();
+        if let Some(only) = &promises.only {
+            closed.extend((0..self.nodes.len()).filter(|at| !only.contains(at)));
+        }
+        closed
     }
 
     /// Whether the request, or each member of a gang that asks for it, has room beside what is promised.

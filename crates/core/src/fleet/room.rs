@@ -311,12 +311,15 @@ impl Room {
         }
     }
 
-    /// The first wholly free GPUs that will do.
+    /// The first wholly free GPUs that will do; those that others could have parts of come last.
     pub fn whole(&self, node: &Node, request: &Request, count: u32) -> Vec<Device> {
-        let does = |gpu: &Gpu| does(gpu, &request.models);
-        let free = node.gpus.iter().zip(&self.gpus).enumerate();
-        let free = free.filter(|(_, (gpu, left))| does(gpu) && left.share() == Amount::ONE);
-        free.take(count as usize).map(|(gpu, _)| Device { gpu, part: Part::Share(Amount::ONE) }).collect()
+        let free = |is_shared: bool| {
+            let all = node.gpus.iter().zip(&self.gpus).enumerate();
+            let is_one = move |gpu: &Gpu| gpu.sharing.replicas().is_some() == is_shared && does(gpu, &request.models);
+            all.filter(move |(_, (gpu, left))| left.share() == Amount::ONE && is_one(gpu))
+        };
+        let free = free(false).chain(free(true));
+        free.take(count as usize).map(|(gpu, _)| Device::share(gpu, Amount::ONE)).collect()
     }
 
     /// Takes, or gives back, what a request has with these devices.
