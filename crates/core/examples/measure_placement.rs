@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use pitcrew_core::fleet::replay::{self, Job};
 use pitcrew_core::fleet::{
     Amount, Fleet, Gang, Gpu, Gpus, LeaseId, Node, Policy, Promises, Request, Sharing, Workload,
 };
@@ -58,6 +59,20 @@ fn main() {
             })
             .collect();
         gang.sort();
+        let job = |request: &Request| Job {
+            request: request.clone(),
+            members: 1,
+            arrives: 0.0,
+            lasts: 0.0,
+            ..Job::default()
+        };
+        let jobs: Vec<Job> = kinds.iter().map(job).collect();
+        let mut fleet = Fleet::new(nodes(), policy, Workload::of(&kinds)).expect("names differ");
+        let work = replay::inflated(&jobs, fleet.gpus(), 1.3, 42);
+        let begun = now();
+        let filled = replay::fill(&mut fleet, &work);
+        let speed = work.len() as f64 / begun.elapsed().as_secs_f64();
+        println!("{name}: {} of {} placed at 1.3 of the GPUs, {speed:.0} a second", filled.placed, work.len());
         println!("{name}: {each:?} a placement of one; a gang of 8 × 8 GPUs p50 {:?}, most {:?}", gang[50], gang[100]);
     }
 }

@@ -18,6 +18,7 @@ mod grant;
 mod pass;
 mod quota;
 mod reclaim;
+pub mod replay;
 mod usual;
 mod why;
 

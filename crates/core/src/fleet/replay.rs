@@ -1,7 +1,5 @@
-//! Work of a trace played against a fleet: how much of it a policy places, and how long it waits.
-
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+//! Work of a trace played against a fleet: how much of it a policy places. In time it is played by
+//! [`crate::admission::replay`].
 
 use super::gang::Gang;
 use super::place::{Fleet, LeaseId, Refused};
@@ -11,7 +9,7 @@ use super::{Amount, Workload};
 use crate::sim::rng::Rng;
 
 /// A job of a trace.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// Of each member, where it is a gang.
     pub request: Request,
@@ -21,6 +19,9 @@ pub struct Job {
     pub arrives: f64,
     /// Seconds that it runs.
     pub lasts: f64,
+    pub namespace: String,
+    pub priority: i64,
+    pub is_preemptible: bool,
 }
 
 /// What came of arrivals without departures, one try each.
@@ -36,24 +37,9 @@ pub struct Filled {
     pub fragmented_gpu_percent: f64,
 }
 
-/// What came of arrivals and departures with a queue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timed {
-    pub placed: usize,
-    /// No node can ever take them.
-    pub failed: usize,
-    pub mean_wait_s: f64,
-    pub p99_wait_s: f64,
-    /// At the moment when most was held.
-    pub most_allocated_percent: f64,
-    /// Held GPUs over the time from the first arrival to the last departure, of all GPUs.
-    pub utilisation_percent: f64,
-    pub fragmented_gpu_percent: f64,
-}
-
 impl Job {
     /// Undivided GPUs and parts of GPUs that all of it asks for.
-    fn gpus(&self) -> f64 {
+    pub fn gpus(&self) -> f64 {
         self.request.size().0.to_f64() * f64::from(self.members)
     }
 }
@@ -159,84 +145,9 @@ pub fn fill(fleet: &mut Fleet, jobs: &[Job]) -> Filled {
     }
 }
 
-/// Plays arrivals and departures in virtual time. Whoever finds no room waits; when something ends, those who wait are
-/// tried in the order of their arrival, and one that does not fit lets those behind it pass.
-pub fn timed(fleet: &mut Fleet, jobs: &[Job]) -> Timed {
-    let mut order: Vec<usize> = (0..jobs.len()).collect();
-    order.sort_by(|a, b| jobs[*a].arrives.total_cmp(&jobs[*b].arrives).then(a.cmp(b)));
-    let mut arrivals = order.into_iter().peekable();
-    let mut ends: BinaryHeap<Reverse<(Moment, usize)>> = BinaryHeap::new();
-    let mut waiting: BTreeSet<(Moment, usize)> = BTreeSet::new();
-    let mut waits = Vec::new();
-    let (mut failed, mut held_seconds, mut fragment_seconds, mut most) = (0, 0.0, 0.0, Amount::ZERO);
-    let begins = arrivals.peek().map_or(0.0, |at| jobs[*at].arrives);
-    let mut now = begins;
-    loop {
-        let next_arrival = arrivals.peek().map(|at| jobs[*at].arrives);
-        let next_end = ends.peek().map(|Reverse((moment, _))| moment.0);
-        let next = match (next_arrival, next_end) {
-            (Some(arrival), Some(end)) => arrival.min(end),
-            (Some(one), None) | (None, Some(one)) => one,
-            (None, None) => break,
-        };
-        let held = fleet.gpus_held();
-        most = most.max(held);
-        held_seconds += held.to_f64() * (next - now);
-        fragment_seconds += fleet.fragments() * (next - now);
-        now = next;
-        let mut has_room = false;
-        while let Some(Reverse((_, at))) = ends.peek().filter(|Reverse((moment, _))| moment.0 <= now) {
-            leases(*at, &jobs[*at]).iter().for_each(|id| drop(fleet.release(id)));
-            ends.pop();
-            has_room = true;
-        }
-        let mut tried = match has_room {
-            true => std::mem::take(&mut waiting),
-            false => BTreeSet::new(),
-        };
-        while let Some(at) = arrivals.next_if(|at| jobs[*at].arrives <= now) {
-            tried.insert((Moment(jobs[at].arrives), at));
-        }
-        // Alike requests fail alike, until something ends.
-        let mut full: BTreeSet<(&Request, u32)> = BTreeSet::new();
-        for (moment, at) in tried {
-            let job = &jobs[at];
-            let outcome = match full.contains(&(&job.request, job.members)) {
-                true => Err(Refused::Full),
-                false => place(fleet, at, job),
-            };
-            match outcome {
-                Ok(()) => {
-                    waits.extend((0..job.members).map(|_| now - job.arrives));
-                    ends.push(Reverse((Moment(now + job.lasts.max(0.0)), at)));
-                }
-                Err(Refused::Full) => {
-                    full.insert((&job.request, job.members));
-                    waiting.insert((moment, at));
-                }
-                Err(_) => failed += job.members as usize,
-            }
-        }
-    }
-    let all = fleet.gpus();
-    let whole = all.to_f64() * (now - begins);
-    let percent = |part: f64| if whole > 0.0 { 100.0 * part / whole } else { 0.0 };
-    waits.sort_by(f64::total_cmp);
-    let rank = (waits.len() as f64 * 0.99).ceil() as usize;
-    Timed {
-        placed: waits.len(),
-        failed,
-        mean_wait_s: if waits.is_empty() { 0.0 } else { waits.iter().sum::<f64>() / waits.len() as f64 },
-        p99_wait_s: waits.get(rank.saturating_sub(1)).copied().unwrap_or(0.0),
-        most_allocated_percent: if all.is_zero() { 0.0 } else { 100.0 * most.to_f64() / all.to_f64() },
-        utilisation_percent: percent(held_seconds),
-        fragmented_gpu_percent: percent(fragment_seconds),
-    }
-}
-
 /// Seconds; ordered, since no trace has a moment that is no number.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Moment(f64);
+pub struct Moment(pub f64);
 
 impl Eq for Moment {}
 

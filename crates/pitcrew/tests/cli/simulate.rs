@@ -78,6 +78,41 @@ fn pods_of_a_gang_are_placed_together_or_not_at_all() {
     assert!(refused.stderr.contains("the members of the gang `h` do not all ask for the same"), "{}", refused.stderr);
 }
 
+/// In time it is the queue of servers: quotas hold, priorities go first, and whoever is preemptible makes room.
+#[test]
+fn namespaces_have_quotas_and_pods_have_priorities() {
+    let place = place();
+    let mut pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,namespace,priority,preemptible\n"
+        .to_owned();
+    for n in 0..8 {
+        pods.push_str(&format!("ml{n},1000,1024,1,1000,0,100,ml,,true\n"));
+    }
+    pods.push_str("ops,1000,1024,4,1000,10,60,ops,5,\nbig,1000,1024,8,1000,20,70,ops,5,\n");
+    place.file("spaces.csv", pods);
+    let told = |more: &str| -> Value {
+        let line = format!("simulate --nodes nodes.csv --pods spaces.csv --timed --policy pack --output json {more}");
+        serde_json::from_str(&place.run(&line).ends(0).stdout).unwrap()
+    };
+    // Eight of `ml` and four of `ops` have the twelve; `big` makes those of `ml` end that are in its way.
+    let free = told("");
+    assert_eq!((&free["placed"], &free["failed"]), (&10.0.into(), &0.0.into()), "{free}");
+    let ended = |namespace: &str| free["namespaces"][namespace]["preempted"].as_f64().unwrap();
+    assert!(ended("ml") >= 4.0 && ended("ops") == 0.0 && ended("ml") == free["preempted"], "{free}");
+    // Four at a time, and four after them.
+    let quota = told("--quota namespace=ml,gpus=4 --quota namespace=ops,gpus=4,weight=2");
+    let ml = &quota["namespaces"]["ml"];
+    assert_eq!((&ml["quota_gpus"], &ml["placed"], &ml["preempted"]), (&4.0.into(), &8.0.into(), &0.0.into()), "{quota}");
+    assert_eq!((&ml["mean_wait_s"], &ml["p99_wait_s"]), (&50.0.into(), &100.0.into()));
+    // No quota lets `big` go, ever.
+    let ops = &quota["namespaces"]["ops"];
+    assert_eq!((&ops["placed"], &ops["failed"], &ops["mean_wait_s"]), (&1.0.into(), &1.0.into(), &0.0.into()));
+    // What is lent makes up for it.
+    let lent = told("--quota namespace=ml,gpus=4,cohort=lab --quota namespace=ops,gpus=8,cohort=lab");
+    assert_eq!((&lent["failed"], &lent["namespaces"]["ops"]["failed"]), (&0.0.into(), &0.0.into()), "{lent}");
+    let text = place.run("simulate --nodes nodes.csv --pods spaces.csv --timed --quota namespace=ml,gpus=4").ends(0).stdout;
+    assert!(text.contains("namespace   ml (its own: 4 GPUs): 8 pods, 0 never; waited 50 s on average"), "{text}");
+}
+
 #[test]
 fn what_is_wrong_in_a_trace_is_told_with_its_place() {
     let place = place();
@@ -89,6 +124,7 @@ fn what_is_wrong_in_a_trace_is_told_with_its_place() {
         ("ragged.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1\n"),
         ("parts.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,2,500\n"),
         ("untimed.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,1,500\n"),
+        ("preemptible.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,preemptible\np,1,1,1,500,1,8,maybe\n"),
         ("backwards.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time\np,1,1,1,500,9,8\n"),
     ] {
         place.file(name, text);
@@ -110,6 +146,11 @@ fn what_is_wrong_in_a_trace_is_told_with_its_place() {
         "--nodes nodes.csv --pods pods.csv --add-node gpus=many",
         "--nodes nodes.csv --pods pods.csv --add-node model=A100",
         "--nodes nodes.csv --pods pods.csv --timed --load -2",
+        "--nodes nodes.csv --pods pods.csv --quota namespace=ml,gpus=4",
+        "--nodes nodes.csv --pods pods.csv --timed --quota gpus=4",
+        "--nodes nodes.csv --pods pods.csv --timed --quota namespace=ml,gpus=many",
+        "--nodes nodes.csv --pods pods.csv --timed --quota namespace=ml,gpus=1 --quota namespace=ml,gpus=2",
+        "--nodes nodes.csv --pods preemptible.csv --timed",
     ] {
         all.push_str(&format!("{}\n", place.run(&format!("simulate {line}")).ends(2)));
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::str::FromStr;
 
 use csv::{ErrorKind, Reader, StringRecord};
+use pitcrew_control::quotas;
+use pitcrew_core::admission::{DEFAULT_NAMESPACE, Limits, Quota};
 use pitcrew_core::fleet::replay::Job;
 use pitcrew_core::fleet::{Amount, Gpu, Gpus, Node, Request, Sharing};
 
@@ -41,7 +43,8 @@ pub fn jobs(path: &Path, timed: bool) -> anyhow::Result<Vec<Job>> {
             continue;
         };
         let job = &mut jobs[*at];
-        if job.request != pod.request {
+        let is_alike = (&job.request, &job.namespace, job.priority) == (&pod.request, &pod.namespace, pod.priority);
+        if !is_alike {
             let why = format!("{}: the members of the gang `{name}` do not all ask for the same", path.display());
             return Err(error::invalid(why));
         }
@@ -78,7 +81,21 @@ fn pods(path: &Path, timed: bool) -> anyhow::Result<Vec<(Option<String>, Job)>> 
         // What it ran for, wherever it waited then.
         let begins = row.maybe("scheduled_time").and_then(|text| text.parse::<f64>().ok()).filter(|at| *at <= ends);
         let lasts = ends - begins.unwrap_or(arrives);
-        Ok((row.maybe("gang").map(str::to_owned), Job { request, members: 1, arrives, lasts }))
+        let is_preemptible = match row.maybe("preemptible") {
+            None | Some("false" | "0") => false,
+            Some("true" | "1") => true,
+            Some(other) => return Err(format!("`preemptible` is `{other}`: it is true or false")),
+        };
+        let job = Job {
+            request,
+            members: 1,
+            arrives,
+            lasts,
+            namespace: row.maybe("namespace").unwrap_or(DEFAULT_NAMESPACE).to_owned(),
+            priority: row.maybe("priority").map_or(Ok(0), |_| row.number("priority"))?,
+            is_preemptible,
+        };
+        Ok((row.maybe("gang").map(str::to_owned), job))
     })
 }
 
@@ -132,6 +149,30 @@ impl FromStr for AddedNodes {
         }
         let cpu = cpu.unwrap_or(Amount::whole(12 * gpus.max(1)));
         Ok(AddedNodes { count, gpus, model, cpu, memory_mib: memory.unwrap_or(u64::from(gpus.max(1)) * 49_152) })
+    }
+}
+
+/// A quota, in the words of `pitcrew quotas set`: `namespace=ml,gpus=8,cohort=research`.
+#[derive(Debug, Clone)]
+pub struct AskedQuota(pub Quota);
+
+impl FromStr for AskedQuota {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut quota = Quota::new("", Limits::default());
+        for part in text.split(',') {
+            let (key, value) = part.split_once('=').ok_or_else(|| format!("`{part}` is not KEY=VALUE"))?;
+            match key.trim() {
+                "namespace" => quota.namespace = value.trim().to_owned(),
+                key => quotas::change(&mut quota, &key.replace('-', "_"), Some(value.trim()))?,
+            }
+        }
+        if quota.namespace.is_empty() {
+            return Err("of which `namespace`? write namespace=ml,gpus=8".to_owned());
+        }
+        quotas::check(&quota)?;
+        Ok(AskedQuota(quota))
     }
 }
 
