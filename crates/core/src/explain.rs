@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use crate::admission::{Admission, Blocked};
 use crate::engine::record::RunStop;
 use crate::engine::{Held, Run, Slot};
-use crate::fleet::Miss;
+use crate::fleet::{Miss, Policy};
 use crate::ir::{Kind, TaskIx};
 use crate::state::{Exit, RunState, State};
 use crate::trigger_rule::{TriggerRule, Verdict};
@@ -63,6 +63,8 @@ pub enum Reason {
         name: String,
         miss: Miss,
     },
+    /// By what a node is chosen once several have room.
+    Placement(Policy),
     AskedForSlot,
     StartRequested,
 }
@@ -110,6 +112,7 @@ impl fmt::Display for Reason {
             }
             Reason::InLine(blocked) => write!(f, "waits for a slot: {blocked}"),
             Reason::Node { name, miss } => write!(f, "does not fit the node `{name}`: {miss}"),
+            Reason::Placement(policy) => write!(f, "is placed by the policy `{policy}`: {}", policy.aim()),
             Reason::AskedForSlot => f.write_str("has asked for a slot"),
             Reason::StartRequested => f.write_str("has its slot and is being started"),
         }
@@ -143,8 +146,9 @@ impl Run {
                     _ => Vec::new(),
                 };
                 let first = why.map_or(Reason::AskedForSlot, Reason::InLine);
+                let policy = admission.filter(|_| !nodes.is_empty()).map(|admission| admission.fleet().policy());
                 let each = nodes.into_iter().take(NODES).map(|(name, miss)| Reason::Node { name, miss });
-                std::iter::once(first).chain(each).collect()
+                std::iter::once(first).chain(each).chain(policy.map(Reason::Placement)).collect()
             }
             State::None => self.why_not_ready(slot),
             State::UpstreamFailed => self.what_failed(slot),

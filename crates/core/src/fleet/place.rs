@@ -122,6 +122,10 @@ impl Fleet {
         self.memory.clear();
     }
 
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
     /// What usually comes from now on.
     pub fn set_workload(&mut self, workload: Workload) {
         if self.workload != workload {

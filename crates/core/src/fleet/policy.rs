@@ -26,6 +26,15 @@ pub enum Policy {
 
 impl Policy {
     pub const ALL: [(&str, Policy); 3] = [("pack", Policy::Pack), ("spread", Policy::Spread), ("fgd", Policy::Fgd)];
+
+    /// Which of the nodes with room it takes.
+    pub fn aim(self) -> &'static str {
+        match self {
+            Policy::Pack => "of the nodes with room the fullest",
+            Policy::Spread => "of the nodes with room the emptiest",
+            Policy::Fgd => "of the nodes with room the one that is left with the least idle GPU to no use",
+        }
+    }
 }
 
 impl FromStr for Policy {

@@ -82,8 +82,9 @@ fn pods_of_a_gang_are_placed_together_or_not_at_all() {
 #[test]
 fn namespaces_have_quotas_and_pods_have_priorities() {
     let place = place();
-    let mut pods = "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,namespace,priority,preemptible\n"
-        .to_owned();
+    let mut pods =
+        "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,namespace,priority,preemptible\n"
+            .to_owned();
     for n in 0..8 {
         pods.push_str(&format!("ml{n},1000,1024,1,1000,0,100,ml,,true\n"));
     }
@@ -101,7 +102,11 @@ fn namespaces_have_quotas_and_pods_have_priorities() {
     // Four at a time, and four after them.
     let quota = told("--quota namespace=ml,gpus=4 --quota namespace=ops,gpus=4,weight=2");
     let ml = &quota["namespaces"]["ml"];
-    assert_eq!((&ml["quota_gpus"], &ml["placed"], &ml["preempted"]), (&4.0.into(), &8.0.into(), &0.0.into()), "{quota}");
+    assert_eq!(
+        (&ml["quota_gpus"], &ml["placed"], &ml["preempted"]),
+        (&4.0.into(), &8.0.into(), &0.0.into()),
+        "{quota}"
+    );
     assert_eq!((&ml["mean_wait_s"], &ml["p99_wait_s"]), (&50.0.into(), &100.0.into()));
     // No quota lets `big` go, ever.
     let ops = &quota["namespaces"]["ops"];
@@ -109,7 +114,8 @@ fn namespaces_have_quotas_and_pods_have_priorities() {
     // What is lent makes up for it.
     let lent = told("--quota namespace=ml,gpus=4,cohort=lab --quota namespace=ops,gpus=8,cohort=lab");
     assert_eq!((&lent["failed"], &lent["namespaces"]["ops"]["failed"]), (&0.0.into(), &0.0.into()), "{lent}");
-    let text = place.run("simulate --nodes nodes.csv --pods spaces.csv --timed --quota namespace=ml,gpus=4").ends(0).stdout;
+    let text =
+        place.run("simulate --nodes nodes.csv --pods spaces.csv --timed --quota namespace=ml,gpus=4").ends(0).stdout;
     assert!(text.contains("namespace   ml (its own: 4 GPUs): 8 pods, 0 never; waited 50 s on average"), "{text}");
 }
 
@@ -124,7 +130,10 @@ fn what_is_wrong_in_a_trace_is_told_with_its_place() {
         ("ragged.csv", "sn,cpu_milli,memory_mib,gpu,model\na,1\n"),
         ("parts.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,2,500\n"),
         ("untimed.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli\np,1,1,1,500\n"),
-        ("preemptible.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,preemptible\np,1,1,1,500,1,8,maybe\n"),
+        (
+            "preemptible.csv",
+            "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time,preemptible\np,1,1,1,500,1,8,maybe\n",
+        ),
         ("backwards.csv", "name,cpu_milli,memory_mib,num_gpu,gpu_milli,creation_time,deletion_time\np,1,1,1,500,9,8\n"),
     ] {
         place.file(name, text);

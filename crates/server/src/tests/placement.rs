@@ -64,6 +64,7 @@ async fn a_task_goes_to_a_node_that_has_what_it_asks_for_and_runs_there() {
             "waits for a slot: no node has room for it: `local`: its labels do not meet `zone = west`; `gpu-1`: it is cordoned",
             "does not fit the node `local`: its labels do not meet `zone = west`",
             "does not fit the node `gpu-1`: it is cordoned",
+            "is placed by the policy `fgd`: of the nodes with room the one that is left with the least idle GPU to no use",
         ])
     );
     let mut changes = rig.app.scheduler.subscribe();

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pitcrew_control::clock;
-use pitcrew_core::admission::replay::{Timed as Played, Waits, timed};
 use pitcrew_core::admission::Quota;
+use pitcrew_core::admission::replay::{Timed as Played, Waits, timed};
 use pitcrew_core::fleet::replay::{self, Job};
 use pitcrew_core::fleet::{Amount, Fleet, Node, Policy};
 use serde::Serialize;
