@@ -31,12 +31,15 @@ struct Said {
     output: Vec<u8>,
 }
 
-/// The script, for `/bin/sh -s`, and how long it may take at most, in seconds.
-pub fn check_script(ask: Ask) -> (String, u32) {
+/// The script, for `/bin/sh -s`, and how long it may take at most, in seconds. A diagnosis is of `only` these GPUs, in
+/// DCGM's numbering, or of all; what is expected of the answer has to be the same ones.
+pub fn check_script(ask: Ask, only: &[u32]) -> (String, u32) {
     let (arguments, seconds) = match ask {
         Ask::Diagnose(of) => {
             let (level, seconds) = level(of);
-            (format!("diag -r {level} -j"), seconds)
+            let only: Vec<String> = only.iter().map(u32::to_string).collect();
+            let only = if only.is_empty() { String::new() } else { format!(" -i {}", only.join(",")) };
+            (format!("diag -r {level} -j{only}"), seconds)
         }
         Ask::Watch => ("health -c -j".to_owned(), 30),
     };
@@ -183,7 +186,7 @@ mod tests {
         shell.arg("-s").env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = shell.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, check_script(ask).0.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, check_script(ask, &[]).0.as_bytes()).unwrap();
         drop(stdin);
         let output = shell.wait_with_output().unwrap();
         let expected = expected([(0, "GPU-0", None)].into_iter());
@@ -212,6 +215,13 @@ mod tests {
         assert_eq!((report.by, report.outcome()), (Checker::DcgmDiag, expected));
         let lost = print("Unable to determine the device handle for GPU 0000:10:00.0: Unknown Error", 15);
         assert!(matches!(check(medium, Some(&asked), Some(&lost)).outcome(), CheckOutcome::Fail { .. }));
+    }
+
+    #[test]
+    fn some_gpus_may_be_all_that_is_asked_about() {
+        let (script, seconds) = check_script(Ask::Diagnose(CheckLevel::Quick), &[0, 3]);
+        assert!(script.contains("ask dcgm 120 dcgmi diag -r 1 -j -i 0,3\n") && seconds > 120 + SMI_SECONDS, "{script}");
+        assert!(check_script(Ask::Watch, &[3]).0.contains("dcgmi health -c -j\n"));
     }
 
     #[test]

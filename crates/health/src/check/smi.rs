@@ -36,8 +36,10 @@ pub struct SmiGpu {
     pub pages_pending: Option<bool>,
     pub hot: Option<bool>,
     pub power_braked: Option<bool>,
-    /// Something in brackets that is a complaint.
+    /// In place of a value it says that it is broken.
     pub complaint: Option<String>,
+    /// What it says that it needs, in words that nobody knows.
+    pub odd_recovery: Option<String>,
 }
 
 /// Reads a check by `nvidia-smi -q` alone.
@@ -84,16 +86,18 @@ pub fn parse_smi(output: &[u8]) -> Vec<SmiGpu> {
 
 impl SmiGpu {
     fn tell(&mut self, part: &str, above: &str, key: &str, value: &str) {
-        if let Some(inner) = value.strip_prefix('[').and_then(|value| value.strip_suffix(']'))
-            && !matches!(inner.to_ascii_lowercase().as_str(), "n/a" | "not supported")
-        {
-            self.complaint.get_or_insert_with(|| evidence(inner));
-        } else if matches!(value, "GPU requires reset" | "GPU is lost" | "Unknown Error") {
-            self.complaint.get_or_insert_with(|| value.to_owned());
+        // Only these: fields are in brackets for many harmless reasons, such as those that are no longer offered.
+        let bare = value.strip_prefix('[').and_then(|value| value.strip_suffix(']')).unwrap_or(value);
+        if matches!(bare, "GPU requires reset" | "GPU is lost" | "Unknown Error") {
+            self.complaint.get_or_insert_with(|| bare.to_owned());
         }
         match (part, above, key) {
             (_, _, "GPU UUID") if value.starts_with("GPU-") && value.len() <= 80 => self.uuid = Some(evidence(value)),
-            (_, _, "GPU Recovery Action") => self.recovery = RecoveryAction::from_words(value),
+            (_, _, "GPU Recovery Action") => {
+                self.recovery = RecoveryAction::from_words(value);
+                let is_odd = self.recovery.is_none() && !bare.eq_ignore_ascii_case("n/a") && bare != "Not Supported";
+                self.odd_recovery = is_odd.then(|| evidence(bare));
+            }
             (_, "Remapped Rows", "Pending") => self.remap_pending = yes_or_no(value),
             (_, "Remapped Rows", "Remapping Failure Occurred") => self.remap_failure = yes_or_no(value),
             (_, "Retired Pages", "Pending Page Blacklist" | "Pending") => self.pages_pending = yes_or_no(value),
@@ -152,6 +156,9 @@ impl SmiGpu {
         if let Some(errors) = self.dram_volatile.filter(|errors| *errors > 0) {
             remarks.push(format!("{place}: {errors} errors of DRAM since the last reset could not be mended"));
         }
+        if let Some(odd) = &self.odd_recovery {
+            remarks.push(format!("{place}: the driver says that it needs `{odd}`, which is in no table"));
+        }
         if self.hot == Some(true) {
             remarks.push(format!("{place}: it is slowed down by the hardware for heat"));
         }
@@ -186,7 +193,12 @@ fn verdict(text: &str, ended: &Ended, expected: &Expected, remarks: &mut Vec<Str
     }
     faults.truncate(64);
     let gpus = parse_smi(text.as_bytes());
-    faults.extend(gpus.iter().flat_map(|gpu| gpu.faults(expected, remarks)));
+    for fault in gpus.iter().flat_map(|gpu| gpu.faults(expected, remarks)).collect::<Vec<_>>() {
+        let is_meant =
+            |uuid: &String| expected.devices.is_empty() || expected.devices.iter().any(|device| device.uuid == *uuid);
+        // Of GPUs that this check is not about, somebody else may be making use.
+        if fault.gpu.as_ref().is_none_or(is_meant) { faults.push(fault) } else { remarks.push(fault.text) }
+    }
     let node = |action, text: &str| Fault {
         gpu: None,
         test: "nvidia-smi".to_owned(),

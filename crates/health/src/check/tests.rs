@@ -317,6 +317,13 @@ fn without_dcgm_the_driver_itself_is_asked_and_a_pass_says_less() {
         ("SRAM Uncorrectable SEC-DED    : 1", "SRAM Uncorrectable SEC-DED : 5"),
     ];
     assert_eq!(sick(&old), Action::FieldDiag, "an older driver does not tell of the threshold");
+    // What is only not offered any more, and what another GPU says, is no fault of this one.
+    let harmless = [
+        ("31 C", "[Requested functionality has been deprecated]"),
+        ("Recovery Action                   : None", "Recovery Action : Sing"),
+    ];
+    let report = smi(0, &(smi_gpu(0, &harmless) + &smi_gpu(1, &[("31 C", "[GPU requires reset]")])), 1);
+    assert_eq!((report.outcome(), report.remarks.len()), (CheckOutcome::Pass, 2), "{report:?}");
     // What a device does not tell is neither well nor broken; heat is worth a remark.
     let shy = [
         ("        Pending                           : No", "        Pending : N/A"),

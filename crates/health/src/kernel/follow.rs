@@ -148,7 +148,8 @@ fn normal(boot: &str) -> String {
     [&bare[..8], &bare[8..12], &bare[12..16], &bare[16..20], &bare[20..]].join("-")
 }
 
-fn digest(record: &Record) -> u64 {
+/// What tells lines of one microsecond apart.
+pub(super) fn digest(record: &Record) -> u64 {
     // FNV-1a: it only has to tell lines of one microsecond apart, and be the same in every version.
     record
         .message

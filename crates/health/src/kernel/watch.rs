@@ -7,7 +7,8 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DriverVersion, Follower, KernelEvent, Pci, Record, Taken, XidLine};
+use super::follow::digest;
+use super::{DriverVersion, Follower, KernelEvent, Pci, Record, Source, Taken, XidLine};
 use crate::action::{Action, Blame};
 use crate::judge::{Facts, Judgement, judge};
 use crate::tables::Tables;
@@ -174,7 +175,12 @@ impl Watch {
         if let Some(repeats) = self.tell((pci, key), record.micros) {
             let gpu = pci.and_then(|pci| self.name(pci)).map(str::to_owned);
             let boot = self.follower.boot().unwrap_or_default().to_owned();
-            let id = format!("{boot}-{}-{}", record.micros, record.sequence);
+            let number = match record.source {
+                Source::Kmsg => record.sequence,
+                // The journal has no numbers of its own kind for the kernel's lines.
+                Source::Journal => digest(record),
+            };
+            let id = format!("{boot}-{}-{number}", record.micros);
             let evidence = evidence(&record.message);
             signs.push(Sign { id, boot, micros: record.micros, pci, gpu, kind, judgement, repeats, evidence });
         }
@@ -234,8 +240,6 @@ impl Sign {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::Source;
-
     const BOOT: &str = "810fca1e-916b-414a-8cbd-baae91c90d6a";
 
     struct Log {
@@ -277,6 +281,27 @@ mod tests {
         // The driver says the same in other words; that is one sign.
         assert!(log.at(2, "NVRM: GPU 0000:9b:00.0: GPU has fallen off the bus.").is_empty());
         assert!(log.at(3, "eth0: link up").is_empty());
+    }
+
+    #[test]
+    fn two_lines_of_one_moment_are_two_signs_in_the_journal_as_well() {
+        let mut watch = Watch::default();
+        watch.begin(BOOT, 0);
+        let how = Judging { tables: Tables::usual(), driver: None, is_drill: false };
+        let record = |message: &str| Record {
+            source: Source::Journal,
+            sequence: 0,
+            micros: 5,
+            facility: 0,
+            level: 4,
+            message: message.to_owned(),
+        };
+        let ids: Vec<String> = ["79, x", "48, x"]
+            .iter()
+            .flat_map(|xid| watch.take(BOOT, &record(&format!("NVRM: Xid (PCI:0000:9b:00): {xid}")), how))
+            .map(|sign| sign.id)
+            .collect();
+        assert!(ids.len() == 2 && ids[0] != ids[1], "{ids:?}");
     }
 
     #[test]
