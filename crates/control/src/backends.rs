@@ -14,7 +14,7 @@ use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{AttemptSpec, Backend, BackendError, Capabilities, Handle, LogChunk, Observation};
 
 /// The kinds that a workflow may name.
-pub const KINDS: &[BackendKind] = &[BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
+pub const KINDS: &[BackendKind] = &BackendKind::NAMED;
 
 /// Cheap to clone.
 #[derive(Clone)]

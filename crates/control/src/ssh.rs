@@ -45,7 +45,7 @@ pub fn backend(data: &DataDir, pool: &Pool, vault: &Vault, events: EventSender) 
 }
 
 /// A random word that tells the attempts of this data directory from those of others on the same host.
-fn instance(dir: &Path) -> std::io::Result<String> {
+pub fn instance(dir: &Path) -> std::io::Result<String> {
     std::fs::create_dir_all(dir)?;
     let file = dir.join("instance");
     loop {

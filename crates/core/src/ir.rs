@@ -217,7 +217,7 @@ pub struct Task {
     pub backend: BackendKind,
     /// Which nodes it may go to.
     pub placement: Placement,
-    /// For [`BackendKind::Ssh`], what stands under `ssh`: a mapping whose texts may be templates. Rendered before an
+    /// For [`BackendKind::Ssh`] and [`BackendKind::Ecs`], what stands under `ssh` or `ecs`: a mapping whose texts may be templates. Rendered before an
     /// attempt's row is written.
     pub place: Option<Value>,
 }
@@ -367,19 +367,22 @@ pub enum BackendKind {
     Fake,
     /// Processes on another machine, reached over SSH.
     Ssh,
+    /// Tasks of a cluster of Amazon ECS.
+    Ecs,
     /// On a machine that comes for its work. No workflow names it: a task gets there by its queue, or by its node.
     Worker,
 }
 
 impl BackendKind {
     /// Those that a workflow can name.
-    pub const NAMED: [BackendKind; 3] = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh];
+    pub const NAMED: [BackendKind; 4] = [BackendKind::Local, BackendKind::Fake, BackendKind::Ssh, BackendKind::Ecs];
 
     pub fn name(self) -> &'static str {
         match self {
             BackendKind::Local => "local",
             BackendKind::Fake => "fake",
             BackendKind::Ssh => "ssh",
+            BackendKind::Ecs => "ecs",
             BackendKind::Worker => "worker",
         }
     }

@@ -7,6 +7,7 @@
 
 mod decode;
 pub mod diagnostic;
+pub mod ecs;
 pub mod event;
 pub mod graph;
 pub mod params;

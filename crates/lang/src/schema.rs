@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 17] = [
+        let mappings: [(&str, &[&str]); 18] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -33,6 +33,7 @@ mod tests {
             ("/$defs/expression", keys::EXPRESSION),
             ("/$defs/toleration", keys::TOLERATION),
             ("/$defs/ssh", keys::SSH),
+            ("/$defs/ecs", keys::ECS),
             ("/$defs/param", keys::PARAM),
         ];
         for (pointer, keys) in mappings {
@@ -67,7 +68,7 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 11] = [
+        let nested: [(&[&str], &str); 12] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
@@ -79,6 +80,7 @@ mod tests {
             (keys::SQS, "on: {sqs: {@: [[]]}}\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
             (keys::SSH, "tasks: {a: {backend: {ssh: {@: [[]]}}}}"),
+            (keys::ECS, "tasks: {a: {backend: {ecs: {@: {}}}}}"),
         ];
         for (keys, yaml) in nested {
             for key in keys {

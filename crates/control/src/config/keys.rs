@@ -131,6 +131,8 @@ keys! {
         "how long a connect to a host may take, sign-in included";
     AWS_REGION = Region, "aws_region", "PITCREW_AWS_REGION",
         "the region of AWS, where nothing else names one";
+    ECS_EVENTS = Text, "ecs_events", "PITCREW_ECS_EVENTS",
+        "the queue of SQS with events of ECS, by its name or URL, so that changes are seen at once";
     WORKER_LEASE = Lease, "worker_lease", "PITCREW_WORKER_LEASE",
         "how long a worker that is not heard keeps its tasks; at least 10s";
     DEFAULT_QUEUE = Queue, "default_queue", "PITCREW_DEFAULT_QUEUE",

@@ -350,6 +350,11 @@ impl Settings {
         self.text(keys::AWS_REGION)
     }
 
+    /// The queue with events of ECS.
+    pub fn ecs_events(&self) -> Option<String> {
+        Some(self.text(keys::ECS_EVENTS).to_owned()).filter(|queue| !queue.is_empty())
+    }
+
     /// How long a worker that is not heard keeps its tasks.
     pub fn worker_lease(&self) -> SignedDuration {
         pitcrew_lang::parse_duration(self.text(keys::WORKER_LEASE)).unwrap_or(pitcrew_exec::worker::LEASE)

@@ -540,6 +540,13 @@ pub(super) fn launch_row(
             Err(why) => message = why,
         }
     }
+    if kind == BackendKind::Ecs {
+        let rendering = evaluator.rendering(&active.run, slot);
+        match place::on_ecs(task.place.as_ref().unwrap_or(&Value::Null), &rendering) {
+            Ok(place) => bare.place = Some(place),
+            Err(why) => message = why,
+        }
+    }
     match way {
         Way::Worker(place) => bare.place = Some(Place::Worker(place)),
         Way::Gone => message = "its node was gone when it was to start there".to_owned(),

@@ -49,7 +49,7 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// What is said of an attempt whose place is not known.
 fn no_place(row: &AttemptRecord) -> Exit {
-    match row.backend == BackendKind::Ssh.name() {
+    match [BackendKind::Ssh.name(), BackendKind::Ecs.name()].contains(&row.backend.as_str()) {
         true => Exit::cannot_start(row.message.clone()),
         // Another node may take it.
         false => Exit::Lost { reason: row.message.clone() },
@@ -374,7 +374,8 @@ fn ready(
     // By its row: the node may have decided where it runs.
     let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
     let place = handle.and_then(|handle| handle.place);
-    if place.is_none() && [BackendKind::Ssh.name(), BackendKind::Worker.name()].contains(&row.backend.as_str()) {
+    let elsewhere = [BackendKind::Ssh, BackendKind::Ecs, BackendKind::Worker].map(BackendKind::name);
+    if place.is_none() && elsewhere.contains(&row.backend.as_str()) {
         return Err(no_place(row));
     }
     if !is_host(place.as_ref()) {

@@ -4,9 +4,9 @@
 //! Invariant: no secret becomes part of a place; a key is a reference, or the connection's own.
 
 use pitcrew_exec::ssh::{ConfigFile, Defaults, Draft, DraftHop};
-use pitcrew_exec::{HostKeys, Place, SshPlace};
-use pitcrew_lang::Rendering;
+use pitcrew_exec::{EcsPlace, HostKeys, Place, SshPlace};
 use pitcrew_lang::place::{JumpTarget, SshTarget, read};
+use pitcrew_lang::{Rendering, ecs};
 use serde_json::{Map, Value};
 
 use crate::connection::Connection;
@@ -38,6 +38,34 @@ pub(super) fn of(
         }
     };
     merged(target, connection.as_deref(), file, defaults).map(Place::Ssh)
+}
+
+/// The task of ECS that a task's `backend: {ecs: …}` comes to now. Region and owner are filled in by the backend.
+pub(super) fn on_ecs(template: &Value, rendering: &Rendering<'_>) -> Result<Place, String> {
+    let Value::Object(template) = template else {
+        return Err("the backend `ecs` does not know its cluster".to_owned());
+    };
+    let mut fields = Map::new();
+    for (key, value) in template {
+        let value = rendering.value(value).map_err(|why| format!("`backend.ecs.{key}`: {why}"))?;
+        fields.insert(key.clone(), value);
+    }
+    let target = ecs::read(&fields).map_err(|wrong| format!("`backend.ecs`: {wrong}"))?;
+    Ok(Place::Ecs(EcsPlace {
+        instance: String::new(),
+        region: target.region.unwrap_or_default(),
+        cluster: target.cluster.unwrap_or_default(),
+        task_definition: target.task_definition.unwrap_or_default(),
+        container: target.container,
+        machine: target.machine,
+        command: target.command,
+        gpus: target.gpus,
+        job: target.job,
+        role: target.role,
+        launch_type: target.launch_type,
+        subnets: target.subnets,
+        security_groups: target.security_groups,
+    }))
 }
 
 /// The workflow wins over the connection, that over `~/.ssh/config`, and that over the defaults.

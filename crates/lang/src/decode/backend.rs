@@ -1,11 +1,14 @@
 //! Where a task runs: the name of a backend, or a mapping that says where it finds its host.
 
-use pitcrew_core::ir::{BackendKind, Placement, Resources, Task, Work};
+use std::collections::BTreeMap;
+
+use pitcrew_core::ir::{BackendKind, Placement, Resources, Step, Task, Work};
 use serde_json::{Map, Value};
 
 use super::{Decoder, Owner, Role, keys};
 use crate::OnHosts;
 use crate::diagnostic::Place;
+use crate::ecs::EcsTarget;
 use crate::place::{SshTarget, names_host};
 use crate::yaml::{Entry, Node};
 
@@ -27,6 +30,7 @@ impl Default for Backend {
 }
 
 const HOW_SSH: &str = "write `backend: {ssh: {connection: NAME}}` or `backend: {ssh: {host: gpu-1, user: ubuntu}}`";
+const HOW_ECS: &str = "write `backend: {ecs: {cluster: NAME, task_definition: FAMILY}}`";
 const HOW_PLACED: &str =
     "write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have";
 
@@ -63,8 +67,25 @@ impl Decoder<'_, '_> {
         };
         match (kind, below) {
             (BackendKind::Ssh, Some(entry)) => {
-                let place = self.ssh(entry, owner, role)?;
+                let mut fixed = SshTarget::default();
+                let set = |key: &str, value: &Value| fixed.set(key, value);
+                let place = self.settings(entry, ("ssh", keys::SSH, HOW_SSH), owner, role, set)?;
                 Some(Backend { kind, place: Some(Value::Object(place)) })
+            }
+            (BackendKind::Ecs, Some(entry)) => {
+                let mut fixed = EcsTarget::default();
+                let set = |key: &str, value: &Value| fixed.set(key, value);
+                let place = self.settings(entry, ("ecs", keys::ECS, HOW_ECS), owner, role, set)?;
+                let missing = ["cluster", "task_definition"].into_iter().find(|key| !place.contains_key(*key));
+                if let Some(key) = missing {
+                    self.r.error_hint(entry.value.at, format!("`ecs` has no `{key}`"), HOW_ECS);
+                    return None;
+                }
+                Some(Backend { kind, place: Some(Value::Object(place)) })
+            }
+            (BackendKind::Ecs, None) => {
+                self.r.error_hint(node.at, "the backend `ecs` does not know its cluster", HOW_ECS);
+                None
             }
             (_, None) => Some(Backend { kind, place: None }),
             (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, Some(entry)) => {
@@ -144,36 +165,99 @@ impl Decoder<'_, '_> {
                 }
             }
         }
+        if backend.kind == BackendKind::Ecs && !self.on_ecs(task, at, of) {
+            return;
+        }
         task.backend = backend.kind;
         task.place = backend.place;
     }
 
-    /// What is no template is checked here, by what reads it when it is used; templates are checked when rendered.
-    fn ssh(&mut self, entry: &Entry, owner: Owner, role: Role) -> Option<Map<String, Value>> {
+    /// What of a task ECS does itself, and what it cannot do. `false`: it does not go there.
+    fn on_ecs(&mut self, task: &mut Task, at: Option<Place>, of: Place) -> bool {
+        match (&task.work, at) {
+            (Work::Action { uses, .. }, Some(at)) => {
+                let message = format!("the action `{uses}` cannot run on another machine");
+                self.r.error_hint(at, message, "leave `backend` out, or write `backend: local`");
+                return false;
+            }
+            // The backend of `defaults` is for what can run there.
+            (Work::Action { .. }, None) => return false,
+            (Work::Noop, None) => return false,
+            // A container runs something without being told what.
+            (Work::Noop, Some(_)) => task.work = Work::Steps(vec![own_command()]),
+            (Work::Steps(_), _) => {}
+        }
+        let place = at.unwrap_or(of);
+        if task.gang.is_some() {
+            self.r.error_hint(
+                place,
+                "`nodes` cannot be together with the backend `ecs`",
+                "use `foreach` over the ranks",
+            );
+            return false;
+        }
+        if task.resources.gpu.is_some() && at.is_some() {
+            self.r.error_hint(
+                place,
+                "ECS places the task itself, so `resources.gpu` says nothing",
+                "write `gpus` under `ecs`",
+            );
+            return false;
+        }
+        // Nodes of ours are not meant; limits on CPU and memory are those of the container.
+        task.placement = Placement::default();
+        let (cpu, memory) = (task.resources.cpu.take(), task.resources.memory.take());
+        task.resources = Resources { cpu, memory, ..Resources::default() };
+        true
+    }
+
+    /// What is no template is checked here, by what reads it when it is used (`set`); templates are checked when
+    /// rendered. `of` is the name of the backend, the keys that it knows, and how it is written.
+    fn settings(
+        &mut self,
+        entry: &Entry,
+        of: (&str, &'static [&'static str], &str),
+        owner: Owner,
+        role: Role,
+        mut set: impl FnMut(&str, &Value) -> Result<(), String>,
+    ) -> Option<Map<String, Value>> {
+        let (name, known, how) = of;
         let Some(entries) = entry.value.as_map() else {
             let found = entry.value.describe();
-            self.r.error_hint(entry.value.at, format!("`ssh` must be a mapping, found {found}"), HOW_SSH);
+            self.r.error_hint(entry.value.at, format!("`{name}` must be a mapping, found {found}"), how);
             return None;
         };
         let mut place = Map::new();
-        let mut fixed = SshTarget::default();
         for entry in entries {
             let (key, node) = (&*entry.key.text, &entry.value);
-            if !keys::SSH.contains(&key) {
-                self.unknown(&entry.key, keys::SSH, "`ssh`");
+            if !known.contains(&key) {
+                self.unknown(&entry.key, known, &format!("`{name}`"));
                 continue;
             }
             let sites = self.sites.len();
             self.sites_in(owner, role, node);
             let Some(value) = self.json(node) else { continue };
             if self.sites.len() == sites
-                && let Err(message) = fixed.set(key, &value)
+                && let Err(message) = set(key, &value)
             {
                 self.r.error(node.at, message);
             }
             place.insert(key.to_owned(), value);
         }
         Some(place)
+    }
+}
+
+/// A step that runs what the container runs anyway.
+fn own_command() -> Step {
+    Step {
+        name: "main".to_owned(),
+        run: String::new(),
+        shell: Vec::new(),
+        env: BTreeMap::new(),
+        workdir: None,
+        timeout: None,
+        continue_on_error: false,
     }
 }
 

@@ -105,6 +105,22 @@ pub const NOTIFY: &[&str] = &["on", "to", "after", "subject", "message"];
 pub const SSH: &[&str] =
     &["connection", "host", "user", "port", "key", "passphrase", "jump", "workdir", "host_keys", "timeout"];
 
+/// Under `backend: {ecs: …}`.
+pub const ECS: &[&str] = &[
+    "cluster",
+    "task_definition",
+    "container",
+    "command",
+    "region",
+    "gpus",
+    "machine",
+    "job",
+    "role",
+    "launch_type",
+    "subnets",
+    "security_groups",
+];
+
 /// Other names are those of what nodes have beside that.
 pub const RESOURCES: &[&str] = &["gpu", "cpu", "memory"];
 

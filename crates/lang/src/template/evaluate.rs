@@ -264,6 +264,10 @@ impl Evaluate for Evaluator {
             }
             request.queue = named.or_else(|| self.queue.clone());
         }
+        // ECS has nodes and a placement of its own.
+        if task.backend == BackendKind::Ecs {
+            return Ok(Demand { request: None, cpu_milli, memory_bytes });
+        }
         // A task that names its host and asks for nothing goes there, whether that is a node or not.
         let is_ssh = task.backend == BackendKind::Ssh;
         let needs_node = is_ssh && !task.place.as_ref().is_some_and(place::names_host);

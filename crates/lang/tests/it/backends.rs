@@ -1,7 +1,7 @@
 //! Where tasks run: what `backend` may say, and what a default of it applies to.
 
 use insta::assert_snapshot;
-use pitcrew_core::ir::BackendKind;
+use pitcrew_core::ir::{BackendKind, Work};
 use pitcrew_lang::{Options, parse, render_all};
 
 use crate::support::{accept, refuse};
@@ -56,6 +56,63 @@ fn a_backend_that_the_caller_does_not_have() {
 }
 
 #[test]
+fn a_task_of_ecs_says_what_runs_or_leaves_it_to_its_definition() {
+    let compiled = accept(
+        r#"
+workflow: w
+params: {rev: {type: string}}
+defaults: {backend: {ecs: {cluster: gpus, task_definition: "train:{{ params.rev }}", gpus: 8}}}
+tasks:
+  own: {backend: {ecs: {cluster: gpus, task_definition: train, command: [train.py]}}, resources: {cpu: 4, memory: 16Gi}}
+  script: {run: x, node_selector: {zone: west}}
+  here: {uses: variables.set, with: {values: {}}}
+  join: {needs: [own, script]}
+"#,
+    );
+    let of = |name: &str| compiled.workflow.task(compiled.workflow.find(name).unwrap());
+    let own = of("own");
+    assert_eq!((own.backend, own.place.as_ref().unwrap()["command"][0].as_str()), (BackendKind::Ecs, Some("train.py")));
+    // It has something to run, and keeps its limits.
+    assert!(matches!(&own.work, Work::Steps(steps) if steps.len() == 1 && steps[0].run.is_empty()));
+    assert!(own.resources.cpu.is_some() && own.resources.memory.is_some());
+    assert_eq!(of("script").place.as_ref().unwrap()["task_definition"], "train:{{ params.rev }}");
+    assert!(of("script").placement.node_selector.is_empty(), "ECS knows no nodes of ours");
+    assert_eq!((of("here").backend, of("join").backend), (BackendKind::Local, BackendKind::Local));
+    assert!(matches!(of("join").work, Work::Noop));
+}
+
+#[test]
+fn a_task_of_ecs_that_is_wrong_says_how_it_is_written() {
+    let told = |task: &str| refuse(&format!("workflow: w\ntasks: {{a: {task}}}\n"));
+    let how = "write `backend: {ecs: {cluster: NAME, task_definition: FAMILY}}`";
+    for (task, message, hint) in [
+        ("{backend: ecs}", "the backend `ecs` does not know its cluster", how),
+        ("{backend: {ecs: gpus}}", "`ecs` must be a mapping", how),
+        ("{backend: {ecs: {cluster: gpus}}}", "`ecs` has no `task_definition`", how),
+        ("{backend: {ecs: {cluster: g, task_definition: t, gpus: 0}}}", "`gpus` must be a number from 1 to 64", ""),
+        ("{backend: {ecs: {cluster: g, task_definition: t, clustr: g}}}", "unknown key `clustr`", ""),
+        (
+            "{backend: {ecs: {cluster: g, task_definition: t}}, resources: {gpu: 8}}",
+            "ECS places the task itself",
+            "write `gpus` under `ecs`",
+        ),
+        (
+            "{uses: variables.set, with: {values: {}}, backend: {ecs: {cluster: g, task_definition: t}}}",
+            "cannot run on another machine",
+            "leave `backend` out",
+        ),
+        (
+            "{run: x, nodes: 2, backend: {ecs: {cluster: g, task_definition: t}}}",
+            "`nodes` cannot be together with the backend `ecs`",
+            "",
+        ),
+    ] {
+        let found = told(task);
+        assert!(found.contains(message) && found.contains(hint), "{task}: {found}");
+    }
+}
+
+#[test]
 fn backends_that_are_wrong() {
     assert_snapshot!(refuse(r#"
 workflow: w
@@ -76,7 +133,7 @@ tasks:
       |
     4 |   a: {run: x, backend: docker}
       |                        ^^^^^^
-    hint: the backends are `local`, `fake` and `ssh`
+    hint: the backends are `local`, `fake`, `ssh` and `ecs`
 
     w.yaml:5:32: error: the backend `local` takes no settings
       |

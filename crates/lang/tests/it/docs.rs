@@ -6,6 +6,7 @@ use crate::support::compile;
 
 const PAGE: &str = include_str!("../../../../docs/language.md");
 const GANGS: &str = include_str!("../../../../docs/gangs.md");
+const ECS: &str = include_str!("../../../../docs/ecs.md");
 const PLACEMENT: &str = include_str!("../../../../docs/placement.md");
 
 #[test]
@@ -14,7 +15,7 @@ fn every_example_of_the_page_compiles_and_fits_the_schema() {
     let schema = jsonschema::validator_for(&schema).unwrap();
     let of = |page: &'static str| page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     assert!(of(PAGE).count() >= 9 && of(PLACEMENT).count() >= 2 && of(GANGS).count() >= 2);
-    for example in of(PAGE).chain(of(PLACEMENT)).chain(of(GANGS)) {
+    for example in of(PAGE).chain(of(PLACEMENT)).chain(of(GANGS)).chain(of(ECS)) {
         compile(example).unwrap_or_else(|problems| panic!("{problems}\n{example}"));
         let value = yaml::to_json(example).unwrap();
         let problems: Vec<String> = schema.iter_errors(&value).map(|e| format!("{}: {e}", e.instance_path())).collect();

@@ -4,6 +4,7 @@
 //! needs no data directory, and one that only reads the store needs no server. What only the process that works on a
 //! run may do is asked of that process, see [`control`].
 
+mod aws;
 mod backfills;
 mod connections;
 mod context;
@@ -174,6 +175,7 @@ enum Command {
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
     Notify(notify::NotifyArgs),
+    Aws(aws::AwsArgs),
     Config(ConfigArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the workflow language, for editors, or of `report.json`
@@ -265,6 +267,7 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
         }
         Command::Graph(args) => return workflow_files::graph(args, ui),
         Command::Simulate(args) => return simulate::command(args, ui),
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Template(args) }) => return aws::print(args, ui),
         _ => {}
     }
     let settings = Settings::read(&overrides(&cli), &|name| std::env::var(name).ok()).map_err(error::config)?;
@@ -299,6 +302,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Tokens(_)
             | Command::Ssh(_)
             | Command::Secrets(_)
+            | Command::Aws(_)
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
@@ -308,6 +312,10 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Demo(args) => crate::demo::command(args, ui, settings).await,
         Command::Server(args) => server::command(args, ui, settings).await,
         Command::Doctor(args) => doctor::command(args, ui, settings).await,
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Doctor(args) }) => {
+            aws::look_over(args, ui, settings).await
+        }
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Template(args) }) => aws::print(&args, ui),
         Command::Explain(args) => explain::command(args, Target::open(ui, settings).await?).await,
         Command::Runs(args) => runs::command(args, Target::open(ui, settings).await?).await,
         Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,

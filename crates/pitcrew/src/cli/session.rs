@@ -16,6 +16,7 @@ use pitcrew_control::ssh;
 use pitcrew_control::traces::{Target, Tracer};
 use pitcrew_core::RunKey;
 use pitcrew_core::ir::{BackendKind, Workflow};
+use pitcrew_ecs::{EcsBackend, EcsConfig, Timing};
 use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
@@ -169,8 +170,23 @@ pub fn backends(
     let local = Arc::new(local);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
+    let ecs: Arc<dyn Backend> = Arc::new(ecs(context, sender.clone())?);
     let home = Home { id, others: Arc::new(peers) };
     let hub = Hub::of_home(context.data.root().to_owned(), home, context.settings.worker_lease(), sender);
-    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh)];
+    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Ecs, ecs)];
     Ok((Backends::new(all).with_hub(hub.clone()).with_homed(local), hub, events))
+}
+
+/// The backend for tasks of Amazon ECS. It asks nobody before there is one.
+fn ecs(context: &Context, events: mpsc::UnboundedSender<BackendEvent>) -> anyhow::Result<EcsBackend> {
+    let dir = context.data.root().join("ecs");
+    let instance = ssh::instance(&dir).with_context(|| format!("cannot use `{}`", dir.display()))?;
+    let config = EcsConfig {
+        instance,
+        region: context.aws.region(),
+        aws: context.aws.clone(),
+        events: context.settings.ecs_events(),
+        timing: Timing::default(),
+    };
+    Ok(EcsBackend::new(config, events))
 }

@@ -2,6 +2,7 @@
 
 mod actions;
 mod canary;
+mod ecs;
 mod events;
 #[allow(dead_code, reason = "shared with the tests of delivery")]
 mod harness;
