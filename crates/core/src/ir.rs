@@ -196,6 +196,8 @@ pub struct Task {
     pub workdir: Option<Template>,
     pub outputs: Vec<OutputDecl>,
     pub retry: RetryPolicy,
+    /// What attempts after the first are told to go on from.
+    pub resume_from: Option<Template>,
     /// Of one attempt, from its start.
     pub timeout: Option<SignedDuration>,
     /// Between the polite and the forced end of a cancelled attempt.
@@ -630,6 +632,7 @@ impl Task {
             workdir: None,
             outputs: Vec::new(),
             retry: RetryPolicy::default(),
+            resume_from: None,
             timeout: None,
             grace: SignedDuration::from_secs(10),
             pool: None,

@@ -18,6 +18,10 @@ pub(super) struct Active {
     pub attempts: BTreeMap<Slot, AttemptRecord>,
     /// Where the admission placed those that ask for something of a node, from the grant to the launch.
     pub granted: BTreeMap<Slot, Placed>,
+    /// Nodes that recovery wants the next attempt to keep off, by the instance or the first of its gang. Not written.
+    pub excluded: BTreeMap<Slot, BTreeSet<String>>,
+    /// The newest attempt of which recovery was told that all of it runs, likewise.
+    pub told: BTreeMap<Slot, u32>,
     /// Tasks that wait for the previous run, and that run.
     pub past: Vec<TaskIx>,
     pub previous: Option<pitcrew_core::RunKey>,
@@ -53,6 +57,8 @@ impl Active {
             run,
             attempts: BTreeMap::new(),
             granted: BTreeMap::new(),
+            excluded: BTreeMap::new(),
+            told: BTreeMap::new(),
             past: Vec::new(),
             previous: None,
             late: None,

@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 
 use super::core_loop::Core;
 use super::perform::After;
+use super::recovery::with_node;
 use super::{Ask, AskError, Clear, Edit, Expects, Pick, Snapshot};
 use crate::clock;
 
@@ -23,7 +24,9 @@ impl Core {
                 }
                 Ok(()) => {
                     self.audit(run, "run.cancel", &by, Value::Null);
-                    self.apply(run, Event::Cancel { by });
+                    let before = self.standing(run);
+                    self.apply(run, Event::Cancel { by: by.clone() });
+                    self.tell_stopped(run, before, &by);
                     self.answer(run, reply, ());
                 }
                 Err(error) => drop(reply.send(Err(error))),
@@ -59,6 +62,11 @@ impl Core {
                 let _ = reply.send(answer);
                 self.let_go(run);
             }
+            Ask::Job { job, order, reply } => match self.order(&job, order).await {
+                Ok((Some(run), answer)) => self.answer(run, reply, answer),
+                Ok((None, answer)) => drop(reply.send(Ok(answer))),
+                Err(error) => drop(reply.send(Err(error))),
+            },
             Ask::Figures { reply } => drop(reply.send(self.figures())),
             Ask::Rendered { run, pick, reply } => {
                 let answer = match self.loaded(run).await {
@@ -95,7 +103,7 @@ impl Core {
         }
     }
 
-    async fn loaded(&mut self, run: RunKey) -> Result<(), AskError> {
+    pub(super) async fn loaded(&mut self, run: RunKey) -> Result<(), AskError> {
         if self.runs.contains_key(&run) {
             return Ok(());
         }
@@ -113,7 +121,10 @@ impl Core {
         let (slots, downstream) = match picks {
             Clear::All => (active.run.all_slots().collect(), false),
             Clear::Failed => {
-                let bad = |state| matches!(state, State::Failed | State::UpstreamFailed | State::UpForRetry { .. });
+                let bad = |state| {
+                    let goes_on = matches!(state, State::UpForRetry { .. } | State::Recovering);
+                    goes_on || matches!(state, State::Failed | State::UpstreamFailed)
+                };
                 let stopped = active.run.record.stop.is_some();
                 let slots = active.run.all_slots().filter(|slot| {
                     let state = active.run.instance(*slot).state;
@@ -136,7 +147,9 @@ impl Core {
             let detail = serde_json::json!({ "tasks": names.iter().take(100).collect::<Vec<_>>() });
             self.audit(run, "run.clear", by, detail);
             self.reopen(run);
+            let before = self.standing(run);
             self.apply(run, Event::Clear { slots, downstream });
+            self.tell_stopped(run, before, by);
         }
         Ok(names)
     }
@@ -147,9 +160,11 @@ impl Core {
         let detail = serde_json::json!({ "task": pick.task, "map_index": pick.map_index, "success": success });
         self.audit(run, "task.mark", by, detail);
         self.reopen(run);
+        let before = self.standing(run);
         for slot in slots {
             self.apply(run, Event::Mark { slot, success });
         }
+        self.tell_stopped(run, before, by);
         Ok(())
     }
 
@@ -207,7 +222,8 @@ impl Core {
             .into_iter()
             .flat_map(|slot| {
                 let reasons = active.run.explain(slot, Some(&self.admission));
-                reasons.into_iter().map(move |reason| match many {
+                let reasons = reasons.into_iter().map(move |reason| with_node(active, slot, reason));
+                reasons.map(move |reason| match many {
                     true => format!("[{}] {reason}", slot.index),
                     false => reason.to_string(),
                 })

@@ -126,7 +126,7 @@ impl Core {
                 active.attempts.insert(slot, attempt);
             }
         }
-        if let Err(error) = self.read_mates(&mut active).await {
+        if let Err(error) = self.read_ended(&mut active).await {
             self.admission.forget(key);
             return tracing::error!(run = key.0, "run {key} cannot go on before its attempts can be read: {error}");
         }
@@ -155,6 +155,7 @@ impl Core {
             }
             self.after.push(After::Attach { run: key, slot, attempt });
         }
+        self.tell_again(key);
         self.prepare_past(key).await;
     }
 

@@ -268,13 +268,19 @@ impl Core {
             {
                 tracing::warn!(queue, "tasks wait for the queue `{queue}`, and no worker serves it");
             }
+            // Rather on a suspect than nowhere: what is fenced takes nothing anyway.
+            if active.kept_off(&offer).is_some_and(|narrow| self.admission.offer(key, &narrow).is_ok()) {
+                continue;
+            }
             if let Err(refusal) = self.admission.offer(key, &offer) {
                 let reason = refusal.to_string();
                 self.events.push_back((key, Event::Refused { slot: offer.slot, reason }));
             }
         }
+        let launched: Vec<Slot> = fx.launch.iter().map(|launch| launch.slot).collect();
         for Launch { slot, attempt } in fx.launch {
             let placed = active.granted.remove(&slot);
+            active.excluded.remove(&slot);
             let mut row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, placed);
             row.request = self.admission.granted(key, slot).cloned();
             active.put_attempt(slot, row);
@@ -300,11 +306,13 @@ impl Core {
         });
         active.unwritten.steps.extend(steps);
         if fx.finished {
+            active.excluded.clear();
             self.turn_of.insert(active.run.record.workflow.clone());
         }
         if active.has_unwritten() || !active.unwritten.steps.is_empty() {
             self.unwritten.insert(key);
         }
+        self.tell_starting(key, launched.into_iter());
         self.note(key, &fx.transitions, fx.finished);
     }
 

@@ -48,17 +48,17 @@ fn address(nodes: &[FleetNode], row: &AttemptRecord) -> String {
     label(ADDRESS).or(host).or_else(|| label(HOSTNAME)).unwrap_or_else(|| name.to_owned())
 }
 
-/// Members that have ended while a mate is live.
-fn ended_before_mates(run: &Run) -> Vec<Slot> {
-    let gangs = run.workflow.indices().filter_map(|task| run.members(task));
-    gangs.flatten().filter(|slot| run.instance(*slot).state == State::Deferred).collect()
+/// Instances that have ended, and it is open what follows: members of whom a mate is live, and those that are recovering.
+fn ended_and_open(run: &Run) -> Vec<Slot> {
+    let is_open = |slot: &Slot| matches!(run.instance(*slot).state, State::Deferred | State::Recovering);
+    run.all_slots().filter(is_open).collect()
 }
 
 impl Core {
-    /// Reads the attempts of members that have ended while their mates live: where they were, the mates are told. Without
-    /// them no mate may begin; so a database that is away is waited for, as for a commit.
-    pub(super) async fn read_mates(&mut self, active: &mut Active) -> Result<(), StoreError> {
-        for slot in ended_before_mates(&active.run) {
+    /// Reads the attempts of those that have ended, where it is open what follows: mates are told where they were, and
+    /// recovery how they ended. Without them no mate may begin; so a database that is away is waited for, as for a commit.
+    pub(super) async fn read_ended(&mut self, active: &mut Active) -> Result<(), StoreError> {
+        for slot in ended_and_open(&active.run) {
             let (task, index) = (&active.run.workflow.task(slot.task).id, active.run.map_index(slot));
             let rows = loop {
                 match self.parts.store.attempts(active.run.record.key, task, index).await {

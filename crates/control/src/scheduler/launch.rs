@@ -13,7 +13,7 @@ use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
 use pitcrew_core::fleet::{Held, held, mps_environment};
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
-use pitcrew_core::state::{Exit, RunState};
+use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_exec::aws;
 use pitcrew_exec::gpu::HeldGpu;
 use pitcrew_exec::{
@@ -279,6 +279,11 @@ impl Core {
             active.unwritten.attempts.insert((slot, attempt), row);
         }
         self.apply(run, Event::Started { slot, attempt, at });
+        let runs =
+            |active: &Active| active.run.get(slot).is_some_and(|i| i.attempt == attempt && i.state == State::Running);
+        if self.runs.get(&run).is_some_and(runs) {
+            self.tell_started(run, slot);
+        }
     }
 
     pub(super) fn ended(&mut self, run: RunKey, slot: Slot, attempt: u32, mut ended: Ended) {
@@ -297,6 +302,8 @@ impl Core {
             ended.usage.gpus = self.parts.fleet.usage(node, &row.gpus, &request, from, ended.at);
         }
         let usage = ended.usage.clone();
+        let held = self.is_held(run, slot, &ended.exit);
+        let Some(active) = self.runs.get_mut(&run) else { return };
         let report: Report = {
             let rendering = self.evaluator.rendering(&active.run, slot);
             let row = active.attempts.get(&slot);
@@ -315,7 +322,8 @@ impl Core {
             }
             let render = |text: &str| rendering.text(text);
             let root = Some(self.parts.data.workspace(run)).filter(|_| !is_remote && !is_away);
-            outputs::report(active.run.workflow.task(slot.task), ended, root.as_deref(), place.as_ref(), &render)
+            let task = active.run.workflow.task(slot.task);
+            Report { held, ..outputs::report(task, ended, root.as_deref(), place.as_ref(), &render) }
         };
         let (started_at, at) = (report.started_at, report.at);
         self.apply(run, Event::Ended { slot, attempt, report });
@@ -356,8 +364,9 @@ impl Core {
             }
             self.after.push(After::Cleanup { backend: row.backend.clone(), handle });
         }
-        active.put_attempt(slot, row);
+        active.put_attempt(slot, row.clone());
         self.unwritten.insert(run);
+        self.tell_ended(run, slot, &row);
     }
 }
 
@@ -577,6 +586,12 @@ fn environment(
     ];
     let of_gang = gang::environment(parts, active, slot);
     env.extend(facts.into_iter().chain(of_gang).map(|(name, value)| (name.to_owned(), value)));
+    // Short names, which a workflow may have used for its own.
+    env.entry("ATTEMPT".to_owned()).or_insert_with(|| attempt.to_string());
+    if let Some(from) = task.resume_from.as_ref().filter(|_| attempt > 1) {
+        let from = rendering.text(from).map_err(|error| format!("`resume_from`: {error}"))?;
+        env.insert("RESUME_FROM".to_owned(), from);
+    }
     if let Some(tracer) = &parts.tracer {
         env.insert("TRACEPARENT".to_owned(), tracer.parent(&run.record, &run.attempt_id(slot, attempt)));
     }

@@ -22,6 +22,7 @@ mod past;
 mod perform;
 mod place;
 mod queue;
+pub mod recovery;
 mod rendered;
 pub mod schedules;
 mod secrets;
@@ -87,6 +88,8 @@ pub struct Parts {
     pub tracer: Option<Tracer>,
     /// Whose workers take tasks that name no queue and that a worker can run.
     pub default_queue: Option<String>,
+    /// Who decides about failures on machines under suspicion.
+    pub recoverer: Arc<dyn recovery::Recoverer>,
 }
 
 /// Which runs a scheduler takes.
@@ -229,6 +232,12 @@ enum Ask {
         run: RunKey,
         reply: oneshot::Sender<Option<Snapshot>>,
     },
+    /// Of recovery.
+    Job {
+        job: String,
+        order: recovery::Order,
+        reply: oneshot::Sender<Result<recovery::JobAnswer, AskError>>,
+    },
     Figures {
         reply: oneshot::Sender<Figures>,
     },
@@ -360,6 +369,11 @@ impl Scheduler {
     /// The run as it is in memory, or `None` if this scheduler does not have it.
     pub async fn snapshot(&self, run: RunKey) -> Option<Snapshot> {
         self.ask(|reply| Ask::Snapshot { run, reply }).await.ok().flatten()
+    }
+
+    async fn order(&self, job: &str, order: recovery::Order) -> Result<recovery::JobAnswer, AskError> {
+        let job = job.to_owned();
+        self.ask(|reply| Ask::Job { job, order, reply }).await?
     }
 
     /// What the scheduler holds now; `None` when it is shutting down.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_core::admission::Placed;
-use pitcrew_core::fleet::{BACKEND_LABEL, CONNECTION_LABEL, HOST_LABEL, Node, PORT_LABEL};
+use pitcrew_core::fleet::{BACKEND_LABEL, CONNECTION_LABEL, HOST_LABEL, NODE_LABEL, Node, PORT_LABEL};
 use pitcrew_core::ir::{BackendKind, Task};
 use pitcrew_exec::WorkerPlace;
 use pitcrew_exec::ssh::{ConfigFile, Defaults, Draft, home};
@@ -66,6 +66,7 @@ pub(super) fn placeable(nodes: &[FleetNode], hosts: &Hosts) -> Vec<Node> {
             Reach::Worker(_) => BackendKind::Worker,
         };
         label(BACKEND_LABEL, backend.name());
+        label(NODE_LABEL, &known.node.name);
         node
     };
     nodes.iter().map(labelled).collect()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::SignedDuration;
 use pitcrew_core::RunKey;
 use pitcrew_core::engine::Slot;
+use pitcrew_core::recovery::Input;
 use pitcrew_exec::{Backend, Handle, Observation};
 
 use super::Ask;
@@ -37,6 +38,8 @@ pub(super) enum After {
         handle: Handle,
     },
     Answer(Box<dyn FnOnce() + Send>),
+    /// Recovery is told.
+    Tell(Box<Input>),
     Finished(RunKey),
 }
 
@@ -79,6 +82,7 @@ impl Core {
                 });
             }
             After::Answer(answer) => answer(),
+            After::Tell(input) => self.parts.recoverer.tell(*input),
             After::Finished(key) => {
                 let Some(active) = self.runs.get(&key).filter(|active| active.run.record.state.is_final()) else {
                     return;

@@ -51,6 +51,9 @@ impl Core {
         if let Some(workdir) = &task.workdir {
             add("workdir".to_owned(), rendering.text(workdir));
         }
+        if let Some(from) = &task.resume_from {
+            add("resume_from".to_owned(), rendering.text(from));
+        }
         match &task.work {
             Work::Noop => {}
             Work::Steps(steps) => {

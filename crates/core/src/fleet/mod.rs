@@ -40,6 +40,8 @@ pub const BACKEND_LABEL: &str = "pitcrew/backend";
 pub const CONNECTION_LABEL: &str = "pitcrew/connection";
 pub const HOST_LABEL: &str = "pitcrew/host";
 pub const PORT_LABEL: &str = "pitcrew/port";
+/// The label of every node with its name.
+pub const NODE_LABEL: &str = "pitcrew/node";
 /// Labels below it are the server's own, and are known of a node that has never answered.
 pub const OWN_LABELS: &str = "pitcrew/";
 /// With the name of a queue after it, the label of a node that takes the tasks of that queue.

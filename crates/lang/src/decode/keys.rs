@@ -71,6 +71,7 @@ pub const TASK: &[&str] = &[
     "retry_backoff",
     "retry_max_delay",
     "retry_jitter",
+    "resume_from",
     "timeout",
     "grace",
     "pool",

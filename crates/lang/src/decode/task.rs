@@ -220,6 +220,7 @@ impl Decoder<'_, '_> {
                 "workdir" => task.workdir = self.template(node, "workdir", owner),
                 "outputs" => task.outputs = self.outputs(node, owner),
                 name if self.retry_key(name, node, &mut task.retry) => {}
+                "resume_from" => task.resume_from = self.template(node, "resume_from", owner),
                 "timeout" => task.timeout = self.duration(node, "timeout", true),
                 "grace" => task.grace = self.duration(node, "grace", false).unwrap_or(task.grace),
                 "pool" => task.pool = self.pool(node),

@@ -11,6 +11,7 @@ use pitcrew_control::cluster::keep;
 use pitcrew_control::cluster::peers::Peers;
 use pitcrew_control::fleet::{Asker, Fleet};
 use pitcrew_control::metrics::Metrics;
+use pitcrew_control::scheduler::recovery::NoRecovery;
 use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
 use pitcrew_control::ssh;
 use pitcrew_control::traces::{Target, Tracer};
@@ -111,6 +112,7 @@ impl Prepared {
             metrics: metrics.clone(),
             tracer: tracer.clone(),
             default_queue: context.settings.default_queue().filter(|_| claim == Claim::Leading),
+            recoverer: Arc::new(NoRecovery),
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {

@@ -28,6 +28,7 @@ use pitcrew_control::catalog::{self, Catalog};
 use pitcrew_control::config::{Overrides, Settings};
 use pitcrew_control::metrics::Metrics;
 use pitcrew_control::paths::DataDir;
+use pitcrew_control::scheduler::recovery::NoRecovery;
 use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
 use pitcrew_control::vault::Vault;
 use pitcrew_control::{clock, fleet, folder};
@@ -135,6 +136,7 @@ impl Rig {
             metrics: metrics.clone(),
             tracer: None,
             default_queue: None,
+            recoverer: Arc::new(NoRecovery),
         });
         let app = App {
             store,

@@ -31,6 +31,7 @@ use crate::catalog::{self, Catalog};
 use crate::config::{Overrides, Settings};
 use crate::metrics::Metrics;
 use crate::paths::DataDir;
+use crate::scheduler::recovery::NoRecovery;
 use crate::scheduler::{Claim, Parts, Pick, Scheduler};
 use crate::vault::Vault;
 use crate::{clock, folder};
@@ -164,6 +165,7 @@ impl Rig {
             metrics: metrics.clone(),
             tracer: None,
             default_queue: None,
+            recoverer: Arc::new(NoRecovery),
         });
         let app = App {
             store: store.clone(),
