@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pitcrew_core::recovery;
 use pitcrew_core::sim::{self, Options};
 
 /// Enough to reach every rare event below, and few enough for a debug build.
@@ -70,4 +71,68 @@ fn a_world_that_does_not_come_to_rest_is_a_failure_that_names_its_seed() {
     let text = failure.to_string();
     assert!(text.ends_with("seed 7: it does not come to rest"), "{text}");
     assert!(!failure.tail.is_empty() && failure.tail.len() <= 40);
+}
+
+/// Worlds of recovery: enough to reach what is asked for below, in a debug build.
+const RECOVERIES: u64 = 120;
+
+#[test]
+fn simulated_faults_all_come_to_an_end_with_every_invariant_of_recovery_kept() {
+    let play = |first: u64| {
+        let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for seed in (first..RECOVERIES).step_by(2) {
+            let trace = recovery::sim::run(seed, Default::default()).unwrap_or_else(|failure| panic!("{failure}"));
+            trace.seen.iter().for_each(|(what, count)| *seen.entry(*what).or_default() += count);
+        }
+        seen
+    };
+    let seen: Vec<_> = std::thread::scope(|scope| {
+        let threads = [scope.spawn(|| play(0)), scope.spawn(|| play(1))];
+        threads.map(|thread| thread.join().expect("a world failed, see above")).into()
+    });
+    for what in [
+        "a GPU was reset",
+        "a Spot interruption",
+        "a check never answered",
+        "a job awaited a verdict",
+        "a job failed",
+        "a job restarted",
+        "a job was complete",
+        "a line was cut",
+        "a message was lost",
+        "a node crashed",
+        "a node was rebooted",
+        "a node was rebooted from outside",
+        "a node was replaced",
+        "a node was taken away",
+        "a person stopped a job",
+        "a repair was approved",
+        "a restart did not work",
+        "a silent fault",
+        "awaited approval",
+        "crashed after an effect",
+        "crashed after it wrote",
+        "crashed before an effect",
+        "crashed before it wrote",
+        "out of service",
+        "repaired",
+        "waited in line",
+        "what may be done to a node was changed",
+    ] {
+        assert!(seen.iter().any(|seen| seen.contains_key(what)), "no world saw: {what}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_recovery() {
+    let hash = |seed| recovery::sim::run(seed, Default::default()).map(|trace| (trace.hash, trace.steps)).unwrap();
+    assert_eq!(hash(7), hash(7));
+    assert_ne!(hash(7), hash(8));
+}
+
+#[test]
+fn a_recovery_that_does_not_come_to_rest_is_a_failure_that_names_its_seed() {
+    let options = recovery::sim::Options { max_steps: 3, ..Default::default() };
+    let text = recovery::sim::run(7, options).unwrap_err().to_string();
+    assert!(text.ends_with("seed 7: it does not come to rest"), "{text}");
 }

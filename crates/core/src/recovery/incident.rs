@@ -7,7 +7,7 @@ use super::effect::{Act, Notice, NoticeKind};
 use super::record::{Incident, IncidentId, Key, Outcome, Verdict};
 use super::signal::{Class, Signal, SignalKind};
 use super::state::NodeState;
-use super::step::Step;
+use super::step::{Step, later};
 
 /// How many signals an incident shows.
 const SIGNALS: usize = 50;
@@ -21,9 +21,16 @@ impl Step<'_> {
         }
         if self.open_incident(&node).is_none() {
             // What is out of service stays so until a person wants it back, or it is back by itself.
-            let reopens = matches!(signal.kind, SignalKind::Returned | SignalKind::User);
-            if self.r.nodes[&node].state == NodeState::OutOfService && !reopens {
-                return;
+            if self.r.nodes[&node].state == NodeState::OutOfService {
+                let acts = self.r.may_act(&node);
+                match signal.kind {
+                    SignalKind::Returned | SignalKind::User if acts => {}
+                    // Recovery may not check it; that it was away is over.
+                    SignalKind::Returned => {
+                        return self.put_back(&node, "it answers again; recovery only watches here");
+                    }
+                    _ => return,
+                }
             }
             self.open(&signal);
             let acts = self.r.may_act(&node);
@@ -37,6 +44,12 @@ impl Step<'_> {
         }
         let is_new = self.merge(&signal);
         if self.r.open_incident(&node).is_some_and(|incident| incident.watched) {
+            // It is over when nothing was seen for a while, so that one trouble is told of once.
+            let quiet = later(self.now, self.r.policy.deadlines.suspected);
+            self.node(&node).deadline = Some(quiet);
+            if is_new {
+                self.watch(&node);
+            }
             return;
         }
         self.hit_jobs(&signal);
@@ -82,8 +95,8 @@ impl Step<'_> {
             restarted: false,
             looked: false,
         };
-        self.r.incidents.insert(id, incident);
         self.touch(Key::Incident(id));
+        self.r.incidents.insert(id, incident);
         // What was wanted for an earlier incident would undo what is done for this one.
         self.drop_open(&signal.node, |act| !matches!(act, Act::Notify { .. } | Act::Cancel { .. }));
         let row = self.node(&signal.node);
@@ -213,6 +226,14 @@ impl Step<'_> {
         if outcome == Outcome::Repaired {
             self.tell(node, NoticeKind::Repaired, format!("{node} was repaired and is in use again"));
         }
+    }
+
+    /// A node that is out of service is in use again, unchecked.
+    pub fn put_back(&mut self, node: &str, why: &str) {
+        self.become_node(node, NodeState::Healthy, None, why);
+        let now = self.now;
+        self.node(node).cleared_at = Some(now);
+        self.unfence(node);
     }
 
     /// Nothing more happens to the node by itself, and people are told.

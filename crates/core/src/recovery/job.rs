@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::effect::{Act, NoticeKind, Place, StopWhy};
 use super::policy::JobSpec;
-use super::record::{Failure, JobRecord, RankRecord};
+use super::record::{Failure, JobRecord, Key, RankRecord};
 use super::signal::{Advice, Class, Signal, SignalKind};
 use super::state::JobState;
 use super::step::Step;
@@ -70,8 +70,8 @@ impl Step<'_> {
             open: Vec::new(),
             steps,
         };
-        self.r.jobs.insert(job.clone(), row);
-        self.job(&job);
+        self.touch(Key::Job(job.clone()));
+        self.r.jobs.insert(job, row);
     }
 
     /// It has its nodes.

@@ -26,6 +26,7 @@ mod restore;
 mod sanity;
 mod screen;
 mod signal;
+pub mod sim;
 mod state;
 mod step;
 #[cfg(test)]

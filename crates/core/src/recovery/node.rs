@@ -1,7 +1,7 @@
 //! What is told of nodes: that they are there, how they look, and what became of what was wanted for them.
 
 use super::effect::{Act, EffectId, NodeFacts, Seen};
-use super::record::{NodeRecord, Outcome, Tried};
+use super::record::{Key, NodeRecord, Outcome, Tried};
 use super::signal::{Advice, CheckOutcome, Signal, SignalKind};
 use super::state::{NodeState, Rung};
 use super::step::{Step, later};
@@ -12,6 +12,7 @@ const BOOTS: usize = 16;
 impl Step<'_> {
     pub fn node_is(&mut self, name: String, facts: NodeFacts) {
         let is_new = self.r.node(&name).is_none();
+        self.touch(Key::Node(name.clone()));
         let row = self.r.nodes.entry(name.clone()).or_default();
         row.name.clone_from(&name);
         if is_new {
@@ -28,7 +29,6 @@ impl Step<'_> {
         }
         row.gpus = facts.gpus.unwrap_or(row.gpus);
         row.facts = facts;
-        self.node(&name);
         self.let_held_act(&name);
         self.follow_mode(&name);
     }
@@ -119,6 +119,11 @@ impl Step<'_> {
         let leaves = self.r.incidents[&id].signals.iter().any(|signal| signal.kind == SignalKind::SpotInterruption);
         match self.r.nodes[name].state {
             NodeState::Suspected if seen.agent && !leaves => self.returned(name, "it answers again"),
+            // A check that began before says nothing of it now.
+            NodeState::Checking if is_new_boot => {
+                self.cancel_check(name);
+                self.run_check(name);
+            }
             // It came up anew without us: that is as good as what was planned, or as little.
             NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining
                 if is_new_boot && self.r.incidents[&id].plan != Some(Rung::Replace) =>
@@ -126,8 +131,11 @@ impl Step<'_> {
                 let now = self.now;
                 let incident = self.incident(id);
                 (incident.plan, incident.restarted, incident.looked) = (None, true, true);
-                let result = Some("it came up anew by itself, or by a person".to_owned());
-                incident.tried.push(Tried { at: now, rung: Rung::Reboot, result });
+                // A reboot of ours may have come late.
+                if !incident.tried.iter().any(|tried| tried.rung.is_reboot()) {
+                    let result = Some("it came up anew by itself, or by a person".to_owned());
+                    incident.tried.push(Tried { at: now, rung: Rung::Reboot, result });
+                }
                 self.begin_verifying(name, "it came up anew before it was repaired");
                 self.verify(name);
             }

@@ -37,17 +37,13 @@ impl Step<'_> {
                 self.cancel_check(&node);
                 self.heal(&node, Outcome::Dismissed, &told);
             }
-            NodeState::OutOfService => {
-                self.become_node(&node, NodeState::Healthy, None, told);
-                let now = self.now;
-                self.node(&node).cleared_at = Some(now);
-                self.unfence(&node);
-            }
+            NodeState::OutOfService => self.put_back(&node, &told),
             NodeState::Healthy | NodeState::Remediating { .. } | NodeState::Verifying => {}
         }
     }
 
-    /// Out of service is for good until somebody says so.
+    /// Out of service is for good until somebody says so. Where recovery only watches, it does not check: there, a person who
+    /// knows that the node is well dismisses the incident.
     pub fn retry(&mut self, id: IncidentId, by: &str) {
         let Some(node) = self.node_of(id) else { return };
         if self.r.nodes[&node].state != NodeState::OutOfService {

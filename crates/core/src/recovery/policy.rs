@@ -94,6 +94,8 @@ pub struct Deadlines {
     pub room_at_most: SignedDuration,
     /// From its nodes to all ranks running.
     pub start: SignedDuration,
+    /// How long a job is known that is over, so that what is told of it late begins nothing.
+    pub forget: SignedDuration,
 }
 
 impl Default for Policy {
@@ -135,6 +137,7 @@ impl Default for Deadlines {
             room: minutes(30),
             room_at_most: SignedDuration::from_hours(24),
             start: minutes(10),
+            forget: minutes(60),
         }
     }
 }

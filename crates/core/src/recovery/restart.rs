@@ -181,7 +181,7 @@ impl Step<'_> {
     }
 
     pub fn forget_job_later(&mut self, job: &str) {
-        let at = later(self.now, DAY);
+        let at = later(self.now, self.r.policy.deadlines.forget);
         self.job(job).deadline = Some(at);
     }
 

@@ -1,6 +1,6 @@
 //! One input on its way through the machine: who changed, and what is wanted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -16,6 +16,8 @@ pub(super) struct Step<'a> {
     pub r: &'a mut Recovery,
     pub now: Timestamp,
     changed: BTreeSet<Key>,
+    /// Rows as they were, so that what is as before is not written.
+    before: BTreeMap<Key, Record>,
     removed: BTreeSet<Key>,
     effects: Vec<Effect>,
     /// Incidents that are history once they are written.
@@ -33,7 +35,15 @@ pub(super) fn earlier(at: Timestamp, by: SignedDuration) -> Timestamp {
 
 impl<'a> Step<'a> {
     pub fn new(r: &'a mut Recovery, now: Timestamp) -> Self {
-        Step { r, now, changed: BTreeSet::new(), removed: BTreeSet::new(), effects: Vec::new(), past: Vec::new() }
+        Step {
+            r,
+            now,
+            changed: BTreeSet::new(),
+            before: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            effects: Vec::new(),
+            past: Vec::new(),
+        }
     }
 
     pub fn take(&mut self, input: Input) {
@@ -68,7 +78,8 @@ impl<'a> Step<'a> {
         let r = &*self.r;
         // What was wanted for a moment only is nobody's business.
         self.effects.retain(|effect| r.is_open(&effect.id));
-        let records = self.changed.iter().filter_map(|key| r.record(key)).collect();
+        let differs = |record: &Record| self.before.get(&record.key()) != Some(record);
+        let records = self.changed.iter().filter_map(|key| r.record(key)).filter(differs).collect();
         for id in self.past {
             self.r.incidents.remove(&id);
         }
@@ -77,22 +88,26 @@ impl<'a> Step<'a> {
 
     /// The row, which is going to change.
     pub fn node(&mut self, name: &str) -> &mut NodeRecord {
-        self.changed.insert(Key::Node(name.to_owned()));
+        self.touch(Key::Node(name.to_owned()));
         self.r.nodes.get_mut(name).expect("a node that was looked up")
     }
 
     pub fn incident(&mut self, id: IncidentId) -> &mut Incident {
-        self.changed.insert(Key::Incident(id));
+        self.touch(Key::Incident(id));
         self.r.incidents.get_mut(&id).expect("an incident that was looked up")
     }
 
     pub fn job(&mut self, job: &str) -> &mut JobRecord {
-        self.changed.insert(Key::Job(job.to_owned()));
+        self.touch(Key::Job(job.to_owned()));
         self.r.jobs.get_mut(job).expect("a job that was looked up")
     }
 
+    /// The row is going to change.
     pub fn touch(&mut self, key: Key) {
-        self.changed.insert(key);
+        if !self.changed.contains(&key) {
+            self.before.extend(self.r.record(&key).map(|record| (key.clone(), record)));
+            self.changed.insert(key);
+        }
     }
 
     pub fn remove(&mut self, key: Key) {

@@ -15,7 +15,7 @@ pub(crate) mod rng;
 mod rules;
 mod server;
 mod store;
-mod trace;
+pub(crate) mod trace;
 mod workflows;
 mod world;
 

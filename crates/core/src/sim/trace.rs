@@ -16,7 +16,7 @@ pub struct Trace {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     pub trace: Trace,
     pub tail: VecDeque<String>,
     /// Keeps every line.

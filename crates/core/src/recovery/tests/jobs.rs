@@ -102,7 +102,7 @@ fn weakness_09_a_user_may_stop_a_job_in_any_state_and_that_is_never_a_failure() 
         assert_eq!(story.job_state("train"), JobState::UserStopped);
         story.stops("train", 1);
         story.stops("train", 2);
-        story.wait(SignedDuration::from_hours(2));
+        story.wait(SignedDuration::from_mins(50));
         assert_eq!(story.job_state("train"), JobState::UserStopped);
         assert_eq!(story.count("fail_job"), 0);
         assert!(story.open("restart_job").is_none());

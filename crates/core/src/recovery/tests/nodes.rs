@@ -380,3 +380,16 @@ fn a_node_that_goes_ends_its_incident() {
     assert!(story.r.node("n0").is_none());
     assert_eq!(story.r.incident(id).unwrap().outcome, Some(Outcome::Gone));
 }
+
+#[test]
+fn a_check_that_began_before_the_node_came_up_anew_says_nothing_of_it() {
+    let mut story = Story::new(1);
+    story.xid("n0", 94, Advice::Check);
+    let before = story.the("check");
+    story.see("n0", 2);
+    assert_ne!(story.the("check"), before);
+    story.tell(Input::CheckEnded { effect: before, outcome: Story::fails(Advice::Reboot), evidence: String::new() });
+    assert_eq!(story.state("n0"), NodeState::Checking);
+    story.check(CheckOutcome::Pass);
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::Healthy, 0));
+}

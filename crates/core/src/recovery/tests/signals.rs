@@ -175,3 +175,13 @@ fn a_storm_of_signals_is_one_incident() {
     assert_eq!(incident.more_signals, 550);
     assert!(story.r.node("n0").unwrap().taken.len() <= 256);
 }
+
+#[test]
+fn what_changes_nothing_is_not_written() {
+    let mut story = Story::new(1);
+    story.see("n0", 1);
+    let seen = Seen { boot_id: Some("n0-boot-1".to_owned()), agent: true, gpus: Some(2) };
+    let changes = story.r.apply(Input::Observed { node: "n0".to_owned(), seen }, story.now);
+    assert_eq!(changes, Changes::default());
+    assert_eq!(story.r.apply(Input::Tick, story.now), Changes::default());
+}
