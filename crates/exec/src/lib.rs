@@ -22,6 +22,7 @@ pub mod report;
 pub mod secrets;
 pub mod spec;
 pub mod ssh;
+pub mod thrift;
 mod whole;
 pub mod worker;
 

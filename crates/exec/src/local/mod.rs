@@ -175,6 +175,21 @@ impl LocalBackend {
         self.client.lease(until);
     }
 
+    /// Does for all of them what [`Backend::cleanup`] does for one.
+    pub async fn clean_all(&self, handles: Vec<Handle>) {
+        let cleaned = blocking(move || {
+            for handle in handles {
+                if let Err(error) = attempt_dir::clean(&handle.dir) {
+                    tracing::debug!("cannot clean up `{}`: {error}", handle.dir.display());
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = cleaned.await {
+            tracing::debug!("cannot clean up: {error}");
+        }
+    }
+
     /// Ends an attempt as [`Backend::cancel`] does; its end is a loss with this reason.
     pub async fn lose(&self, handle: &Handle, grace: SignedDuration, reason: &str) -> Result<(), BackendError> {
         self.client.cancel(handle, grace, Some(reason.to_owned())).await.map_err(unreachable)

@@ -74,7 +74,8 @@ impl Logs {
         let mut at = copied.lock().await;
         if inline {
             let offset = self.advance(wire, handle, &mut at, LOG_INLINE as u64).await?;
-            let bytes = part(&handle.dir, offset).await.unwrap_or_default();
+            // So few bytes, which were written just now, are read faster than a thread begins that may wait for them.
+            let bytes = read(&attempt_dir::log(&handle.dir), offset).unwrap_or_default();
             if let Ok(text) = String::from_utf8(bytes) {
                 return Ok(Some(LogTail { offset, text }));
             }
@@ -128,19 +129,20 @@ fn length(dir: &Path) -> u64 {
 /// At most [`LOG_PART`] bytes from there.
 async fn part(dir: &Path, offset: u64) -> io::Result<Vec<u8>> {
     let path = attempt_dir::log(dir);
-    blocking(move || {
-        let file = std::fs::File::open(path)?;
-        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(LOG_PART);
-        let mut bytes = vec![0; left.min(LOG_PART)];
-        let mut read = 0;
-        while read < bytes.len() {
-            match file.read_at(&mut bytes[read..], offset + read as u64)? {
-                0 => break,
-                more => read += more,
-            }
+    blocking(move || read(&path, offset)).await
+}
+
+fn read(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let file = std::fs::File::open(path)?;
+    let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(LOG_PART);
+    let mut bytes = vec![0; left.min(LOG_PART)];
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], offset + read as u64)? {
+            0 => break,
+            more => read += more,
         }
-        bytes.truncate(read);
-        Ok(bytes)
-    })
-    .await
+    }
+    bytes.truncate(read);
+    Ok(bytes)
 }

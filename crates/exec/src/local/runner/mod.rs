@@ -37,7 +37,7 @@ use super::place::Place;
 use crate::backend::{BackendEvent, Ended, Handle, Observation};
 use crate::log::LogWriter;
 use crate::spec::AttemptSpec;
-use crate::{attempt_dir, clock};
+use crate::{attempt_dir, clock, thrift};
 use connection::Connections;
 use oom::Victims;
 use reaper::Reaper;
@@ -348,14 +348,25 @@ impl Runner {
 
     /// Returns when there was nothing to do for a while.
     async fn idle(&self) {
+        let mut is_resting = false;
         loop {
             let changed = self.changed.notified();
-            if self.live.borrow().is_empty() && self.connections.is_empty() {
-                if tokio::time::timeout(IDLE, changed).await.is_err() {
-                    return;
-                }
-            } else {
-                changed.await;
+            let is_idle = self.live.borrow().is_empty();
+            let (patience, ends) = match (is_idle, self.connections.is_empty()) {
+                (true, true) => (Some(IDLE), true),
+                (true, false) => ((!is_resting).then_some(thrift::REST), false),
+                (false, _) => (None, false),
+            };
+            let deadline = patience.map(|patience| clock::instant() + patience);
+            is_resting = tokio::select! {
+                () = changed => false,
+                () = clock::until(deadline) => true,
+            };
+            if is_resting && ends {
+                return;
+            }
+            if is_resting {
+                thrift::give_back();
             }
         }
     }

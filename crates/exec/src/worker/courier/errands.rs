@@ -37,15 +37,19 @@ impl Courier<'_> {
                 if let Err(error) = self.disk.forget(&id) {
                     tracing::warn!("cannot forget {id}: {error}");
                 }
-                let (backend, handle) = (Arc::clone(&self.backend), self.disk.handle(&id));
-                tokio::spawn(async move {
-                    if let Err(error) = backend.cleanup(&handle).await {
-                        tracing::debug!("{error}");
-                    }
-                });
+                self.forgotten.push(self.disk.handle(&id));
             }
             Do::Leave(run) => drop(tokio::spawn(self.depot.leave(run, self.disk.run(run)))),
         }
+    }
+
+    /// Cleans up after those that were forgotten, many at a time.
+    pub(super) fn clean(&mut self) {
+        if self.forgotten.is_empty() {
+            return;
+        }
+        let (backend, handles) = (Arc::clone(&self.backend), std::mem::take(&mut self.forgotten));
+        tokio::spawn(async move { backend.clean_all(handles).await });
     }
 
     /// Whoever gets it learns by it that nobody waits any more.
@@ -117,13 +121,9 @@ impl Courier<'_> {
     /// Where steps start, and what the environment of an attempt names.
     fn make_dirs(&self, spec: &AttemptSpec) -> std::io::Result<()> {
         let run = self.disk.run(spec.id.run);
-        for dir in &spec.dirs {
-            std::fs::create_dir_all(dir)?;
-        }
-        for name in ["workspace", "artifacts"] {
-            std::fs::create_dir_all(run.join(name))?;
-        }
-        spec.dirs.iter().filter(|dir| dir.starts_with(&run)).try_for_each(std::fs::create_dir_all)
+        let own = ["workspace", "artifacts"].map(|name| run.join(name));
+        let others = spec.dirs.iter().filter(|dir| !own.contains(dir));
+        own.iter().chain(others).filter(|dir| !dir.is_dir()).try_for_each(std::fs::create_dir_all)
     }
 
     pub(super) fn end(&self, id: AttemptId, grace: SignedDuration, lost: Option<String>) {

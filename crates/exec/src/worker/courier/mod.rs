@@ -26,9 +26,9 @@ use super::logs::Logs;
 use super::protocol::{About, Answer, End, LogTail};
 use super::wire::{Wire, WireError};
 use crate::backend::{Backend, BackendEvent, Handle, Observation};
-use crate::clock;
 use crate::gpu::Probe;
 use crate::local::{LocalBackend, LocalConfig, blocking};
+use crate::{clock, thrift};
 use exchange::Flight;
 
 /// How often logs that grow are copied, and the lease is looked at; and between tries of what may succeed later.
@@ -149,6 +149,8 @@ struct Courier<'a> {
     lease_ms: Option<u64>,
     lease_over: bool,
     files: BTreeMap<AttemptId, bool>,
+    /// Those of which nothing is needed any more.
+    forgotten: Vec<Handle>,
     /// Whose files come or go; without what is here, they are not tried again.
     transfers: BTreeMap<AttemptId, oneshot::Sender<()>>,
     say: &'a mut (dyn FnMut(Said) + Send),
@@ -209,6 +211,7 @@ pub async fn work(
         lease_ms: None,
         lease_over: false,
         files,
+        forgotten: Vec::new(),
         transfers: BTreeMap::new(),
         say,
         fatal: None,
@@ -226,6 +229,7 @@ pub async fn work(
     // What it has is known before it is given any work.
     courier.probe = (courier.prober)().await;
     probe.reset();
+    let mut is_resting = false;
     loop {
         courier.step();
         if let Some(error) = courier.fatal.take() {
@@ -244,7 +248,15 @@ pub async fn work(
                 return Ok(());
             }
         }
+        // With work here it looks after logs every second.
+        let rests = !is_resting && courier.duty.is_empty();
+        let rest_at = rests.then(|| clock::instant() + thrift::REST);
+        is_resting = false;
         tokio::select! {
+            () = clock::until(rest_at) => {
+                thrift::give_back();
+                is_resting = true;
+            }
             Some(event) = events.recv() => {
                 courier.event(event);
                 while let Ok(event) = events.try_recv() {
@@ -279,9 +291,11 @@ impl Courier<'_> {
     fn step(&mut self) {
         self.duty.settle(clock::since_boot());
         self.transfers.retain(|id, _| self.duty.wants_files(id));
-        for what in self.duty.take() {
-            self.perform(what);
-        }
+        // What begins comes first: a slot waits for it, and nobody for the rest.
+        let (begin, rest): (Vec<Do>, Vec<Do>) =
+            self.duty.take().into_iter().partition(|what| matches!(what, Do::Begin(_)));
+        begin.into_iter().chain(rest).for_each(|what| self.perform(what));
+        self.clean();
         self.exchange();
     }
 

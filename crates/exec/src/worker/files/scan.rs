@@ -15,6 +15,8 @@ use crate::worker::protocol::{File, Manifest};
 
 /// A file that changed so short a time before it was read may change again within the same tick of the clock.
 const SETTLED_NS: i128 = 2_000_000_000;
+/// So many files are few.
+const FEW: usize = 500;
 
 /// What was found the last time; lies beside the parts, as `files.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -87,6 +89,11 @@ impl Index {
         let temporary = run.join(unfinished());
         std::fs::write(&temporary, serde_json::to_vec(self)?)?;
         std::fs::rename(&temporary, run.join(Self::FILE))
+    }
+
+    /// Whether it is compared in no time.
+    pub fn is_small(&self) -> bool {
+        self.seen.len() <= FEW
     }
 
     /// Looks at everything, and reads what is new.

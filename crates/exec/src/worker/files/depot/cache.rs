@@ -63,6 +63,9 @@ impl Cache {
 
     /// Those that are not here; of the others it is noted that they were used.
     pub async fn lacking(&self, digests: Vec<String>) -> io::Result<Vec<String>> {
+        if digests.is_empty() {
+            return Ok(digests);
+        }
         let dir = self.dir.clone();
         let look = move || {
             let mut lacking = Vec::new();

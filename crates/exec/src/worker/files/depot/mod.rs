@@ -144,7 +144,7 @@ impl Depot {
     /// later. The sooner, the less is in doubt that others make here afterwards.
     pub async fn note_loss(&self, dir: &Path, run: RunKey) {
         let run = self.run(run);
-        if run.live().is_empty() {
+        if run.live().is_empty() || !dir.join(LOST).exists() {
             return;
         }
         let Ok(_tree) = run.tree.try_lock() else { return };
@@ -507,6 +507,10 @@ impl Here {
     }
 
     async fn keep(mut self) -> io::Result<Here> {
+        // Most often there is nothing to keep, and with few files that is seen in less time than a thread takes to begin.
+        if !self.has_loss && self.index.is_small() && self.index == self.before {
+            return Ok(self);
+        }
         blocking(move || {
             self.index.write(&self.dir, &self.before)?;
             if std::mem::take(&mut self.has_loss) {
