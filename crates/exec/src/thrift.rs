@@ -9,8 +9,35 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::clock;
+use crate::local::blocking;
+
 /// How long nothing happens before it is worth it. What is used again comes back in less than a millisecond.
 pub const REST: Duration = Duration::from_secs(2);
+/// How often a process is looked at that always does a little.
+const LOOK: Duration = Duration::from_secs(20);
+/// After less work than this there is nothing to give back.
+const LITTLE: Duration = Duration::from_millis(50);
+
+/// Gives back whenever this process had little to do for a while: less than a twentieth of one core. It does so for as long
+/// as it is polled.
+pub async fn watch() {
+    let (mut before, mut given) = (Duration::ZERO, Duration::ZERO);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let used = clock::processor_time();
+        if used - before < LOOK / 20 && used - given >= LITTLE {
+            // It holds up whoever wants memory meanwhile, but nobody else.
+            let _ = blocking(|| {
+                give_back();
+                Ok(())
+            })
+            .await;
+            given = clock::processor_time();
+        }
+        before = used;
+    }
+}
 
 /// Gives back what can be had again. For a process that waits: one that works would have most of it back at once.
 pub fn give_back() {

@@ -113,6 +113,7 @@ impl Serving {
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
             tokio::spawn(app.fleet.clone().run(session.asker.clone(), app.scheduler.standing())),
             tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
+            tokio::spawn(pitcrew_exec::thrift::watch()),
         ];
         if let Some(local) = app.backends.homed() {
             tasks.push(tokio::spawn(Keep { local, url: server.as_leader().url }.run()));

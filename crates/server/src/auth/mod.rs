@@ -27,7 +27,7 @@ use jiff::{SignedDuration, Timestamp};
 use pitcrew_control::base_url::BaseUrl;
 use pitcrew_core::WorkflowId;
 pub use pitcrew_store::Role;
-use pitcrew_store::{AuditEntry, Paging, Store, StoreError, UserRow};
+use pitcrew_store::{AuditEntry, Paging, Store, StoreError, UserRow, WorkerRow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -250,6 +250,16 @@ impl Auth {
     /// Users or tokens were changed by this process: what is remembered of them is out of date.
     pub fn changed(&self) {
         self.0.people.forget();
+    }
+
+    /// The worker whose credential has that hash, unless there is none or it was revoked.
+    pub async fn worker(&self, hash: &str, now: Timestamp) -> Result<Option<Arc<WorkerRow>>, StoreError> {
+        self.0.people.worker(hash, now).await
+    }
+
+    /// A worker was changed by this process: what is remembered of workers is out of date.
+    pub fn workers_changed(&self) {
+        self.0.people.forget_workers();
     }
 
     fn links(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {

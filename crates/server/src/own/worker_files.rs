@@ -82,11 +82,17 @@ async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T, KeptError> 
 
 pub async fn list(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     Path(run): Path<String>,
     query: Query,
 ) -> ApiResult<Json<Manifest>> {
-    let (run, dir) = dir(&site, &worker, &run, &query).await?;
+    // Asked before each task: what this server knows by heart is not read for it.
+    let id = query.text("attempt").and_then(|text| text.parse::<AttemptId>().ok());
+    let known = id.filter(|id| id.run.to_string() == run && site.app.workers.has(&worker.id, id) == Some(true));
+    let (run, dir) = match known {
+        Some(id) => (id.run, site.app.data.run(id.run)),
+        None => dir(&site, &worker, &run, &query).await?,
+    };
     site.has_files(run).await?;
     let turn = turn(&site, run).lock_owned().await;
     let listed = on_disk(move || {
@@ -98,7 +104,7 @@ pub async fn list(
 
 pub async fn change(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     Path(run): Path<String>,
     query: Query,
     bytes: Bytes,
@@ -127,7 +133,7 @@ pub async fn change(
 
 pub async fn get(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     Path((run, sha256)): Path<(String, String)>,
     query: Query,
 ) -> ApiResult<Response> {
@@ -146,7 +152,7 @@ pub async fn get(
 
 pub async fn put(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     Path((run, sha256)): Path<(String, String)>,
     query: Query,
     body: Body,

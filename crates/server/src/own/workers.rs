@@ -3,6 +3,8 @@
 //! Invariant: a worker proves itself by a credential of its own, which opens these calls and nothing else; tokens and
 //! credentials are stored as digests, and each is shown once, to whoever made it.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, Request, State};
@@ -121,7 +123,7 @@ pub async fn guard(State(site): State<Site>, mut request: Request, next: Next) -
     let Some(hash) = bearer(request.headers(), CREDENTIAL) else {
         return turned_away("a worker proves itself by the credential that it was given when it enrolled");
     };
-    match site.app.store.worker_by_credential(&hash).await {
+    match site.auth.worker(&hash, clock::now()).await {
         Ok(Some(row)) => {
             request.extensions_mut().insert(row);
             next.run(request).await
@@ -255,7 +257,7 @@ async fn enrolled(site: &Site, token: WorkerToken, wish: Enrol) -> ApiResult<Jso
 
 async fn sync(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     bytes: Bytes,
 ) -> Result<Json<Answer>, Response> {
     let sync: Sync = read(&bytes).map_err(ApiError::into_response)?;
@@ -295,7 +297,10 @@ async fn sync(
             }
         }
     }
-    hub.sync(&worker.id, sync).await.map(Json).map_err(unanswered)
+    // It may wait for long, and beside a thousand others: only with what it needs.
+    let id = worker.id.clone();
+    drop((worker, bytes));
+    hub.sync(&id, sync).await.map(Json).map_err(unanswered)
 }
 
 fn unanswered(error: Unanswered) -> Response {
@@ -318,6 +323,7 @@ async fn take_about(site: &Site, worker: &WorkerRow, told: Told) -> ApiResult<()
     if is_changed {
         let change = WorkerChange { about: Some(told), ..WorkerChange::default() };
         site.app.store.change_worker(&worker.id, change, None).await?;
+        site.auth.workers_changed();
     }
     if is_changed || !site.app.fleet.knows_worker(&worker.id) {
         site.app.fleet.workers_changed().await?;
@@ -351,7 +357,7 @@ async fn over(store: &Store, runs: &[RunKey]) -> Result<Vec<RunKey>, StoreError>
 
 async fn log(
     State(site): State<Site>,
-    Extension(worker): Extension<WorkerRow>,
+    Extension(worker): Extension<Arc<WorkerRow>>,
     query: Query,
     bytes: Bytes,
 ) -> ApiResult<Json<LogTaken>> {
@@ -502,6 +508,7 @@ pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> Api
     let change = WorkerChange { drain: Some(drain), ..WorkerChange::default() };
     let entry = audit(&user.name, event, json!({ "worker": name }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;
+    site.auth.workers_changed();
     let cordon = NodeChange { cordoned: Some(drain), ..NodeChange::default() };
     nodes::apply(site, user, name, cordon).await?;
     site.app.fleet.workers_changed().await?;
@@ -529,6 +536,7 @@ pub async fn end(site: &Site, user: &User, name: &str) -> ApiResult<()> {
     let change = WorkerChange { revoked: Some(clock::now()), ..WorkerChange::default() };
     let entry = audit(&user.name, "worker.revoke", json!({ "worker": name, "id": worker.id }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;
+    site.auth.workers_changed();
     site.app.workers.revoke(&worker.id);
     site.app.fleet.workers_changed().await?;
     Ok(())
