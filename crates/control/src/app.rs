@@ -34,6 +34,7 @@ pub struct App {
     pub metrics: Metrics,
     pub fleet: Fleet,
     pub workers: Hub,
+    pub recovery: crate::recovery::Desk,
     /// Channels, and rules for all workflows.
     pub notify: Arc<crate::notify::config::Config>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.

@@ -26,6 +26,7 @@ pub mod paths;
 pub mod provider;
 pub mod quotas;
 pub mod records;
+pub mod recovery;
 pub mod reports;
 pub mod scheduler;
 pub mod secrets;

@@ -13,9 +13,10 @@ use super::keys::{self, Kind};
 use super::section::Reader;
 use crate::fleet::config::{NodeConfig, nodes};
 use crate::notify::config::{Config, Sections, sections};
+use crate::recovery::config::{RecoveryConfig, recovery};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 5] = ["environments", "channels", "notify", "digest", "nodes"];
+const SECTIONS: [&str; 6] = ["environments", "channels", "notify", "digest", "nodes", "recovery"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct FileValues {
     pub values: BTreeMap<&'static str, Found>,
     pub notify: Config,
     pub nodes: Vec<NodeConfig>,
+    /// `None`: recovery is off.
+    pub recovery: Option<RecoveryConfig>,
     /// The names under `environments`.
     pub environments: Vec<String>,
 }
@@ -51,6 +54,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
     for entry in r.mapping(root, "the configuration").unwrap_or_default() {
         if &*entry.key.text == "nodes" {
             found.nodes = nodes(r, &entry.value);
+        } else if &*entry.key.text == "recovery" {
+            found.recovery = recovery(r, &entry.value);
         } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
@@ -63,9 +68,12 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             // Every environment is checked, so that a slip shows before the day it is needed.
             let (mut values, mut own) = (BTreeMap::new(), Sections::default());
             let mut own_nodes = None;
+            let mut own_recovery = None;
             for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
                 if &*inner.key.text == "nodes" {
                     own_nodes = Some(nodes(r, &inner.value));
+                } else if &*inner.key.text == "recovery" {
+                    own_recovery = Some(recovery(r, &inner.value));
                 } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }
@@ -76,6 +84,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                 found.values.extend(values);
                 chosen = own;
                 found.nodes = own_nodes.unwrap_or(found.nodes);
+                found.recovery = own_recovery.unwrap_or(found.recovery);
             }
             found.environments.push(name);
         }

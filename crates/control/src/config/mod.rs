@@ -27,6 +27,7 @@ use crate::base_url::BaseUrl;
 use crate::fleet::NodeConfig;
 use crate::notify::config::Config as Notify;
 use crate::provider::{OidcConfig, roles};
+use crate::recovery::config::RecoveryConfig;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,8 @@ pub struct Settings {
     pub notify: Arc<Notify>,
     /// Machines that work can go to.
     pub nodes: Arc<[NodeConfig]>,
+    /// What recovery may do; `None`: it is off.
+    pub recovery: Option<Arc<RecoveryConfig>>,
     settings: Vec<Setting>,
     /// Never shown, and never in a file that others may read: out of the environment only.
     oidc_secret: Option<String>,
@@ -168,6 +171,7 @@ impl Settings {
             environment,
             notify: Arc::new(from_file.notify),
             nodes: from_file.nodes.into(),
+            recovery: from_file.recovery.map(Arc::new),
             settings,
             oidc_secret,
         })
@@ -220,7 +224,10 @@ impl Settings {
         let nodes = self.nodes.iter();
         let nodes =
             nodes.map(|n| line(format!("nodes.{}", n.name), n.to_string(), n.line, "a machine that work can go to"));
-        channels.chain(rules).chain(digest).chain(nodes).collect()
+        let recovery = self.recovery.iter();
+        let recovery =
+            recovery.map(|r| line("recovery".into(), r.to_string(), r.line, "what is done when a node is sick"));
+        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use pitcrew_exec::gpu::{self, Probe, Reading, Readings, Smi, parse_dcgm, parse_probe};
-use pitcrew_exec::ssh::{Defaults, Pool};
+use pitcrew_exec::ssh::{Defaults, Lease, Pool};
 use pitcrew_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -64,7 +64,8 @@ impl Asker {
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| late())
     }
 
-    async fn over_ssh(&self, id: &str) -> Result<String, String> {
+    /// A connection to the node that this stored connection leads to.
+    pub async fn connect(&self, id: &str) -> Result<Lease, String> {
         let row = self.store.connection(id).await.map_err(|error| error.to_string())?;
         let row = row.ok_or_else(|| format!("there is no connection `{id}`: `pitcrew connections add` makes one"))?;
         let place = Connection::open(row, &self.vault).and_then(|connection| {
@@ -72,7 +73,11 @@ impl Asker {
             ssh::place::place(&connection, &file, &self.defaults)
         });
         let place = place.map_err(|error| format!("{error:#}"))?;
-        let lease = self.pool.get(&place).await.map_err(|error| error.to_string())?;
+        self.pool.get(&place).await.map_err(|error| error.to_string())
+    }
+
+    async fn over_ssh(&self, id: &str) -> Result<String, String> {
+        let lease = self.connect(id).await?;
         let done = lease.run("exec /bin/sh -s", gpu::probe_script().as_bytes()).await;
         let done = done.map_err(|error| error.to_string())?;
         Ok(String::from_utf8_lossy(&done.stdout).into_owned())

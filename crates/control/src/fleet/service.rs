@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures::future::{join, join_all};
 use jiff::Timestamp;
-use pitcrew_core::fleet::{Held, Request, held};
+use pitcrew_core::fleet::{Held, Request, Standing, held};
 use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::{HeldGpu, Reading, with_exporter};
 use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreError};
@@ -66,6 +66,8 @@ pub(super) struct Known {
     /// The last words of its that the store has.
     written: Option<Seen>,
     marks: Option<NodeRow>,
+    /// Recovery lets it have no new work, and why.
+    fenced: Option<String>,
     readings: Vec<Reading>,
     series: Series,
     /// The last five minutes, and the last hour, that the store does not have yet.
@@ -350,6 +352,31 @@ impl Fleet {
         self.publish();
     }
 
+    /// Those that recovery lets have no new work, with the reason; all others may have some, as far as it is concerned.
+    pub fn set_fenced(&self, fenced: BTreeMap<String, String>) {
+        let mut changed = false;
+        for known in self.lock().iter_mut() {
+            let why = fenced.get(&known.config.name);
+            changed |= known.fenced.as_ref() != why;
+            known.fenced = why.cloned();
+        }
+        if changed {
+            self.publish();
+        }
+    }
+
+    /// What is configured of a node, if there is one of that name.
+    pub fn config_of(&self, name: &str) -> Option<NodeConfig> {
+        self.lock().iter().find(|known| known.config.name == name).map(|known| known.config.clone())
+    }
+
+    /// The devices of a node as it told of them last: their numbers there, and their UUIDs.
+    pub fn devices(&self, name: &str) -> Vec<(u32, String)> {
+        let nodes = self.lock();
+        let readings = nodes.iter().find(|known| known.config.name == name).map(|known| &known.readings);
+        readings.into_iter().flatten().map(|reading| (reading.index, reading.uuid.clone())).collect()
+    }
+
     /// Under which name the store has a node.
     fn key(&self, name: &str) -> String {
         let is_here = self.lock().iter().any(|known| known.config.name == name && known.is_here());
@@ -453,6 +480,7 @@ impl Known {
             written: seen.clone(),
             seen,
             marks: None,
+            fenced: None,
             readings: Vec::new(),
             series: Series::default(),
             unwritten: Ended::default(),
@@ -466,10 +494,17 @@ impl Known {
 
     fn assembled(&self) -> Assembled {
         let assembled = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref());
-        match &self.worker {
+        let mut assembled = match &self.worker {
             Some(worker) => worker.over(assembled),
             None => assembled,
+        };
+        if let Some(why) = &self.fenced {
+            assembled.remarks.push(format!("it gets no new work: {why}"));
+            if assembled.node.standing == Standing::Ready {
+                assembled.node.standing = Standing::Cordoned;
+            }
         }
+        assembled
     }
 
     fn fleet_node(&self, assembled: Assembled) -> FleetNode {
@@ -527,7 +562,6 @@ fn by_name(rows: Vec<NodeRow>) -> BTreeMap<String, NodeRow> {
 
 #[cfg(test)]
 mod tests {
-    use pitcrew_core::fleet::Standing;
     use pitcrew_exec::gpu::parse_probe;
     use pitcrew_store::StoreUrl;
 

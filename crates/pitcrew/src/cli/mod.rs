@@ -16,6 +16,7 @@ mod doctor;
 mod error;
 mod explain;
 mod format;
+mod incidents;
 mod internal;
 mod load;
 mod logs;
@@ -169,6 +170,7 @@ enum Command {
     Secrets(secrets::SecretsArgs),
     Pools(pools::PoolsArgs),
     Nodes(nodes::NodesArgs),
+    Incidents(incidents::IncidentsArgs),
     Workers(workers::WorkersArgs),
     Quotas(quotas::QuotasArgs),
     Ssh(ssh::SshArgs),
@@ -328,6 +330,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
         Command::Pools(args) => pools::command(args, Target::open(ui, settings).await?).await,
         Command::Nodes(args) => nodes::command(args, Target::open(ui, settings).await?).await,
+        Command::Incidents(args) => incidents::command(args, Target::open(ui, settings).await?).await,
         Command::Workers(args) => workers::command(args, Target::open(ui, settings).await?).await,
         Command::Quotas(args) => quotas::command(args, Target::open(ui, settings).await?).await,
         Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,

@@ -96,7 +96,7 @@ impl Serving {
         let base_url = context.settings.base_url().unwrap_or_else(|| BaseUrl::of(listen)).to_string();
         let prepared = Prepared::new(context).await?;
         let owner: Arc<Owner> = prepared.owner.clone();
-        let session = prepared.serve(context, base_url.clone()).await?;
+        let mut session = prepared.serve(context, base_url.clone()).await?;
         let app = session.app.clone();
         let hosts = std::env::var(HOSTS).unwrap_or_default();
         let hosts = hosts.split(',').map(str::trim).filter(|host| !host.is_empty()).map(str::to_owned).collect();
@@ -115,6 +115,9 @@ impl Serving {
             tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
             tokio::spawn(pitcrew_exec::thrift::watch()),
         ];
+        if let Some(recovery) = session.recovery.take() {
+            tasks.push(tokio::spawn(recovery.run(app.scheduler.standing())));
+        }
         if let Some(local) = app.backends.homed() {
             tasks.push(tokio::spawn(Keep { local, url: server.as_leader().url }.run()));
         }

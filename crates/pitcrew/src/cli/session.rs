@@ -11,7 +11,7 @@ use pitcrew_control::cluster::keep;
 use pitcrew_control::cluster::peers::Peers;
 use pitcrew_control::fleet::{Asker, Fleet};
 use pitcrew_control::metrics::Metrics;
-use pitcrew_control::scheduler::recovery::NoRecovery;
+use pitcrew_control::recovery;
 use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
 use pitcrew_control::ssh;
 use pitcrew_control::traces::{Target, Tracer};
@@ -43,6 +43,8 @@ pub struct Session {
     pub app: App,
     /// What asking other machines needs.
     pub asker: Asker,
+    /// Recovery, not begun yet; `None`: it is off.
+    pub recovery: Option<recovery::Service>,
     tracer: Option<Tracer>,
     _listener: Listener,
 }
@@ -72,6 +74,10 @@ impl Prepared {
         let home = home(context)?;
         let fleet = Fleet::open(context.store.clone(), &context.settings.nodes, home, context.now()).await?;
         fleet.meet(&self.asker(context)?).await;
+        if context.settings.recovery.is_some() {
+            // Before anything is placed: what was fenced stays so.
+            recovery::fence(&context.store, &fleet).await?;
+        }
         self.start(context, Claim::Leading, fleet, base_url)
     }
 
@@ -91,6 +97,14 @@ impl Prepared {
             None
         });
         let tracer = target.map(|target| Tracer::start(target, metrics.clone()));
+        let config = context.settings.recovery.clone().filter(|_| claim == Claim::Leading);
+        let (desk, opening) = match &config {
+            Some(config) => {
+                let (desk, opening) = recovery::Service::open(config, store.clone());
+                (desk, Some(opening))
+            }
+            None => (recovery::Desk::off(), None),
+        };
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner: self.owner.clone(),
@@ -112,7 +126,12 @@ impl Prepared {
             metrics: metrics.clone(),
             tracer: tracer.clone(),
             default_queue: context.settings.default_queue().filter(|_| claim == Claim::Leading),
-            recoverer: Arc::new(NoRecovery),
+            recoverer: Arc::new(desk.clone()),
+        });
+        let recovery = opening.zip(config).map(|(opening, config)| {
+            let reached = recovery::Reached { asker: asker.clone(), fleet: fleet.clone() };
+            let (desk, scheduler) = (desk.clone(), scheduler.clone());
+            opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config })
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {
@@ -128,11 +147,12 @@ impl Prepared {
             schedules: Arc::default(),
             fleet,
             workers: self.workers,
+            recovery: desk,
         };
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        Ok(Session { app, asker, tracer, _listener: listener })
+        Ok(Session { app, asker, recovery, tracer, _listener: listener })
     }
 }
 

@@ -151,6 +151,7 @@ impl Rig {
             schedules: Arc::default(),
             fleet,
             workers,
+            recovery: pitcrew_control::recovery::Desk::off(),
         };
         let listen = SocketAddr::from(([127, 0, 0, 1], 8080));
         let config = AuthConfig::Password(PASSWORD.into());

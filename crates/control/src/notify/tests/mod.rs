@@ -180,6 +180,7 @@ impl Rig {
             schedules: Arc::default(),
             fleet,
             workers,
+            recovery: crate::recovery::Desk::off(),
         };
         for compiled in catalog::compile(workflows, "test.yaml").unwrap() {
             let row = folder::row(&compiled, "test.yaml");

@@ -16,7 +16,7 @@ use pitcrew_exec::fake::FakeBackend;
 use pitcrew_exec::log::LogChunk;
 use pitcrew_exec::worker::{Hub, LEASE};
 use pitcrew_exec::{AttemptSpec, Backend, BackendError, Handle, Observation};
-use pitcrew_store::{Store, StoreUrl};
+use pitcrew_store::{InstanceFilter, Paging, Store, StoreUrl};
 use tokio::sync::{mpsc, watch};
 
 use super::*;
@@ -165,6 +165,7 @@ impl Rig {
             schedules: Arc::default(),
             fleet,
             workers,
+            recovery: crate::recovery::Desk::off(),
         };
         Rig { app, backend, recorder, told, dir }
     }
@@ -190,7 +191,7 @@ impl Rig {
     async fn until(&self, run: RunKey, task: &str, state: &str) {
         let mut changes = self.app.scheduler.subscribe();
         loop {
-            let rows = self.app.store.instances(run).await.unwrap();
+            let rows = self.app.store.instances(run, &InstanceFilter::default(), Paging::ALL).await.unwrap().rows;
             let mut of_task = rows.iter().filter(|row| row.task.as_str() == task).peekable();
             if of_task.peek().is_some() && of_task.all(|row| row.state.name() == state) {
                 return;
@@ -329,7 +330,7 @@ async fn a_gang_is_stopped_by_its_job_and_given_up() {
     );
     rig.until(run, "g", "failed").await;
     assert_eq!(scheduler.fail_job(&job, 1, "n0 cannot be repaired", false).await.unwrap(), JobAnswer::Over);
-    let rows = rig.app.store.instances(run).await.unwrap();
+    let rows = rig.app.store.instances(run, &InstanceFilter::default(), Paging::ALL).await.unwrap().rows;
     assert!(rows.iter().all(|row| row.message == "n0 cannot be repaired"), "{rows:?}");
     assert_eq!(rig.state(run).await, RunState::Failed);
 }

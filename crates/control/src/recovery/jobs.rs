@@ -1,0 +1,91 @@
+//! What recovery wants of jobs, asked of the scheduler.
+//!
+//! The scheduler does each order once, by the number of the attempt that it means; that a job begins, runs and ends is told
+//! by it as it happens, so an order that is under way needs no answer of its own.
+
+use std::time::Duration;
+
+use pitcrew_core::recovery::{Act, Class, EffectId, Input, StopWhy};
+
+use super::Desk;
+use super::perform::Hands;
+use crate::scheduler::AskError;
+use crate::scheduler::recovery::{JobAnswer, Recoverer};
+
+/// After the scheduler could not be asked.
+const AGAIN: Duration = Duration::from_secs(1);
+
+impl Recoverer for Desk {
+    fn holds(&self, node: &str, _job: &str) -> bool {
+        self.is_on() && self.look(|recovery| recovery.may_act(node))
+    }
+
+    fn tell(&self, input: Input) {
+        self.mention(input);
+    }
+}
+
+impl Hands {
+    /// The answer, unless the scheduler will tell.
+    pub(super) async fn of_job(&self, effect: EffectId, act: Act) -> Option<Input> {
+        loop {
+            match self.order(&effect, &act).await {
+                Ok(answer) => return answer,
+                // Whoever leads next does it.
+                Err(AskError::ShuttingDown | AskError::Standby) => return None,
+                Err(error) => tracing::warn!(%effect, "the scheduler cannot be asked: {error}"),
+            }
+            tokio::time::sleep(AGAIN).await;
+            if !self.desk.look(|recovery| recovery.is_open(&effect)) {
+                return None;
+            }
+        }
+    }
+
+    async fn order(&self, effect: &EffectId, act: &Act) -> Result<Option<Input>, AskError> {
+        Ok(match act {
+            Act::StopJob { job, attempt, why, force } => {
+                let reason = match why {
+                    StopWhy::Recovery => "its machine is being checked",
+                    StopWhy::Drain => "it makes room for a repair",
+                    StopWhy::RollBack => "not all of it could begin",
+                    StopWhy::User => "stopped by a person",
+                };
+                match self.scheduler.stop_job(job, *attempt, reason, *force).await? {
+                    JobAnswer::Done { live: true } | JobAnswer::Already { live: true } => None,
+                    JobAnswer::Done { live: false } | JobAnswer::Already { live: false } | JobAnswer::Over => {
+                        Some(Input::JobStopped { job: job.clone(), attempt: *attempt })
+                    }
+                }
+            }
+            Act::RestartJob { job, attempt, exclude, class, not_before } => {
+                let draws = match class {
+                    Class::Application => true,
+                    Class::Infrastructure | Class::Unknown | Class::Moved => false,
+                };
+                let answer = self.scheduler.restart_job(job, *attempt, *not_before, draws, exclude.clone()).await?;
+                match answer {
+                    JobAnswer::Done { .. } | JobAnswer::Already { .. } => None,
+                    // Its run has decided otherwise, or has no more tries for it.
+                    JobAnswer::Over => Some(Input::UserStop { job: job.clone(), by: "its run".to_owned() }),
+                }
+            }
+            Act::FailJob { job, attempt, why, class } => {
+                let leave = *class == Class::Application;
+                self.scheduler.fail_job(job, *attempt, why, leave).await?;
+                Some(Input::Done { effect: effect.clone() })
+            }
+            Act::Fence { .. }
+            | Act::Unfence { .. }
+            | Act::RunCheck { .. }
+            | Act::Drain { .. }
+            | Act::ResetGpu { .. }
+            | Act::Reboot { .. }
+            | Act::HardReboot { .. }
+            | Act::Replace { .. }
+            | Act::Observe { .. }
+            | Act::Notify { .. }
+            | Act::Cancel { .. } => None,
+        })
+    }
+}

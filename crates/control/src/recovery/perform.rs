@@ -1,0 +1,232 @@
+//! Does what recovery wants to nodes, and tells it what came of that.
+//!
+//! Invariant: whatever must not happen twice is noted as begun, and that is written, before it begins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pitcrew_core::recovery::{
+    Act, CheckLevel, CheckOutcome, Effect, EffectId, IncidentId, Input, NodeRecord, NodeState, Seen,
+};
+use pitcrew_exec::gpu::Smi;
+use pitcrew_store::Store;
+use tokio::task::JoinHandle;
+
+use super::config::RecoveryConfig;
+use super::reach::{Ran, Reached, script};
+use super::{Desk, check, facts, signals, wish};
+use crate::clock;
+use crate::scheduler::Scheduler;
+
+/// For a command that orders a repair; the repair itself has its own deadline.
+const ORDER: Duration = Duration::from_secs(60);
+/// For asking who a node is.
+const LOOK: Duration = Duration::from_secs(20);
+/// Between two looks at what still runs on a node.
+const DRAIN: Duration = Duration::from_secs(1);
+/// How soon what somebody wishes about an incident is noticed.
+const WISHES: Duration = Duration::from_secs(2);
+/// Attempts under way that are looked through for those of a node.
+const ATTEMPTS: u32 = 100_000;
+
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo systemctl reboot || $sudo reboot";
+const RESET: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }
+for gpu in $PITCREW_GPUS; do $sudo nvidia-smi --gpu-reset -i \"$gpu\" || exit 1; done";
+/// Exit code of our own scripts: the node is not in the state that the order was given for.
+const OTHER_BOOT: i32 = 86;
+
+/// What doing needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Hands {
+    pub desk: Desk,
+    pub reached: Reached,
+    pub scheduler: Scheduler,
+    pub store: Store,
+    pub config: Arc<RecoveryConfig>,
+}
+
+impl Hands {
+    /// Watches nodes and their logs, until they are aborted.
+    pub(super) fn watch(&self) -> Vec<JoinHandle<()>> {
+        let wishes = self.clone();
+        vec![
+            tokio::spawn(facts::watch(self.clone())),
+            tokio::spawn(signals::watch(self.clone())),
+            tokio::spawn(async move { wishes.grant().await }),
+        ]
+    }
+
+    /// What people wish about incidents, soon after they do.
+    async fn grant(&self) {
+        loop {
+            let ids: Vec<IncidentId> = self.desk.look(|recovery| {
+                let out = |node: &NodeRecord| node.state == NodeState::OutOfService;
+                let open = recovery.incidents().filter(|incident| incident.is_open()).map(|incident| incident.id);
+                open.chain(recovery.nodes().filter(|node| out(node)).filter_map(|node| node.incident)).collect()
+            });
+            if let Err(error) = wish::grant(&self.store, &self.desk, &ids).await {
+                tracing::warn!(%error, "what people wish about incidents cannot be read");
+            }
+            tokio::time::sleep(WISHES).await;
+        }
+    }
+
+    pub(super) async fn perform(self: Arc<Self>, effect: Effect) {
+        let id = effect.id.clone();
+        tracing::info!(effect = %id, act = effect.act.name(), "recovery");
+        if effect.act.is_once() {
+            // Not written, so not done: whoever leads next decides anew.
+            if self.desk.tell(Input::Begun { effect: id.clone() }).await.is_err() {
+                return;
+            }
+            if !self.desk.look(|recovery| recovery.is_open(&id)) {
+                return;
+            }
+        }
+        let answer = self.answer(effect).await;
+        if let Some(answer) = answer {
+            self.desk.mention(answer);
+        }
+    }
+
+    /// What came of it; `None`: it is told otherwise, or not at all.
+    async fn answer(&self, effect: Effect) -> Option<Input> {
+        let id = effect.id;
+        let commands = &self.config.commands;
+        Some(match effect.act {
+            // The list of nodes that are fenced was given out when this was written.
+            Act::Fence { .. } | Act::Unfence { .. } | Act::Cancel { .. } => Input::Done { effect: id },
+            Act::RunCheck { node, gpus, level, passive, until } => {
+                let (outcome, evidence) = self.check(&node, &gpus, level, passive, until).await;
+                Input::CheckEnded { effect: id, outcome, evidence }
+            }
+            Act::Drain { node, gpus } => {
+                self.drained(&node, &gpus).await;
+                Input::Done { effect: id }
+            }
+            Act::ResetGpu { node, gpus } => {
+                let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
+                let body = commands.reset_gpu.as_deref().unwrap_or(RESET);
+                let script = script(&[("PITCREW_NODE", node.clone()), ("PITCREW_GPUS", gpus.join(" "))], body);
+                let within = self.config.policy.deadlines.reset_gpu.unsigned_abs();
+                self.ordered(id, self.reached.run(&node, &script, within).await)
+            }
+            Act::Reboot { node, boot_id } => {
+                let body = commands.reboot.as_deref().unwrap_or(REBOOT);
+                let script = self.on_boot(&node, boot_id, body);
+                self.ordered(id, self.reached.run(&node, &script, ORDER).await)
+            }
+            Act::HardReboot { node, boot_id } => {
+                let body = commands.hard_reboot.as_deref()?;
+                let env = [("PITCREW_NODE", node), ("PITCREW_BOOT_ID", boot_id.unwrap_or_default())];
+                self.ordered(id, self.reached.run_here(&script(&env, body), ORDER).await)
+            }
+            Act::Replace { node } => {
+                let body = commands.replace.as_deref()?;
+                let within = self.config.policy.deadlines.replace.unsigned_abs();
+                self.ordered(id, self.reached.run_here(&script(&[("PITCREW_NODE", node)], body), within).await)
+            }
+            Act::Observe { node } => {
+                let seen = self.observe(&node).await;
+                Input::Observed { node, seen }
+            }
+            act @ (Act::StopJob { .. } | Act::RestartJob { .. } | Act::FailJob { .. }) => {
+                return self.of_job(id, act).await;
+            }
+            Act::Notify { notice } => {
+                tracing::warn!(kind = notice.kind.name(), "{}", notice.text);
+                Input::Done { effect: id }
+            }
+        })
+    }
+
+    /// A script that does nothing on another boot than the one that was meant.
+    fn on_boot(&self, node: &str, boot_id: Option<String>, body: &str) -> String {
+        let look = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
+        let guard = "[ -z \"$PITCREW_BOOT_ID\" ] || [ \"$(BOOT)\" = \"$PITCREW_BOOT_ID\" ] || \
+             { echo 'the node has been started anew since' >&2; exit 86; }\n";
+        let body = format!("{}{body}", guard.replace("BOOT)", &format!("{look})")));
+        script(&[("PITCREW_NODE", node.to_owned()), ("PITCREW_BOOT_ID", boot_id.unwrap_or_default())], &body)
+    }
+
+    fn ordered(&self, effect: EffectId, ran: Result<Ran, super::reach::NotRun>) -> Input {
+        match ran {
+            // A connection that breaks is what a reboot looks like; whether it was one, the node shows.
+            Ok(ran) if ran.is_success() || ran.code.is_none() => Input::Done { effect },
+            Ok(ran) => {
+                let certain = ran.code == Some(OTHER_BOOT);
+                Input::EffectFailed { effect, why: ran.words(), certain }
+            }
+            Err(not) => Input::EffectFailed { effect, why: not.why, certain: not.certain },
+        }
+    }
+
+    async fn check(
+        &self,
+        node: &str,
+        gpus: &BTreeSet<String>,
+        level: CheckLevel,
+        passive: bool,
+        until: Timestamp,
+    ) -> (CheckOutcome, String) {
+        let within = until.duration_since(clock::now());
+        let within = if within.is_positive() { within.unsigned_abs() } else { Duration::from_secs(1) };
+        let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
+        let number = match level {
+            CheckLevel::Quick => "1",
+            CheckLevel::Medium => "2",
+            CheckLevel::Long => "3",
+        };
+        let env = [
+            ("PITCREW_NODE", node.to_owned()),
+            ("PITCREW_GPUS", gpus.join(" ")),
+            ("PITCREW_CHECK_LEVEL", number.to_owned()),
+            ("PITCREW_CHECK_PASSIVE", if passive { "1" } else { "" }.to_owned()),
+        ];
+        let own = self.config.commands.check.as_deref();
+        let ran = self.reached.run(node, &script(&env, own.unwrap_or(check::SCRIPT)), within).await;
+        check::judge(ran, self.reached.fleet.devices(node), own.is_some())
+    }
+
+    /// Until nothing runs there any more, or nobody wants to know.
+    async fn drained(&self, node: &str, gpus: &BTreeSet<String>) {
+        loop {
+            match self.store.live_attempts(ATTEMPTS).await {
+                Ok(live) => {
+                    let is_there = |attempt: &pitcrew_store::RunAttempt| {
+                        let attempt = &attempt.attempt;
+                        attempt.node.as_deref() == Some(node)
+                            && (gpus.is_empty() || attempt.gpus.iter().any(|gpu| gpus.contains(gpu)))
+                    };
+                    if !live.iter().any(is_there) {
+                        return;
+                    }
+                }
+                Err(error) => tracing::warn!(%error, "what runs on a node cannot be read"),
+            }
+            tokio::time::sleep(DRAIN).await;
+        }
+    }
+
+    /// Asks a node who it is, and what it has.
+    pub(super) async fn observe(&self, node: &str) -> Seen {
+        let body = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
+        let script = script(&[("PITCREW_NODE", node.to_owned())], body);
+        let boot_id = match self.reached.run(node, &script, LOOK).await {
+            Ok(ran) if ran.is_success() => ran.stdout.lines().next().map(|line| line.trim().to_owned()),
+            Ok(_) | Err(_) => None,
+        };
+        let Some(boot_id) = boot_id.filter(|id| !id.is_empty()) else { return Seen::default() };
+        let gpus = match self.reached.fleet.config_of(node) {
+            Some(config) => self.reached.probe(&config).await.ok().and_then(|probe| match probe.smi {
+                Smi::Answered => Some(probe.gpus.len() as u32),
+                _ => None,
+            }),
+            None => None,
+        };
+        Seen { boot_id: Some(boot_id), agent: true, gpus }
+    }
+}

@@ -1,0 +1,170 @@
+//! Runs shell commands on nodes, and on the machine of the server for nodes.
+//!
+//! Invariant: a command has a deadline and bounded output; whether it may have begun is always said.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use pitcrew_exec::gpu::Probe;
+use pitcrew_exec::ssh::End;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
+
+/// Bytes that are kept of what a command prints.
+const MOST: u64 = 4 << 20;
+
+/// What running commands needs. Cheap to clone.
+#[derive(Clone)]
+pub struct Reached {
+    pub asker: Asker,
+    pub fleet: Fleet,
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ran {
+    /// `None`: it was ended by a signal, or the connection broke before its end.
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Why it is not known how a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRun {
+    pub why: String,
+    /// It never began.
+    pub certain: bool,
+}
+
+impl NotRun {
+    fn never(why: impl Into<String>) -> NotRun {
+        NotRun { why: why.into(), certain: true }
+    }
+
+    fn perhaps(why: impl Into<String>) -> NotRun {
+        NotRun { why: why.into(), certain: false }
+    }
+}
+
+impl Ran {
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// The last words, for people.
+    pub fn words(&self) -> String {
+        let line = |text: &str| text.lines().map(str::trim).rfind(|line| !line.is_empty()).map(str::to_owned);
+        let said = line(&self.stderr).or_else(|| line(&self.stdout)).unwrap_or_default();
+        let said: String = said.chars().take(300).collect();
+        match (self.code, said.is_empty()) {
+            (Some(code), true) => format!("exit code {code}"),
+            (Some(code), false) => format!("exit code {code}: {said}"),
+            (None, true) => "it was cut off".to_owned(),
+            (None, false) => format!("it was cut off: {said}"),
+        }
+    }
+}
+
+/// A shell word that means exactly this text.
+pub fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// A script that begins with these variables.
+pub fn script(env: &[(&str, String)], body: &str) -> String {
+    let mut script = String::new();
+    for (name, value) in env {
+        script.push_str(&format!("export {name}={}\n", quoted(value)));
+    }
+    script.push_str(body);
+    script.push('\n');
+    script
+}
+
+impl Reached {
+    /// On the node.
+    pub async fn run(&self, node: &str, script: &str, within: Duration) -> Result<Ran, NotRun> {
+        let reach = self.fleet.nodes().borrow().iter().find(|one| one.node.name == node).map(|one| one.reach.clone());
+        let ran = async {
+            match reach {
+                None => Err(NotRun::never(format!("there is no node `{node}`"))),
+                Some(Reach::Local) => here(script).await,
+                Some(Reach::Connection(id)) => self.over_ssh(&id, script).await,
+                Some(Reach::Worker(_)) => Err(NotRun::never("nothing can be run on the machine of a worker but tasks")),
+            }
+        };
+        let late = || Err(NotRun::perhaps(format!("it took longer than {} s", within.as_secs())));
+        tokio::time::timeout(within, ran).await.unwrap_or_else(|_| late())
+    }
+
+    /// On the machine of the server.
+    pub async fn run_here(&self, script: &str, within: Duration) -> Result<Ran, NotRun> {
+        let late = || Err(NotRun::perhaps(format!("it took longer than {} s", within.as_secs())));
+        tokio::time::timeout(within, here(script)).await.unwrap_or_else(|_| late())
+    }
+
+    /// What it has, asked now.
+    pub async fn probe(&self, node: &NodeConfig) -> Result<Probe, String> {
+        self.asker.ask(node).await.map(|answer| answer.probe)
+    }
+
+    async fn over_ssh(&self, id: &str, script: &str) -> Result<Ran, NotRun> {
+        let lease = self.asker.connect(id).await.map_err(NotRun::never)?;
+        let done = lease.run("exec /bin/sh -s", script.as_bytes()).await;
+        let done = done.map_err(|error| NotRun::perhaps(error.to_string()))?;
+        let code = match done.end {
+            End::Code(code) => Some(code as i32),
+            _ => None,
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(Ran { code, stdout: text(&done.stdout), stderr: text(&done.stderr) })
+    }
+}
+
+async fn here(script: &str) -> Result<Ran, NotRun> {
+    let mut child = tokio::process::Command::new("/bin/sh")
+        .arg("-s")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| NotRun::never(format!("`/bin/sh` cannot be run: {error}")))?;
+    let input = child.stdin.take();
+    let write = async {
+        if let Some(mut input) = input {
+            // A command that wants no more input has its reasons; its end tells them.
+            let _ = input.write_all(script.as_bytes()).await;
+        }
+    };
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let ((), stdout, stderr) = tokio::join!(write, text_of(stdout), text_of(stderr));
+    let status = child.wait().await.map_err(|error| NotRun::perhaps(error.to_string()))?;
+    Ok(Ran { code: status.code(), stdout, stderr })
+}
+
+async fn text_of(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What came before an error is still something.
+        let _ = pipe.take(MOST).read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn variables_mean_exactly_their_text_and_the_last_words_are_told() {
+        let odd = "a'b \"c\" $(d)\nend";
+        let ran =
+            here(&script(&[("ODD", odd.to_owned())], "printf %s \"$ODD\"; echo wrong >&2; exit 3")).await.unwrap();
+        assert_eq!((ran.stdout.as_str(), ran.code), (odd, Some(3)));
+        assert_eq!(ran.words(), "exit code 3: wrong");
+    }
+}

@@ -1,0 +1,12 @@
+//! Recovery from end to end: a real sshd, on which an `nvidia-smi`, a kernel log, a check and a reboot are scripts, and the
+//! program that watches it.
+
+#[path = "../aws/harness.rs"]
+#[allow(dead_code, reason = "shared with the tests of AWS")]
+mod harness;
+#[path = "../../../exec/tests/ssh/sshd.rs"]
+#[allow(dead_code, reason = "shared with the tests of SSH")]
+mod sshd;
+
+mod machine;
+mod nodes;
