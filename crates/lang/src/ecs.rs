@@ -146,7 +146,7 @@ mod tests {
             of(all).unwrap_err()
         };
         assert_eq!(of(json!({"cluster": "gpus"})).unwrap_err(), "`task_definition` is missing");
-        assert_eq!(told(json!({"gpus": 0})), "`gpus` must be a number from 1 to 64, found 0");
+        assert_eq!(told(json!({"gpus": 0})), "`gpus` must be a number from 1 to 64, found `0`");
         assert!(told(json!({"machine": "gpu-1"})).contains("such as `i-0f3a…`"));
         assert!(told(json!({"role": "r"})).contains("must be an ARN"));
         assert!(told(json!({"launch_type": "ec2"})).contains("found `ec2`"));

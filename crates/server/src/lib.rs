@@ -145,9 +145,9 @@ impl Site {
         homed.files().here(run).await.map_err(missing)
     }
 
-    /// Whether other servers have files of a run that are not here; a server that does not lead cannot tell.
+    /// Whether other servers have files of a run that are not here, as far as that is written down.
     pub async fn lacks_files(&self, run: RunKey) -> error::ApiResult<bool> {
-        match self.app.backends.homed().filter(|_| self.app.scheduler.leads()) {
+        match self.app.backends.homed() {
             Some(homed) => Ok(homed.files().lacks(run).await?),
             None => Ok(false),
         }

@@ -228,9 +228,11 @@ impl World {
     fn restored(&self) -> Run {
         let rows = self.rows.values().cloned().collect();
         let mut run = Run::restore(self.record.clone(), self.run.workflow.clone(), rows);
-        run.resume(self.now, &self.script);
+        // What is asked here is not counted.
+        let script = self.script.clone();
+        run.resume(self.now, &script);
         for (task, allows) in &self.past {
-            run.apply(Event::Past { task: *task, allows: *allows }, self.now, &self.script);
+            run.apply(Event::Past { task: *task, allows: *allows }, self.now, &script);
         }
         run.sanity_check();
         run

@@ -254,7 +254,7 @@ async fn a_failure_that_is_held_begins_anew_on_another_node() {
     rig.until(run, "a", "success").await;
     let attempts = rig.attempts(run, "a").await;
     let nodes: Vec<_> = attempts.iter().map(|row| row.node.as_deref().unwrap()).collect();
-    assert_eq!(nodes, [other(&node), &node]);
+    assert_eq!(nodes, [&node, other(&node)]);
     let started = rig.told().await;
     assert!(
         matches!(&started, Input::JobStarting { attempt: 2, ranks, .. } if ranks[0].node == other(&node)),

@@ -3,6 +3,7 @@
 use anyhow::bail;
 use pitcrew_control::fleet::{self, Fleet, NodeView};
 use pitcrew_control::records::What;
+use pitcrew_control::recovery;
 use pitcrew_core::RunKey;
 use pitcrew_server::node_audit;
 use pitcrew_store::NodeChange;
@@ -84,5 +85,9 @@ impl Target {
 }
 
 async fn of(context: &Context) -> anyhow::Result<Fleet> {
-    Ok(Fleet::look(context.store.clone(), &context.settings.nodes, home(context)?, context.now()).await?)
+    let fleet = Fleet::look(context.store.clone(), &context.settings.nodes, home(context)?, context.now()).await?;
+    if context.settings.recovery.is_some() {
+        recovery::fence(&context.store, &fleet).await?;
+    }
+    Ok(fleet)
 }

@@ -83,11 +83,12 @@ pub async fn what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted
     assert_eq!(store.worker_ends().await.unwrap()["w9"].ended, 5);
     // Nor is anything kept of one that is let in no more.
     store.put_worker_token(token("ends", None, None), audit("worker.token", 1)).await.unwrap();
-    let enrolled = store.enrol_worker("hash of ends", worker("w9", "s9", 2), audit("worker.enrol", 2)).await.unwrap();
+    let enrolled = store.enrol_worker("hash of ends", worker("w9", "s9", 2), audit("ends.enrol", 2)).await.unwrap();
     assert_eq!(enrolled, Enrolment::Done);
     let revoked = WorkerChange { revoked: Some(at(9)), ..WorkerChange::default() };
     store.change_worker("w9", revoked, None).await.unwrap();
     assert!(!store.worker_ends().await.unwrap().contains_key("w9"));
+    store.delete_worker_token("ends", audit("worker.token.delete", 9)).await.unwrap();
     store.release_runs(&owner, &[run.key]).await.unwrap();
     owner.end().await;
     other.end().await;
