@@ -70,9 +70,8 @@ impl Hands {
                     JobAnswer::Over => Some(Input::UserStop { job: job.clone(), by: "its run".to_owned() }),
                 }
             }
-            Act::FailJob { job, attempt, why, class } => {
-                let leave = *class == Class::Application;
-                self.scheduler.fail_job(job, *attempt, why, leave).await?;
+            Act::FailJob { job, attempt, why, leave, .. } => {
+                self.scheduler.fail_job(job, *attempt, why, *leave).await?;
                 Some(Input::Done { effect: effect.clone() })
             }
             Act::Fence { .. }

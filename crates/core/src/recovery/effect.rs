@@ -127,6 +127,9 @@ pub enum Act {
         attempt: u32,
         why: String,
         class: Class,
+        /// Its run does with the failure as it would without recovery, its retries among that.
+        #[serde(default)]
+        leave: bool,
     },
     /// Tell people. Answer: `Done`.
     Notify {

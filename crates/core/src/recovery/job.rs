@@ -174,11 +174,13 @@ impl Step<'_> {
         let lasting = matches!(exit, Exit::StartFailed { lasting: true, .. });
         self.fail_job(job, class, &why, StopWhy::Recovery);
         let suspect = self.open_incident(&place.node);
+        // The node may have failed its check before the job did, and waits for the job to end.
+        let known = suspect.map(|id| (id, self.r.incidents[&id].verdict));
         if let Some(failure) = &mut self.job(job).failure {
             failure.lasting |= lasting;
             failure.exclude.insert(place.node.clone());
             if class == Class::Unknown {
-                failure.suspects.extend(suspect.map(|id| (id, None)));
+                failure.suspects.extend(known);
             }
         }
         if let Some(id) = suspect {
@@ -192,7 +194,10 @@ impl Step<'_> {
         let row = &self.r.jobs[job];
         let (attempt, why) = (row.attempt, format!("left to its own retries; {why}"));
         self.become_job(job, JobState::Failed, None, why.clone());
-        self.emit_for_job(job, Act::FailJob { job: job.to_owned(), attempt, why, class: Class::Application });
+        self.emit_for_job(
+            job,
+            Act::FailJob { job: job.to_owned(), attempt, why, class: Class::Application, leave: true },
+        );
         self.forget_job_later(job);
     }
 

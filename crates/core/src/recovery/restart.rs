@@ -175,7 +175,10 @@ impl Step<'_> {
         });
         self.drop_open_of_job(job, |act| !matches!(act, Act::Notify { .. } | Act::StopJob { .. }));
         self.become_job(job, JobState::Failed, None, why);
-        self.emit_for_job(job, Act::FailJob { job: job.to_owned(), attempt, why: why.to_owned(), class });
+        // What it drew on is counted here, so its run must not try it once more; one without tries is told of as ever.
+        let leave = class == Class::Application && self.r.jobs[job].spec.application_restarts == 0;
+        let act = Act::FailJob { job: job.to_owned(), attempt, why: why.to_owned(), class, leave };
+        self.emit_for_job(job, act);
         self.tell_of_job(job, NoticeKind::JobFailed, format!("{job} failed: {why}"));
         self.forget_job_later(job);
     }

@@ -1,5 +1,5 @@
-//! Recovery from end to end: a real sshd, on which an `nvidia-smi`, a kernel log, a check and a reboot are scripts, and the
-//! program that watches it.
+//! Recovery from end to end: real sshds, on which an `nvidia-smi`, a kernel log, a check and a reboot are scripts, and the
+//! program that watches them and runs jobs there.
 
 #[path = "../aws/harness.rs"]
 #[allow(dead_code, reason = "shared with the tests of AWS")]
@@ -8,5 +8,7 @@ mod harness;
 #[allow(dead_code, reason = "shared with the tests of SSH")]
 mod sshd;
 
+mod jobs;
 mod machine;
 mod nodes;
+mod site;

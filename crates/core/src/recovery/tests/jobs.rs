@@ -317,3 +317,41 @@ fn a_job_that_does_not_end_is_ended_by_force_and_given_up_in_the_end() {
     assert_eq!(story.count("restart_job"), 0);
     assert_eq!(story.count("reboot"), 0, "nor is its node rebooted under it");
 }
+
+#[test]
+fn a_job_that_fails_when_its_node_has_failed_its_check_does_not_wait_for_another_verdict() {
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 999, Advice::Check);
+    story.check(Story::fails(Advice::Check));
+    assert_eq!(story.state("n0"), NodeState::Draining);
+    story.ends("train", 1, 0, code(1));
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+    let Act::RestartJob { class, .. } = story.open("restart_job").unwrap().act else { panic!() };
+    assert_eq!(class, Class::Infrastructure);
+}
+
+#[test]
+fn a_failure_that_has_used_up_its_budget_is_not_tried_again_by_its_run() {
+    let left = |restarts: u32| {
+        let mut story = Story::new(2);
+        story.job_of("train", 1, &["n0"], JobSpec { application_restarts: restarts, ..JobSpec::default() });
+        for attempt in 1..=restarts {
+            story.ends("train", attempt, 0, Exit::OutOfMemory);
+            story.job_of(
+                "train",
+                attempt + 1,
+                &["n0"],
+                JobSpec { application_restarts: restarts, ..JobSpec::default() },
+            );
+        }
+        story.ends("train", restarts + 1, 0, Exit::OutOfMemory);
+        assert_eq!(story.job_state("train"), JobState::Failed);
+        let failed = story.wanted.iter().find_map(|effect| match &effect.act {
+            Act::FailJob { leave, .. } => Some(*leave),
+            _ => None,
+        });
+        failed.expect("it is given up")
+    };
+    assert_eq!((left(0), left(1), left(2)), (true, false, false));
+}
