@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::admission::DEFAULT_NAMESPACE;
 use crate::fleet::{Gang, Preferred, Term, Toleration};
 use crate::id::{TaskId, WorkflowId};
+use crate::recovery::Asks;
 use crate::retry::RetryPolicy;
 use crate::timetable::Schedule;
 use crate::trigger_rule::TriggerRule;
@@ -198,6 +199,8 @@ pub struct Task {
     pub retry: RetryPolicy,
     /// What attempts after the first are told to go on from.
     pub resume_from: Option<Template>,
+    /// What recovery is to know of it.
+    pub recovery: Asks,
     /// Of one attempt, from its start.
     pub timeout: Option<SignedDuration>,
     /// Between the polite and the forced end of a cancelled attempt.
@@ -633,6 +636,7 @@ impl Task {
             outputs: Vec::new(),
             retry: RetryPolicy::default(),
             resume_from: None,
+            recovery: Asks::default(),
             timeout: None,
             grace: SignedDuration::from_secs(10),
             pool: None,

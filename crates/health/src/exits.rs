@@ -68,7 +68,11 @@ impl From<EndClass> for &'static str {
 impl ExitCodes {
     /// On top of what is usual; or all that is wrong with it.
     pub fn read(&self) -> Result<Ends, Vec<String>> {
-        let mut ends = Ends::default();
+        self.over(Ends::default())
+    }
+
+    /// On top of others: of two that name a code, these count.
+    pub fn over(&self, mut ends: Ends) -> Result<Ends, Vec<String>> {
         let mut wrong = Vec::new();
         for (key, class) in &self.0 {
             match codes(key) {
@@ -167,6 +171,15 @@ mod tests {
         assert_eq!(ends.rules().advice(&Exit::Code { code: 4 }), Advice::RestartApp);
         assert_eq!(ends.rules().advice(&Exit::Signal { signal: 11 }), Advice::Check);
         assert_eq!(read(r#"{"otherwise": "application"}"#).unwrap().class(1), EndClass::Application);
+    }
+
+    #[test]
+    fn those_of_a_task_come_on_top_of_those_of_the_server() {
+        let all = read(r#"{"3-5": "application", "otherwise": "infrastructure"}"#).unwrap();
+        let own: ExitCodes = serde_json::from_str(r#"{"4": "diagnose"}"#).unwrap();
+        let ends = own.over(all).unwrap();
+        let classes = [3, 4, 5, 9].map(|code| ends.class(code).name());
+        assert_eq!(classes, ["application", "diagnose", "application", "infrastructure"]);
     }
 
     #[test]

@@ -94,6 +94,14 @@ pub enum Found {
 static USUAL: LazyLock<Vec<Pattern>> =
     LazyLock::new(|| serde_json::from_str(include_str!("tables/log.json")).expect("a test reads this table"));
 
+impl Pattern {
+    /// A line by which a task itself says that it hangs.
+    pub fn hang(pattern: &str) -> Pattern {
+        let about = "a line that says that it hangs".to_owned();
+        Pattern { name: "hang".to_owned(), pattern: pattern.to_owned(), about, action: Action::Diagnose }
+    }
+}
+
 impl LogRules {
     /// Or all that is wrong with them.
     pub fn read(&self) -> Result<LogWatch, Vec<String>> {
@@ -163,7 +171,9 @@ impl LogWatch {
         if output.is_empty() {
             return Vec::new();
         }
-        (state.last_output, state.is_silence_told) = (Some(now), false);
+        if state.last_output.is_none_or(|last| last < now) {
+            (state.last_output, state.is_silence_told) = (Some(now), false);
+        }
         let mut found = Vec::new();
         for piece in output.split_inclusive(|b| *b == b'\n' || *b == b'\r') {
             let is_whole = piece.ends_with(b"\n") || piece.ends_with(b"\r");

@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 18] = [
+        let mappings: [(&str, &[&str]); 21] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -35,6 +35,9 @@ mod tests {
             ("/$defs/ssh", keys::SSH),
             ("/$defs/ecs", keys::ECS),
             ("/$defs/param", keys::PARAM),
+            ("/$defs/recovery", keys::RECOVERY),
+            ("/$defs/hang", keys::HANG),
+            ("/$defs/hang/properties/progress", keys::PROGRESS),
         ];
         for (pointer, keys) in mappings {
             let part = schema.pointer(pointer).unwrap();
@@ -68,7 +71,7 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 12] = [
+        let nested: [(&[&str], &str); 15] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
@@ -79,6 +82,9 @@ mod tests {
             (keys::ON, "on: {@: [[]]}\ntasks: {a: {}}"),
             (keys::SQS, "on: {sqs: {@: [[]]}}\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
+            (keys::RECOVERY, "tasks: {a: {recovery: {@: [[]]}}}"),
+            (keys::HANG, "tasks: {a: {hang: {@: [[]]}}}"),
+            (keys::PROGRESS, "tasks: {a: {hang: {progress: {@: [[]]}}}}"),
             (keys::SSH, "tasks: {a: {backend: {ssh: {@: [[]]}}}}"),
             (keys::ECS, "tasks: {a: {backend: {ecs: {@: {}}}}}"),
         ];

@@ -55,7 +55,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
         if &*entry.key.text == "nodes" {
             found.nodes = nodes(r, &entry.value);
         } else if &*entry.key.text == "recovery" {
-            found.recovery = recovery(r, &entry.value);
+            found.recovery = recovery(r, base, &entry.value);
         } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
@@ -73,7 +73,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                 if &*inner.key.text == "nodes" {
                     own_nodes = Some(nodes(r, &inner.value));
                 } else if &*inner.key.text == "recovery" {
-                    own_recovery = Some(recovery(r, &inner.value));
+                    own_recovery = Some(recovery(r, base, &inner.value));
                 } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }

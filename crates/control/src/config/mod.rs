@@ -3,7 +3,7 @@
 //! Later ones win: default, `pitcrew.yaml`, its named environment, `PITCREW_*`, flags. Reading them has no effect on
 //! anything: no directory is made and no connection opened.
 
-mod file;
+pub mod file;
 pub mod keys;
 pub mod section;
 

@@ -23,7 +23,12 @@ const COULD_NOT: i32 = 75;
 
 /// What a check says, and the words for it. `is_own`: it was a command of the user's, which passes with exit code 0, fails
 /// with 1, and could not be run with 75; unless it prints what `dcgmi diag -j` does.
-pub fn judge(ran: Result<Ran, NotRun>, devices: Vec<(u32, String)>, is_own: bool) -> (CheckOutcome, String) {
+pub fn judge(
+    ran: Result<Ran, NotRun>,
+    devices: Vec<(u32, String)>,
+    is_own: bool,
+    tables: &Tables,
+) -> (CheckOutcome, String) {
     let ran = match ran {
         Ok(ran) => ran,
         Err(NotRun { why, certain: true }) => return (CheckOutcome::Infrastructure, why),
@@ -37,7 +42,7 @@ pub fn judge(ran: Result<Ran, NotRun>, devices: Vec<(u32, String)>, is_own: bool
         _ => ("", ran.stdout.as_str()),
     };
     let report = match kind {
-        "diag" => read_diag(&ended, output.as_bytes(), &expected, Tables::usual()),
+        "diag" => read_diag(&ended, output.as_bytes(), &expected, tables),
         "health" => read_health(&ended, output.as_bytes(), &expected),
         "smi" => read_smi(&ended, output.as_bytes(), &expected),
         "none" => {
@@ -45,7 +50,7 @@ pub fn judge(ran: Result<Ran, NotRun>, devices: Vec<(u32, String)>, is_own: bool
             return (CheckOutcome::Infrastructure, why.to_owned());
         }
         _ if is_own && output.contains("DCGM") && output.contains('{') => {
-            read_diag(&ended, output.as_bytes(), &expected, Tables::usual())
+            read_diag(&ended, output.as_bytes(), &expected, tables)
         }
         _ => return own(&ran, &expected),
     };
@@ -83,7 +88,7 @@ mod tests {
 
     #[test]
     fn a_command_of_the_users_says_it_by_its_exit_code() {
-        let of = |code, text: &str| judge(ran(code, text), devices(), true).0;
+        let of = |code, text: &str| judge(ran(code, text), devices(), true, Tables::usual()).0;
         assert_eq!(of(Some(0), "fine"), CheckOutcome::Pass);
         let bad = CheckOutcome::Fail { gpus: vec!["GPU-b".to_owned()], advice: Advice::Check };
         assert_eq!(of(Some(1), "GPU-b is broken"), bad);
@@ -96,10 +101,13 @@ mod tests {
     #[test]
     fn what_could_not_be_run_is_no_verdict() {
         let never = Err(NotRun { why: "no route to host".to_owned(), certain: true });
-        assert_eq!(judge(never, devices(), false).0, CheckOutcome::Infrastructure);
+        assert_eq!(judge(never, devices(), false, Tables::usual()).0, CheckOutcome::Infrastructure);
         let late = Err(NotRun { why: "it took longer than 360 s".to_owned(), certain: false });
-        assert_eq!(judge(late, devices(), false).0, CheckOutcome::Inconclusive);
-        assert_eq!(judge(ran(Some(0), "pitcrew-check none\n"), devices(), false).0, CheckOutcome::Infrastructure);
+        assert_eq!(judge(late, devices(), false, Tables::usual()).0, CheckOutcome::Inconclusive);
+        assert_eq!(
+            judge(ran(Some(0), "pitcrew-check none\n"), devices(), false, Tables::usual()).0,
+            CheckOutcome::Infrastructure
+        );
     }
 
     #[test]
@@ -110,10 +118,13 @@ mod tests {
  {"entity_group":"GPU","entity_group_id":1,"entity_id":1,"status":"Fail","warnings":[
   {"warning":"row remappings are pending","error_id":85,"error_category":10,"error_severity":6}]}],
  "test_summary":{"status":"Fail"}}]}]}}"#;
-        let (outcome, words) = judge(ran(Some(226), diag), devices(), false);
+        let (outcome, words) = judge(ran(Some(226), diag), devices(), false, Tables::usual());
         let bad = CheckOutcome::Fail { gpus: vec!["GPU-b".to_owned()], advice: Advice::ResetGpu };
         assert_eq!(outcome, bad, "{words}");
         // Another one is under way: that says nothing.
-        assert_eq!(judge(ran(Some(217), "pitcrew-check diag\n"), devices(), false).0, CheckOutcome::Infrastructure);
+        assert_eq!(
+            judge(ran(Some(217), "pitcrew-check diag\n"), devices(), false, Tables::usual()).0,
+            CheckOutcome::Infrastructure
+        );
     }
 }

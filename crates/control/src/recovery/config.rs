@@ -1,12 +1,15 @@
 //! Reads `recovery` of `pitcrew.yaml`: what recovery may do by itself, how often, and by which commands.
 
+use std::path::Path;
+
 use jiff::SignedDuration;
 use pitcrew_core::recovery::{Deadlines, DrainPolicy, Mode, OnInconclusive, Policy};
 use pitcrew_lang::yaml::Node;
 
+use super::signs::{self, Signs};
 use crate::config::section::{Reader, Section};
 
-const RECOVERY: [&str; 10] = [
+const RECOVERY: [&str; 15] = [
     "mode",
     "drain",
     "inconclusive",
@@ -17,6 +20,11 @@ const RECOVERY: [&str; 10] = [
     "watch",
     "deadlines",
     "commands",
+    "tables",
+    "xid",
+    "dcgm",
+    "exit_codes",
+    "log",
 ];
 const COMMANDS: [&str; 7] = ["boot_id", "check", "kernel_log", "reset_gpu", "reboot", "hard_reboot", "replace"];
 const DEADLINES: [&str; 18] = [
@@ -47,6 +55,7 @@ const WATCH: SignedDuration = SignedDuration::from_secs(10);
 pub struct RecoveryConfig {
     pub policy: Policy,
     pub commands: Commands,
+    pub signs: Signs,
     /// What programs write to the kernel log counts as well: for drills.
     pub is_drill: bool,
     /// How often kernel logs are read.
@@ -80,7 +89,7 @@ impl std::fmt::Display for RecoveryConfig {
 }
 
 /// The section; `None` where it is off, or cannot be read.
-pub fn recovery(r: &mut Reader<'_>, node: &Node) -> Option<RecoveryConfig> {
+pub fn recovery(r: &mut Reader<'_>, base: &Path, node: &Node) -> Option<RecoveryConfig> {
     let section = r.section(node, "`recovery`", &RECOVERY)?;
     r.require(section, "`recovery`", "mode", "the modes are `observe`, `approve`, `auto` and `off`");
     let modes =
@@ -102,10 +111,11 @@ pub fn recovery(r: &mut Reader<'_>, node: &Node) -> Option<RecoveryConfig> {
         deadlines(r, node, &mut policy.deadlines);
     }
     let commands = section.get("commands").and_then(|node| commands(r, node)).unwrap_or_default();
+    let signs = signs::read(r, base, section);
     let is_drill = r.flag(section, "drill").unwrap_or_default();
     let watch = r.duration(section, "watch").unwrap_or(WATCH);
     policy.mode = mode?;
-    Some(RecoveryConfig { policy, commands, is_drill, watch, line: node.at.line })
+    Some(RecoveryConfig { policy, commands, signs, is_drill, watch, line: node.at.line })
 }
 
 /// `20%`, of all nodes.
@@ -171,7 +181,7 @@ mod tests {
     fn read(source: &str) -> Result<Option<RecoveryConfig>, Vec<String>> {
         let root = yaml::read(source, "pitcrew.yaml").unwrap().unwrap();
         let mut r = Reader::new("pitcrew.yaml", source);
-        let found = root.get("recovery").and_then(|node| recovery(&mut r, node));
+        let found = root.get("recovery").and_then(|node| recovery(&mut r, Path::new(""), node));
         let problems = r.finish();
         if problems.is_empty() { Ok(found) } else { Err(problems.into_iter().map(|p| p.message).collect()) }
     }

@@ -30,7 +30,7 @@ pub struct Service {
 impl Service {
     /// Recovery, and where it is told things. It begins with [`Service::run`].
     pub fn open(config: &RecoveryConfig, store: Store) -> (Desk, Opening) {
-        let (desk, inbox) = Desk::open(Recovery::new(config.policy.clone()));
+        let (desk, inbox) = Desk::open(Recovery::new(config.policy.clone()), config.signs.clone());
         (desk, Opening { inbox, store })
     }
 }
@@ -66,6 +66,7 @@ impl Service {
             let watching = self.hands.watch();
             self.lead(&mut leads).await;
             watching.iter().for_each(JoinHandle::abort);
+            self.desk.0.jobs.clear();
             for (_, doing) in std::mem::take(&mut self.doing) {
                 doing.abort();
             }

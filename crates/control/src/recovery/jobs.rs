@@ -10,7 +10,7 @@ use pitcrew_core::recovery::{Act, Class, EffectId, Input, StopWhy};
 use super::Desk;
 use super::perform::Hands;
 use crate::scheduler::AskError;
-use crate::scheduler::recovery::{JobAnswer, Recoverer};
+use crate::scheduler::recovery::{JobAnswer, Recoverer, Watched};
 
 /// After the scheduler could not be asked.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,7 +21,15 @@ impl Recoverer for Desk {
     }
 
     fn tell(&self, input: Input) {
-        self.mention(input);
+        if self.is_on() {
+            self.0.jobs.tell(self, input);
+        }
+    }
+
+    fn watch(&self, watched: Watched) {
+        if self.is_on() {
+            self.0.jobs.watch(self, watched);
+        }
     }
 }
 
@@ -45,13 +53,15 @@ impl Hands {
     async fn order(&self, effect: &EffectId, act: &Act) -> Result<Option<Input>, AskError> {
         Ok(match act {
             Act::StopJob { job, attempt, why, force } => {
-                let reason = match why {
-                    StopWhy::Recovery => "its machine is being checked",
-                    StopWhy::Drain => "it makes room for a repair",
-                    StopWhy::RollBack => "not all of it could begin",
-                    StopWhy::User => "stopped by a person",
+                let failed = self.desk.look(|recovery| Some(recovery.job(job)?.failure.as_ref()?.why.clone()));
+                let reason = match (why, failed) {
+                    (StopWhy::Recovery, Some(failed)) => format!("its machine is being checked: {failed}"),
+                    (StopWhy::Recovery, None) => "its machine is being checked".to_owned(),
+                    (StopWhy::Drain, _) => "it makes room for a repair".to_owned(),
+                    (StopWhy::RollBack, _) => "not all of it could begin".to_owned(),
+                    (StopWhy::User, _) => "stopped by a person".to_owned(),
                 };
-                match self.scheduler.stop_job(job, *attempt, reason, *force).await? {
+                match self.scheduler.stop_job(job, *attempt, &reason, *force).await? {
                     JobAnswer::Done { live: true } | JobAnswer::Already { live: true } => None,
                     JobAnswer::Done { live: false } | JobAnswer::Already { live: false } | JobAnswer::Over => {
                         Some(Input::JobStopped { job: job.clone(), attempt: *attempt })

@@ -7,10 +7,13 @@ mod check;
 pub mod config;
 mod desk;
 mod facts;
+mod hang;
 mod jobs;
 mod perform;
 mod reach;
 mod signals;
+mod signs;
+mod tasks;
 pub mod wish;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +28,9 @@ pub use desk::{Opening, Service};
 pub use perform::Hands;
 pub use reach::Reached;
 
+use signs::Signs;
+use tasks::Jobs;
+
 /// Where recovery is told what happened, and asked what it knows. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct Desk(Arc<Inner>);
@@ -33,6 +39,8 @@ struct Inner {
     /// `None`: recovery is off.
     sender: Option<mpsc::UnboundedSender<Told>>,
     recovery: Mutex<Recovery>,
+    /// What tasks say by themselves.
+    jobs: Jobs,
 }
 
 /// Something that was said, and who wants to know when it is written.
@@ -44,12 +52,13 @@ struct Told {
 impl Desk {
     /// Of a server without recovery, or a command that only looks.
     pub fn off() -> Desk {
-        Desk(Arc::new(Inner { sender: None, recovery: Mutex::default() }))
+        Desk(Arc::new(Inner { sender: None, recovery: Mutex::default(), jobs: Jobs::default() }))
     }
 
-    fn open(recovery: Recovery) -> (Desk, mpsc::UnboundedReceiver<Told>) {
+    fn open(recovery: Recovery, signs: Signs) -> (Desk, mpsc::UnboundedReceiver<Told>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Desk(Arc::new(Inner { sender: Some(sender), recovery: Mutex::new(recovery) })), receiver)
+        let jobs = Jobs::new(signs);
+        (Desk(Arc::new(Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs })), receiver)
     }
 
     /// Whether recovery is configured.

@@ -188,7 +188,7 @@ impl Hands {
         ];
         let own = self.config.commands.check.as_deref();
         let ran = self.reached.run(node, &script(&env, own.unwrap_or(check::SCRIPT)), within).await;
-        check::judge(ran, self.reached.fleet.devices(node), own.is_some())
+        check::judge(ran, self.reached.fleet.devices(node), own.is_some(), self.config.signs.tables())
     }
 
     /// Until nothing runs there any more, or nobody wants to know.

@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::recovery::{Input, Signal, SignalKind};
-use pitcrew_health::Tables;
 use pitcrew_health::kernel::{Judging, Record, Sign, SignKind, Watch, read_kmsg};
 
 use super::perform::Hands;
@@ -104,7 +103,7 @@ async fn take(hands: &Hands, node: &str, watch: &mut Watch, log: Log) {
     if !watch.begin(&log.boot, log.micros) {
         return;
     }
-    let how = Judging { tables: Tables::usual(), driver: None, is_drill: hands.config.is_drill };
+    let how = Judging { tables: hands.config.signs.tables(), driver: None, is_drill: hands.config.is_drill };
     let signs = watch.take_some(&log.boot, &log.records, log.first, log.last, how);
     let now = clock::now();
     for sign in signs {

@@ -17,8 +17,9 @@ use pitcrew_core::engine::record::{AttemptRecord, Stop};
 use pitcrew_core::engine::{Event, Offer, Ruling, Run, Slot};
 use pitcrew_core::explain::Reason;
 use pitcrew_core::fleet::{Expression, NODE_LABEL, Operator, Term};
-use pitcrew_core::recovery::{Input, JobKey, JobSpec, Place};
+use pitcrew_core::recovery::{Asks, Input, JobKey, JobSpec, Place};
 use pitcrew_core::state::{Exit, State};
+use pitcrew_exec::{Backend, Handle};
 
 use super::active::Active;
 use super::core_loop::Core;
@@ -32,6 +33,26 @@ pub trait Recoverer: Send + Sync {
     fn holds(&self, node: &str, job: &str) -> bool;
     /// Something happened, and is written. May be told twice.
     fn tell(&self, input: Input);
+    /// All of an attempt runs, or did: said before it is told. May be said twice.
+    fn watch(&self, _watched: Watched) {}
+}
+
+/// An attempt of a job, and what is to be known to watch it.
+#[derive(Clone)]
+pub struct Watched {
+    pub job: String,
+    pub attempt: u32,
+    pub asks: Asks,
+    /// By rank.
+    pub members: Vec<Member>,
+}
+
+/// A member of a job, or all of it.
+#[derive(Clone)]
+pub struct Member {
+    pub backend: Arc<dyn Backend>,
+    pub handle: Handle,
+    pub place: Place,
 }
 
 /// Where there is no recovery.
@@ -265,7 +286,22 @@ impl Core {
         let retries = active.run.workflow.task(slot.task).retry.retries;
         let spec = JobSpec { application_restarts: retries, ..JobSpec::default() };
         let ranks = active.places(slot);
+        self.watch_job(key, slot, &job, attempt);
         self.tell(Input::JobStarted { job, attempt, ranks, spec });
+    }
+
+    fn watch_job(&self, key: RunKey, slot: Slot, job: &str, attempt: u32) {
+        let Some(active) = self.runs.get(&key) else { return };
+        let member = |(mate, place): (Slot, Place)| {
+            let row = active.attempts.get(&mate)?;
+            let handle = serde_json::from_value(row.handle.clone()).ok()?;
+            Some(Member { backend: self.backend(&row.backend), handle, place })
+        };
+        let mates = active.run.with_mates(slot).into_iter().zip(active.places(slot));
+        // Of a member that cannot be found nothing could be told under its number.
+        let Some(members) = mates.map(member).collect() else { return };
+        let asks = active.run.workflow.task(slot.task).recovery.clone();
+        self.parts.recoverer.watch(Watched { job: job.to_owned(), attempt, asks, members });
     }
 
     /// Whether recovery is to say what becomes of a failure.

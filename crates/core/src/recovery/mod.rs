@@ -9,6 +9,7 @@
 //! by itself has a deadline; nothing is repaired that is only out of reach, that others run on, or that is beyond a budget;
 //! a rung of the ladder is tried once per incident; a job begins anew only when nothing of it runs.
 
+mod asks;
 mod budget;
 mod check;
 mod effect;
@@ -37,6 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+pub use asks::{Asks, Hang, Progress};
 pub use effect::{Act, CheckLevel, Effect, EffectId, Input, NodeFacts, Notice, NoticeKind, Place, Seen, StopWhy};
 pub use key::{BadJob, JobKey};
 pub use policy::{Deadlines, DrainPolicy, ExitRules, JobSpec, Mode, OnInconclusive, Policy, Restart};

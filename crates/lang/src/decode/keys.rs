@@ -72,6 +72,8 @@ pub const TASK: &[&str] = &[
     "retry_max_delay",
     "retry_jitter",
     "resume_from",
+    "recovery",
+    "hang",
     "timeout",
     "grace",
     "pool",
@@ -101,6 +103,14 @@ pub const OUTPUT: &[&str] = &["from", "parse", "required"];
 pub const TEARDOWN: &[&str] = &["of", "fails_run"];
 
 pub const NOTIFY: &[&str] = &["on", "to", "after", "subject", "message"];
+
+/// Of a task.
+pub const RECOVERY: &[&str] = &["restart", "infrastructure_restarts", "check_peers", "exit_codes"];
+
+pub const HANG: &[&str] = &["silence", "pattern", "progress"];
+
+/// Under `hang`.
+pub const PROGRESS: &[&str] = &["pattern", "first_within", "every"];
 
 /// Under `backend: {ssh: …}`.
 pub const SSH: &[&str] =

@@ -13,6 +13,7 @@ mod notify;
 mod on;
 mod params;
 mod placement;
+mod recovery;
 mod schedule;
 mod task;
 mod work;

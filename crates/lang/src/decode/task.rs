@@ -221,6 +221,8 @@ impl Decoder<'_, '_> {
                 "outputs" => task.outputs = self.outputs(node, owner),
                 name if self.retry_key(name, node, &mut task.retry) => {}
                 "resume_from" => task.resume_from = self.template(node, "resume_from", owner),
+                "recovery" => self.recovery(node, &mut task.recovery),
+                "hang" => task.recovery.hang = self.hang(node),
                 "timeout" => task.timeout = self.duration(node, "timeout", true),
                 "grace" => task.grace = self.duration(node, "grace", false).unwrap_or(task.grace),
                 "pool" => task.pool = self.pool(node),

@@ -114,7 +114,7 @@ tasks:
       |
     9 |     color: red
       |     ^^^^^
-    hint: known here: needs, run, steps, uses, with, tasks, description, when, trigger_rule, foreach, foreach_max, max_parallel, env, workdir, shell, outputs, retries, retry_delay, retry_backoff, retry_max_delay, retry_jitter, resume_from, timeout, grace, pool, pool_slots, priority, preemptible, depends_on_past, skip_exit_codes, branch, setup, teardown, resources, nodes, node_selector, affinity, tolerations, queue, backend
+    hint: known here: needs, run, steps, uses, with, tasks, description, when, trigger_rule, foreach, foreach_max, max_parallel, env, workdir, shell, outputs, retries, retry_delay, retry_backoff, retry_max_delay, retry_jitter, resume_from, recovery, hang, timeout, grace, pool, pool_slots, priority, preemptible, depends_on_past, skip_exit_codes, branch, setup, teardown, resources, nodes, node_selector, affinity, tolerations, queue, backend
 
     w.yaml:12:5: error: unknown key `catchup` in a task
        |
@@ -132,7 +132,7 @@ tasks:
        |
     14 |     steps_timeout: 5m
        |     ^^^^^^^^^^^^^
-    hint: known here: needs, run, steps, uses, with, tasks, description, when, trigger_rule, foreach, foreach_max, max_parallel, env, workdir, shell, outputs, retries, retry_delay, retry_backoff, retry_max_delay, retry_jitter, resume_from, timeout, grace, pool, pool_slots, priority, preemptible, depends_on_past, skip_exit_codes, branch, setup, teardown, resources, nodes, node_selector, affinity, tolerations, queue, backend
+    hint: known here: needs, run, steps, uses, with, tasks, description, when, trigger_rule, foreach, foreach_max, max_parallel, env, workdir, shell, outputs, retries, retry_delay, retry_backoff, retry_max_delay, retry_jitter, resume_from, recovery, hang, timeout, grace, pool, pool_slots, priority, preemptible, depends_on_past, skip_exit_codes, branch, setup, teardown, resources, nodes, node_selector, affinity, tolerations, queue, backend
     "#);
 }
 

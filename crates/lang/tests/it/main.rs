@@ -14,5 +14,6 @@ mod graphs;
 mod notify;
 mod on;
 mod params;
+mod recovery;
 mod rendering;
 mod support;

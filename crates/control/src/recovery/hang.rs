@@ -1,0 +1,167 @@
+//! Tasks that hang: they write nothing, do not get on, or say so.
+//!
+//! Time is counted from when output is *seen* here, since the clock of another machine may be wrong: a quarter of the shortest
+//! time that a task gives, at most half a minute, lies between two looks, so a hang is told so much late at most, and never
+//! early. A look costs the size of a log, and reading what it grew by where lines matter; nothing is looked at of tasks that do
+//! not say when they hang. Of a gang all members are one: often only the first of them writes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::recovery::{Advice, JobRef, Signal};
+use pitcrew_exec::Observation;
+use pitcrew_health::log::{Pattern, Progress};
+use pitcrew_health::{Found, LogRules, LogState, LogWatch};
+
+use super::signs::Signs;
+use super::tasks::{line, own_words};
+use crate::clock;
+use crate::scheduler::recovery::{Member, Watched};
+
+/// Between two looks.
+const SHORTEST: SignedDuration = SignedDuration::from_millis(250);
+const LONGEST: SignedDuration = SignedDuration::from_secs(30);
+/// Where only a line would tell.
+const FOR_LINES: SignedDuration = SignedDuration::from_secs(10);
+/// Bytes that are read at a time, and of one log in one look: what is older of a log that grows faster is passed over.
+const PART: usize = 256 << 10;
+const MOST: u64 = 8 << 20;
+
+/// What is known of one attempt.
+pub struct Hangs {
+    /// `None`: it does not say when it hangs.
+    watch: Option<LogWatch>,
+    reads_lines: bool,
+    every: Duration,
+    state: LogState,
+    /// Of each member, how far its log was seen, and when it last grew.
+    seen: Vec<(u64, Option<Timestamp>)>,
+    told: u32,
+}
+
+impl Hangs {
+    pub fn new(signs: &Signs, watched: &Watched, now: Timestamp) -> Hangs {
+        let usual = signs.log();
+        let own = &watched.asks.hang;
+        let progress = own.progress.as_ref().map(|own| Progress {
+            pattern: own.pattern.clone(),
+            first_within: own.first_within,
+            every: own.every,
+        });
+        let rules = LogRules {
+            silence: own.silence.or(usual.silence),
+            progress: progress.or_else(|| usual.progress.clone()),
+            patterns: own.pattern.iter().map(|pattern| Pattern::hang(pattern)).collect(),
+            only_these: true,
+        };
+        let progress = rules.progress.iter().flat_map(|progress| [progress.first_within, progress.every]);
+        let spans = rules.silence.into_iter().chain(progress);
+        let shortest = spans.min().map_or(FOR_LINES, |span| span / 4);
+        let reads_lines = rules.progress.is_some() || !rules.patterns.is_empty();
+        let is_asked = rules.silence.is_some() || reads_lines;
+        Hangs {
+            // The language, and the configuration, have read the same rules before.
+            watch: is_asked.then(|| rules.read().ok()).flatten(),
+            reads_lines,
+            every: shortest.clamp(SHORTEST, LONGEST).unsigned_abs(),
+            state: LogState::new(now),
+            seen: vec![(0, None); watched.members.len()],
+            told: 0,
+        }
+    }
+
+    /// When to look; never, where nothing is asked.
+    pub async fn due(&self) {
+        match &self.watch {
+            Some(_) => tokio::time::sleep(self.every).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What is to be told now. `ended`: members that have nothing more to say.
+    pub async fn look(&mut self, watched: &Watched, ended: &BTreeSet<u32>) -> Vec<Signal> {
+        let Some(watch) = self.watch.clone() else { return Vec::new() };
+        let mut signals = Vec::new();
+        for (rank, member) in watched.members.iter().enumerate() {
+            for found in self.read(&watch, rank, member).await {
+                signals.extend(self.signal(watched, member, &found));
+            }
+        }
+        let mut state = self.state.clone();
+        let found = watch.look(&mut state, clock::now());
+        if found.is_empty() {
+            return signals;
+        }
+        // What a machine that is out of reach writes is not seen, and that is no silence.
+        for (rank, member) in watched.members.iter().enumerate() {
+            let is_over = ended.contains(&(rank as u32));
+            if !is_over && !matches!(member.backend.attach(&member.handle).await, Observation::Running { .. }) {
+                return signals;
+            }
+        }
+        self.state = state;
+        if let Some(member) = watched.members.get(self.first_silent()) {
+            signals.extend(found.iter().filter_map(|found| self.signal(watched, member, found)));
+        }
+        signals
+    }
+
+    /// What one log has more by now.
+    async fn read(&mut self, watch: &LogWatch, rank: usize, member: &Member) -> Vec<Found> {
+        let now = clock::now();
+        let Ok(size) = member.backend.log_size(&member.handle).await else { return Vec::new() };
+        let before = self.seen[rank].0;
+        if size <= before {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        if !self.reads_lines {
+            self.seen[rank] = (size, Some(now));
+            found.extend(watch.feed(&mut self.state, b"\n", now));
+            return found;
+        }
+        let mut at = before.max(size.saturating_sub(MOST));
+        while at < size {
+            let Ok(chunk) = member.backend.logs(&member.handle, at, PART).await else { break };
+            if chunk.next_offset <= at {
+                break;
+            }
+            at = chunk.next_offset;
+            for record in own_words(&chunk) {
+                found.extend(watch.feed(&mut self.state, line(record).as_bytes(), now));
+            }
+        }
+        if at > before {
+            self.seen[rank] = (at, Some(now));
+        }
+        found
+    }
+
+    /// Whoever waits for another goes on writing for a while; so it is the first that fell silent, of those that ever wrote.
+    fn first_silent(&self) -> usize {
+        let wrote = self.seen.iter().enumerate().filter_map(|(rank, (_, last))| Some(((*last)?, rank)));
+        wrote.min().map_or(0, |(_, rank)| rank)
+    }
+
+    fn signal(&mut self, watched: &Watched, member: &Member, found: &Found) -> Option<Signal> {
+        let (Found::Pattern { evidence, .. } | Found::Silence { evidence }) = found;
+        if found.advice() < Advice::Check {
+            return None;
+        }
+        self.told += 1;
+        let job = JobRef { job: watched.job.clone(), attempt: watched.attempt };
+        let gpus = &member.place.gpus;
+        Some(Signal {
+            id: format!("{}@{}/hang/{}", watched.job, watched.attempt, self.told),
+            node: member.place.node.clone(),
+            boot_id: None,
+            gpu: gpus.first().filter(|_| gpus.len() == 1).cloned(),
+            evidence: format!("{}: {evidence}", job.job),
+            job: Some(job),
+            at: clock::now(),
+            kind: found.kind(),
+            advice: Advice::Check,
+        })
+    }
+}
