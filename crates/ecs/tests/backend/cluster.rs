@@ -268,6 +268,10 @@ impl Task {
     /// Kills every process of it, also those that begin meanwhile: each has its id in the environment.
     fn kill(&self) {
         let word = format!("TEST_TASK={}\0", self.id);
+        // One that was started just now does not show its environment yet.
+        if let Some(pid) = self.pid.and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed())) {
+            let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+        }
         let mut some = true;
         while std::mem::take(&mut some) {
             for entry in std::fs::read_dir("/proc").unwrap().flatten() {

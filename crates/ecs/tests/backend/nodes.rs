@@ -148,7 +148,8 @@ async fn a_check_that_could_not_run_is_no_verdict() {
     // It went down with its machine.
     does(&cluster, "exec sleep 600");
     cluster.lose(&plan("d").started_by());
-    assert!(why(check::run(&client, &plan("d")).await).contains("Host EC2"));
+    let told = why(check::run(&client, &plan("d")).await);
+    assert!(told.contains("Host EC2"), "{told}");
     // Weakness 21: another family than the one that was asked for.
     let other = json!({"taskDefinition": {
         "taskDefinitionArn": "arn:aws:ecs:us-east-1:123456789012:task-definition/train-2:1", "family": "train-2",
