@@ -175,6 +175,7 @@ fn settled(input: &Input) -> Option<EffectId> {
         | Input::JobStarting { .. }
         | Input::RankEnded { .. }
         | Input::JobStopped { .. }
+        | Input::JobOver { .. }
         | Input::UserStop { .. }
         | Input::Approve { .. }
         | Input::Dismiss { .. }

@@ -61,7 +61,14 @@ impl Hands {
                     (StopWhy::RollBack, _) => "not all of it could begin".to_owned(),
                     (StopWhy::User, _) => "stopped by a person".to_owned(),
                 };
-                match self.scheduler.stop_job(job, *attempt, &reason, *force).await? {
+                let answer = match why {
+                    // It is being ended; an attempt that the person has begun since is not meant.
+                    StopWhy::User => self.scheduler.look_at_job(job, *attempt).await?,
+                    StopWhy::Recovery | StopWhy::Drain | StopWhy::RollBack => {
+                        self.scheduler.stop_job(job, *attempt, &reason, *force).await?
+                    }
+                };
+                match answer {
                     JobAnswer::Done { live: true } | JobAnswer::Already { live: true } => None,
                     JobAnswer::Done { live: false } | JobAnswer::Already { live: false } | JobAnswer::Over => {
                         Some(Input::JobStopped { job: job.clone(), attempt: *attempt })

@@ -91,6 +91,7 @@ fn job_of(input: &Input) -> Option<&str> {
         | Input::JobStarting { job, .. }
         | Input::RankEnded { job, .. }
         | Input::JobStopped { job, .. }
+        | Input::JobOver { job, .. }
         | Input::UserStop { job, .. } => Some(job),
         Input::Node { .. }
         | Input::NodeGone { .. }

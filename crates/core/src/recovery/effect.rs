@@ -121,13 +121,14 @@ pub enum Act {
         class: Class,
         not_before: Timestamp,
     },
-    /// Recovery is through with the job. Answer: `Done`.
+    /// Recovery is through with the job, and whoever waits for a verdict on this attempt goes on. Answer: `Done`.
     FailJob {
         job: String,
         attempt: u32,
         why: String,
         class: Class,
-        /// Its run does with the failure as it would without recovery, its retries among that.
+        /// Its run does with the failure as it would without recovery, its retries among that. May be said of an attempt that
+        /// waits for nothing.
         #[serde(default)]
         leave: bool,
     },
@@ -358,7 +359,14 @@ pub enum Input {
         job: String,
         attempt: u32,
     },
-    /// A person stops the job.
+    /// The job is over, or another attempt of it goes on than is known here: its end was never told, as where the server died
+    /// between the end and the word of it. Says nothing of how it ended. `attempt`: the newest that was known when it was
+    /// asked for.
+    JobOver {
+        job: String,
+        attempt: u32,
+    },
+    /// A person stops the job, and whoever runs it sees to that.
     UserStop {
         job: String,
         by: String,

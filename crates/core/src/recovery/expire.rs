@@ -56,6 +56,9 @@ impl Step<'_> {
             NodeState::Suspected => self.retire(node, "it does not answer; nothing was done to it"),
             NodeState::Fenced => self.after_fence(node, true),
             NodeState::Checking => self.check_overdue(node),
+            NodeState::Draining if self.r.incidents[&id].drained => {
+                self.retire(node, "it does not say which boot it runs, so it is not started anew");
+            }
             NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining if reminded == 0 => {
                 let (waits, again) = match self.r.nodes[node].state {
                     NodeState::AwaitingApproval => ("waits for somebody to approve its repair", deadlines.approval),
@@ -92,6 +95,7 @@ impl Step<'_> {
         match self.r.nodes[node].state {
             NodeState::Suspected | NodeState::Remediating { .. } => self.look(node),
             NodeState::Checking => self.run_check(node),
+            NodeState::Draining if self.lacks_boot(node) => self.look(node),
             NodeState::Verifying => {
                 let checked = self.r.open_incident(node).is_some_and(|incident| incident.check.is_some());
                 if !checked {

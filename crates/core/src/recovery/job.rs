@@ -1,5 +1,8 @@
 //! A job: all of its ranks run, or none goes on. The first that fails ends the attempt; what the others say after that is
 //! read in the light of it, since we stopped them.
+//!
+//! Invariant: every end that is told and is no success is answered, if only with the word that recovery has no say in it. Whoever
+//! runs the job may be waiting for a verdict, and knows nothing of what is known here.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,6 +31,11 @@ impl Step<'_> {
                 let steps = row.steps;
                 self.new_job(job, attempt, places, spec, steps);
             }
+            // It was ordered as this attempt, and stopped before it began: a person has begun it anew since.
+            _ if row.state.is_final() && row.ranks.is_empty() => {
+                let steps = row.steps;
+                self.new_job(job, attempt, places, spec, steps);
+            }
             JobState::Restarting | JobState::Starting => {
                 self.settle_restart(&job);
                 let row = self.job(&job);
@@ -38,8 +46,8 @@ impl Step<'_> {
                 self.become_job(&job, JobState::Running, None, "all of its ranks run");
                 self.job_over(&job);
             }
-            // The word of its start was late, and it is to end, or was stopped.
-            JobState::Stopping | JobState::UserStopped | JobState::Failed if row.ranks.is_empty() => {
+            // The word of its start was late, and it is to end.
+            JobState::Stopping if row.ranks.is_empty() => {
                 self.job(&job).ranks = ranks_of(places);
             }
             JobState::Running
@@ -90,6 +98,9 @@ impl Step<'_> {
     }
 
     pub fn rank_ended(&mut self, job: &str, attempt: u32, rank: u32, exit: Exit, message: &str) {
+        if !exit.is_success() {
+            self.answer_end(job, attempt, &exit.to_string());
+        }
         let Some(row) = self.r.jobs.get(job) else { return };
         let Some(known) = row.ranks.get(rank as usize) else { return };
         if row.attempt != attempt || known.exit.is_some() {
@@ -97,6 +108,9 @@ impl Step<'_> {
         }
         let (state, node) = (row.state, known.place.node.clone());
         self.job(job).ranks[rank as usize].exit = Some(exit.clone());
+        if state.is_final() && !self.r.jobs[job].is_live() {
+            self.drop_open_of_job(job, |act| matches!(act, Act::StopJob { .. }));
+        }
         match state {
             JobState::Running | JobState::Starting if exit.is_success() => self.job_over(job),
             JobState::Running | JobState::Starting => self.rank_failed(job, rank, &exit, message),
@@ -108,6 +122,40 @@ impl Step<'_> {
             | JobState::UserStopped => {}
         }
         self.freed([node].into());
+    }
+
+    /// An end of an attempt that is not known here, or of a job that is over for us: it is left to whoever runs it.
+    fn answer_end(&mut self, job: &str, attempt: u32, exit: &str) {
+        match self.r.jobs.get(job) {
+            Some(row) if row.state.is_final() && attempt <= row.attempt => {
+                let is_answer = |act: &Act| matches!(act, Act::FailJob { attempt: of, .. } if *of >= attempt);
+                if !row.open.iter().any(|effect| is_answer(&effect.act)) {
+                    let why = format!("left to its own retries; {exit}");
+                    let class = Class::Application;
+                    let answer = Act::FailJob { job: job.to_owned(), attempt, why, class, leave: true };
+                    self.emit_for_job(job, answer);
+                }
+            }
+            Some(row) if attempt <= row.attempt => {}
+            Some(row) => {
+                let (spec, steps) = (row.spec.clone(), row.steps);
+                self.new_job(job.to_owned(), attempt, Vec::new(), spec, steps);
+                self.leave(job, exit);
+            }
+            None => {
+                self.new_job(job.to_owned(), attempt, Vec::new(), JobSpec::default(), 0);
+                self.leave(job, exit);
+            }
+        }
+    }
+
+    /// It is over, and nobody has told how. Nothing that was wanted for it is wanted any more.
+    pub fn job_over_untold(&mut self, job: &str, attempt: u32) {
+        let Some(row) = self.r.jobs.get(job).filter(|row| row.attempt == attempt) else { return };
+        let nodes = row.nodes();
+        self.r.jobs.remove(job);
+        self.remove(Key::Job(job.to_owned()));
+        self.freed(nodes);
     }
 
     /// Success is all ranks' success, and nothing less.
@@ -250,6 +298,10 @@ impl Step<'_> {
 
     /// Nothing of the attempt runs any more.
     pub fn job_stopped(&mut self, job: &str, attempt: u32) {
+        // It answers an order of ours; a job that is not known any more had none.
+        if self.r.jobs.get(job).is_some_and(|row| attempt <= row.attempt && row.state != JobState::Complete) {
+            self.answer_end(job, attempt, "nothing of it runs any more");
+        }
         let Some(row) = self.r.jobs.get(job) else { return };
         if row.attempt != attempt {
             return;
@@ -303,7 +355,8 @@ impl Step<'_> {
         if row.state.is_final() {
             return;
         }
-        let may_run = row.is_live() || matches!(row.state, JobState::Restarting | JobState::Stopping);
+        // Of what was ordered and has not begun nothing runs, and whatever begins under its number is that person's.
+        let may_run = row.is_live();
         self.drop_open_of_job(job, |act| !matches!(act, Act::Notify { .. }));
         self.become_job(job, JobState::UserStopped, None, why);
         if may_run {

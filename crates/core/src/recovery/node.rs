@@ -22,8 +22,11 @@ impl Step<'_> {
             row.seen = Seen { boot_id: facts.boot_id.clone(), agent: true, gpus: facts.gpus };
             row.past_boots.retain(|past| Some(past) != facts.boot_id.as_ref());
         }
+        // One that comes up is looked at: a boot that is known for the first time may be the new one.
+        let comes_up = matches!(row.state, NodeState::Remediating { rung } if rung.restarts_node());
         if let Some(boot_id) = &facts.boot_id
             && row.boot_id.is_none()
+            && !comes_up
         {
             row.boot_id = Some(boot_id.clone());
         }
@@ -88,10 +91,17 @@ impl Step<'_> {
         let mut is_new_boot = false;
         if let Some(boot_id) = &seen.boot_id
             && row.boot_id.as_ref() != Some(boot_id)
-            && let Some(past) = row.boot_id.replace(boot_id.clone())
         {
-            remember(row, past);
-            is_new_boot = true;
+            // Ordered, and which boot ran then was not known: that it is not the one from before is for the check to say.
+            let was_ordered = matches!(row.state, NodeState::Remediating { rung } if rung.restarts_node())
+                && !row.open.iter().any(|effect| effect.act.is_once());
+            match row.boot_id.replace(boot_id.clone()) {
+                Some(past) => {
+                    remember(row, past);
+                    is_new_boot = true;
+                }
+                None => is_new_boot = was_ordered,
+            }
         }
         row.seen = Seen { boot_id: row.boot_id.clone(), ..seen };
         if row.facts.gpus.is_none() && row.state == NodeState::Healthy {
@@ -150,12 +160,12 @@ impl Step<'_> {
                 self.incident(id).looked = true;
                 self.verify(name);
             }
+            NodeState::Draining => self.drained(name),
             NodeState::Suspected
             | NodeState::Fenced
             | NodeState::Checking
             | NodeState::AwaitingApproval
             | NodeState::Queued
-            | NodeState::Draining
             | NodeState::Remediating { .. }
             | NodeState::Healthy
             | NodeState::OutOfService => {}

@@ -8,7 +8,7 @@ use super::policy::{DrainPolicy, Mode};
 use super::record::{Remediation, Tried};
 use super::signal::Class;
 use super::state::{NodeState, Rung};
-use super::step::{Step, earlier};
+use super::step::{Step, earlier, later};
 
 impl Step<'_> {
     /// The node is broken: chooses what to do, and begins as soon as that is allowed.
@@ -78,6 +78,9 @@ impl Step<'_> {
             self.become_node(node, NodeState::Draining, Some(self.r.policy.deadlines.drain), why);
         }
         self.emit(node, Act::Drain { node: node.to_owned(), gpus: gpus.clone() });
+        if self.lacks_boot(node) {
+            self.look(node);
+        }
         if self.r.policy.drain == DrainPolicy::Preempt {
             for job in self.r.users(node, &gpus) {
                 self.fail_job(&job, Class::Moved, &format!("{node} needs a repair"), StopWhy::Drain);
@@ -103,10 +106,36 @@ impl Step<'_> {
         self.remediate(node, "nobody else is there");
     }
 
+    /// It is to come up anew, and which boot runs is not known: nothing would show that it has.
+    pub fn lacks_boot(&self, node: &str) -> bool {
+        let plan = self.r.open_incident(node).and_then(|incident| incident.plan);
+        plan.is_some_and(Rung::restarts_node) && self.r.nodes[node].boot_id.is_none()
+    }
+
+    /// Nobody is there any more, and its boot is asked for until it is known.
+    fn await_boot(&mut self, node: &str, why: &str) {
+        let Some(id) = self.open_incident(node) else { return };
+        let is_new = !std::mem::replace(&mut self.incident(id).drained, true);
+        let within = self.r.policy.deadlines.suspected;
+        if self.r.nodes[node].state != NodeState::Draining {
+            self.become_node(node, NodeState::Draining, Some(within), why);
+        } else if is_new {
+            let at = later(self.now, within);
+            self.node(node).deadline = Some(at);
+        } else {
+            return;
+        }
+        self.remark(node, "which boot it runs is not known: that is asked for before it is started anew");
+        self.look(node);
+    }
+
     /// Does it. It counts against the budgets from here on, whatever becomes of it.
     fn remediate(&mut self, node: &str, why: &str) {
         let Some(incident) = self.r.open_incident(node) else { return };
         let (id, Some(rung), gpus) = (incident.id, incident.plan, incident.gpus.clone()) else { return };
+        if self.lacks_boot(node) {
+            return self.await_boot(node, why);
+        }
         let deadlines = &self.r.policy.deadlines;
         let (within, observe) = match rung {
             Rung::ResetGpu => (deadlines.reset_gpu, None),

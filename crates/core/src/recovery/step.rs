@@ -62,6 +62,7 @@ impl<'a> Step<'a> {
                 self.rank_ended(&job, attempt, rank, exit, &message);
             }
             Input::JobStopped { job, attempt } => self.job_stopped(&job, attempt),
+            Input::JobOver { job, attempt } => self.job_over_untold(&job, attempt),
             Input::UserStop { job, by } => self.user_stop(&job, &by),
             Input::Approve { incident, by } => self.approve(incident, &by),
             Input::Dismiss { incident, by, why } => self.dismiss(incident, &by, &why),

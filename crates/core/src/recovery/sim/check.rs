@@ -39,7 +39,8 @@ pub(super) fn written(world: &World, changes: &Changes, in_repair: usize) -> Out
         if is_stopped && job.state != JobState::UserStopped {
             return Err(format!("{} was stopped by a person, and is {}", job.job, job.state));
         }
-        if let Some(before) = world.server.last.get(&job.job).filter(|before| before.is_final())
+        if let Some((_, before)) =
+            world.server.last.get(&job.job).filter(|(attempt, before)| before.is_final() && *attempt >= job.attempt)
             && *before != job.state
         {
             return Err(format!("{} was {before}, and is {}", job.job, job.state));
@@ -69,8 +70,8 @@ pub(super) fn what_is_left(world: &World) -> String {
     let r = &world.server.r;
     let nodes = r.nodes().filter(|node| is_under_way(r, node));
     let nodes: Vec<String> = nodes.map(|node| format!("{} is {}", node.name, node.state)).collect();
-    let jobs = world.server.last.iter().filter(|(_, state)| !state.is_final());
-    let jobs: Vec<String> = jobs.map(|(job, state)| format!("{job} is {state}")).collect();
+    let jobs = world.server.last.iter().filter(|(_, (_, state))| !state.is_final());
+    let jobs: Vec<String> = jobs.map(|(job, (_, state))| format!("{job} is {state}")).collect();
     let lives = world.jobs.attempts.iter().filter(|(_, row)| row.lives());
     let lives: Vec<String> = lives.map(|((job, attempt), _)| format!("{job}@{attempt} runs")).collect();
     let open: Vec<String> = r.open_effects().map(|effect| format!("{} {}", effect.id, effect.act.name())).collect();
@@ -83,7 +84,7 @@ impl World {
         self.fault_at.is_none()
             && self.server.todo.is_empty()
             && !self.server.r.nodes().any(|node| is_under_way(&self.server.r, node))
-            && self.server.last.values().all(|state| state.is_final())
+            && self.server.last.values().all(|(_, state)| state.is_final())
             && !self.jobs.attempts.values().any(|row| row.lives())
             && self.server.r.open_effects().next().is_none()
             && !self.events.values().any(told)
@@ -103,7 +104,7 @@ pub(super) fn at_rest(world: &World) -> Outcome {
     }
     for job in &world.user_stopped {
         let state = world.server.last.get(job);
-        if state != Some(&JobState::UserStopped) {
+        if state.map(|(_, state)| *state) != Some(JobState::UserStopped) {
             return Err(format!("{job} was stopped by a person, and is {state:?}"));
         }
     }

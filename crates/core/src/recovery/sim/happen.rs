@@ -61,6 +61,7 @@ impl World {
             return;
         }
         row.stubborn = self.rng.percent(15);
+        let was_whole = row.ranks.iter().all(|rank| rank.lives());
         let places: Vec<_> = row.ranks.iter().map(|rank| rank.place.clone()).collect();
         let mut failed = Vec::new();
         for (at, rank) in row.ranks.iter_mut().enumerate().filter(|(_, rank)| rank.lives()) {
@@ -83,15 +84,10 @@ impl World {
         for at in ends {
             self.at(at.duration_since(self.now), Event::Rank(job.to_owned(), attempt));
         }
-        if all || attempt == 1 {
+        if all || (attempt == 1 && was_whole) {
             let (job, spec) = (job.to_owned(), self.specs[job].clone());
             let input = Input::JobStarted { job, attempt, ranks: places, spec };
-            // That a job is there at all is known to whoever started it.
-            if attempt == 1 {
-                self.at(SignedDuration::from_secs(1), Event::Told(input));
-            } else {
-                self.send(input);
-            }
+            self.send(input);
         }
         for (rank, exit) in failed {
             self.send(Input::RankEnded { job: job.to_owned(), attempt, rank, exit, message: String::new() });

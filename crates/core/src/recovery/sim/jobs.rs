@@ -55,6 +55,12 @@ impl Jobs {
         ranks.filter(move |(_, _, rank)| rank.lives() && rank.place.node == node)
     }
 
+    /// Attempts of a job of which something runs.
+    pub fn live(&self, job: &str) -> Vec<u32> {
+        let live = self.attempts.iter().filter(|((of, _), row)| of == job && row.lives());
+        live.map(|((_, attempt), _)| *attempt).collect()
+    }
+
     pub fn uses(&self, gpu: &str) -> bool {
         let mut ranks = self.attempts.values().flat_map(|attempt| &attempt.ranks);
         ranks.any(|rank| rank.lives() && rank.place.gpus.iter().any(|id| id == gpu))

@@ -12,6 +12,10 @@ impl World {
             let Some(job) = self.rng.pick(&jobs).cloned() else { return Ok(()) };
             self.say(|| format!("ann stops {job}"));
             self.saw("a person stopped a job");
+            // Whoever runs it ends it; recovery hears of that.
+            for attempt in self.jobs.live(&job) {
+                self.stop(&job, attempt, false);
+            }
             return self.tell(Input::UserStop { job, by: by() });
         }
         if self.rng.percent(20) {

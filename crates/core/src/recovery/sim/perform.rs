@@ -64,8 +64,9 @@ impl World {
             Act::RestartJob { job, attempt, exclude, not_before, .. } => {
                 return self.restart(job, *attempt, exclude, *not_before, id);
             }
-            Act::FailJob { job, attempt, .. } => {
-                if self.user_stopped.contains(job) {
+            Act::FailJob { job, attempt, leave, .. } => {
+                // Left to itself, which may be said of what a person stopped as well.
+                if self.user_stopped.contains(job) && !leave {
                     return Err(format!("{job} was stopped by a person, and is said to have failed"));
                 }
                 // Whoever runs it ends what is left of it.
@@ -234,7 +235,7 @@ impl World {
         Ok(())
     }
 
-    fn stop(&mut self, job: &str, attempt: u32, force: bool) {
+    pub fn stop(&mut self, job: &str, attempt: u32, force: bool) {
         let now = self.now;
         let row = self.jobs.attempts.entry((job.to_owned(), attempt)).or_default();
         if !row.lives() {

@@ -17,7 +17,7 @@ pub(super) struct Server {
     pub todo: VecDeque<Effect>,
     pub facts: BTreeMap<String, NodeFacts>,
     /// As it was last written, also when its row is not needed any more.
-    pub last: BTreeMap<String, JobState>,
+    pub last: BTreeMap<String, (u32, JobState)>,
 }
 
 impl Server {
@@ -34,7 +34,7 @@ impl Server {
     fn write(&mut self, changes: Changes) {
         for record in changes.records {
             if let Record::Job(job) = &record {
-                self.last.insert(job.job.clone(), job.state);
+                self.last.insert(job.job.clone(), (job.attempt, job.state));
             }
             self.rows.insert(record.key(), record);
         }

@@ -67,6 +67,8 @@ pub(super) struct World {
     pub performed: BTreeSet<EffectId>,
     /// Nodes that nobody may repair, since when; but for a repair that was begun by then.
     pub opted_out: BTreeMap<String, Timestamp>,
+    /// When the newest word of a job reaches the server.
+    pub told_until: BTreeMap<String, Timestamp>,
     /// Of a hundred messages.
     pub lost: u32,
     pub doubled: u32,
@@ -112,6 +114,7 @@ impl World {
             user_stopped: BTreeSet::new(),
             performed: BTreeSet::new(),
             opted_out: BTreeMap::new(),
+            told_until: BTreeMap::new(),
             lost: if rough { rng.between(0, 30) as u32 } else { 0 },
             doubled: if rough { rng.between(0, 30) as u32 } else { 0 },
             poll: SignedDuration::from_secs(30),
@@ -133,7 +136,8 @@ impl World {
         let mut rungs: BTreeSet<Rung> = Rung::LADDER.into();
         rungs.retain(|_| self.rng.percent(75));
         let facts = NodeFacts {
-            boot_id: Some(format!("{name}-boot-1")),
+            // Mostly nobody has asked it before it is in trouble.
+            boot_id: self.rng.percent(30).then(|| format!("{name}-boot-1")),
             gpus: Some(2),
             mode: self.rng.percent(5).then_some(Mode::Observe),
             opted_out: self.rng.percent(5),
@@ -213,8 +217,22 @@ impl World {
         self.events.insert((self.now + wait, self.sequence), event);
     }
 
-    /// Sends something to the server, as lines do.
+    /// Sends something to the server, as lines do. What whoever runs the jobs says of one comes in the order in which it was so.
     pub fn send(&mut self, input: Input) {
+        if let Input::JobStarted { job, .. }
+        | Input::JobStarting { job, .. }
+        | Input::RankEnded { job, .. }
+        | Input::JobStopped { job, .. }
+        | Input::UserStop { job, .. } = &input
+        {
+            let wait = SignedDuration::from_millis(self.rng.between(1, 3_000));
+            let last = self.told_until.entry(job.clone()).or_insert(self.now);
+            *last = (*last).max(self.now + wait);
+            let wait = last.duration_since(self.now);
+            let copies = if self.rng.percent(self.doubled) { 2 } else { 1 };
+            (0..copies).for_each(|_| self.at(wait, Event::Told(input.clone())));
+            return;
+        }
         if self.rng.percent(self.lost) {
             self.saw("a message was lost");
             return;

@@ -104,7 +104,7 @@ fn weakness_09_a_user_may_stop_a_job_in_any_state_and_that_is_never_a_failure() 
         story.stops("train", 2);
         story.wait(SignedDuration::from_mins(50));
         assert_eq!(story.job_state("train"), JobState::UserStopped);
-        assert_eq!(story.count("fail_job"), 0);
+        assert_eq!(story.notices(NoticeKind::JobFailed).len(), 0);
         assert!(story.open("restart_job").is_none());
     };
     let mut story = Story::new(2);
@@ -122,15 +122,14 @@ fn weakness_09_a_user_may_stop_a_job_in_any_state_and_that_is_never_a_failure() 
     assert_eq!(story.job_state("train"), JobState::AwaitingVerdict);
     stop(&mut story);
 
-    // What was ordered to begin anew is told to stop as well.
+    // What was ordered to begin anew is not wanted any more. Nothing of it runs, and what begins under its number is a person's.
     let mut story = Story::new(2);
     story.job("train", 1, &["n0"]);
     story.xid("n0", 79, Advice::Reboot);
     story.stops("train", 1);
     assert_eq!(story.job_state("train"), JobState::Restarting);
     story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
-    let Act::StopJob { attempt, why, .. } = story.open("stop_job").unwrap().act else { panic!() };
-    assert_eq!((attempt, why), (2, StopWhy::User));
+    assert!(story.open("stop_job").is_none());
     stop(&mut story);
 }
 
@@ -354,4 +353,89 @@ fn a_failure_that_has_used_up_its_budget_is_not_tried_again_by_its_run() {
         failed.expect("it is given up")
     };
     assert_eq!((left(0), left(1), left(2)), (true, false, false));
+}
+
+/// All that is said of a job that waits for a verdict: the attempt, and whether it is left to its own retries.
+fn answers(effects: &[Effect]) -> Vec<(u32, bool)> {
+    let answer = |effect: &Effect| match &effect.act {
+        Act::FailJob { attempt, leave, .. } => Some((*attempt, *leave)),
+        _ => None,
+    };
+    effects.iter().filter_map(answer).collect()
+}
+
+fn ended(attempt: u32) -> Input {
+    let (job, message) = ("train".to_owned(), "RuntimeError".to_owned());
+    Input::RankEnded { job, attempt, rank: 0, exit: code(1), message }
+}
+
+#[test]
+fn an_end_that_nobody_here_knows_of_is_answered_so_that_nobody_waits_for_ever() {
+    let mut story = Story::new(1);
+    assert_eq!(answers(&story.tell(ended(3))), [(3, true)], "a job that was never told");
+    assert_eq!(story.state("n0"), NodeState::Healthy);
+    story.wait(SignedDuration::from_hours(2));
+    assert!(story.r.job("train").is_none(), "it is forgotten like any other");
+
+    // One that is over for us: told again after a restart of the server, or late.
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+    assert_eq!(answers(&story.tell(ended(1))), [(1, true)]);
+    assert_eq!(answers(&story.tell(ended(1))), [(1, true)]);
+    assert_eq!(answers(&story.tell(Input::JobStopped { job: "train".to_owned(), attempt: 1 })), [(1, true)]);
+    assert_eq!(story.job_state("train"), JobState::UserStopped);
+
+    // A success waits for nobody.
+    let mut story = Story::new(1);
+    story.ends("train", 1, 0, code(0));
+    assert!(story.r.job("train").is_none());
+}
+
+#[test]
+fn an_attempt_that_a_person_begins_after_a_restart_that_never_began_is_looked_after() {
+    let stopped = |story: &mut Story| story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+    let restarting = || {
+        let mut story = Story::new(2);
+        story.job("train", 1, &["n0"]);
+        story.xid("n0", 79, Advice::Reboot);
+        story.stops("train", 1);
+        assert_eq!((story.job_state("train"), story.r.job("train").unwrap().attempt), (JobState::Restarting, 2));
+        story
+    };
+    // Cancelled while it waits, and cleared. The engine counts on from what began.
+    let mut story = restarting();
+    stopped(&mut story);
+    assert_eq!(story.count("stop_job"), 1, "what has not begun is not stopped: a person may have begun it");
+    story.job("train", 2, &["n1"]);
+    assert_eq!(story.job_state("train"), JobState::Running);
+    story.ends("train", 2, 0, code(1));
+    assert_ne!(story.job_state("train"), JobState::Running, "its failure is looked into");
+    assert_eq!(story.state("n1"), NodeState::Checking);
+
+    // There was no room for a day.
+    let mut story = restarting();
+    story.wait(SignedDuration::from_hours(25));
+    story.stops("train", 2);
+    assert_eq!(story.job_state("train"), JobState::Failed);
+    story.job("train", 2, &["n1"]);
+    assert_eq!(story.job_state("train"), JobState::Running);
+}
+
+#[test]
+fn a_job_whose_end_was_never_told_holds_its_node_until_somebody_asks() {
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    let mut signal = story.signal("n0", SignalKind::Xid { code: 79 }, Advice::Reboot);
+    signal.gpu = Some("n0/1".to_owned());
+    story.tell(Input::Signal(signal));
+    story.drained();
+    assert_eq!(story.state("n0"), NodeState::Draining, "it is said to run there");
+    // What was known when it was asked is not so any more.
+    story.tell(Input::JobOver { job: "train".to_owned(), attempt: 2 });
+    assert_eq!(story.state("n0"), NodeState::Draining);
+    story.tell(Input::JobOver { job: "train".to_owned(), attempt: 1 });
+    assert!(story.r.job("train").is_none());
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
+    assert_eq!((story.count("restart_job"), story.count("fail_job"), story.count("stop_job")), (0, 0, 0));
 }

@@ -393,3 +393,72 @@ fn a_check_that_began_before_the_node_came_up_anew_says_nothing_of_it() {
     story.check(CheckOutcome::Pass);
     assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::Healthy, 0));
 }
+
+/// A node that nobody has asked anything yet, as they are in a server.
+fn unasked(nodes: u32) -> Story {
+    let mut story = Story::new(0);
+    for n in 0..nodes {
+        story.node(&format!("n{n}"), |facts| facts.boot_id = None);
+    }
+    story
+}
+
+#[test]
+fn a_node_is_not_started_anew_before_its_boot_is_known() {
+    let mut story = unasked(1);
+    story.job("train", 1, &["n0"]);
+    story.ends("train", 1, 0, code(1));
+    story.check(Story::fails(Advice::Reboot));
+    assert_eq!((story.state("n0"), story.count("observe")), (NodeState::Draining, 1), "it is asked at once");
+    story.drained();
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::Draining, 0));
+    // No answer: it is asked again.
+    story.tell(Input::Observed { node: "n0".to_owned(), seen: Seen::default() });
+    story.wait(secs(15));
+    assert!(story.count("observe") > 1);
+    story.see("n0", 1);
+    let Act::Reboot { boot_id, .. } = story.open("reboot").unwrap().act else { panic!() };
+    assert_eq!(boot_id.as_deref(), Some("n0-boot-1"));
+    let reboot = story.the("reboot");
+    story.done(&reboot);
+    story.see("n0", 1);
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot }, "the same boot is no reboot");
+    story.see("n0", 2);
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.state("n0"), NodeState::Healthy);
+    assert_eq!(story.incident("n0").outcome, Some(Outcome::Repaired));
+}
+
+#[test]
+fn a_node_that_never_says_which_boot_it_runs_is_left_to_people_and_not_started_anew() {
+    let mut story = unasked(1);
+    let signal = Signal { boot_id: None, ..story.signal("n0", SignalKind::LostGpu, Advice::Reboot) };
+    story.tell(Input::Signal(signal));
+    story.drained();
+    story.wait(secs(600));
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::OutOfService, 0));
+    assert!(story.notices(NoticeKind::OutOfService)[0].text.contains("which boot it runs"));
+}
+
+#[test]
+fn the_first_boot_that_is_known_after_an_ordered_reboot_is_no_proof_that_there_was_none() {
+    // A row of a reboot that was ordered with no boot known, as earlier versions did.
+    let mut story = Story::new(1);
+    story.xid("n0", 79, Advice::Reboot);
+    story.drained();
+    let reboot = story.the("reboot");
+    story.tell(Input::Begun { effect: reboot.clone() });
+    story.done(&reboot);
+    let mut rows = story.r.records();
+    for row in &mut rows {
+        if let Record::Node(node) = row {
+            (node.boot_id, node.facts.boot_id) = (None, None);
+        }
+    }
+    (story.r, _) = Recovery::restore(story.r.policy().clone(), rows);
+    story.node("n0", |facts| facts.boot_id = Some("n0-boot-2".to_owned()));
+    story.see("n0", 2);
+    assert_eq!(story.state("n0"), NodeState::Verifying);
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.incident("n0").outcome, Some(Outcome::Repaired));
+}
