@@ -2,57 +2,70 @@
 //!
 //! By DCGM where it is; its health watches alone while others' work goes on; else by what the driver says of itself.
 
-use pitcrew_core::recovery::CheckOutcome;
+use std::collections::BTreeSet;
+
+use pitcrew_core::recovery::{CheckLevel, CheckOutcome};
+use pitcrew_exec::gpu::check::{Ask, check_script, read_check};
 use pitcrew_health::Tables;
-use pitcrew_health::check::{Device, Ended, Expected, read_diag, read_health, read_smi};
+use pitcrew_health::check::{Device, Ended, Expected, read_diag};
 
 use super::reach::{NotRun, Ran};
 
-/// The first line tells which program answers.
-pub const SCRIPT: &str = "\
-if command -v dcgmi >/dev/null 2>&1; then
-    if [ -n \"$PITCREW_CHECK_PASSIVE\" ]; then echo 'pitcrew-check health'; exec dcgmi health -c -j; fi
-    echo 'pitcrew-check diag'; exec dcgmi diag -r \"$PITCREW_CHECK_LEVEL\" -j
-fi
-if command -v nvidia-smi >/dev/null 2>&1; then echo 'pitcrew-check smi'; exec nvidia-smi -q; fi
-echo 'pitcrew-check none'";
-/// The first line of an answer that ours is.
-const MARK: &str = "pitcrew-check ";
 /// A check of the user's own says by it that it could not be run (`EX_TEMPFAIL`).
 const COULD_NOT: i32 = 75;
 
-/// What a check says, and the words for it. `is_own`: it was a command of the user's, which passes with exit code 0, fails
-/// with 1, and could not be run with 75; unless it prints what `dcgmi diag -j` does.
-pub fn judge(
-    ran: Result<Ran, NotRun>,
-    devices: Vec<(u32, String)>,
-    is_own: bool,
-    tables: &Tables,
-) -> (CheckOutcome, String) {
+/// What is run there, and what comes of it.
+pub enum How {
+    /// A command of the user's, which passes with exit code 0, fails with 1, and could not be run with 75; unless it prints
+    /// what `dcgmi diag -j` does.
+    Own,
+    Usual(Ask),
+}
+
+impl How {
+    /// A check of these GPUs (UUIDs; none: of all that the node has), and what is to be seen there. `devices`: those of the
+    /// node by their numbers.
+    pub fn of(
+        own: Option<&str>,
+        level: CheckLevel,
+        passive: bool,
+        gpus: &BTreeSet<String>,
+        devices: Vec<(u32, String)>,
+    ) -> (How, String, Expected) {
+        let is_meant = |uuid: &str| gpus.is_empty() || gpus.contains(uuid);
+        let meant: Vec<(u32, String)> = devices.iter().filter(|(_, uuid)| is_meant(uuid)).cloned().collect();
+        let only: Vec<u32> = if gpus.is_empty() { Vec::new() } else { meant.iter().map(|(index, _)| *index).collect() };
+        // One that the node does not tell of any more is missed, which is a fault of its own.
+        let lost = gpus.iter().filter(|uuid| devices.iter().all(|(_, there)| there != *uuid));
+        let lost = (u32::MAX / 2..).zip(lost).map(|(index, uuid)| (index, uuid.clone()));
+        let device = |(index, uuid)| Device { index, uuid, pci: None };
+        let expected = Expected { devices: meant.iter().cloned().chain(lost).map(device).collect() };
+        if let Some(own) = own {
+            return (How::Own, own.to_owned(), expected);
+        }
+        // Where none of them can be named, nobody may be disturbed.
+        let is_nameless = !gpus.is_empty() && only.is_empty();
+        let ask = if passive || is_nameless { Ask::Watch } else { Ask::Diagnose(level) };
+        let (script, _) = check_script(ask, &only);
+        (How::Usual(ask), script, expected)
+    }
+}
+
+/// What a check says, and the words for it.
+pub fn judge(ran: Result<Ran, NotRun>, how: &How, expected: &Expected, tables: &Tables) -> (CheckOutcome, String) {
     let ran = match ran {
         Ok(ran) => ran,
-        Err(NotRun { why, certain: true }) => return (CheckOutcome::Infrastructure, why),
-        Err(NotRun { why, certain: false }) => return (CheckOutcome::Inconclusive, why),
+        Err(NotRun { why, certain: true, .. }) => return (CheckOutcome::Infrastructure, why),
+        Err(NotRun { why, certain: false, .. }) => return (CheckOutcome::Inconclusive, why),
     };
-    let devices = devices.into_iter().map(|(index, uuid)| Device { index, uuid, pci: None }).collect();
-    let expected = Expected { devices };
     let ended = ran.code.map_or(Ended::TimedOut, Ended::Code);
-    let (kind, output) = match ran.stdout.split_once('\n') {
-        Some((first, rest)) if first.starts_with(MARK) => (first[MARK.len()..].trim(), rest),
-        _ => ("", ran.stdout.as_str()),
-    };
-    let report = match kind {
-        "diag" => read_diag(&ended, output.as_bytes(), &expected, tables),
-        "health" => read_health(&ended, output.as_bytes(), &expected),
-        "smi" => read_smi(&ended, output.as_bytes(), &expected),
-        "none" => {
-            let why = "the node has neither `dcgmi` nor `nvidia-smi`, so nothing can check its GPUs";
-            return (CheckOutcome::Infrastructure, why.to_owned());
+    let printed = ran.stdout.as_bytes();
+    let report = match how {
+        How::Usual(ask) => read_check(*ask, &ended, printed, expected, tables),
+        How::Own if ran.stdout.contains("DCGM") && ran.stdout.contains('{') => {
+            read_diag(&ended, printed, expected, tables)
         }
-        _ if is_own && output.contains("DCGM") && output.contains('{') => {
-            read_diag(&ended, output.as_bytes(), &expected, tables)
-        }
-        _ => return own(&ran, &expected),
+        How::Own => return own(&ran, expected),
     };
     (report.outcome(), report.in_words())
 }
@@ -86,9 +99,19 @@ mod tests {
         vec![(0, "GPU-a".to_owned()), (1, "GPU-b".to_owned())]
     }
 
+    fn how(own: Option<&str>, passive: bool, gpus: &[&str]) -> (How, String, Expected) {
+        let gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
+        How::of(own, CheckLevel::Medium, passive, &gpus, devices())
+    }
+
+    fn outcome(how: &(How, String, Expected), ran: Result<Ran, NotRun>) -> CheckOutcome {
+        judge(ran, &how.0, &how.2, Tables::usual()).0
+    }
+
     #[test]
     fn a_command_of_the_users_says_it_by_its_exit_code() {
-        let of = |code, text: &str| judge(ran(code, text), devices(), true, Tables::usual()).0;
+        let own = how(Some("check"), false, &[]);
+        let of = |code, text: &str| outcome(&own, ran(code, text));
         assert_eq!(of(Some(0), "fine"), CheckOutcome::Pass);
         let bad = CheckOutcome::Fail { gpus: vec!["GPU-b".to_owned()], advice: Advice::Check };
         assert_eq!(of(Some(1), "GPU-b is broken"), bad);
@@ -99,32 +122,40 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_run_is_no_verdict() {
-        let never = Err(NotRun { why: "no route to host".to_owned(), certain: true });
-        assert_eq!(judge(never, devices(), false, Tables::usual()).0, CheckOutcome::Infrastructure);
-        let late = Err(NotRun { why: "it took longer than 360 s".to_owned(), certain: false });
-        assert_eq!(judge(late, devices(), false, Tables::usual()).0, CheckOutcome::Inconclusive);
-        assert_eq!(
-            judge(ran(Some(0), "pitcrew-check none\n"), devices(), false, Tables::usual()).0,
-            CheckOutcome::Infrastructure
-        );
+    fn only_the_gpus_that_are_meant_are_put_under_load() {
+        let (_, script, expected) = how(None, false, &["GPU-b"]);
+        assert!(script.contains("dcgmi diag -r 2 -j -i 1\n") && expected.devices.len() == 1, "{script}");
+        assert!(how(None, false, &[]).1.contains("dcgmi diag -r 2 -j\n"));
+        assert!(how(None, true, &["GPU-b"]).1.contains("dcgmi health -c -j\n"));
+        // Nobody knows its number, so all of them would be.
+        let (usual, script, expected) = how(None, false, &["GPU-gone"]);
+        assert!(script.contains("dcgmi health -c -j\n"), "{script}");
+        let smi = "pitcrew-check\nnone dcgm\nout GPU 00000000:10:00.0\nout     GPU UUID : GPU-a\nend smi 0\ndone\n";
+        let CheckOutcome::Fail { gpus, .. } = judge(ran(Some(0), smi), &usual, &expected, Tables::usual()).0 else {
+            panic!()
+        };
+        assert_eq!(gpus, ["GPU-gone"]);
     }
 
     #[test]
     fn diagnostics_of_dcgm_are_read() {
-        let diag = r#"pitcrew-check diag
-{"DCGM Diagnostic":{"test_categories":[{"category":"Deployment","tests":[{"name":"software","results":[
- {"entity_group":"GPU","entity_group_id":1,"entity_id":0,"status":"Pass"},
- {"entity_group":"GPU","entity_group_id":1,"entity_id":1,"status":"Fail","warnings":[
-  {"warning":"row remappings are pending","error_id":85,"error_category":10,"error_severity":6}]}],
- "test_summary":{"status":"Fail"}}]}]}}"#;
-        let (outcome, words) = judge(ran(Some(226), diag), devices(), false, Tables::usual());
+        let diag = r#"pitcrew-check
+out {"DCGM Diagnostic":{"test_categories":[{"category":"Deployment","tests":[{"name":"software","results":[
+out  {"entity_group":"GPU","entity_group_id":1,"entity_id":0,"status":"Pass"},
+out  {"entity_group":"GPU","entity_group_id":1,"entity_id":1,"status":"Fail","warnings":[
+out   {"warning":"row remappings are pending","error_id":85,"error_category":10,"error_severity":6}]}],
+out  "test_summary":{"status":"Fail"}}]}]}}
+end dcgm 226
+none smi
+done
+"#;
+        let usual = how(None, false, &[]);
         let bad = CheckOutcome::Fail { gpus: vec!["GPU-b".to_owned()], advice: Advice::ResetGpu };
-        assert_eq!(outcome, bad, "{words}");
+        assert_eq!(outcome(&usual, ran(Some(0), diag)), bad);
         // Another one is under way: that says nothing.
-        assert_eq!(
-            judge(ran(Some(217), "pitcrew-check diag\n"), devices(), false, Tables::usual()).0,
-            CheckOutcome::Infrastructure
-        );
+        let busy = "pitcrew-check\nend dcgm 217\nnone smi\ndone\n";
+        assert_eq!(outcome(&usual, ran(Some(0), busy)), CheckOutcome::Infrastructure);
+        let none = "pitcrew-check\nnone dcgm\nnone smi\ndone\n";
+        assert_eq!(outcome(&usual, ran(Some(0), none)), CheckOutcome::Infrastructure);
     }
 }

@@ -9,6 +9,7 @@ mod desk;
 mod facts;
 mod hang;
 mod jobs;
+mod look;
 mod perform;
 mod reach;
 mod signals;

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::config::RecoveryConfig;
 use super::reach::{Ran, Reached, script};
-use super::{Desk, check, facts, signals, wish};
+use super::{Desk, check, facts, look, signals, wish};
 use crate::clock;
 use crate::scheduler::Scheduler;
 
@@ -34,6 +34,7 @@ const ATTEMPTS: u32 = 100_000;
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo systemctl reboot || $sudo reboot";
 const RESET: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }
+[ -n \"$PITCREW_GPUS\" ] || exec $sudo nvidia-smi --gpu-reset
 for gpu in $PITCREW_GPUS; do $sudo nvidia-smi --gpu-reset -i \"$gpu\" || exit 1; done";
 /// Exit code of our own scripts: the node is not in the state that the order was given for.
 const OTHER_BOOT: i32 = 86;
@@ -55,6 +56,7 @@ impl Hands {
         vec![
             tokio::spawn(facts::watch(self.clone())),
             tokio::spawn(signals::watch(self.clone())),
+            tokio::spawn(look::watch(self.clone())),
             tokio::spawn(async move { wishes.grant().await }),
         ]
     }
@@ -174,6 +176,8 @@ impl Hands {
     ) -> (CheckOutcome, String) {
         let within = until.duration_since(clock::now());
         let within = if within.is_positive() { within.unsigned_abs() } else { Duration::from_secs(1) };
+        let own = self.config.commands.check.as_deref();
+        let (how, body, expected) = check::How::of(own, level, passive, gpus, self.reached.fleet.devices(node));
         let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
         let number = match level {
             CheckLevel::Quick => "1",
@@ -186,9 +190,8 @@ impl Hands {
             ("PITCREW_CHECK_LEVEL", number.to_owned()),
             ("PITCREW_CHECK_PASSIVE", if passive { "1" } else { "" }.to_owned()),
         ];
-        let own = self.config.commands.check.as_deref();
-        let ran = self.reached.run(node, &script(&env, own.unwrap_or(check::SCRIPT)), within).await;
-        check::judge(ran, self.reached.fleet.devices(node), own.is_some(), self.config.signs.tables())
+        let ran = self.reached.run(node, &script(&env, &body), within).await;
+        check::judge(ran, &how, &expected, self.config.signs.tables())
     }
 
     /// Until nothing runs there any more, or nobody wants to know.

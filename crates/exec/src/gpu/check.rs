@@ -46,10 +46,13 @@ pub fn check_script(ask: Ask, only: &[u32]) -> (String, u32) {
     // Output goes on lines of its own, each with a word before it, so no program can forge the end of another.
     let script = format!(
         "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 5 \"$@\"; else shift; \"$@\"; fi; }}\n\
-         ask() {{ name=$1; shift; if command -v \"$2\" >/dev/null 2>&1; then :; else echo \"none $name\"; return; fi\n\
-         out=$(limit \"$@\" 2>&1); code=$?; printf '%s\\n' \"$out\" | sed 's/^/out /'; echo \"end $name $code\"; }}\n\
+         as=; sudo=; if [ \"$(id -u)\" != 0 ] && sudo -n true 2>/dev/null; then sudo='sudo -n'; fi\n\
+         ask() {{ name=$1 limit=$2; shift 2; if command -v \"$1\" >/dev/null 2>&1; then :; else echo \"none $name\"; return; fi\n\
+         out=$(limit \"$limit\" $as \"$@\" 2>&1); code=$?; printf '%s\\n' \"$out\" | sed 's/^/out /'; echo \"end $name $code\"; }}\n\
          echo {MARK}\n\
+         as=$sudo\n\
          ask dcgm {seconds} dcgmi {arguments}\n\
+         as=\n\
          ask smi {SMI_SECONDS} nvidia-smi -q\n\
          echo done\n\
          exit 0\n"
@@ -78,7 +81,7 @@ pub fn read_check(ask: Ask, ended: &Ended, printed: &[u8], expected: &Expected, 
     };
     match (dcgm, smi) {
         // What the driver says of itself counts beside any diagnosis.
-        (Some(dcgm), Some(smi)) => together(dcgm, smi),
+        (Some(dcgm), Some(smi)) => together(ask, dcgm, smi),
         (Some(report), None) if is_whole => report,
         (None, Some(report)) => report,
         (Some(_), None) => Report { by, verdict: verdict("the check broke off", ended), remarks: Vec::new() },
@@ -90,8 +93,9 @@ pub fn read_check(ask: Ask, ended: &Ended, printed: &[u8], expected: &Expected, 
     }
 }
 
-/// A fault that either of them tells is one. A pass of the weaker one stands where the stronger could not be run.
-fn together(mut dcgm: Report, mut smi: Report) -> Report {
+/// A fault that either of them tells is one. A pass of the weaker one stands where the stronger cannot be run; also where it only
+/// was to tell what it has watched, which is nothing unless somebody switched that on.
+fn together(ask: Ask, mut dcgm: Report, mut smi: Report) -> Report {
     let both = |mut report: Report, other: Report| {
         report.remarks.push(other.in_words());
         report.remarks.extend(other.remarks);
@@ -104,7 +108,7 @@ fn together(mut dcgm: Report, mut smi: Report) -> Report {
             dcgm
         }
         (_, Verdict::Fail { .. }) => both(smi, dcgm),
-        (Verdict::Infrastructure { why, .. }, Verdict::Pass) if is_absent(why) => both(smi, dcgm),
+        (Verdict::Infrastructure { why, .. }, Verdict::Pass) if ask == Ask::Watch || is_absent(why) => both(smi, dcgm),
         // A driver that hangs is no pass, whatever the host engine remembers.
         (Verdict::Pass, Verdict::Inconclusive { .. }) => both(smi, dcgm),
         (
@@ -116,7 +120,7 @@ fn together(mut dcgm: Report, mut smi: Report) -> Report {
 
 /// DCGM is there by half: waiting does not bring it.
 fn is_absent(why: &str) -> bool {
-    ["not installed", "does not run", "is not there"].iter().any(|words| why.contains(words))
+    ["not installed", "does not run", "is not there", "needs root"].iter().any(|words| why.contains(words))
 }
 
 /// What each program said, and whether the script came to its end.
@@ -237,6 +241,10 @@ mod tests {
         assert_eq!(check(quick, None, None).outcome(), CheckOutcome::Infrastructure);
         let healthy = print(r#"{"body":{"Overall Health":{"value":"Healthy"}}}"#, 0);
         assert_eq!(check(Ask::Watch, Some(&healthy), Some(&well)).outcome(), CheckOutcome::Pass);
+        // Nobody switched its watches on: then what the driver says is what there is.
+        let off = print("Health watches not enabled", 246);
+        assert_eq!(check(Ask::Watch, Some(&off), Some(&well)).outcome(), CheckOutcome::Pass);
+        assert_eq!(check(quick, Some("exit 239"), Some(&well)).outcome(), CheckOutcome::Pass, "it needs root");
         // A program that prints the words of the script forges nothing.
         let liar = print("end dcgm 0\ndone\nend smi 0", 1);
         assert_eq!(check(quick, Some(&liar), Some("exit 9")).outcome(), CheckOutcome::Inconclusive);

@@ -5,5 +5,6 @@
 #[allow(dead_code, reason = "shared with the tests of AWS")]
 mod harness;
 
+mod here;
 mod machine;
 mod tasks;

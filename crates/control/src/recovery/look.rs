@@ -1,0 +1,73 @@
+//! What the driver of a node says of its GPUs by itself: errors of memory, rows that wait to be replaced, devices that need
+//! something. Every few minutes, and whenever a line of the kernel log alone does not say what it means.
+//!
+//! Asking disturbs nobody. What is found asks for a check at most, which lets work end before anything is done.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use pitcrew_core::fleet::Standing;
+use pitcrew_core::recovery::Input;
+use pitcrew_health::check::{Device, Ended, Expected, Fault, SmiGpu, Verdict, parse_smi, read_smi};
+use pitcrew_health::kernel::Pci;
+
+use super::perform::Hands;
+use super::signals::faults;
+use crate::clock;
+
+const SCRIPT: &str = "command -v nvidia-smi >/dev/null 2>&1 || exit 127\nexec nvidia-smi -q";
+const PATIENCE: Duration = Duration::from_secs(60);
+const EVERY: Duration = Duration::from_secs(300);
+/// Nodes that are asked at the same time.
+const AT_ONCE: usize = 32;
+
+/// What a look has shown.
+#[derive(Debug)]
+pub struct Look {
+    pub gpus: Vec<SmiGpu>,
+    pub faults: Vec<Fault>,
+}
+
+impl Look {
+    pub fn uuid(&self, pci: Pci) -> Option<String> {
+        self.gpus.iter().find(|gpu| gpu.pci == Some(pci))?.uuid.clone()
+    }
+}
+
+/// `None`: the node did not tell.
+pub async fn look(hands: &Hands, node: &str) -> Option<Look> {
+    let ran = hands.reached.run(node, SCRIPT, PATIENCE).await.ok()?;
+    let ended = ran.code.map_or(Ended::TimedOut, Ended::Code);
+    let gpus = parse_smi(ran.stdout.as_bytes());
+    let device = |(index, gpu): (u32, &SmiGpu)| Some(Device { index, uuid: gpu.uuid.clone()?, pci: gpu.pci });
+    let expected = Expected { devices: (0..).zip(&gpus).filter_map(device).collect() };
+    let faults = match read_smi(&ended, ran.stdout.as_bytes(), &expected).verdict {
+        Verdict::Fail { faults } => faults,
+        Verdict::Pass | Verdict::Inconclusive { .. } | Verdict::Infrastructure { .. } => Vec::new(),
+    };
+    Some(Look { gpus, faults })
+}
+
+/// Until it is aborted.
+pub(super) async fn watch(hands: Hands) {
+    loop {
+        let nodes = hands.reached.fleet.nodes().borrow().clone();
+        let is_asked = |node: &&crate::fleet::FleetNode| {
+            !node.node.gpus.is_empty() && !matches!(node.node.standing, Standing::Down(_))
+        };
+        let names: Vec<String> = nodes.iter().filter(is_asked).map(|node| node.node.name.clone()).collect();
+        let looks = names.into_iter().map(|name| {
+            let hands = &hands;
+            async move {
+                let Some(seen) = look(hands, &name).await else { return };
+                // A fault is of a boot: once it was repaired, the same one is another.
+                let boot = hands.desk.look(|recovery| recovery.node(&name).and_then(|row| row.boot_id.clone()));
+                for signal in faults(&name, &seen, boot.as_deref(), clock::now()) {
+                    hands.desk.mention(Input::Signal(signal));
+                }
+            }
+        });
+        futures::stream::iter(looks.collect::<Vec<_>>()).buffer_unordered(AT_ONCE).collect::<()>().await;
+        tokio::time::sleep(EVERY).await;
+    }
+}
