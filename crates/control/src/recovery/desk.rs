@@ -91,7 +91,10 @@ impl Service {
         let (recovery, open) = Recovery::restore(policy, records);
         *self.desk.lock() = recovery;
         self.fence();
-        open.into_iter().for_each(|effect| self.begin(effect));
+        self.take(Input::Resumed).await;
+        let wanted: Vec<Effect> =
+            self.desk.look(|recovery| open.into_iter().filter(|effect| recovery.is_open(&effect.id)).collect());
+        wanted.into_iter().for_each(|effect| self.begin(effect));
         loop {
             let due = self.desk.look(Recovery::next_deadline);
             let wait = due.map(|at| at.duration_since(clock::now()).unsigned_abs().min(Duration::from_secs(3600)));
@@ -180,6 +183,7 @@ fn settled(input: &Input) -> Option<EffectId> {
         | Input::Approve { .. }
         | Input::Dismiss { .. }
         | Input::Retry { .. }
+        | Input::Resumed
         | Input::Tick => None,
     }
 }

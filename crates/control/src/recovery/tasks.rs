@@ -104,6 +104,7 @@ fn job_of(input: &Input) -> Option<&str> {
         | Input::Approve { .. }
         | Input::Dismiss { .. }
         | Input::Retry { .. }
+        | Input::Resumed
         | Input::Tick => None,
     }
 }

@@ -208,6 +208,11 @@ impl Core {
     ) -> JobAnswer {
         let (what, now) = doing(&self.runs[&key].run, slot);
         let is_next = now + 1 == number;
+        // It may have been ordered of a server that is gone, and these are in no row.
+        if let Some(active) = self.runs.get_mut(&key).filter(|_| now < number) {
+            let speaker = active.run.speaker(slot);
+            active.excluded.insert(speaker, exclude);
+        }
         match what {
             Doing::Lives if now == number => return JobAnswer::Already { live: true },
             Doing::Recovering if now < number => {}
@@ -218,10 +223,6 @@ impl Core {
             }
             Doing::Waits if is_next => return JobAnswer::Already { live: false },
             Doing::Lives | Doing::Recovering | Doing::Waits | Doing::Neither => return JobAnswer::Over,
-        }
-        if let Some(active) = self.runs.get_mut(&key) {
-            let speaker = active.run.speaker(slot);
-            active.excluded.insert(speaker, exclude);
         }
         self.apply(key, Event::Recovered { slot, attempt: now, verdict: Ruling::Restart { at, number, draws } });
         match doing(&self.runs[&key].run, slot) {
@@ -341,11 +342,13 @@ impl Core {
         };
         let going: Vec<Slot> = run.all_slots().filter(is_going).collect();
         let live: Vec<Slot> = going.iter().copied().filter(|slot| run.instance(*slot).state.is_live()).collect();
-        let ended: Vec<(Slot, AttemptRecord)> = going
+        let mut ended: Vec<(Slot, AttemptRecord)> = going
             .iter()
             .filter(|slot| !run.instance(**slot).state.is_live())
             .filter_map(|slot| Some((*slot, active.attempts.get(slot)?.clone())))
             .collect();
+        // As it was: who failed first is told first. Those that were ended for that were not cancelled by a person.
+        ended.sort_by_key(|(_, row)| (row.exit == Some(Exit::Cancelled), row.end));
         self.tell_starting(key, live.iter().copied());
         live.into_iter().for_each(|slot| self.tell_started(key, slot));
         ended.into_iter().for_each(|(slot, row)| self.tell_ended(key, slot, &row));

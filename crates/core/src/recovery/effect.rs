@@ -387,6 +387,9 @@ pub enum Input {
         incident: IncidentId,
         by: String,
     },
+    /// A server has begun to lead, with a machine that was restored; told before anything else. For a while nobody led, and
+    /// nothing was seen or heard.
+    Resumed,
     /// Time has passed; see [`Recovery::next_deadline`](super::Recovery::next_deadline).
     Tick,
 }

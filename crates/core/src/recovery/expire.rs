@@ -143,9 +143,12 @@ impl Step<'_> {
                     self.tell_of_job(job, NoticeKind::Overdue, format!("{job} waits for room to begin anew"));
                 }
             }
+            // It may begin in this moment: it fails when that is taken back.
             JobState::Restarting => {
-                self.order_stop(job, StopWhy::RollBack, true);
-                self.fail_for_good(job, "there was no room to begin anew");
+                self.fail_job(job, Class::Infrastructure, "there was no room to begin anew", StopWhy::RollBack);
+                if let Some(failure) = &mut self.job(job).failure {
+                    failure.lasting = true;
+                }
             }
             JobState::Starting => {
                 let why = "not all of its ranks began in time";

@@ -6,13 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::SignedDuration;
+
 use super::effect::{Act, NoticeKind, Place, StopWhy};
 use super::policy::JobSpec;
 use super::record::{Failure, JobRecord, Key, RankRecord};
 use super::signal::{Advice, Class, Signal, SignalKind};
 use super::state::JobState;
-use super::step::Step;
+use super::step::{Step, later};
 use crate::state::Exit;
+
+/// How long an error of the application's own explains an end of its attempt.
+const HINT: SignedDuration = SignedDuration::from_mins(10);
 
 fn ranks_of(places: Vec<Place>) -> Vec<RankRecord> {
     places.into_iter().map(|place| RankRecord { place, exit: None }).collect()
@@ -22,20 +27,14 @@ impl Step<'_> {
     /// All ranks run.
     pub fn job_started(&mut self, job: String, attempt: u32, places: Vec<Place>, spec: JobSpec) {
         let Some(row) = self.r.jobs.get(&job) else {
-            return self.new_job(job, attempt, places, spec, 0);
+            return self.new_job(job, attempt, places, spec);
         };
         match row.state {
             _ if attempt < row.attempt => {}
             // Somebody else began it anew: it is another one for us.
-            _ if attempt > row.attempt => {
-                let steps = row.steps;
-                self.new_job(job, attempt, places, spec, steps);
-            }
+            _ if attempt > row.attempt => self.new_job(job, attempt, places, spec),
             // It was ordered as this attempt, and stopped before it began: a person has begun it anew since.
-            _ if row.state.is_final() && row.ranks.is_empty() => {
-                let steps = row.steps;
-                self.new_job(job, attempt, places, spec, steps);
-            }
+            _ if row.state.is_final() && row.ranks.is_empty() => self.new_job(job, attempt, places, spec),
             JobState::Restarting | JobState::Starting => {
                 self.settle_restart(&job);
                 let row = self.job(&job);
@@ -59,7 +58,12 @@ impl Step<'_> {
         }
     }
 
-    fn new_job(&mut self, job: String, attempt: u32, places: Vec<Place>, spec: JobSpec, steps: u32) {
+    /// Begun anew by whoever runs it, or for the first time. What it has drawn on counts on, unless a person began it anew.
+    fn new_job(&mut self, job: String, attempt: u32, places: Vec<Place>, spec: JobSpec) {
+        let past = self.r.jobs.get(&job);
+        let steps = past.map_or(0, |past| past.steps);
+        let goes_on = past.filter(|past| !past.state.is_final() || past.goes_on);
+        let restarts = goes_on.map(|past| past.restarts.clone()).unwrap_or_default();
         let row = JobRecord {
             job: job.clone(),
             attempt,
@@ -72,7 +76,8 @@ impl Step<'_> {
             stops: 0,
             failure: None,
             hint: None,
-            restarts: Vec::new(),
+            restarts,
+            goes_on: false,
             reminded: 0,
             trail: Vec::new(),
             open: Vec::new(),
@@ -138,12 +143,12 @@ impl Step<'_> {
             }
             Some(row) if attempt <= row.attempt => {}
             Some(row) => {
-                let (spec, steps) = (row.spec.clone(), row.steps);
-                self.new_job(job.to_owned(), attempt, Vec::new(), spec, steps);
+                let spec = row.spec.clone();
+                self.new_job(job.to_owned(), attempt, Vec::new(), spec);
                 self.leave(job, exit);
             }
             None => {
-                self.new_job(job.to_owned(), attempt, Vec::new(), JobSpec::default(), 0);
+                self.new_job(job.to_owned(), attempt, Vec::new(), JobSpec::default());
                 self.leave(job, exit);
             }
         }
@@ -171,7 +176,8 @@ impl Step<'_> {
     fn rank_failed(&mut self, job: &str, rank: u32, exit: &Exit, message: &str) {
         let row = &self.r.jobs[job];
         let place = row.ranks[rank as usize].place.clone();
-        let (attempt, hint) = (row.attempt, row.hint.clone());
+        let attempt = row.attempt;
+        let has_hint = row.hint.as_ref().is_some_and(|(at, _)| later(*at, HINT) > self.now);
         let advice = row.spec.exits.advice(exit);
         let why = match message.lines().last() {
             Some(line) => format!("rank {rank} on {}: {exit}: {line}", place.node),
@@ -179,7 +185,10 @@ impl Step<'_> {
         };
         // Nobody of ours asked for it.
         if *exit == Exit::Cancelled {
-            return self.stopped_by_user(job, &why);
+            self.stopped_by_user(job, &why);
+            // A person's stop is told as such; this may be one that makes room, and it goes on later.
+            self.job(job).goes_on = true;
+            return;
         }
         let signal = |kind, gpu: Option<&String>| Signal {
             id: format!("{job}@{attempt}/{rank}"),
@@ -197,7 +206,7 @@ impl Step<'_> {
             Exit::StartFailed { lasting, .. } => {
                 (if *lasting { Class::Application } else { Class::Infrastructure }, None)
             }
-            Exit::Code { .. } | Exit::Signal { .. } if advice == Advice::Check && hint.is_none() => {
+            Exit::Code { .. } | Exit::Signal { .. } if advice == Advice::Check && !has_hint => {
                 let kind = SignalKind::ExitCode { code: exit.code().unwrap_or_default() };
                 (Class::Unknown, Some(signal(kind, place.gpus.first())))
             }
@@ -242,6 +251,7 @@ impl Step<'_> {
         let row = &self.r.jobs[job];
         let (attempt, why) = (row.attempt, format!("left to its own retries; {why}"));
         self.become_job(job, JobState::Failed, None, why.clone());
+        self.job(job).goes_on = true;
         self.emit_for_job(
             job,
             Act::FailJob { job: job.to_owned(), attempt, why, class: Class::Application, leave: true },
@@ -287,7 +297,7 @@ impl Step<'_> {
     }
 
     pub fn order_stop(&mut self, job: &str, why: StopWhy, force: bool) {
-        let within = super::step::later(self.now, self.r.policy.deadlines.stop);
+        let within = later(self.now, self.r.policy.deadlines.stop);
         let row = self.job(job);
         row.stop = Some(why);
         row.stops += 1;

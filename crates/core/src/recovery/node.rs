@@ -38,13 +38,20 @@ impl Step<'_> {
 
     /// What recovery may do to the node may have changed while it was at it.
     fn follow_mode(&mut self, node: &str) {
+        let row = &self.r.nodes[node];
+        if row.state == NodeState::OutOfService && row.facts.opted_out {
+            return self.put_back(node, "the node has opted out of recovery");
+        }
         let Some(incident) = self.r.open_incident(node) else { return };
         let (id, watched, acts) = (incident.id, incident.watched, self.r.may_act(node));
         if watched && acts {
             self.incident(id).watched = false;
             return self.begin(node);
         }
-        let is_begun = matches!(self.r.nodes[node].state, NodeState::Remediating { .. } | NodeState::Verifying);
+        // What was only wanted so far is not done any more; what was begun is seen to its end.
+        let row = &self.r.nodes[node];
+        let is_wanted = row.open.iter().any(|effect| effect.act.is_once() && !effect.begun);
+        let is_begun = matches!(row.state, NodeState::Remediating { .. } | NodeState::Verifying) && !is_wanted;
         if !watched && !acts && !is_begun {
             self.cancel_check(node);
             self.heal(node, Outcome::Observed, "recovery is not to act here any more");

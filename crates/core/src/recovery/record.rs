@@ -293,6 +293,9 @@ pub struct JobRecord {
     /// An error of the application itself that this attempt has shown, and when.
     pub hint: Option<(Timestamp, String)>,
     pub restarts: Vec<RestartRecord>,
+    /// It is over for us, and not for whoever runs it: it was cancelled by nobody that is known, or left to its own retries.
+    #[serde(default)]
+    pub goes_on: bool,
     pub reminded: u32,
     pub trail: Vec<Step>,
     pub open: Vec<Effect>,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::budget::{Plan, WEEK};
 use super::effect::{Act, NoticeKind, StopWhy};
 use super::policy::{DrainPolicy, Mode};
-use super::record::{Remediation, Tried};
+use super::record::{Outcome, Remediation, Tried};
 use super::signal::Class;
 use super::state::{NodeState, Rung};
 use super::step::{Step, earlier, later};
@@ -15,6 +15,9 @@ impl Step<'_> {
     pub fn plan(&mut self, node: &str, why: &str) {
         let Some(id) = self.open_incident(node) else { return };
         self.cancel_check(node);
+        if !self.r.may_act(node) {
+            return self.let_be(node, why);
+        }
         match self.next_rung(node) {
             Plan::Nothing(reason) => {
                 self.incident(id).plan = None;
@@ -30,6 +33,13 @@ impl Step<'_> {
                 self.turn(node, counted, why);
             }
         }
+    }
+
+    /// People took the node out of our hands while something was done to it, and more would be needed.
+    pub fn let_be(&mut self, node: &str, why: &str) {
+        let left = "recovery is not to act here any more";
+        self.tell(node, NoticeKind::Would, format!("{node} is left as it is, and may be broken: {left}; {why}"));
+        self.heal(node, Outcome::Observed, left);
     }
 
     fn await_approval(&mut self, node: &str, rung: Rung, why: &str) {

@@ -147,15 +147,17 @@ impl NodeState {
                 | S::OutOfService => true,
                 S::Suspected | S::Fenced | S::Checking | S::Draining => false,
             },
-            // What is being done to it cannot be taken back; a rung that did not help leads to the next.
+            // What is being done to it cannot be taken back; a rung that did not help leads to the next. Where recovery is not
+            // to act any more, it does not.
             S::Remediating { .. } => match to {
-                S::AwaitingApproval
+                S::Healthy
+                | S::AwaitingApproval
                 | S::Queued
                 | S::Draining
                 | S::Remediating { .. }
                 | S::Verifying
                 | S::OutOfService => true,
-                S::Healthy | S::Suspected | S::Fenced | S::Checking => false,
+                S::Suspected | S::Fenced | S::Checking => false,
             },
             S::Verifying => match to {
                 S::Healthy

@@ -67,6 +67,7 @@ impl<'a> Step<'a> {
             Input::Approve { incident, by } => self.approve(incident, &by),
             Input::Dismiss { incident, by, why } => self.dismiss(incident, &by, &why),
             Input::Retry { incident, by } => self.retry(incident, &by),
+            Input::Resumed => self.resumed(),
             Input::Tick => self.tick(),
         }
         self.move_up();

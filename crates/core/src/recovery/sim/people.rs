@@ -45,8 +45,7 @@ impl World {
         facts.opted_out ^= flip;
         let facts = NodeFacts { boot_id: None, ..facts.clone() };
         self.saw("what may be done to a node was changed");
-        let is_begun = self.server.r.node(&node).is_some_and(|row| row.state.is_in_repair());
-        if facts.opted_out && !is_begun {
+        if facts.opted_out {
             self.opted_out.insert(node.clone(), self.now);
         } else {
             self.opted_out.remove(&node);

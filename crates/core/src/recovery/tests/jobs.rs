@@ -439,3 +439,52 @@ fn a_job_whose_end_was_never_told_holds_its_node_until_somebody_asks() {
     assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
     assert_eq!((story.count("restart_job"), story.count("fail_job"), story.count("stop_job")), (0, 0, 0));
 }
+
+#[test]
+fn an_error_of_the_application_explains_a_failure_that_follows_it_and_none_days_later() {
+    let check = |later: SignedDuration| {
+        let mut story = Story::new(1);
+        story.job("train", 1, &["n0"]);
+        story.xid("n0", 31, Advice::RestartApp);
+        story.wait(later);
+        story.ends("train", 1, 0, code(1));
+        story.count("check")
+    };
+    assert_eq!((check(secs(60)), check(SignedDuration::from_mins(11))), (0, 1));
+}
+
+#[test]
+fn what_a_job_has_drawn_on_counts_on_when_it_makes_room_for_another() {
+    let after = |end: fn(&mut Story)| {
+        let mut story = Story::new(1);
+        let spec = JobSpec { infrastructure_restarts: 1, ..JobSpec::default() };
+        story.job_of("train", 1, &["n0"], spec.clone());
+        story.ends("train", 1, 0, Exit::start_failed("no image"));
+        story.job_of("train", 2, &["n0"], spec.clone());
+        end(&mut story);
+        story.job_of("train", 3, &["n0"], spec);
+        story.ends("train", 3, 0, Exit::start_failed("no image"));
+        story.job_state("train")
+    };
+    assert_eq!(after(|story| story.ends("train", 2, 0, Exit::Cancelled)), JobState::Failed, "preempted");
+    assert_eq!(after(|_| {}), JobState::Failed, "nobody has said why");
+    let person = |story: &mut Story| {
+        story.tell(Input::UserStop { job: "train".to_owned(), by: "ann".to_owned() });
+    };
+    assert_eq!(after(person), JobState::Restarting, "a person begins it anew");
+}
+
+#[test]
+fn a_job_for_which_there_is_no_room_fails_when_its_restart_is_taken_back_and_not_before() {
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.stops("train", 1);
+    story.wait(SignedDuration::from_hours(24));
+    assert_eq!((story.job_state("train"), story.count("fail_job")), (JobState::Stopping, 0));
+    let Act::StopJob { attempt, why, .. } = story.open("stop_job").unwrap().act else { panic!() };
+    assert_eq!((attempt, why), (2, StopWhy::RollBack));
+    story.stops("train", 2);
+    assert_eq!((story.job_state("train"), story.count("fail_job")), (JobState::Failed, 1));
+    assert!(story.notices(NoticeKind::JobFailed)[0].text.contains("no room"));
+}

@@ -4,6 +4,7 @@
 mod jobs;
 mod modes;
 mod nodes;
+mod outage;
 mod signals;
 
 use std::collections::BTreeSet;
@@ -90,6 +91,13 @@ impl Story {
             self.tell(Input::Tick);
         }
         self.now = end;
+    }
+
+    /// The server ends, and for that long nobody leads.
+    fn down(&mut self, time: SignedDuration) -> Vec<Effect> {
+        (self.r, _) = Recovery::restore(self.r.policy().clone(), self.r.records());
+        self.now += time;
+        self.tell(Input::Resumed)
     }
 
     /// The effect of this name that is open.

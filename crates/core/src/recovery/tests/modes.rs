@@ -109,3 +109,51 @@ fn weakness_24_a_check_that_passes_is_the_application_and_one_that_fails_is_the_
     assert_eq!(after(CheckOutcome::Pass), ("healthy", "pass", Class::Application, "failed"));
     assert_eq!(after(Story::fails(Advice::Reboot)), ("draining", "fail", Class::Infrastructure, "restarting"));
 }
+
+#[test]
+fn a_node_that_is_taken_out_of_recoverys_hands_during_a_repair_gets_no_other() {
+    let verifying = || {
+        let mut story = Story::new(1);
+        story.xid("n0", 95, Advice::ResetGpu);
+        story.drained();
+        let reset = story.the("reset_gpu");
+        story.tell(Input::Begun { effect: reset.clone() });
+        story.done(&reset);
+        story.see("n0", 1);
+        assert_eq!(story.state("n0"), NodeState::Verifying);
+        story
+    };
+    let off: [fn(&mut NodeFacts); 2] = [|facts| facts.opted_out = true, |facts| facts.mode = Some(Mode::Observe)];
+    for change in off {
+        let mut story = verifying();
+        story.node("n0", change);
+        assert_eq!(story.state("n0"), NodeState::Verifying, "what was begun is seen to its end");
+        story.check(Story::fails(Advice::Reboot));
+        assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Healthy, 0));
+        assert_eq!((story.count("drain"), story.count("reboot")), (1, 0));
+        assert!(story.notices(NoticeKind::Would)[0].text.contains("may be broken"));
+    }
+    // One that was ordered and not begun is not done at all; one that was is waited for.
+    for (begun, state) in [(false, NodeState::Healthy), (true, NodeState::Remediating { rung: Rung::Reboot })] {
+        let mut story = Story::new(1);
+        story.xid("n0", 79, Advice::Reboot);
+        story.drained();
+        let reboot = story.the("reboot");
+        if begun {
+            story.tell(Input::Begun { effect: reboot });
+        }
+        story.node("n0", |facts| facts.opted_out = true);
+        assert_eq!((story.state("n0"), story.open("reboot").is_some()), (state, begun));
+        story.wait(secs(600));
+        assert_eq!((story.state("n0"), story.count("hard_reboot")), (NodeState::Healthy, 0));
+    }
+}
+
+#[test]
+fn a_node_that_is_out_of_service_and_opts_out_is_not_kept_fenced() {
+    let mut story = Story::new(1);
+    story.xid("n0", 142, Advice::ContactSupport);
+    assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::OutOfService, 1));
+    story.node("n0", |facts| facts.opted_out = true);
+    assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Healthy, 0));
+}
