@@ -53,11 +53,27 @@ impl Machine {
              : >away
              (
                  while [ -e hold-reboot ]; do sleep 0.1; done
-                 echo $boot >boot; : >log; [ -e lasting ] || rm -f broken; rm away
+                 echo $boot >boot; : >log; [ -e lasting ] || rm -f broken unsure; rm away
              ) </dev/null >/dev/null 2>&1 &
              read -r _ _ _ session _ <\"/proc/$PPID/stat\"; kill -9 \"$session\"",
         );
         machine
+    }
+
+    /// Takes it off the network: its connections break, and nobody gets in.
+    pub fn cut(&mut self) {
+        let (own, config) = (std::process::id().to_string(), self.sshd.dir.path().join("sshd_config"));
+        let listener =
+            processes().find(|(_, stat, line)| parent(stat) == own && line.contains(config.to_str().unwrap()));
+        let (pid, ..) = listener.expect("its sshd runs");
+        // Nobody signs in from here on, and whose sessions they are can still be seen.
+        Command::new("kill").args(["-STOP", &pid]).status().unwrap();
+        let sessions: Vec<String> = processes().filter(|(_, stat, _)| parent(stat) == pid).map(|(id, ..)| id).collect();
+        self.sshd.down();
+        for session in sessions {
+            // One that has ended by itself is gone as well.
+            let _ = Command::new("kill").args(["-9", &session]).output();
+        }
     }
 
     /// What `nvidia-smi` prints of these GPUs, which are called as [`Machine::gpu`] says.
@@ -68,8 +84,9 @@ impl Machine {
         gpus.iter().enumerate().map(row).collect()
     }
 
+    /// A UUID with the number of the machine in it.
     pub fn gpu(&self, letter: &str) -> String {
-        format!("GPU-{}-{letter}", self.name)
+        format!("GPU-{:0>8}-{letter}", self.name.trim_start_matches('s'))
     }
 
     fn script(&self, name: &str, body: &str) {
@@ -89,6 +106,14 @@ impl Machine {
 
     pub fn remove(&self, name: &str) {
         std::fs::remove_file(self.dir.join(name)).unwrap();
+    }
+
+    /// Of a GPU that nobody knows anything about yet: it is to be checked.
+    pub const ODD: &str = "NVRM: Xid (PCI:0000:9b:00): 999, pid=1, name=train, something new";
+
+    /// The kernel tells where a GPU is, so that its lines are of that one.
+    pub fn name_gpu(&self, gpu: &str) {
+        self.log(&format!("NVRM: GPU at PCI:0000:9b:00: {gpu}"));
     }
 
     /// A line of the kernel's, now.
@@ -115,4 +140,19 @@ impl Machine {
     pub fn reboots(&self) -> usize {
         self.done().iter().filter(|done| *done == "reboot").count()
     }
+}
+
+/// All processes: number, status, command line.
+fn processes() -> impl Iterator<Item = (String, String, String)> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+        Some((entry.file_name().into_string().ok()?, stat, String::from_utf8_lossy(&line).into_owned()))
+    })
+}
+
+/// Of a process, by its status.
+fn parent(stat: &str) -> &str {
+    stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)).unwrap_or_default()
 }

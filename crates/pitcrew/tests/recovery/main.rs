@@ -8,7 +8,10 @@ mod harness;
 #[allow(dead_code, reason = "shared with the tests of SSH")]
 mod sshd;
 
+mod ends;
+mod gangs;
 mod jobs;
+mod kills;
 mod machine;
 mod nodes;
 mod site;

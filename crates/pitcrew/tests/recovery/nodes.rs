@@ -13,7 +13,7 @@ const REMAP: &str = "NVRM: Xid (PCI:0000:9b:00): 95, pid=1, name=train, Uncontai
 async fn a_gpu_that_fell_off_the_bus_is_rebooted_once_and_its_node_serves_again() {
     let site = Site::new(&["s21"], "  mode: auto", "").await;
     let machine = site.machine("s21");
-    machine.log("NVRM: GPU at PCI:0000:9b:00: GPU-s21-a");
+    machine.name_gpu(&machine.gpu("a"));
     machine.log(FALLEN);
     let mut server = site.serve();
     assert!(site.incidents().is_empty(), "what stood in the log before anybody watched is history");
@@ -25,6 +25,7 @@ async fn a_gpu_that_fell_off_the_bus_is_rebooted_once_and_its_node_serves_again(
     assert_eq!(incidents.len(), 1, "{incidents:?}");
     assert_eq!((&incidents[0]["outcome"], &incidents[0]["verdict"]), (&json!("repaired"), &json!("fail")));
     assert_eq!(incidents[0]["tried"][0]["rung"], "reboot");
+    assert_eq!(incidents[0]["gpus"], json!([machine.gpu("a")]));
     let shown = site.world.ok(&["incidents", "show", "inc-1"]);
     for part in ["XID 79", "has fallen off the bus", "tried        reboot", "verifying → healthy"] {
         assert!(shown.contains(part), "{part} in {shown}");

@@ -61,6 +61,10 @@ impl Site {
         Site { world, machines }
     }
 
+    pub fn machine_mut(&mut self, name: &str) -> &mut Machine {
+        self.machines.iter_mut().find(|machine| machine.name == name).unwrap()
+    }
+
     pub fn machine(&self, name: &str) -> &Machine {
         self.machines.iter().find(|machine| machine.name == name).unwrap()
     }
@@ -70,16 +74,31 @@ impl Site {
         let server = self.world.serve();
         for machine in &self.machines {
             self.until(machine.name, "it is ready", |node| node["standing"] == "ready");
-            self.until_read(machine);
         }
+        self.until_all_read(&self.machines.iter().collect::<Vec<_>>());
         server
+    }
+
+    /// The server dies, and another one comes after it.
+    pub fn again(&self, server: &mut Running) {
+        let led =
+            || std::fs::read_to_string(self.world.path("server.log")).unwrap().matches("this server leads").count();
+        let before = led();
+        server.kill();
+        *server = self.world.serve();
+        self.world.wait("the next server leads", || led() > before);
     }
 
     /// Until the log was read from its beginning, as it is now, twice: so whatever stands in it has been told.
     pub fn until_read(&self, machine: &Machine) {
+        self.until_all_read(&[machine]);
+    }
+
+    fn until_all_read(&self, machines: &[&Machine]) {
         for _ in 0..2 {
-            machine.set("reads", "");
-            self.world.wait("the log is read", || machine.read("reads").contains("read"));
+            machines.iter().for_each(|machine| machine.set("reads", ""));
+            self.world
+                .wait("the logs are read", || machines.iter().all(|machine| machine.read("reads").contains("read")));
         }
     }
 
@@ -197,6 +216,15 @@ impl Site {
         assert_eq!(all.len(), names.len(), "{all:?}");
         let find = |name: &&str| all.iter().find(|one| one.name == **name).unwrap_or_else(|| panic!("{name}: {all:?}"));
         names.iter().map(|name| find(name).clone()).collect()
+    }
+
+    /// Members that are told to end take their time.
+    pub fn hold_stops(&self) {
+        std::fs::write(self.world.path("jobs").join("hold-stop"), "").unwrap();
+    }
+
+    pub fn let_stop(&self) {
+        std::fs::remove_file(self.world.path("jobs").join("hold-stop")).unwrap();
     }
 
     /// Members that were told to end.
