@@ -26,7 +26,7 @@ pub use ask::{Asker, this_machine};
 pub use config::NodeConfig;
 pub use seen::{Seen, SeenGpu};
 pub use series::Sample;
-pub use service::Fleet;
+pub use service::{Fleet, Lost};
 pub use tasks::{TaskOnNode, ended, tasks};
 pub use view::{GpuView, NodeView};
 pub use workers::WorkerView;

@@ -3,7 +3,7 @@
 //! Invariants: what is given out is put together anew whenever a fact changes, and only then; the store is written only
 //! when something changed, so an idle fleet writes nothing. A node that does not answer is asked less often.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::ask::{self, Answer, Asker};
 use super::assemble::{Assembled, assemble};
 use super::config::NodeConfig;
-use super::seen::Seen;
+use super::seen::{Seen, SeenGpu};
 use super::series::{Ended, KEPT, KEPT_HOURS, Sample, Series, usage};
 use super::twins::{One, sort_out};
 use super::view::NodeView;
@@ -72,6 +72,15 @@ pub(super) struct Known {
     series: Series,
     /// The last five minutes, and the last hour, that the store does not have yet.
     unwritten: Ended,
+}
+
+/// A device of a node that is of no use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    pub id: String,
+    pub why: String,
+    /// It was there before; else it is there, and says itself that it is broken.
+    pub since: Option<Timestamp>,
 }
 
 impl Fleet {
@@ -377,6 +386,20 @@ impl Fleet {
         readings.into_iter().flatten().map(|reading| (reading.index, reading.uuid.clone())).collect()
     }
 
+    /// What a node has lost, as far as its configuration wants it.
+    pub fn lost(&self, name: &str) -> Vec<Lost> {
+        let nodes = self.lock();
+        let Some(known) = nodes.iter().find(|known| known.config.name == name) else { return Vec::new() };
+        let gone = known.gone().filter_map(|gpu| {
+            Some(Lost { id: gpu.id.clone(), why: gpu.fault.clone().unwrap_or_default(), since: Some(gpu.gone_since?) })
+        });
+        let broken = known
+            .readings
+            .iter()
+            .filter_map(|reading| Some(Lost { id: reading.uuid.clone(), why: reading.fault.clone()?, since: None }));
+        gone.chain(broken).collect()
+    }
+
     /// Under which name the store has a node.
     fn key(&self, name: &str) -> String {
         let is_here = self.lock().iter().any(|known| known.config.name == name && known.is_here());
@@ -492,6 +515,13 @@ impl Known {
         self.config.connection.is_none() && self.worker.is_none()
     }
 
+    /// Devices that it had, does not report, and should.
+    fn gone(&self) -> impl Iterator<Item = &SeenGpu> {
+        let used: BTreeSet<String> = self.assembled().node.gpus.into_iter().map(|gpu| gpu.id).collect();
+        let told = self.seen.iter().flat_map(|seen| &seen.gpus);
+        told.filter(move |gpu| gpu.gone_since.is_some() && used.contains(&gpu.id))
+    }
+
     fn assembled(&self) -> Assembled {
         let assembled = assemble(&self.config, self.seen.as_ref(), self.marks.as_ref());
         let mut assembled = match &self.worker {
@@ -566,6 +596,7 @@ mod tests {
     use pitcrew_store::StoreUrl;
 
     use super::*;
+    use crate::fleet::config::Declared;
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_700_000_000 + seconds).unwrap()
@@ -614,6 +645,23 @@ mod tests {
         let node = list.iter().find(|node| node.node.name == "s21").unwrap();
         assert_eq!((&node.node.standing, node.node.gpus[0].id.as_str()), (&Standing::Cordoned, "GPU-a"));
         assert_eq!(node.reach, Reach::Connection("gpu".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn what_a_node_lost_is_still_expected_of_it_but_what_differs_from_its_configuration_is_not_lost() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let mut config = NodeConfig::plain("s21");
+        config.connection = Some("gpu".to_owned());
+        config.gpus = Some(Declared::Count { count: 3, model: Some("h100".to_owned()), memory_mib: None });
+        let fleet = Fleet::open(store, &[config], None, at(0)).await.unwrap();
+        let other = "gpu 1, GPU-b, Disabled, 81920, 5, 70, 300.5, 60, NVIDIA A100\n";
+        fleet.take("s21", answer(&format!("{GPU}{other}")), at(1));
+        let faults = fleet.view("s21").unwrap().gpus.iter().filter(|gpu| gpu.fault.is_some()).count();
+        assert_eq!((faults, fleet.lost("s21")), (3, Vec::new()), "one is not there, and the others are no H100");
+        fleet.take("s21", answer(&format!("smi 0\n{}", other.replace("gpu 1", "gpu 0"))), at(2));
+        let why = "the node does not report it any more".to_owned();
+        assert_eq!(fleet.lost("s21"), [Lost { id: "GPU-a".to_owned(), why, since: Some(at(2)) }]);
+        assert_eq!(fleet.devices("s21"), [(0, "GPU-b".to_owned())]);
     }
 
     #[tokio::test]

@@ -3,35 +3,53 @@
 //! Level-triggered: the list of nodes is compared with what recovery knows whenever it changes, and told what differs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{Advice, Input, Mode, NodeFacts, Rung, Signal, SignalKind};
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::config::Commands;
 use super::perform::Hands;
 use crate::clock;
-use crate::fleet::config::Declared;
-use crate::fleet::{FleetNode, NodeConfig, Reach};
+use crate::fleet::{FleetNode, Lost, Reach};
 
 /// The label of a node that says what recovery may do there: `off`, `observe`, `approve` or `auto`.
 pub const LABEL: &str = "recovery";
+/// Between two looks at a node that answers its server again, and not us.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// Until it is aborted.
 pub(super) async fn watch(hands: Hands) {
     let mut nodes = hands.reached.fleet.nodes();
     let mut told: BTreeMap<String, NodeFacts> = BTreeMap::new();
-    let mut down: BTreeMap<String, String> = BTreeMap::new();
+    let mut absent = Absent::default();
     let mut missing: BTreeMap<(String, String), String> = BTreeMap::new();
     loop {
         let list = nodes.borrow_and_update().clone();
         let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
         for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
-            let config = hands.reached.fleet.config_of(&node.node.name);
-            there.insert(node.node.name.clone(), facts(node, config.as_ref(), &hands.config.commands));
+            there.insert(node.node.name.clone(), facts(node, &hands.config.commands));
         }
         for (name, facts) in &there {
             if told.get(name) != Some(facts) {
                 hands.desk.mention(Input::Node { node: name.clone(), facts: facts.clone() });
+            }
+        }
+        for node in list.iter().filter(|node| there.contains_key(&node.node.name)) {
+            let is_new = told.get(&node.node.name) != there.get(&node.node.name);
+            if is_new && node.reach == Reach::Local {
+                // Its log is not read in rounds, which would show its boot id.
+                let (hands, name) = (hands.clone(), node.node.name.clone());
+                absent.looks.spawn(async move { hands.awaited(&name).await });
+            }
+            if let (true, Some(odd)) = (is_new, odd_label(node)) {
+                let name = &node.node.name;
+                tracing::warn!(
+                    node = name,
+                    "the label `{LABEL}={odd}` of the node `{name}` means nothing, so recovery keeps \
+                     off it: the values are `off`, `observe`, `approve` and `auto`"
+                );
             }
         }
         let known: Vec<String> = hands.desk.look(|recovery| recovery.nodes().map(|node| node.name.clone()).collect());
@@ -44,7 +62,7 @@ pub(super) async fn watch(hands: Hands) {
         }
         told = there;
         for node in list.iter().filter(|node| told.contains_key(&node.node.name)) {
-            absence(&hands, node, &mut down).await;
+            absent.look(&hands, node);
             lost_devices(&hands, node, &mut missing);
         }
         if nodes.changed().await.is_err() {
@@ -53,91 +71,185 @@ pub(super) async fn watch(hands: Hands) {
     }
 }
 
-fn facts(node: &FleetNode, config: Option<&NodeConfig>, commands: &Commands) -> NodeFacts {
+/// A value that nobody has given a meaning. Whoever wrote it may have meant `off`.
+fn odd_label(node: &FleetNode) -> Option<&str> {
+    let label = node.node.labels.get(LABEL).map(String::as_str)?;
+    (!matches!(label, "off" | "observe" | "approve" | "auto")).then_some(label)
+}
+
+fn facts(node: &FleetNode, commands: &Commands) -> NodeFacts {
     let label = node.node.labels.get(LABEL).map(String::as_str);
-    let mode = match label {
+    let mut mode = match label {
         Some("observe") => Some(Mode::Observe),
         Some("approve") => Some(Mode::Approve),
         Some("auto") => Some(Mode::Auto),
         Some(_) | None => None,
     };
-    let gpus = config.and_then(|config| match &config.gpus {
-        Some(Declared::Count { count, .. }) => Some(*count),
-        Some(Declared::List(all)) => u32::try_from(all.len()).ok(),
-        None => None,
-    });
+    let opted_out = label == Some("off") || odd_label(node).is_some();
     let mut rungs: Vec<Rung> = Vec::new();
     match &node.reach {
-        Reach::Connection(_) => rungs.extend([Rung::ResetGpu, Rung::Reboot]),
-        // The server would end with its machine.
+        Reach::Connection(_) => {
+            rungs.extend([Rung::ResetGpu, Rung::Reboot]);
+            rungs.extend(commands.hard_reboot.as_ref().map(|_| Rung::HardReboot));
+            rungs.extend(commands.replace.as_ref().map(|_| Rung::Replace));
+        }
+        // The server would end with its machine, however that is done.
         Reach::Local => rungs.push(Rung::ResetGpu),
-        Reach::Worker(_) => {}
+        // Nothing can be run there, so nothing could tell that it is well: it would be out of service after each failure.
+        Reach::Worker(_) => mode = Some(Mode::Observe),
     }
-    rungs.extend(commands.hard_reboot.as_ref().map(|_| Rung::HardReboot));
-    rungs.extend(commands.replace.as_ref().map(|_| Rung::Replace));
-    NodeFacts { boot_id: None, gpus, mode, opted_out: label == Some("off"), rungs: rungs.into_iter().collect() }
+    // With those that are gone: the most that are known.
+    let gpus = u32::try_from(node.node.gpus.len()).ok();
+    NodeFacts { boot_id: None, gpus, mode, opted_out, rungs: rungs.into_iter().collect() }
 }
 
-/// A node that does not answer, and one that does so again.
-async fn absence(hands: &Hands, node: &FleetNode, down: &mut BTreeMap<String, String>) {
-    let name = &node.node.name;
-    match &node.node.standing {
-        Standing::Down(why) if down.get(name) != Some(why) => {
-            let is_new = !down.contains_key(name);
-            down.insert(name.clone(), why.clone());
-            if is_new {
-                let now = clock::now();
-                hands.desk.mention(Input::Signal(Signal {
-                    id: format!("{name}/down/{now}"),
-                    node: name.clone(),
-                    boot_id: None,
-                    gpu: None,
-                    job: None,
-                    at: now,
-                    kind: SignalKind::NodeLost,
-                    advice: Advice::Check,
-                    evidence: why.clone(),
-                }));
-            }
-        }
-        Standing::Down(_) => {}
-        Standing::Ready | Standing::Cordoned => {
-            if down.remove(name).is_some() {
-                let seen = hands.observe(name).await;
-                if seen.agent {
-                    hands.desk.mention(Input::Observed { node: name.clone(), seen });
+/// Nodes that do not answer, and those that do so again.
+#[derive(Default)]
+struct Absent {
+    down: BTreeMap<String, Option<AbortHandle>>,
+    /// Looks at those that are back. Ends with us.
+    looks: JoinSet<()>,
+}
+
+impl Absent {
+    fn look(&mut self, hands: &Hands, node: &FleetNode) {
+        let name = &node.node.name;
+        while self.looks.try_join_next().is_some() {}
+        match &node.node.standing {
+            Standing::Down(why) => match self.down.insert(name.clone(), None) {
+                // Down again before it was seen.
+                Some(Some(looking)) if !looking.is_finished() => looking.abort(),
+                Some(None) => {}
+                Some(Some(_)) | None => hands.desk.mention(Input::Signal(away(name, why))),
+            },
+            Standing::Ready | Standing::Cordoned => match self.down.get_mut(name) {
+                Some(looking) if looking.is_none() => {
+                    let (hands, name) = (hands.clone(), name.clone());
+                    *looking = Some(self.looks.spawn(async move { hands.awaited(&name).await }));
                 }
-            }
+                Some(looking) if looking.as_ref().is_some_and(AbortHandle::is_finished) => {
+                    self.down.remove(name);
+                }
+                Some(_) | None => {}
+            },
         }
     }
 }
 
-/// Devices that a node does not report any more, or that say that they are broken.
+fn away(name: &str, why: &str) -> Signal {
+    let now = clock::now();
+    Signal {
+        id: format!("{name}/down/{now}"),
+        node: name.to_owned(),
+        boot_id: None,
+        gpu: None,
+        job: None,
+        at: now,
+        kind: SignalKind::NodeLost,
+        advice: Advice::Check,
+        evidence: why.to_owned(),
+    }
+}
+
+impl Hands {
+    /// It answers its server again. Looks until it answers us as well.
+    async fn awaited(&self, name: &str) {
+        loop {
+            let seen = self.observe(name).await;
+            if seen.agent {
+                return self.desk.mention(Input::Observed { node: name.to_owned(), seen });
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Somebody has read the boot id of a node. If it is another one than is known, the node is looked at: that it was
+    /// rebooted, by us or not, is known by nothing else.
+    pub(super) fn saw(&self, name: &str, boot_id: &str) {
+        let is_known =
+            self.desk.look(|recovery| recovery.node(name).is_none_or(|row| row.boot_id.as_deref() == Some(boot_id)));
+        if !is_known {
+            let (hands, node) = (self.clone(), name.to_owned());
+            tokio::spawn(async move {
+                let seen = hands.observe(&node).await;
+                if seen.agent {
+                    hands.desk.mention(Input::Observed { node, seen });
+                }
+            });
+        }
+    }
+}
+
+/// Devices that a node had and does not report any more, or that say that they are broken. Told once, whoever leads: what
+/// only differs from the configuration is no trouble of the device.
 fn lost_devices(hands: &Hands, node: &FleetNode, missing: &mut BTreeMap<(String, String), String>) {
     let name = &node.node.name;
     if matches!(node.node.standing, Standing::Down(_)) {
         return;
     }
-    for gpu in &node.node.gpus {
-        let key = (name.clone(), gpu.id.clone());
-        match &gpu.fault {
-            None => drop(missing.remove(&key)),
-            Some(_) if missing.contains_key(&key) => {}
-            Some(why) => {
-                let now = clock::now();
-                missing.insert(key, why.clone());
-                hands.desk.mention(Input::Signal(Signal {
-                    id: format!("{name}/{}/{now}", gpu.id),
-                    node: name.clone(),
-                    boot_id: None,
-                    gpu: Some(gpu.id.clone()),
-                    job: None,
-                    at: now,
-                    kind: SignalKind::LostGpu,
-                    advice: Advice::Check,
-                    evidence: why.clone(),
-                }));
-            }
+    let lost = hands.reached.fleet.lost(name);
+    missing.retain(|(of, gpu), _| of != name || lost.iter().any(|lost| lost.id == *gpu));
+    for Lost { id: gpu, why, since } in lost {
+        let boot_id = hands.desk.look(|recovery| recovery.node(name).and_then(|row| row.boot_id.clone()));
+        let id = match since {
+            Some(since) => format!("{name}/{gpu}/gone/{since}"),
+            None => format!("{name}/{gpu}/broken/{}", boot_id.unwrap_or_default()),
+        };
+        if missing.insert((name.clone(), gpu.clone()), why.clone()).is_none() {
+            hands.desk.mention(Input::Signal(Signal {
+                id,
+                node: name.clone(),
+                boot_id: None,
+                gpu: Some(gpu),
+                job: None,
+                at: since.unwrap_or_else(clock::now),
+                kind: SignalKind::LostGpu,
+                advice: Advice::Check,
+                evidence: why,
+            }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_core::fleet::{Amount, Gpu, Node};
+    use pitcrew_exec::WorkerPlace;
+
+    use super::*;
+
+    fn node(reach: Reach, label: Option<&str>) -> FleetNode {
+        let gpus = (0..2).map(|at| Gpu::new(format!("GPU-{at}"), "NVIDIA A100", 81_920)).collect();
+        let mut node = Node::new("n", Amount::whole(8), 8_192, gpus);
+        node.labels.extend(label.map(|value| (LABEL.to_owned(), value.to_owned())));
+        FleetNode { node, reach }
+    }
+
+    fn by_command() -> Commands {
+        let command = Some("true".to_owned());
+        Commands { hard_reboot: command.clone(), replace: command, ..Commands::default() }
+    }
+
+    #[test]
+    fn the_server_never_restarts_its_own_machine() {
+        let rungs = |reach| facts(&node(reach, None), &by_command()).rungs.into_iter().collect::<Vec<_>>();
+        assert_eq!(rungs(Reach::Local), [Rung::ResetGpu]);
+        assert_eq!(rungs(Reach::Connection("gpu".to_owned())), Rung::LADDER);
+    }
+
+    #[test]
+    fn where_nothing_can_be_run_nothing_is_done() {
+        let (worker, program) = ("w1".to_owned(), "/pitcrew".to_owned());
+        let place = WorkerPlace { worker, name: "n".to_owned(), data_dir: "/data".to_owned(), program };
+        let worker = Reach::Worker(place);
+        let facts = facts(&node(worker, Some("auto")), &by_command());
+        assert_eq!((facts.mode, facts.rungs.is_empty(), facts.gpus), (Some(Mode::Observe), true, Some(2)));
+    }
+
+    #[test]
+    fn a_label_that_means_nothing_keeps_recovery_off() {
+        let out = |label| facts(&node(Reach::Local, label), &by_command()).opted_out;
+        assert_eq!([None, Some("auto"), Some("observe")].map(out), [false; 3]);
+        assert_eq!([Some("off"), Some("Off"), Some("none"), Some("")].map(out), [true; 4]);
     }
 }

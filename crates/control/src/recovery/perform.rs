@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{
-    Act, CheckLevel, CheckOutcome, Effect, EffectId, IncidentId, Input, NodeRecord, NodeState, Seen,
+    Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, IncidentId, Input, NodeRecord, NodeState, Rung, Seen,
 };
 use pitcrew_exec::gpu::Smi;
 use pitcrew_store::Store;
 use tokio::task::JoinHandle;
 
 use super::config::RecoveryConfig;
-use super::reach::{Ran, Reached, script};
+use super::reach::{NotRun, Ran, Reached, script};
 use super::{Desk, check, facts, look, signals, wish};
 use crate::clock;
+use crate::fleet::Reach;
 use crate::scheduler::Scheduler;
 
 /// For a command that orders a repair; the repair itself has its own deadline.
@@ -26,6 +28,8 @@ const ORDER: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_secs(20);
 /// Between two looks at what still runs on a node.
 const DRAIN: Duration = Duration::from_secs(1);
+/// Between two attempts to give an order that certainly reached nobody.
+const ORDER_AGAIN: Duration = Duration::from_secs(5);
 /// How soon what somebody wishes about an incident is noticed.
 const WISHES: Duration = Duration::from_secs(2);
 /// Attempts under way that are looked through for those of a node.
@@ -80,11 +84,15 @@ impl Hands {
         let id = effect.id.clone();
         tracing::info!(effect = %id, act = effect.act.name(), "recovery");
         if effect.act.is_once() {
+            // Another server may lead by now, and this one has not heard of it: what is open is then that one's.
+            if !self.scheduler.holds_lead() {
+                return;
+            }
             // Not written, so not done: whoever leads next decides anew.
             if self.desk.tell(Input::Begun { effect: id.clone() }).await.is_err() {
                 return;
             }
-            if !self.desk.look(|recovery| recovery.is_open(&id)) {
+            if !self.desk.look(|recovery| recovery.is_open(&id)) || !self.scheduler.holds_lead() {
                 return;
             }
         }
@@ -114,22 +122,28 @@ impl Hands {
                 let body = commands.reset_gpu.as_deref().unwrap_or(RESET);
                 let script = script(&[("PITCREW_NODE", node.clone()), ("PITCREW_GPUS", gpus.join(" "))], body);
                 let within = self.config.policy.deadlines.reset_gpu.unsigned_abs();
-                self.ordered(id, self.reached.run(&node, &script, within).await)
+                let ran = self.insist(&id, Rung::ResetGpu, || self.reached.run(&node, &script, within)).await;
+                self.ordered(id, ran)
             }
             Act::Reboot { node, boot_id } => {
                 let body = commands.reboot.as_deref().unwrap_or(REBOOT);
                 let script = self.on_boot(&node, boot_id, body);
-                self.ordered(id, self.reached.run(&node, &script, ORDER).await)
+                let ran = self.insist(&id, Rung::Reboot, || self.reached.run(&node, &script, ORDER)).await;
+                self.ordered(id, ran)
             }
             Act::HardReboot { node, boot_id } => {
                 let body = commands.hard_reboot.as_deref()?;
                 let env = [("PITCREW_NODE", node), ("PITCREW_BOOT_ID", boot_id.unwrap_or_default())];
-                self.ordered(id, self.reached.run_here(&script(&env, body), ORDER).await)
+                let script = script(&env, body);
+                let ran = self.insist(&id, Rung::HardReboot, || self.reached.run_here(&script, ORDER)).await;
+                self.ordered(id, ran)
             }
             Act::Replace { node } => {
                 let body = commands.replace.as_deref()?;
                 let within = self.config.policy.deadlines.replace.unsigned_abs();
-                self.ordered(id, self.reached.run_here(&script(&[("PITCREW_NODE", node)], body), within).await)
+                let script = script(&[("PITCREW_NODE", node)], body);
+                let ran = self.insist(&id, Rung::Replace, || self.reached.run_here(&script, within)).await;
+                self.ordered(id, ran)
             }
             Act::Observe { node } => {
                 let seen = self.observe(&node).await;
@@ -154,7 +168,33 @@ impl Hands {
         script(&[("PITCREW_NODE", node.to_owned()), ("PITCREW_BOOT_ID", boot_id.unwrap_or_default())], &body)
     }
 
-    fn ordered(&self, effect: EffectId, ran: Result<Ran, super::reach::NotRun>) -> Input {
+    /// Gives an order. A connection that cannot be made now says nothing of the repair: while it is certain that nothing
+    /// has happened it is tried again, for half of the time that the rung has, so that it is not used up by that.
+    async fn insist<F>(&self, id: &EffectId, rung: Rung, give: impl Fn() -> F) -> Result<Ran, NotRun>
+    where
+        F: Future<Output = Result<Ran, NotRun>>,
+    {
+        let deadlines = &self.config.policy.deadlines;
+        let within = match rung {
+            Rung::ResetGpu => deadlines.reset_gpu,
+            Rung::Reboot => deadlines.reboot,
+            Rung::HardReboot => deadlines.hard_reboot,
+            Rung::Replace => deadlines.replace,
+        };
+        let began = clock::now();
+        loop {
+            let ran = give().await;
+            let Err(NotRun { why, certain: true, .. }) = &ran else { return ran };
+            let is_wanted = self.desk.look(|recovery| recovery.is_open(id)) && self.scheduler.holds_lead();
+            if !is_wanted || clock::now().duration_since(began) >= within / 2 {
+                return ran;
+            }
+            tracing::warn!(effect = %id, "a repair cannot be ordered yet: {why}");
+            tokio::time::sleep(ORDER_AGAIN).await;
+        }
+    }
+
+    fn ordered(&self, effect: EffectId, ran: Result<Ran, NotRun>) -> Input {
         match ran {
             // A connection that breaks is what a reboot looks like; whether it was one, the node shows.
             Ok(ran) if ran.is_success() || ran.code.is_none() => Input::Done { effect },
@@ -191,12 +231,39 @@ impl Hands {
             ("PITCREW_CHECK_PASSIVE", if passive { "1" } else { "" }.to_owned()),
         ];
         let ran = self.reached.run(node, &script(&env, &body), within).await;
-        check::judge(ran, &how, &expected, self.config.signs.tables())
+        // Whoever was cut off in the middle has not shown that the node is sick.
+        let ran = ran.map_err(|not| NotRun { certain: not.certain || not.broke, ..not });
+        let (outcome, words) = check::judge(ran, &how, &expected, self.config.signs.tables());
+        match (&outcome, self.still_gone(node).await) {
+            (CheckOutcome::Pass, gone) if !gone.is_empty() => {
+                let words = format!("{} is not there any more; what is left: {words}", gone.join(", "));
+                (CheckOutcome::Fail { gpus: gone, advice: Advice::Reboot }, words)
+            }
+            _ => (outcome, words),
+        }
+    }
+
+    /// Devices that the node had, and that it lacks now: what is left may be well.
+    async fn still_gone(&self, node: &str) -> Vec<String> {
+        let gone = self.reached.fleet.lost(node).into_iter().filter(|lost| lost.since.is_some());
+        let gone: Vec<String> = gone.map(|lost| lost.id).collect();
+        match self.reached.fleet.config_of(node) {
+            Some(config) if !gone.is_empty() => match self.reached.probe(&config).await {
+                Ok(probe) if probe.smi == Smi::Answered => {
+                    gone.into_iter().filter(|id| !probe.gpus.iter().any(|gpu| gpu.uuid == *id)).collect()
+                }
+                // A check that passed without it knows no better.
+                Ok(_) | Err(_) => Vec::new(),
+            },
+            Some(_) | None => Vec::new(),
+        }
     }
 
     /// Until nothing runs there any more, or nobody wants to know.
     async fn drained(&self, node: &str, gpus: &BTreeSet<String>) {
-        loop {
+        let is_drain = |effect: &Effect| matches!(effect.act, Act::Drain { .. });
+        let is_wanted = || self.desk.look(|r| r.node(node).is_some_and(|row| row.open.iter().any(is_drain)));
+        while is_wanted() {
             match self.store.live_attempts(ATTEMPTS).await {
                 Ok(live) => {
                     let is_there = |attempt: &pitcrew_store::RunAttempt| {
@@ -214,8 +281,20 @@ impl Hands {
         }
     }
 
+    /// Whether a worker is heard of; `None`: it is none, and can be asked.
+    fn calls(&self, node: &str) -> Option<bool> {
+        let nodes = self.reached.fleet.nodes();
+        let list = nodes.borrow();
+        let known = list.iter().find(|known| known.node.name == node)?;
+        let is_up = !matches!(known.node.standing, Standing::Down(_));
+        matches!(known.reach, Reach::Worker(_)).then_some(is_up)
+    }
+
     /// Asks a node who it is, and what it has.
     pub(super) async fn observe(&self, node: &str) -> Seen {
+        if let Some(agent) = self.calls(node) {
+            return Seen { boot_id: None, agent, gpus: None };
+        }
         let body = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
         let script = script(&[("PITCREW_NODE", node.to_owned())], body);
         let boot_id = match self.reached.run(node, &script, LOOK).await {

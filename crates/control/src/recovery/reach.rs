@@ -13,6 +13,8 @@ use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
 
 /// Bytes that are kept of what a command prints.
 const MOST: u64 = 4 << 20;
+/// For a connection to a node.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// What running commands needs. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +26,7 @@ pub struct Reached {
 /// How a command ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ran {
-    /// `None`: it was ended by a signal, or the connection broke before its end.
+    /// `None`: it was ended by a signal.
     pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
@@ -36,15 +38,21 @@ pub struct NotRun {
     pub why: String,
     /// It never began.
     pub certain: bool,
+    /// The connection broke, so nobody knows how far it came. It did not take too long.
+    pub broke: bool,
 }
 
 impl NotRun {
     fn never(why: impl Into<String>) -> NotRun {
-        NotRun { why: why.into(), certain: true }
+        NotRun { why: why.into(), certain: true, broke: false }
     }
 
     fn perhaps(why: impl Into<String>) -> NotRun {
-        NotRun { why: why.into(), certain: false }
+        NotRun { why: why.into(), certain: false, broke: false }
+    }
+
+    fn broke(why: impl Into<String>) -> NotRun {
+        NotRun { why: why.into(), certain: false, broke: true }
     }
 }
 
@@ -91,18 +99,16 @@ impl Reached {
             match reach {
                 None => Err(NotRun::never(format!("there is no node `{node}`"))),
                 Some(Reach::Local) => here(script).await,
-                Some(Reach::Connection(id)) => self.over_ssh(&id, script).await,
+                Some(Reach::Connection(id)) => return self.over_ssh(&id, script, within).await,
                 Some(Reach::Worker(_)) => Err(NotRun::never("nothing can be run on the machine of a worker but tasks")),
             }
         };
-        let late = || Err(NotRun::perhaps(format!("it took longer than {} s", within.as_secs())));
-        tokio::time::timeout(within, ran).await.unwrap_or_else(|_| late())
+        tokio::time::timeout(within, ran).await.unwrap_or_else(|_| Err(late(within)))
     }
 
     /// On the machine of the server.
     pub async fn run_here(&self, script: &str, within: Duration) -> Result<Ran, NotRun> {
-        let late = || Err(NotRun::perhaps(format!("it took longer than {} s", within.as_secs())));
-        tokio::time::timeout(within, here(script)).await.unwrap_or_else(|_| late())
+        tokio::time::timeout(within, here(script)).await.unwrap_or_else(|_| Err(late(within)))
     }
 
     /// What it has, asked now.
@@ -110,17 +116,26 @@ impl Reached {
         self.asker.ask(node).await.map(|answer| answer.probe)
     }
 
-    async fn over_ssh(&self, id: &str, script: &str) -> Result<Ran, NotRun> {
-        let lease = self.asker.connect(id).await.map_err(NotRun::never)?;
-        let done = lease.run("exec /bin/sh -s", script.as_bytes()).await;
-        let done = done.map_err(|error| NotRun::perhaps(error.to_string()))?;
+    /// Connecting has a time of its own: a command that was never sent did not begin.
+    async fn over_ssh(&self, id: &str, script: &str, within: Duration) -> Result<Ran, NotRun> {
+        let lease = match tokio::time::timeout(within.min(CONNECT), self.asker.connect(id)).await {
+            Ok(lease) => lease.map_err(NotRun::never)?,
+            Err(_) => return Err(NotRun::never("it cannot be connected to: there is no answer")),
+        };
+        let done = tokio::time::timeout(within, lease.run("exec /bin/sh -s", script.as_bytes())).await;
+        let done = done.map_err(|_| late(within))?.map_err(|error| NotRun::broke(error.to_string()))?;
         let code = match done.end {
             End::Code(code) => Some(code as i32),
-            _ => None,
+            End::Signal(_) => None,
+            End::Unknown => return Err(NotRun::broke("the connection ended before the command did")),
         };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Ok(Ran { code, stdout: text(&done.stdout), stderr: text(&done.stderr) })
     }
+}
+
+fn late(within: Duration) -> NotRun {
+    NotRun::perhaps(format!("it took longer than {} s", within.as_secs()))
 }
 
 async fn here(script: &str) -> Result<Ran, NotRun> {

@@ -85,6 +85,7 @@ async fn read_one(hands: &Hands, node: &str, place: Option<Place>) -> Option<Pla
     };
     // Whether a node answers is for others to find out.
     if let Some(log) = read(hands, node, place.watch.follower().sequence()).await {
+        hands.saw(node, &log.boot);
         take(hands, node, &mut place, &log).await;
     }
     Some(place)

@@ -86,3 +86,25 @@ async fn whoever_only_watches_touches_nothing() {
     site.until_read(machine);
     assert_eq!((site.node("s21")["standing"].as_str(), machine.done().len()), (Some("ready"), 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_is_gone_fails_its_check_and_the_reboot_is_known_by_the_boot_id_alone() {
+    let site = Site::new(&["s21"], "  mode: auto", "").await;
+    let machine = site.machine("s21");
+    let mut server = site.serve();
+    machine.set("hold-reboot", "");
+    machine.set("rows", &machine.rows(&["a"]));
+    site.until_done("s21", &["check 1", "reboot"]);
+    machine.set("rows", &machine.rows(&["a", "b"]));
+    machine.remove("hold-reboot");
+    site.until_done("s21", &["check 1", "reboot", "check 1"]);
+    site.until_over("s21", "repaired");
+    let shown = site.world.ok(&["incidents", "show", "inc-1"]);
+    for part in ["lost GPU", "GPU-s21-b is not there any more", "it has a new boot id, boot-2"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    site.until("s21", "it serves again", |node| node["standing"] == "ready");
+    server.kill();
+    let _server = site.serve();
+    assert_eq!(site.incidents().len(), 1, "what is over is not told anew by the next server");
+}
