@@ -57,6 +57,10 @@ impl StoreError {
         StoreError::Conflict(format!("backfill {id} is over, so it gets no more runs"))
     }
 
+    pub(crate) fn superseded() -> Self {
+        StoreError::Conflict("another server has taken recovery since".to_owned())
+    }
+
     /// Whether the same call may succeed a little later.
     pub fn is_transient(&self) -> bool {
         matches!(self, StoreError::Unavailable(_) | StoreError::Full(_))

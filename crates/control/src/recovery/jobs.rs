@@ -3,8 +3,10 @@
 //! The scheduler does each order once, by the number of the attempt that it means; that a job begins, runs and ends is told
 //! by it as it happens, so an order that is under way needs no answer of its own.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use pitcrew_core::recovery::{Act, Class, EffectId, Input, StopWhy};
 
 use super::Desk;
@@ -14,10 +16,25 @@ use crate::scheduler::recovery::{JobAnswer, Recoverer, Watched};
 
 /// After the scheduler could not be asked.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Between two times that it is asked after all jobs.
+const LOOK: Duration = Duration::from_secs(120);
 
 impl Recoverer for Desk {
     fn holds(&self, node: &str, _job: &str) -> bool {
-        self.is_on() && self.look(|recovery| recovery.may_act(node))
+        let fails = self.0.lead.failed.load(Ordering::Acquire);
+        self.is_on() && !fails && self.look(|recovery| recovery.may_act(node))
+    }
+
+    fn is_on(&self) -> bool {
+        Desk::is_on(self)
+    }
+
+    fn comes_to_lead(&self) {
+        self.0.lead.began.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.is_ready())
     }
 
     fn tell(&self, input: Input) {
@@ -34,6 +51,32 @@ impl Recoverer for Desk {
 }
 
 impl Hands {
+    /// Asks after all jobs of which something runs, as far as is known here: the end of one that ended while no server ran,
+    /// or just before one died, is told by nobody.
+    pub(super) async fn ask_after_jobs(self) {
+        self.desk.is_ready().await;
+        loop {
+            self.look_at_jobs().await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    pub(super) async fn look_at_jobs(&self) {
+        let live: Vec<(String, u32)> = self.desk.look(|recovery| {
+            let live = recovery.jobs().filter(|job| !job.state.is_final() && job.is_live());
+            live.map(|job| (job.job.clone(), job.attempt)).collect()
+        });
+        for (job, attempt) in live {
+            match self.scheduler.look_at_job(&job, attempt).await {
+                Ok(JobAnswer::Done { .. } | JobAnswer::Already { .. }) => {}
+                // After the ends that were told before, however long those take.
+                Ok(JobAnswer::Over) => Recoverer::tell(&self.desk, Input::JobOver { job, attempt }),
+                Err(AskError::ShuttingDown | AskError::Standby) => return,
+                Err(error) => tracing::warn!(job, "it cannot be found out whether a job goes on: {error}"),
+            }
+        }
+    }
+
     /// The answer, unless the scheduler will tell.
     pub(super) async fn of_job(&self, effect: EffectId, act: Act) -> Option<Input> {
         loop {

@@ -15,13 +15,16 @@ mod reach;
 mod signals;
 mod signs;
 mod tasks;
+#[cfg(test)]
+mod tests;
 pub mod wish;
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pitcrew_core::recovery::{Input, Policy, Recovery};
 use pitcrew_store::{Store, StoreError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::fleet::Fleet;
 
@@ -42,6 +45,23 @@ struct Inner {
     recovery: Mutex<Recovery>,
     /// What tasks say by themselves.
     jobs: Jobs,
+    lead: Lead,
+}
+
+/// How far it is known here what is stored. Each time that this server comes to lead has a number.
+struct Lead {
+    /// The newest that began.
+    began: AtomicU64,
+    /// The newest for which the rows were read; nodes that they say are fenced are.
+    ready: watch::Sender<u64>,
+    /// The machine has failed, and nobody gives verdicts until it has begun anew.
+    failed: AtomicBool,
+}
+
+impl Default for Lead {
+    fn default() -> Lead {
+        Lead { began: AtomicU64::default(), ready: watch::channel(0).0, failed: AtomicBool::default() }
+    }
 }
 
 /// Something that was said, and who wants to know when it is written.
@@ -53,13 +73,16 @@ struct Told {
 impl Desk {
     /// Of a server without recovery, or a command that only looks.
     pub fn off() -> Desk {
-        Desk(Arc::new(Inner { sender: None, recovery: Mutex::default(), jobs: Jobs::default() }))
+        Desk(Arc::new(Inner { sender: None, recovery: Mutex::default(), jobs: Jobs::default(), lead: Lead::default() }))
     }
 
     fn open(recovery: Recovery, signs: Signs) -> (Desk, mpsc::UnboundedReceiver<Told>) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let jobs = Jobs::new(signs);
-        (Desk(Arc::new(Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs })), receiver)
+        (
+            Desk(Arc::new(Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs, lead: Lead::default() })),
+            receiver,
+        )
     }
 
     /// Whether recovery is configured.
@@ -85,6 +108,16 @@ impl Desk {
         }
     }
 
+    /// Returns when what is stored is known, of the newest lead of this server.
+    pub(crate) async fn is_ready(&self) {
+        let mut ready = self.0.lead.ready.subscribe();
+        let began = &self.0.lead.began;
+        // Where recovery is off, nobody waits; where it has ended, the server ends.
+        if self.is_on() {
+            let _ = ready.wait_for(|ready| *ready >= began.load(Ordering::Acquire)).await;
+        }
+    }
+
     pub fn look<T>(&self, at: impl FnOnce(&Recovery) -> T) -> T {
         at(&self.lock())
     }
@@ -99,6 +132,15 @@ impl Desk {
 pub async fn fence(store: &Store, fleet: &Fleet) -> Result<(), StoreError> {
     let (recovery, _) = Recovery::restore(Policy::default(), store.recovery_records().await?);
     fleet.set_fenced(fenced(&recovery));
+    Ok(())
+}
+
+/// Where recovery is off: says which nodes it has left fenced, since they get work again.
+pub async fn let_go(store: &Store) -> Result<(), StoreError> {
+    let (recovery, _) = Recovery::restore(Policy::default(), store.recovery_records().await?);
+    for (node, why) in fenced(&recovery) {
+        tracing::warn!(node, "`{node}` was fenced ({why}), and gets work again, since recovery is off now");
+    }
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{
-    Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, IncidentId, Input, NodeRecord, NodeState, Rung, Seen,
+    Act, Advice, CheckLevel, CheckOutcome, DrainPolicy, Effect, EffectId, IncidentId, Input, NodeRecord, NodeState,
+    Rung, Seen,
 };
 use pitcrew_exec::gpu::Smi;
 use pitcrew_store::Store;
@@ -32,8 +33,6 @@ const DRAIN: Duration = Duration::from_secs(1);
 const ORDER_AGAIN: Duration = Duration::from_secs(5);
 /// How soon what somebody wishes about an incident is noticed.
 const WISHES: Duration = Duration::from_secs(2);
-/// Attempts under way that are looked through for those of a node.
-const ATTEMPTS: u32 = 100_000;
 
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo systemctl reboot || $sudo reboot";
@@ -61,6 +60,7 @@ impl Hands {
             tokio::spawn(facts::watch(self.clone())),
             tokio::spawn(signals::watch(self.clone())),
             tokio::spawn(look::watch(self.clone())),
+            tokio::spawn(self.clone().ask_after_jobs()),
             tokio::spawn(async move { wishes.grant().await }),
         ]
     }
@@ -108,12 +108,21 @@ impl Hands {
         let commands = &self.config.commands;
         Some(match effect.act {
             // The list of nodes that are fenced was given out when this was written.
-            Act::Fence { .. } | Act::Unfence { .. } | Act::Cancel { .. } => Input::Done { effect: id },
+            Act::Unfence { .. } | Act::Cancel { .. } => Input::Done { effect: id },
+            Act::Fence { .. } => {
+                // Until the scheduler heeds it, work may still be placed there.
+                self.scheduler.settled().await.ok()?;
+                Input::Done { effect: id }
+            }
             Act::RunCheck { node, gpus, level, passive, until } => {
                 let (outcome, evidence) = self.check(&node, &gpus, level, passive, until).await;
                 Input::CheckEnded { effect: id, outcome, evidence }
             }
             Act::Drain { node, gpus } => {
+                self.scheduler.settled().await.ok()?;
+                if gpus.is_empty() && self.config.policy.drain == DrainPolicy::Preempt {
+                    self.scheduler.make_room(&node, "its node needs a repair").await.ok()?;
+                }
                 self.drained(&node, &gpus).await;
                 Input::Done { effect: id }
             }
@@ -264,12 +273,10 @@ impl Hands {
         let is_drain = |effect: &Effect| matches!(effect.act, Act::Drain { .. });
         let is_wanted = || self.desk.look(|r| r.node(node).is_some_and(|row| row.open.iter().any(is_drain)));
         while is_wanted() {
-            match self.store.live_attempts(ATTEMPTS).await {
+            match self.store.live_attempts_on(node).await {
                 Ok(live) => {
                     let is_there = |attempt: &pitcrew_store::RunAttempt| {
-                        let attempt = &attempt.attempt;
-                        attempt.node.as_deref() == Some(node)
-                            && (gpus.is_empty() || attempt.gpus.iter().any(|gpu| gpus.contains(gpu)))
+                        gpus.is_empty() || attempt.attempt.gpus.iter().any(|gpu| gpus.contains(gpu))
                     };
                     if !live.iter().any(is_there) {
                         return;

@@ -67,6 +67,11 @@ impl Core {
                 Ok((None, answer)) => drop(reply.send(Ok(answer))),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Ask::Settled { reply } => self.settle_nodes(reply).await,
+            Ask::MakeRoom { node, reason, reply } => {
+                self.make_room(&node, &reason);
+                self.settle_nodes(reply).await;
+            }
             Ask::Figures { reply } => drop(reply.send(self.figures())),
             Ask::Rendered { run, pick, reply } => {
                 let answer = match self.loaded(run).await {

@@ -13,7 +13,7 @@ use pitcrew_exec::Handle;
 use pitcrew_store::ClaimFilter;
 
 use super::active::Active;
-use super::core_loop::{Core, launch_row};
+use super::core_loop::{Core, LOOK, Later, launch_row};
 use super::perform::After;
 use super::{AskError, Claim, leases};
 use crate::clock;
@@ -52,6 +52,10 @@ impl Core {
                         // Workers are heard from now on; what was known of them is that of another time.
                         self.parts.backends.lead();
                     }
+                    if leads && !led {
+                        // Before anybody hears of it: what comes to be known after this is of this lead.
+                        self.parts.recoverer.comes_to_lead();
+                    }
                     self.leads = leads;
                     self.standing.tell(leads, breaks);
                 }
@@ -61,6 +65,11 @@ impl Core {
                 }
             }
             if !self.leads {
+                return;
+            }
+            // What has failed is held for its verdict, and what is fenced gets nothing: both have to be known first.
+            if !self.is_recovery_ready().await {
+                self.look_at = Some(tokio::time::Instant::now_later(LOOK));
                 return;
             }
         }
@@ -86,6 +95,9 @@ impl Core {
             if !self.leads {
                 return Err(AskError::Standby);
             }
+        }
+        if !self.is_recovery_ready().await {
+            return Err(AskError::Other("this server is about to lead: ask again".to_owned()));
         }
         if self.parts.store.run(key).await.map_err(other)?.is_none() {
             return Err(AskError::NoSuchRun(key));
@@ -156,6 +168,7 @@ impl Core {
             self.after.push(After::Attach { run: key, slot, attempt });
         }
         self.tell_again(key);
+        self.let_recovering_go(key);
         self.prepare_past(key).await;
     }
 

@@ -77,7 +77,7 @@ pub(super) struct Core {
     /// Backfills that are not complete.
     pub backfills: BTreeMap<i64, Backfill>,
     /// When changes that others may have made are looked at.
-    look_at: Option<tokio::time::Instant>,
+    pub look_at: Option<tokio::time::Instant>,
     failures: u32,
     pub look_wanted: bool,
     poll_at: Option<tokio::time::Instant>,
@@ -427,6 +427,10 @@ impl Core {
             }
         }
         for after in after {
+            // What did not get into the store has not happened; whoever has the run now tells what has.
+            if matches!(&after, After::Tell(run, _) if lost.contains(run)) {
+                continue;
+            }
             self.perform(after);
         }
         if self.poll_at.is_none() && self.admission.live() > 0 {
@@ -615,7 +619,7 @@ async fn commit_until_done(
 }
 
 /// Tokio's clock, which the loop's own waits use.
-trait Later {
+pub(super) trait Later {
     fn now_later(by: Duration) -> Self;
 }
 

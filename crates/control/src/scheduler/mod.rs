@@ -238,6 +238,16 @@ enum Ask {
         order: recovery::Order,
         reply: oneshot::Sender<Result<recovery::JobAnswer, AskError>>,
     },
+    /// Of recovery: when fences hold, and what was placed before them is written.
+    Settled {
+        reply: oneshot::Sender<()>,
+    },
+    /// Of recovery: a node is to be free.
+    MakeRoom {
+        node: String,
+        reason: String,
+        reply: oneshot::Sender<()>,
+    },
     Figures {
         reply: oneshot::Sender<Figures>,
     },

@@ -38,8 +38,8 @@ pub(super) enum After {
         handle: Handle,
     },
     Answer(Box<dyn FnOnce() + Send>),
-    /// Recovery is told.
-    Tell(Box<Input>),
+    /// Recovery is told of the run, if it is still ours.
+    Tell(RunKey, Box<Input>),
     Finished(RunKey),
 }
 
@@ -82,7 +82,7 @@ impl Core {
                 });
             }
             After::Answer(answer) => answer(),
-            After::Tell(input) => self.parts.recoverer.tell(*input),
+            After::Tell(_, input) => self.parts.recoverer.tell(*input),
             After::Finished(key) => {
                 let Some(active) = self.runs.get(&key).filter(|active| active.run.record.state.is_final()) else {
                     return;

@@ -9,7 +9,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use pitcrew_core::RunKey;
 use pitcrew_core::SignedDuration;
@@ -21,10 +23,15 @@ use pitcrew_core::recovery::{Asks, Input, JobKey, JobSpec, Place};
 use pitcrew_core::state::{Exit, State};
 use pitcrew_exec::{Backend, Handle};
 
+use tokio::sync::oneshot;
+
 use super::active::Active;
 use super::core_loop::Core;
 use super::perform::After;
-use super::{AskError, Scheduler};
+use super::{Ask, AskError, Claim, Scheduler};
+
+/// How long it is waited for recovery before leadership is looked at again.
+const READY: Duration = Duration::from_secs(2);
 
 /// Recovery, as the scheduler knows it. Neither of them may wait: they are called between two commits.
 pub trait Recoverer: Send + Sync {
@@ -35,6 +42,16 @@ pub trait Recoverer: Send + Sync {
     fn tell(&self, input: Input);
     /// All of an attempt runs, or did: said before it is told. May be said twice.
     fn watch(&self, _watched: Watched) {}
+    /// Whether there is anybody who gives verdicts.
+    fn is_on(&self) -> bool {
+        true
+    }
+    /// This server is about to lead: what was known of nodes and jobs is to be read anew.
+    fn comes_to_lead(&self) {}
+    /// Returns when that is done, and the nodes that are fenced are. Before that, nothing may be taken or placed.
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// An attempt of a job, and what is to be known to watch it.
@@ -64,6 +81,10 @@ impl Recoverer for NoRecovery {
     }
 
     fn tell(&self, _input: Input) {}
+
+    fn is_on(&self) -> bool {
+        false
+    }
 }
 
 /// What came of an order.
@@ -108,6 +129,17 @@ impl Scheduler {
     /// Fails a job that waits for a verdict, or for room; or, with `leave`, lets it go on as if recovery had never been there.
     pub async fn fail_job(&self, job: &str, attempt: u32, why: &str, leave: bool) -> Result<JobAnswer, AskError> {
         self.order(job, Order::Fail { attempt, why: why.to_owned(), leave }).await
+    }
+
+    /// Returns when no work is placed any more on nodes that were fenced before this, and what was placed there is written.
+    pub async fn settled(&self) -> Result<(), AskError> {
+        self.ask(|reply| Ask::Settled { reply }).await
+    }
+
+    /// Ends tasks on a node that recovery does not know, since they have none of its GPUs; they begin anew elsewhere.
+    pub async fn make_room(&self, node: &str, reason: &str) -> Result<(), AskError> {
+        let (node, reason) = (node.to_owned(), reason.to_owned());
+        self.ask(|reply| Ask::MakeRoom { node, reason, reply }).await
     }
 
     /// Whether this attempt runs, or waits for a verdict (`Already`), or is over. For recovery, when it comes back.
@@ -251,8 +283,67 @@ impl Core {
     }
 
     /// Tells recovery when the rows so far are written.
-    fn tell(&mut self, input: Input) {
-        self.after.push(After::Tell(Box::new(input)));
+    fn tell(&mut self, run: RunKey, input: Input) {
+        self.after.push(After::Tell(run, Box::new(input)));
+    }
+
+    /// Whether recovery knows what it should before anything is taken or placed, and its fences are heeded. It is waited for,
+    /// but not for ever: meanwhile another server may have come to lead.
+    pub(super) async fn is_recovery_ready(&mut self) -> bool {
+        if self.parts.claim == Claim::Leading
+            && tokio::time::timeout(READY, self.parts.recoverer.ready()).await.is_err()
+        {
+            return false;
+        }
+        if self.parts.nodes.has_changed().unwrap_or(false) {
+            self.take_nodes().await;
+        }
+        true
+    }
+
+    pub(super) async fn settle_nodes(&mut self, reply: oneshot::Sender<()>) {
+        if self.parts.nodes.has_changed().unwrap_or(false) {
+            self.take_nodes().await;
+        }
+        self.after.push(After::Answer(Box::new(move || {
+            // Whoever asked may have gone.
+            let _ = reply.send(());
+        })));
+    }
+
+    pub(super) fn make_room(&mut self, node: &str, reason: &str) {
+        let mut there: Vec<(RunKey, Slot)> = Vec::new();
+        for (key, active) in &self.runs {
+            let is_there = |row: &AttemptRecord| row.node.as_deref() == Some(node) && row.gpus.is_empty();
+            let lives = |slot: Slot| {
+                let instance = active.run.instance(slot);
+                instance.state.is_live() && instance.stop.is_none()
+            };
+            let on_node = active.attempts.iter().filter(|(slot, row)| is_there(row) && lives(**slot));
+            there.extend(on_node.filter(|(slot, _)| active.job(**slot).is_none()).map(|(slot, _)| (*key, *slot)));
+        }
+        for (key, slot) in there {
+            self.apply(key, Event::Preempt { slot, reason: reason.to_owned() });
+        }
+    }
+
+    /// Jobs that wait for a verdict which nobody gives, as recovery is off now: they go on as if it had never been there.
+    pub(super) fn let_recovering_go(&mut self, key: RunKey) {
+        if self.parts.recoverer.is_on() {
+            return;
+        }
+        let Some(run) = self.runs.get(&key).map(|active| &active.run) else { return };
+        let waits = |slot: &Slot| run.instance(*slot).state == State::Recovering;
+        let waiting: BTreeSet<Slot> = run.all_slots().filter(waits).map(|slot| run.speaker(slot)).collect();
+        for slot in waiting {
+            let Some(active) = self.runs.get(&key) else { return };
+            tracing::warn!(
+                run = key.0,
+                "a task waits for a verdict of recovery, which is off now: it goes on by its own retries"
+            );
+            let attempt = active.run.instance(slot).attempt;
+            self.apply(key, Event::Recovered { slot, attempt, verdict: Ruling::Leave });
+        }
     }
 
     /// Of attempts that are about to be launched.
@@ -265,7 +356,7 @@ impl Core {
             Some(Input::JobStarting { job, attempt, ranks: active.places(slot) })
         };
         let inputs: Vec<Input> = jobs.into_iter().filter_map(starting).collect();
-        inputs.into_iter().for_each(|input| self.tell(input));
+        inputs.into_iter().for_each(|input| self.tell(key, input));
     }
 
     /// An attempt runs now: once all of its job do, recovery is told.
@@ -288,7 +379,7 @@ impl Core {
         let spec = JobSpec { application_restarts: retries, ..JobSpec::default() };
         let ranks = active.places(slot);
         self.watch_job(key, slot, &job, attempt);
-        self.tell(Input::JobStarted { job, attempt, ranks, spec });
+        self.tell(key, Input::JobStarted { job, attempt, ranks, spec });
     }
 
     fn watch_job(&self, key: RunKey, slot: Slot, job: &str, attempt: u32) {
@@ -329,7 +420,7 @@ impl Core {
         let rank = if active.run.members(slot.task).is_some() { slot.index } else { 0 };
         self.tell_all_started(key, slot);
         let (attempt, message) = (row.number, row.message.clone());
-        self.tell(Input::RankEnded { job, attempt, rank, exit, message });
+        self.tell(key, Input::RankEnded { job, attempt, rank, exit, message });
     }
 
     /// What recovery should know of a run that was just loaded, and may have been told before.
@@ -375,7 +466,7 @@ impl Core {
         let changed = before.into_iter().filter(|(slot, was)| now(*slot) != Some(*was)).map(|(slot, _)| slot);
         let jobs: BTreeSet<String> = changed.map(|slot| JobKey::of(&active.run, slot).to_string()).collect();
         for job in jobs {
-            self.tell(Input::UserStop { job, by: by.to_owned() });
+            self.tell(key, Input::UserStop { job, by: by.to_owned() });
         }
     }
 }
@@ -434,4 +525,4 @@ impl Active {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -77,6 +77,8 @@ impl Prepared {
         if context.settings.recovery.is_some() {
             // Before anything is placed: what was fenced stays so.
             recovery::fence(&context.store, &fleet).await?;
+        } else {
+            recovery::let_go(&context.store).await?;
         }
         self.start(context, Claim::Leading, fleet, base_url)
     }

@@ -31,6 +31,11 @@ impl Store {
         ask!(self, see_node(name, seen, at))
     }
 
+    /// What is under way on a node, the oldest first.
+    pub async fn live_attempts_on(&self, node: &str) -> Result<Vec<RunAttempt>> {
+        ask!(self, live_attempts_on(node))
+    }
+
     /// What is under way in all runs, the oldest first, `limit` at most.
     pub async fn live_attempts(&self, limit: u32) -> Result<Vec<RunAttempt>> {
         ask!(self, live_attempts(limit))

@@ -14,9 +14,15 @@ impl Store {
         ask!(self, recovery_records())
     }
 
-    /// Puts rows in place and removes others, all or none.
-    pub async fn write_recovery(&self, put: &[Record], removed: &[Key]) -> Result<()> {
-        ask!(self, write_recovery(put, removed))
+    /// Begins a term of whoever decides about recovery; all before it are over. To be called before the rows are read, by
+    /// which is decided: nothing of an earlier term is written after that.
+    pub async fn take_recovery(&self) -> Result<u64> {
+        ask!(self, take_recovery())
+    }
+
+    /// Puts rows in place and removes others, all or none. Refused as a conflict where the term is over.
+    pub async fn write_recovery(&self, term: u64, put: &[Record], removed: &[Key]) -> Result<()> {
+        ask!(self, write_recovery(term, put, removed))
     }
 
     /// The newest first.

@@ -67,6 +67,7 @@ struct State {
     last_backfill: i64,
     settings: BTreeMap<String, String>,
     recovery: BTreeMap<pitcrew_core::recovery::Key, pitcrew_core::recovery::Record>,
+    recovery_term: u64,
     /// By run and data directory.
     run_files: BTreeMap<(RunKey, String), i64>,
     removed: BTreeMap<RunKey, RemovedRun>,
@@ -132,6 +133,7 @@ impl Mem {
                 last_backfill: 0,
                 settings: BTreeMap::new(),
                 recovery: BTreeMap::new(),
+                recovery_term: 0,
                 run_files: BTreeMap::new(),
                 removed: BTreeMap::new(),
             }),

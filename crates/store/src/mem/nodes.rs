@@ -36,6 +36,12 @@ impl Mem {
         Ok(live.take(limit as usize).collect())
     }
 
+    pub fn live_attempts_on(&self, node: &str) -> Result<Vec<RunAttempt>> {
+        let state = self.lock();
+        let live = attempts(&state).filter(|attempt| attempt.attempt.exit.is_none());
+        Ok(live.filter(|attempt| attempt.attempt.node.as_deref() == Some(node)).collect())
+    }
+
     pub fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {
         let state = self.lock();
         let there = |of: &RunAttempt| of.attempt.node.as_deref() == Some(node) && of.attempt.end.is_some();

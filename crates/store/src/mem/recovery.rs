@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use pitcrew_core::recovery::{Incident, IncidentId, Key, Record};
 
 use super::Mem;
-use crate::error::Result;
+use crate::error::{Result, StoreError};
 use crate::types::*;
 
 impl Mem {
@@ -25,8 +25,17 @@ impl Mem {
         Ok(state.recovery.values().filter(is_needed).cloned().collect())
     }
 
-    pub fn write_recovery(&self, put: &[Record], removed: &[Key]) -> Result<()> {
+    pub fn take_recovery(&self) -> Result<u64> {
         let mut state = self.lock();
+        state.recovery_term += 1;
+        Ok(state.recovery_term)
+    }
+
+    pub fn write_recovery(&self, term: u64, put: &[Record], removed: &[Key]) -> Result<()> {
+        let mut state = self.lock();
+        if state.recovery_term != term {
+            return Err(StoreError::superseded());
+        }
         state.recovery.extend(put.iter().map(|record| (record.key(), record.clone())));
         for key in removed {
             state.recovery.remove(key);

@@ -86,6 +86,11 @@ impl Sql {
         self.all(sql, args![limit], of_run).await
     }
 
+    pub async fn live_attempts_on(&self, node: &str) -> Result<Vec<RunAttempt>> {
+        let sql = format!("{} WHERE a.exit IS NULL AND a.node = $1 ORDER BY a.run, a.task, a.map_index", select());
+        self.all(sql, args![node], of_run).await
+    }
+
     pub async fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {
         let sql = format!(
             "{} WHERE a.node = $1 AND a.ended IS NOT NULL \

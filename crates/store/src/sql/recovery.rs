@@ -36,7 +36,7 @@ fn incident(row: &Row) -> Result<Incident> {
 
 impl Sql {
     pub async fn recovery_records(&self) -> Result<Vec<Record>> {
-        let sql = "SELECT kind, body FROM recovery ORDER BY kind, name";
+        let sql = "SELECT kind, body FROM recovery WHERE kind <> 'term' ORDER BY kind, name";
         let mut records = self.all(sql.to_owned(), args![], record).await?;
         let sql = "SELECT body FROM incidents WHERE closed IS NULL \
              OR id IN (SELECT MAX(id) FROM incidents GROUP BY node) ORDER BY id";
@@ -45,8 +45,25 @@ impl Sql {
         Ok(records)
     }
 
-    pub async fn write_recovery(&self, put: &[Record], removed: &[Key]) -> Result<()> {
+    pub async fn take_recovery(&self) -> Result<u64> {
         let mut tx = self.db.begin().await?;
+        let sql = "INSERT INTO recovery (kind, name, body) VALUES ('term', '', '1') ON CONFLICT (kind, name) \
+             DO UPDATE SET body = CAST(CAST(recovery.body AS BIGINT) + 1 AS TEXT)";
+        tx.execute(sql, args![]).await?;
+        let found = tx.fetch_one("SELECT body FROM recovery WHERE kind = 'term'", args![]).await?;
+        let term: Option<String> = found.map(|row| row.get(0)).transpose()?;
+        tx.commit().await?;
+        let term = term.and_then(|term| term.parse().ok());
+        term.ok_or_else(|| StoreError::Corrupt("the term of recovery is no number".to_owned()))
+    }
+
+    pub async fn write_recovery(&self, term: u64, put: &[Record], removed: &[Key]) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        // The row is locked by that: whoever takes recovery waits until this is written, or this is refused.
+        let sql = "UPDATE recovery SET body = body WHERE kind = 'term' AND name = '' AND body = $1";
+        if tx.execute(sql, args![term.to_string()]).await? == 0 {
+            return Err(StoreError::superseded());
+        }
         for record in put {
             let key = record.key();
             let body = match record {

@@ -33,6 +33,9 @@ use crate::{clock, folder};
 struct Recorder {
     holds: AtomicBool,
     told: mpsc::UnboundedSender<Input>,
+    /// Whether it knows what is stored; and whether anybody has asked.
+    knows: watch::Sender<bool>,
+    asked: watch::Sender<bool>,
 }
 
 impl Recoverer for Recorder {
@@ -42,6 +45,17 @@ impl Recoverer for Recorder {
 
     fn tell(&self, input: Input) {
         let _ = self.told.send(input);
+    }
+
+    /// Whoever holds nothing is off.
+    fn is_on(&self) -> bool {
+        self.holds.load(Ordering::Relaxed)
+    }
+
+    fn ready(&self) -> BoxFuture<'_, ()> {
+        self.asked.send_replace(true);
+        let mut knows = self.knows.subscribe();
+        Box::pin(async move { drop(knows.wait_for(|knows| *knows).await) })
     }
 }
 
@@ -92,8 +106,8 @@ impl Backend for Watched {
 }
 
 /// A server's scheduler. The store and the directory outlive it.
-struct Rig {
-    app: App,
+pub(crate) struct Rig {
+    pub app: App,
     backend: Arc<Watched>,
     recorder: Arc<Recorder>,
     told: mpsc::UnboundedReceiver<Input>,
@@ -102,7 +116,7 @@ struct Rig {
 
 impl Rig {
     /// Of a workflow `w`. Recovery decides about every failure.
-    async fn new(tasks: &str) -> Rig {
+    pub async fn new(tasks: &str) -> Rig {
         let store = Store::open(&StoreUrl::Memory).await.unwrap();
         for compiled in catalog::compile(&format!("workflow: w\ntasks:\n{tasks}"), "test.yaml").unwrap() {
             let row = folder::row(&compiled, "test.yaml");
@@ -112,6 +126,10 @@ impl Rig {
     }
 
     async fn on(store: Store, dir: Arc<tempfile::TempDir>) -> Rig {
+        Rig::with(store, dir, true, true).await
+    }
+
+    async fn with(store: Store, dir: Arc<tempfile::TempDir>, holds: bool, knows: bool) -> Rig {
         let owner = Arc::new(store.register_owner().await.unwrap());
         let data = DataDir::open(dir.path()).unwrap();
         let (sender, events) = mpsc::unbounded_channel();
@@ -128,7 +146,12 @@ impl Rig {
         };
         let fleet = Fleet::of(store.clone(), Vec::new());
         let (tell, told) = mpsc::unbounded_channel();
-        let recorder = Arc::new(Recorder { holds: AtomicBool::new(true), told: tell });
+        let recorder = Arc::new(Recorder {
+            holds: AtomicBool::new(holds),
+            told: tell,
+            knows: watch::channel(knows).0,
+            asked: watch::channel(false).0,
+        });
         let scheduler = Scheduler::start(Parts {
             store: store.clone(),
             owner,
@@ -172,13 +195,17 @@ impl Rig {
 
     /// Another server after this one.
     async fn again(self) -> Rig {
+        self.then(true, true).await
+    }
+
+    async fn then(self, holds: bool, knows: bool) -> Rig {
         self.app.scheduler.shutdown().await;
         let (store, dir) = (self.app.store.clone(), self.dir.clone());
         drop(self);
-        Rig::on(store, dir).await
+        Rig::with(store, dir, holds, knows).await
     }
 
-    async fn start(&self) -> RunKey {
+    pub async fn start(&self) -> RunKey {
         let trigger = Trigger { by: "ann".into(), ..Trigger::default() };
         self.app.trigger(&WorkflowId::new("w").unwrap(), trigger).await.unwrap().key
     }
@@ -188,7 +215,7 @@ impl Rig {
     }
 
     /// Waits until all instances of a task are in a state, by what the store says: so it is written.
-    async fn until(&self, run: RunKey, task: &str, state: &str) {
+    pub async fn until(&self, run: RunKey, task: &str, state: &str) {
         let mut changes = self.app.scheduler.subscribe();
         loop {
             let rows = self.app.store.instances(run, &InstanceFilter::default(), Paging::ALL).await.unwrap().rows;
@@ -404,4 +431,49 @@ async fn a_job_that_can_go_nowhere_else_goes_where_it_was() {
     let done = rig.app.scheduler.restart_job(&format!("{run}/a"), 2, clock::now(), false, both).await.unwrap();
     assert_eq!(done, JobAnswer::Done { live: false });
     rig.until(run, "a", "success").await;
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_verdict_goes_on_by_its_own_retries_once_recovery_is_off() {
+    let rig = Rig::new("  a: {run: x, resources: {gpu: 1}, retries: 0, env: {FAKE_EXIT_CODE: '1'}}\n").await;
+    let run = rig.start().await;
+    rig.until(run, "a", "recovering").await;
+    let rig = rig.then(false, true).await;
+    rig.until(run, "a", "failed").await;
+}
+
+#[tokio::test]
+async fn nothing_is_taken_before_recovery_knows_what_is_stored() {
+    let rig = Rig::new("  a: {run: x, resources: {gpu: 1}}\n").await.then(true, false).await;
+    let run = rig.start().await;
+    let mut asked = rig.recorder.asked.subscribe();
+    asked.wait_for(|asked| *asked).await.unwrap();
+    // It answers again once it has given up to wait, for now.
+    assert!(rig.app.scheduler.figures().await.is_some());
+    let rows = rig.app.store.instances(run, &InstanceFilter::default(), Paging::ALL).await.unwrap().rows;
+    assert!(rig.state(run).await == RunState::Queued && rows.iter().all(|row| row.attempt == 0), "{rows:?}");
+    rig.recorder.knows.send_replace(true);
+    rig.until(run, "a", "success").await;
+}
+
+#[tokio::test]
+async fn tasks_that_recovery_does_not_know_make_room_for_a_repair() {
+    let rig = Rig::new(
+        "  a: {run: x, resources: {cpu: 1}, node_selector: {pitcrew/node: n0}, env: {FAKE_SLEEP_MS: '3600000'}}\n",
+    )
+    .await;
+    let run = rig.start().await;
+    rig.until(run, "a", "running").await;
+    let scheduler = rig.app.scheduler.clone();
+    scheduler.make_room("n1", "n1 needs a repair").await.unwrap();
+    assert_eq!(rig.attempts(run, "a").await.len(), 1, "it is on another one");
+    scheduler.make_room("n0", "n0 needs a repair").await.unwrap();
+    loop {
+        // Told again until it runs for the second time, it is in the same place, since nothing is fenced here.
+        let attempts = rig.attempts(run, "a").await;
+        if attempts.iter().any(|row| row.number == 1 && row.exit == Some(Exit::Cancelled)) {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
 }

@@ -3,7 +3,7 @@
 use pitcrew_core::recovery::{
     Advice, IncidentId, Input, Key, NodeFacts, Policy, Record, Recovery, Rung, Seen, Signal, SignalKind,
 };
-use pitcrew_store::{IncidentFilter, Paging, Store};
+use pitcrew_store::{IncidentFilter, Paging, Store, StoreError};
 
 use crate::sample::at;
 
@@ -22,6 +22,7 @@ fn signal(node: &str, second: i64) -> Input {
 }
 
 pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: &Store) {
+    let term = store.take_recovery().await.unwrap();
     let mut recovery = Recovery::new(Policy::default());
     for node in ["n1", "n2"] {
         let facts = NodeFacts { rungs: [Rung::Reboot].into(), ..NodeFacts::default() };
@@ -32,7 +33,7 @@ pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: 
             signal(node, 1),
         ] {
             let changes = recovery.apply(input, at(2));
-            store.write_recovery(&changes.records, &changes.removed).await.unwrap();
+            store.write_recovery(term, &changes.records, &changes.removed).await.unwrap();
         }
     }
     let open = IncidentFilter { open: Some(true), ..IncidentFilter::default() };
@@ -41,12 +42,12 @@ pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: 
     let by = || "ada".to_owned();
     let dismiss = Input::Dismiss { incident: IncidentId(1), by: by(), why: "it is well".to_owned() };
     let changes = recovery.apply(dismiss, at(3));
-    store.write_recovery(&changes.records, &changes.removed).await.unwrap();
+    store.write_recovery(term, &changes.records, &changes.removed).await.unwrap();
     // What is over, but the newest of its node, is still needed; then it is history.
     let (again, _) = Recovery::restore(Policy::default(), store.recovery_records().await.unwrap());
     assert_eq!(again, recovery);
     let changes = recovery.apply(signal("n1", 4), at(5));
-    store.write_recovery(&changes.records, &changes.removed).await.unwrap();
+    store.write_recovery(term, &changes.records, &changes.removed).await.unwrap();
     let needed = store.recovery_records().await.unwrap();
     assert!(!needed.iter().any(|record| record.key() == Key::Incident(IncidentId(1))));
     let (again, _) = Recovery::restore(Policy::default(), needed);
@@ -61,11 +62,21 @@ pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: 
     assert_eq!(store.incidents(&over, Paging::ALL).await.unwrap().total, 1);
 
     let fleet = Key::Node("n2".to_owned());
-    store.write_recovery(&[], std::slice::from_ref(&fleet)).await.unwrap();
+    store.write_recovery(term, &[], std::slice::from_ref(&fleet)).await.unwrap();
     let left = store.recovery_records().await.unwrap();
     assert!(!left.iter().map(Record::key).any(|key| key == fleet));
     let keys: Vec<Key> = left.iter().map(Record::key).collect();
-    store.write_recovery(&[], &keys).await.unwrap();
-    store.write_recovery(&[], &[Key::Incident(IncidentId(1))]).await.unwrap();
+    store.write_recovery(term, &[], &keys).await.unwrap();
+    store.write_recovery(term, &[], &[Key::Incident(IncidentId(1))]).await.unwrap();
     assert!(store.recovery_records().await.unwrap().is_empty());
+
+    // Another server takes over: what the one before still has to write is not written.
+    let next = store.take_recovery().await.unwrap();
+    let node = Input::Node { node: "n3".to_owned(), facts: NodeFacts::default() };
+    let records = Recovery::new(Policy::default()).apply(node, at(9)).records;
+    let refused = store.write_recovery(term, &records, &[]).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Conflict(_)) && !refused.is_transient(), "{refused}");
+    assert!(store.recovery_records().await.unwrap().is_empty());
+    store.write_recovery(next, &records, &[]).await.unwrap();
+    assert_eq!(store.recovery_records().await.unwrap(), records);
 }
