@@ -194,7 +194,8 @@ impl Core {
             Order::Fail { attempt, why, leave } => self.fail_job(key.run, slot, attempt, why, leave),
             Order::Look { attempt } => match doing(&self.runs[&key.run].run, slot) {
                 (Doing::Lives, now) if now == attempt => JobAnswer::Already { live: true },
-                (Doing::Recovering, now) if now == attempt => JobAnswer::Already { live: false },
+                // Recovery counts the next one when it orders it, and that order may be on its way.
+                (Doing::Recovering, now) if now <= attempt => JobAnswer::Already { live: false },
                 (Doing::Waits, now) if now < attempt => JobAnswer::Already { live: false },
                 (Doing::Lives | Doing::Recovering | Doing::Waits | Doing::Neither, _) => JobAnswer::Over,
             },

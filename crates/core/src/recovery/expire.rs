@@ -105,12 +105,8 @@ impl Step<'_> {
                     self.again_in(node, self.r.policy.deadlines.observe);
                 }
             }
-            NodeState::Healthy
-            | NodeState::Fenced
-            | NodeState::AwaitingApproval
-            | NodeState::Queued
-            | NodeState::Draining
-            | NodeState::OutOfService => {}
+            NodeState::Healthy | NodeState::OutOfService => self.look_for_held(node),
+            NodeState::Fenced | NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining => {}
         }
     }
 

@@ -103,7 +103,9 @@ impl Step<'_> {
     }
 
     pub fn rank_ended(&mut self, job: &str, attempt: u32, rank: u32, exit: Exit, message: &str) {
-        if !exit.is_success() {
+        // Of a gang that is over for us, the last that ends may end well, and all of it waits.
+        let is_over = |state: JobState| state.is_final() && state != JobState::Complete;
+        if !exit.is_success() || self.r.jobs.get(job).is_some_and(|row| row.attempt == attempt && is_over(row.state)) {
             self.answer_end(job, attempt, &exit.to_string());
         }
         let Some(row) = self.r.jobs.get(job) else { return };
@@ -134,12 +136,13 @@ impl Step<'_> {
         match self.r.jobs.get(job) {
             Some(row) if row.state.is_final() && attempt <= row.attempt => {
                 let is_answer = |act: &Act| matches!(act, Act::FailJob { attempt: of, .. } if *of >= attempt);
-                if !row.open.iter().any(|effect| is_answer(&effect.act)) {
-                    let why = format!("left to its own retries; {exit}");
-                    let class = Class::Application;
-                    let answer = Act::FailJob { job: job.to_owned(), attempt, why, class, leave: true };
-                    self.emit_for_job(job, answer);
-                }
+                // One that is on its way may have come before there was anybody who waits: it is said again.
+                let said = row.open.iter().find(|effect| is_answer(&effect.act)).map(|effect| effect.act.clone());
+                let why = format!("left to its own retries; {exit}");
+                let class = Class::Application;
+                let left = Act::FailJob { job: job.to_owned(), attempt, why, class, leave: true };
+                self.drop_open_of_job(job, is_answer);
+                self.emit_for_job(job, said.unwrap_or(left));
             }
             Some(row) if attempt <= row.attempt => {}
             Some(row) => {

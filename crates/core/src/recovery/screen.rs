@@ -67,11 +67,30 @@ impl Step<'_> {
         if !row.open.iter().any(|effect| matches!(effect.act, Act::Observe { .. })) {
             self.emit(&name, Act::Observe { node: name.clone() });
         }
+        // Of a node in trouble, the next look is the incident's to say.
+        if !self.r.nodes[&name].state.is_under_way() {
+            self.again_in(&name, self.r.policy.deadlines.observe);
+        }
+    }
+
+    /// It did not say which boot it runs: it is asked again, seldom where it has not answered for long, and a day at most.
+    pub fn look_for_held(&mut self, node: &str) {
+        let Some(newest) = self.r.nodes[node].held.iter().map(|signal| signal.at).max() else { return };
+        if self.now > later(newest, DAY) {
+            self.node(node).held.clear();
+            return self.drop_open(node, |act| matches!(act, Act::Observe { .. }));
+        }
+        self.look(node);
+        let seldom = self.r.policy.deadlines.suspected;
+        if self.now > later(newest, seldom) {
+            self.again_in(node, seldom);
+        }
     }
 
     /// The node was looked at: held signals of its boot act, the others are of the past.
     pub fn let_held_act(&mut self, node: &str) {
-        if self.r.nodes[node].held.is_empty() {
+        let row = &self.r.nodes[node];
+        if row.held.is_empty() || row.boot_id.is_none() {
             return;
         }
         let current = self.r.nodes[node].boot_id.clone();

@@ -3,6 +3,7 @@
 use super::super::{Changes, JobRecord, JobState, NodeRecord, NodeState, Record, Recovery};
 use jiff::SignedDuration;
 
+use super::server::Last;
 use super::world::{Event, Outcome, World};
 use crate::state::Exit;
 
@@ -39,11 +40,11 @@ pub(super) fn written(world: &World, changes: &Changes, in_repair: usize) -> Out
         if is_stopped && job.state != JobState::UserStopped {
             return Err(format!("{} was stopped by a person, and is {}", job.job, job.state));
         }
-        if let Some((_, before)) =
-            world.server.last.get(&job.job).filter(|(attempt, before)| before.is_final() && *attempt >= job.attempt)
-            && *before != job.state
+        let is_same = |last: &&Last| last.state.is_final() && last.began && last.attempt >= job.attempt;
+        if let Some(before) = world.server.last.get(&job.job).filter(is_same)
+            && before.state != job.state
         {
-            return Err(format!("{} was {before}, and is {}", job.job, job.state));
+            return Err(format!("{} was {}, and is {}", job.job, before.state, job.state));
         }
         let row = world.jobs.attempts.get(&(job.job.clone(), job.attempt));
         let is_well =
@@ -70,8 +71,8 @@ pub(super) fn what_is_left(world: &World) -> String {
     let r = &world.server.r;
     let nodes = r.nodes().filter(|node| is_under_way(r, node));
     let nodes: Vec<String> = nodes.map(|node| format!("{} is {}", node.name, node.state)).collect();
-    let jobs = world.server.last.iter().filter(|(_, (_, state))| !state.is_final());
-    let jobs: Vec<String> = jobs.map(|(job, (_, state))| format!("{job} is {state}")).collect();
+    let jobs = world.server.last.iter().filter(|(_, last)| !last.state.is_final());
+    let jobs: Vec<String> = jobs.map(|(job, last)| format!("{job} is {}", last.state)).collect();
     let lives = world.jobs.attempts.iter().filter(|(_, row)| row.lives());
     let lives: Vec<String> = lives.map(|((job, attempt), _)| format!("{job}@{attempt} runs")).collect();
     let open: Vec<String> = r.open_effects().map(|effect| format!("{} {}", effect.id, effect.act.name())).collect();
@@ -80,11 +81,12 @@ pub(super) fn what_is_left(world: &World) -> String {
 
 impl World {
     pub fn is_at_rest(&self) -> bool {
-        let told = |event: &Event| matches!(event, Event::Told(_) | Event::Begin(..));
+        let told = |event: &Event| matches!(event, Event::Told(_) | Event::Begin(..) | Event::Again(_));
         self.fault_at.is_none()
             && self.server.todo.is_empty()
             && !self.server.r.nodes().any(|node| is_under_way(&self.server.r, node))
-            && self.server.last.values().all(|(_, state)| state.is_final())
+            && self.server.last.values().all(|last| last.state.is_final())
+            && self.jobs.waiting.is_empty()
             && !self.jobs.attempts.values().any(|row| row.lives())
             && self.server.r.open_effects().next().is_none()
             && !self.events.values().any(told)
@@ -104,9 +106,12 @@ pub(super) fn at_rest(world: &World) -> Outcome {
     }
     for job in &world.user_stopped {
         let state = world.server.last.get(job);
-        if state.map(|(_, state)| *state) != Some(JobState::UserStopped) {
+        if state.is_some_and(|last| last.state != JobState::UserStopped) {
             return Err(format!("{job} was stopped by a person, and is {state:?}"));
         }
+    }
+    if let Some((job, attempt)) = world.jobs.held.first_key_value() {
+        return Err(format!("{job}@{attempt} waits for a verdict for ever"));
     }
     Ok(())
 }

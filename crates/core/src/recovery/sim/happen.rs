@@ -31,6 +31,11 @@ impl World {
             self.kill_all(name);
         }
         if is_news && answers {
+            // Orders that did not reach it do now.
+            let here: Vec<(String, u32)> = self.jobs.on(name).map(|(key, _, _)| key.clone()).collect();
+            for (job, attempt) in here {
+                self.at(SignedDuration::from_secs(1), Event::Rank(job, attempt));
+            }
             self.say(|| format!("{name} is there, {:?}", seen.boot_id));
             self.send(Input::Observed { node: name.to_owned(), seen });
         }
@@ -38,18 +43,14 @@ impl World {
 
     /// Whatever runs there is gone.
     pub fn kill_all(&mut self, node: &str) {
-        let mut gone = Vec::new();
-        for ((job, attempt), row) in &mut self.jobs.attempts {
-            for (at, rank) in row.ranks.iter_mut().enumerate() {
-                if rank.lives() && rank.place.node == node {
-                    let exit = Exit::Lost { reason: "its machine".to_owned() };
-                    rank.exit = Some(exit.clone());
-                    let (job, message) = (job.clone(), String::new());
-                    gone.push(Input::RankEnded { job, attempt: *attempt, rank: at as u32, exit, message });
-                }
+        for row in self.jobs.attempts.values_mut() {
+            for rank in row.ranks.iter_mut().filter(|rank| rank.lives() && rank.place.node == node) {
+                rank.exit = Some(Exit::Lost { reason: "its machine".to_owned() });
             }
         }
-        gone.into_iter().for_each(|input| self.send(input));
+        for (job, attempt) in self.jobs.attempts.keys().cloned().collect::<Vec<_>>() {
+            self.see_ends(&job, attempt);
+        }
     }
 
     /// Ranks begin: all of them, or not.
@@ -61,19 +62,15 @@ impl World {
             return;
         }
         row.stubborn = self.rng.percent(15);
-        let was_whole = row.ranks.iter().all(|rank| rank.lives());
-        let places: Vec<_> = row.ranks.iter().map(|rank| rank.place.clone()).collect();
-        let mut failed = Vec::new();
+        let is_ordered = attempt > 1 && !self.jobs.foreign.contains(&key);
         for (at, rank) in row.ranks.iter_mut().enumerate().filter(|(_, rank)| rank.lives()) {
             let machine = &self.machines[&rank.place.node];
             if !machine.answers() || (dice < 6 && at == 0) {
-                let exit = Exit::start_failed("no image");
-                rank.exit = Some(exit.clone());
-                failed.push((at as u32, exit));
+                rank.exit = Some(Exit::start_failed("no image"));
                 continue;
             }
-            // Nobody ever hears of this one; its start has a deadline.
-            rank.runs = !(dice > 96 && at == 0 && attempt > 1);
+            // Nobody ever hears of this one; a start that recovery has ordered has a deadline.
+            rank.runs = !(dice > 96 && at == 0 && is_ordered);
             if machine.broken().iter().any(|gpu| rank.place.gpus.contains(gpu)) {
                 rank.ends = (self.now + SignedDuration::from_secs(20), Exit::Code { code: 1 });
             }
@@ -84,37 +81,25 @@ impl World {
         for at in ends {
             self.at(at.duration_since(self.now), Event::Rank(job.to_owned(), attempt));
         }
-        if all || (attempt == 1 && was_whole) {
-            let (job, spec) = (job.to_owned(), self.specs[job].clone());
-            let input = Input::JobStarted { job, attempt, ranks: places, spec };
-            self.send(input);
+        if all {
+            self.say_started(job, attempt);
         }
-        for (rank, exit) in failed {
-            self.send(Input::RankEnded { job: job.to_owned(), attempt, rank, exit, message: String::new() });
-        }
+        self.see_ends(job, attempt);
     }
 
     /// What is due of an attempt.
     pub fn ranks(&mut self, job: &str, attempt: u32) {
         let now = self.now;
-        let mut told = Vec::new();
         let Some(row) = self.jobs.attempts.get_mut(&(job.to_owned(), attempt)) else { return };
         let is_stopped = row.stop.is_some_and(|at| at <= now);
-        for (at, rank) in row.ranks.iter_mut().enumerate().filter(|(_, rank)| rank.lives()) {
+        for rank in row.ranks.iter_mut().filter(|rank| rank.lives()) {
             let machine = &self.machines[&rank.place.node];
-            let exit = match () {
-                () if rank.runs && rank.ends.0 <= now => rank.ends.1.clone(),
-                () if is_stopped && (machine.answers() || !rank.runs) => Exit::Cancelled,
-                () => continue,
+            rank.exit = match () {
+                () if rank.runs && rank.ends.0 <= now => Some(rank.ends.1.clone()),
+                () if is_stopped && (machine.answers() || !rank.runs) => Some(Exit::Cancelled),
+                () => None,
             };
-            rank.exit = Some(exit.clone());
-            let (job, message) = (job.to_owned(), String::new());
-            told.push(Input::RankEnded { job, attempt, rank: at as u32, exit, message });
         }
-        let is_over = is_stopped && !row.lives();
-        told.into_iter().for_each(|input| self.send(input));
-        if is_over {
-            self.send(Input::JobStopped { job: job.to_owned(), attempt });
-        }
+        self.see_ends(job, attempt);
     }
 }

@@ -1,6 +1,10 @@
 //! A simulated world around the recovery machine: nodes that break in ways of their own, jobs, people, lines that lose,
 //! double, delay and reorder what they carry, and a server that crashes at any effect and comes back from its rows.
 //!
+//! As in a server, an effect is performed once by whoever leads, nobody asks a node that is well, no time stands still while
+//! nobody leads, and whoever runs the jobs (`runner`) is in the same process: what it says is lost when that dies, and a failure
+//! that it holds must be answered.
+//!
 //! The truth is in the world (`machines`, `jobs`); the machine only hears of it. After every step it is compared with
 //! what must always hold (`check`), and when no more faults come, everything comes to an end. The same seed gives the same trace.
 
@@ -10,6 +14,7 @@ mod jobs;
 mod machines;
 mod people;
 mod perform;
+mod runner;
 mod server;
 mod world;
 

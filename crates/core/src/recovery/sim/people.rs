@@ -1,22 +1,26 @@
 //! What people do: stop jobs, approve, dismiss, ask again, and change what may be done to a node.
 
+use jiff::SignedDuration;
+
 use super::super::{Input, Mode, NodeFacts, NodeState};
-use super::world::{Outcome, World};
+use super::world::{Event, Outcome, World};
 
 impl World {
     /// People look at what there is to do, and do something of it.
     pub fn people(&mut self) -> Outcome {
         let by = || "ann".to_owned();
-        if self.rng.percent(30) {
-            let jobs: Vec<String> = self.server.r.jobs().map(|job| job.job.clone()).collect();
+        if self.rng.percent(45) {
+            let jobs: Vec<String> = self.jobs.width.keys().cloned().collect();
             let Some(job) = self.rng.pick(&jobs).cloned() else { return Ok(()) };
             self.say(|| format!("ann stops {job}"));
             self.saw("a person stopped a job");
-            // Whoever runs it ends it; recovery hears of that.
-            for attempt in self.jobs.live(&job) {
-                self.stop(&job, attempt, false);
+            self.person_stops(&job);
+            if self.rng.percent(50) {
+                self.saw("a person began a job anew");
+                let wait = SignedDuration::from_secs(self.rng.between(1, 600));
+                self.at(wait, Event::Again(job));
             }
-            return self.tell(Input::UserStop { job, by: by() });
+            return Ok(());
         }
         if self.rng.percent(20) {
             return self.change_facts();

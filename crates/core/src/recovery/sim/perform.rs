@@ -1,11 +1,10 @@
-//! What effects do to the true world, and what happens to machines and processes by themselves.
+//! What effects do to the true world. Each is performed once by a server that leads, and again by the next one if it is open.
 
 use std::collections::BTreeSet;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 
 use super::super::{Act, Advice, CheckOutcome, Effect, EffectId, Input, Rung};
-use super::jobs::Attempt;
 use super::world::{Event, Outcome, World};
 
 impl World {
@@ -43,14 +42,8 @@ impl World {
             Act::Unfence { node } => self.set_fenced(node, false, id),
             Act::RunCheck { node, gpus, .. } => self.check(node, gpus, id),
             Act::Drain { node, gpus } => {
-                let used = self
-                    .jobs
-                    .on(node)
-                    .any(|(_, _, rank)| gpus.is_empty() || rank.place.gpus.iter().any(|gpu| gpus.contains(gpu)));
                 self.machines.get_mut(node).expect("a machine").fenced = true;
-                if !used {
-                    self.send(Input::Done { effect: id });
-                }
+                self.drain(id, node, gpus);
             }
             Act::ResetGpu { node, gpus } => return self.reset(node, gpus, id),
             Act::Reboot { node, boot_id } => return self.reboot(node, Rung::Reboot, boot_id.as_ref(), id),
@@ -60,17 +53,16 @@ impl World {
                 let seen = self.machines[node].seen();
                 self.send(Input::Observed { node: node.clone(), seen });
             }
-            Act::StopJob { job, attempt, force, .. } => self.stop(job, *attempt, *force),
+            Act::StopJob { job, attempt, why, force } => self.stop(job, *attempt, *why, *force),
             Act::RestartJob { job, attempt, exclude, not_before, .. } => {
-                return self.restart(job, *attempt, exclude, *not_before, id);
+                self.restart(job, *attempt, exclude, *not_before, id);
             }
             Act::FailJob { job, attempt, leave, .. } => {
                 // Left to itself, which may be said of what a person stopped as well.
                 if self.user_stopped.contains(job) && !leave {
                     return Err(format!("{job} was stopped by a person, and is said to have failed"));
                 }
-                // Whoever runs it ends what is left of it.
-                self.stop(job, *attempt, true);
+                self.give_up(job, *attempt, *leave);
                 self.send(Input::Done { effect: id });
             }
             Act::Notify { .. } | Act::Cancel { .. } => self.send(Input::Done { effect: id }),
@@ -79,17 +71,24 @@ impl World {
     }
 
     fn set_fenced(&mut self, node: &str, fenced: bool, id: EffectId) {
-        if self.rng.percent(5) {
-            return self.send(Input::EffectFailed { effect: id, why: "no".to_owned(), certain: true });
-        }
         self.machines.get_mut(node).expect("a machine").fenced = fenced;
         self.send(Input::Done { effect: id });
     }
 
-    fn check(&mut self, node: &str, gpus: &BTreeSet<String>, id: EffectId) {
-        if !self.performed.insert(id.clone()) {
+    /// Until nothing runs there any more; whoever leads next looks anew.
+    pub fn drain(&mut self, id: EffectId, node: &str, gpus: &BTreeSet<String>) {
+        if !self.server.r.is_open(&id) {
             return;
         }
+        let is_meant = |gpu: &String| gpus.is_empty() || gpus.contains(gpu);
+        if self.jobs.on(node).any(|(_, _, rank)| rank.place.gpus.iter().any(is_meant)) {
+            let (node, gpus) = (node.to_owned(), gpus.clone());
+            return self.at(SignedDuration::from_secs(60), Event::Drain(id, node, gpus));
+        }
+        self.send(Input::Done { effect: id });
+    }
+
+    fn check(&mut self, node: &str, gpus: &BTreeSet<String>, id: EffectId) {
         let machine = &self.machines[node];
         let dice = self.rng.below(100);
         if !machine.answers() {
@@ -232,61 +231,6 @@ impl World {
             1 => self.send(Input::EffectFailed { effect: id, why: "the line broke".to_owned(), certain: false }),
             _ => {}
         }
-        Ok(())
-    }
-
-    pub fn stop(&mut self, job: &str, attempt: u32, force: bool) {
-        let now = self.now;
-        let row = self.jobs.attempts.entry((job.to_owned(), attempt)).or_default();
-        if !row.lives() {
-            row.stop.get_or_insert(now);
-            return self.send(Input::JobStopped { job: job.to_owned(), attempt });
-        }
-        let polite = if row.stubborn { 100_000 } else { 30 };
-        let wait = SignedDuration::from_secs(if force { 1 } else { self.rng.between(1, polite) });
-        let at = row.stop.map_or(now + wait, |at| at.min(now + wait));
-        row.stop = Some(at);
-        self.at(at.duration_since(now), Event::Rank(job.to_owned(), attempt));
-        // Processes that an order did not reach are told again when they can be.
-        self.at(wait, Event::Rank(job.to_owned(), attempt));
-    }
-
-    fn restart(
-        &mut self,
-        job: &str,
-        attempt: u32,
-        exclude: &BTreeSet<String>,
-        not_before: Timestamp,
-        id: EffectId,
-    ) -> Outcome {
-        let key = (job.to_owned(), attempt);
-        if let Some(row) = self.jobs.attempts.get(&key) {
-            if row.stop.is_some() {
-                self.send(Input::EffectFailed { effect: id, why: "it was stopped".to_owned(), certain: true });
-            }
-            return Ok(());
-        }
-        if self.now < not_before {
-            return Ok(());
-        }
-        if let Some(((_, number), _)) = self.jobs.attempts.iter().find(|((of, _), row)| of == job && row.lives()) {
-            return Err(format!("{job}@{attempt} begins while attempt {number} runs"));
-        }
-        let dice = self.rng.below(100);
-        if dice < 4 {
-            self.saw("a restart did not work");
-            self.jobs.attempts.insert(key, Attempt { stop: Some(self.now), ..Attempt::default() });
-            self.send(Input::EffectFailed { effect: id, why: "refused".to_owned(), certain: true });
-            return Ok(());
-        }
-        let width = self.jobs.width[job];
-        let Some(places) = self.places(width, exclude) else { return Ok(()) };
-        self.place(job, attempt, places.clone());
-        if dice < 8 {
-            self.send(Input::EffectFailed { effect: id, why: "timed out".to_owned(), certain: false });
-            return Ok(());
-        }
-        self.send(Input::JobStarting { job: job.to_owned(), attempt, ranks: places });
         Ok(())
     }
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::super::{
     Advice, Changes, Effect, Input, JobState, Key, NodeFacts, NodeState, Policy, Record, Recovery, SignalKind,
 };
-use super::world::{Outcome, World};
+use super::world::{Event, Outcome, World};
 
 pub(super) struct Server {
     pub r: Recovery,
@@ -17,7 +17,16 @@ pub(super) struct Server {
     pub todo: VecDeque<Effect>,
     pub facts: BTreeMap<String, NodeFacts>,
     /// As it was last written, also when its row is not needed any more.
-    pub last: BTreeMap<String, (u32, JobState)>,
+    pub last: BTreeMap<String, Last>,
+}
+
+/// What was last written of a job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Last {
+    pub attempt: u32,
+    pub state: JobState,
+    /// Something of the attempt ran.
+    pub began: bool,
 }
 
 impl Server {
@@ -34,11 +43,16 @@ impl Server {
     fn write(&mut self, changes: Changes) {
         for record in changes.records {
             if let Record::Job(job) = &record {
-                self.last.insert(job.job.clone(), (job.attempt, job.state));
+                let (attempt, state, began) = (job.attempt, job.state, !job.ranks.is_empty());
+                self.last.insert(job.job.clone(), Last { attempt, state, began });
             }
             self.rows.insert(record.key(), record);
         }
         for key in changes.removed {
+            if let Key::Job(job) = &key {
+                // One that is over without a word of how.
+                self.last.retain(|name, last| name != job || last.state.is_final());
+            }
             self.rows.remove(&key);
         }
         self.todo.extend(changes.effects);
@@ -53,6 +67,11 @@ impl World {
             self.saw("crashed before it wrote");
             self.server.r.apply(input, self.now);
             return self.crash(&twin);
+        }
+        if let Input::JobStarted { job, attempt, .. } | Input::RankEnded { job, attempt, .. } = &input
+            && self.jobs.foreign.contains(&(job.clone(), *attempt))
+        {
+            self.user_stopped.remove(job);
         }
         let fresh = match &input {
             Input::UserStop { job, .. } => self.server.r.job(job).filter(|job| !job.state.is_final()),
@@ -134,7 +153,7 @@ impl World {
         self.crashes_left > 0 && self.rng.percent(percent) && self.rng.percent(50)
     }
 
-    /// The server goes, and another comes: from the rows, with what is open.
+    /// The server goes, and after a while another comes: from the rows, with what is open. What was on its way is lost.
     pub fn crash(&mut self, twin: &Recovery) -> Outcome {
         self.crashes_left -= 1;
         self.say(|| "the server crashes".to_owned());
@@ -145,7 +164,59 @@ impl World {
         }
         restored.sanity_check();
         self.server.r = restored;
-        self.server.todo = again.into();
+        self.server.todo.clear();
+        self.events.retain(|_, event| match event {
+            Event::Told(Input::Signal(_)) => true,
+            Event::Told(_) | Event::Drain(..) => false,
+            Event::Machine(_)
+            | Event::Begin(..)
+            | Event::Rank(..)
+            | Event::Room(_)
+            | Event::Again(_)
+            | Event::Gone(_)
+            | Event::Poll => true,
+        });
+        let longest = *self.rng.pick(&[0, 0, 60, 10_000]).unwrap_or(&0);
+        let down = SignedDuration::from_secs(self.rng.between(0, longest));
+        self.nobody_leads(self.now + down)?;
+        if down > SignedDuration::from_mins(10) {
+            self.saw("no server led for long");
+        }
+        self.tell(Input::Resumed)?;
+        let r = &self.server.r;
+        let (todo, again): (&mut VecDeque<Effect>, Vec<Effect>) =
+            (&mut self.server.todo, again.into_iter().filter(|effect| r.is_open(&effect.id)).collect());
+        let news: Vec<Effect> =
+            again.into_iter().filter(|effect| !todo.iter().any(|other| other.id == effect.id)).collect();
+        todo.extend(news);
+        self.say_again();
+        Ok(())
+    }
+
+    /// Machines and processes go on; nobody sees it.
+    fn nobody_leads(&mut self, until: Timestamp) -> Outcome {
+        self.is_down = true;
+        let mut later = Vec::new();
+        while let Some(((at, _), event)) = self.events.pop_first() {
+            if at > until {
+                self.events.insert((at, 0), event);
+                break;
+            }
+            self.now = self.now.max(at);
+            match event {
+                Event::Machine(_) | Event::Rank(..) => self.happens(event)?,
+                Event::Gone(_)
+                | Event::Told(_)
+                | Event::Begin(..)
+                | Event::Room(_)
+                | Event::Again(_)
+                | Event::Drain(..)
+                | Event::Poll => later.push(event),
+            }
+        }
+        self.now = self.now.max(until);
+        self.is_down = false;
+        later.into_iter().for_each(|event| self.at(SignedDuration::from_secs(1), event));
         Ok(())
     }
 
@@ -168,71 +239,51 @@ impl World {
                 let kind = SignalKind::Dcgm { what: "MEM".to_owned() };
                 self.signal(&name, Some(&fault.gpu), kind, Advice::Check);
             }
-            let differs = self.server.r.node(&name).is_some_and(|node| node.seen != seen);
-            if differs || self.rng.percent(20) {
+            // One that is well is asked nothing; one that was away is seen when it is back.
+            let was_away = self.server.r.node(&name).is_some_and(|node| !node.seen.agent);
+            if was_away && answers {
                 self.tell(Input::Observed { node: name, seen })?;
             }
         }
-        self.poll_jobs()?;
-        self.another_job();
-        self.patience_ends()?;
-        self.somebody_approves()?;
-        // What did not work before is tried again.
-        let open: Vec<Effect> = self.server.r.open_effects().cloned().collect();
-        for effect in open {
-            let is_there = self.server.todo.iter().any(|todo| todo.id == effect.id);
-            if !(is_there || effect.act.is_once() && effect.begun) {
-                self.server.todo.push_back(effect);
-            }
+        for job in self.jobs.waiting.keys().cloned().collect::<Vec<_>>() {
+            self.room(&job)?;
         }
+        self.look_at_jobs()?;
+        self.another_job();
+        self.patience_ends();
+        self.somebody_approves()?;
         self.next_poll();
         Ok(())
     }
 
     /// A job that machines fail again and again may begin anew some times each day, for ever. Long after the last fault,
     /// people stop those.
-    fn patience_ends(&mut self) -> Outcome {
+    fn patience_ends(&mut self) {
         if self.fault_at.is_none() && self.now > self.quiet_since + SignedDuration::from_hours(60) {
-            let open = self.server.r.jobs().filter(|job| !job.state.is_final() && !job.restarts.is_empty());
+            let open = self.server.r.jobs().filter(|job| !job.state.is_final());
             for job in open.map(|job| job.job.clone()).collect::<Vec<_>>() {
                 self.saw("a person lost patience");
-                self.tell(Input::UserStop { job, by: "ann".to_owned() })?;
+                self.person_stops(&job);
+            }
+        }
+    }
+
+    /// Whether jobs that are believed to go on do, which is all that anybody asks of them.
+    fn look_at_jobs(&mut self) -> Outcome {
+        let going: Vec<(String, u32)> = self
+            .server
+            .r
+            .jobs()
+            .filter(|job| !job.state.is_final() || job.is_live())
+            .map(|job| (job.job.clone(), job.attempt))
+            .collect();
+        for (job, attempt) in going {
+            let is_told = self.told_until.get(&job).is_some_and(|until| *until >= self.now);
+            if !is_told && self.jobs.is_over(&job, attempt) {
+                self.saw("a job was over without a word");
+                self.tell(Input::JobOver { job, attempt })?;
             }
         }
         Ok(())
-    }
-
-    fn poll_jobs(&mut self) -> Outcome {
-        for (key, attempt) in self.jobs.attempts.clone() {
-            let (job, number) = key;
-            let Some(row) = self.server.r.job(&job) else { continue };
-            if row.attempt != number {
-                continue;
-            }
-            let (state, known) = (row.state, row.ranks.clone());
-            let all_run = !attempt.ranks.is_empty() && attempt.ranks.iter().all(|rank| rank.runs);
-            if all_run && matches!(state, JobState::Restarting | JobState::Starting) {
-                self.tell_started(&job, number)?;
-            }
-            let is_told = |at: usize| known.get(at).is_none_or(|rank| rank.exit.is_some());
-            for (at, rank) in attempt.ranks.iter().enumerate() {
-                if let Some(exit) = rank.exit.clone().filter(|_| !is_told(at)) {
-                    let (job, message) = (job.clone(), String::new());
-                    self.tell(Input::RankEnded { job, attempt: number, rank: at as u32, exit, message })?;
-                }
-            }
-            let waits =
-                state == JobState::Stopping || (state.is_final() && known.iter().any(|rank| rank.exit.is_none()));
-            if waits && !attempt.lives() {
-                self.tell(Input::JobStopped { job, attempt: number })?;
-            }
-        }
-        Ok(())
-    }
-
-    fn tell_started(&mut self, job: &str, attempt: u32) -> Outcome {
-        let ranks = self.jobs.attempts[&(job.to_owned(), attempt)].ranks.iter().map(|rank| rank.place.clone());
-        let (ranks, spec) = (ranks.collect(), self.specs[job].clone());
-        self.tell(Input::JobStarted { job: job.to_owned(), attempt, ranks, spec })
     }
 }

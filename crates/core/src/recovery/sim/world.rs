@@ -37,6 +37,12 @@ pub(super) enum Event {
     /// Ranks of an attempt begin, or do not.
     Begin(String, u32),
     Rank(String, u32),
+    /// A restart may have room.
+    Room(String),
+    /// A job is begun anew, and not by recovery.
+    Again(String),
+    /// Does something still run there?
+    Drain(EffectId, String, BTreeSet<String>),
     /// A node is taken away.
     Gone(String),
     Poll,
@@ -69,6 +75,8 @@ pub(super) struct World {
     pub opted_out: BTreeMap<String, Timestamp>,
     /// When the newest word of a job reaches the server.
     pub told_until: BTreeMap<String, Timestamp>,
+    /// No server leads.
+    pub is_down: bool,
     /// Of a hundred messages.
     pub lost: u32,
     pub doubled: u32,
@@ -115,6 +123,7 @@ impl World {
             performed: BTreeSet::new(),
             opted_out: BTreeMap::new(),
             told_until: BTreeMap::new(),
+            is_down: false,
             lost: if rough { rng.between(0, 30) as u32 } else { 0 },
             doubled: if rough { rng.between(0, 30) as u32 } else { 0 },
             poll: SignedDuration::from_secs(30),
@@ -204,7 +213,7 @@ impl World {
                 96..98 => Exit::Signal { signal: 11 },
                 _ => Exit::Cancelled,
             };
-            Rank { place, runs: false, ends: (end, exit), exit: None }
+            Rank { place, runs: false, ends: (end, exit), exit: None, seen: false }
         });
         let ranks = ranks.collect();
         self.jobs.attempts.insert((job.to_owned(), attempt), Attempt { ranks, ..Attempt::default() });
@@ -219,6 +228,9 @@ impl World {
 
     /// Sends something to the server, as lines do. What whoever runs the jobs says of one comes in the order in which it was so.
     pub fn send(&mut self, input: Input) {
+        if self.is_down && !matches!(input, Input::Signal(_)) {
+            return;
+        }
         if let Input::JobStarted { job, .. }
         | Input::JobStarting { job, .. }
         | Input::RankEnded { job, .. }
@@ -233,7 +245,8 @@ impl World {
             (0..copies).for_each(|_| self.at(wait, Event::Told(input.clone())));
             return;
         }
-        if self.rng.percent(self.lost) {
+        let may_be_lost = matches!(input, Input::Signal(_) | Input::Observed { .. } | Input::CheckEnded { .. });
+        if may_be_lost && self.rng.percent(self.lost) {
             self.saw("a message was lost");
             return;
         }
@@ -303,6 +316,10 @@ impl World {
         }
         let Some(((at, _), event)) = self.events.pop_first() else { return self.tell(Input::Tick) };
         self.now = self.now.max(at);
+        self.happens(event)
+    }
+
+    pub fn happens(&mut self, event: Event) -> Outcome {
         match event {
             Event::Told(input) => self.tell(input)?,
             Event::Machine(name) => self.machine(&name),
@@ -314,6 +331,9 @@ impl World {
                 self.machines.get_mut(&name).expect("a machine").gone = true;
                 self.send(Input::NodeGone { node: name, why: "taken away".to_owned() });
             }
+            Event::Room(job) => self.room(&job)?,
+            Event::Again(job) => self.again(&job)?,
+            Event::Drain(id, node, gpus) => self.drain(id, &node, &gpus),
             Event::Poll => self.poll()?,
         }
         Ok(())

@@ -488,3 +488,25 @@ fn a_job_for_which_there_is_no_room_fails_when_its_restart_is_taken_back_and_not
     assert_eq!((story.job_state("train"), story.count("fail_job")), (JobState::Failed, 1));
     assert!(story.notices(NoticeKind::JobFailed)[0].text.contains("no room"));
 }
+
+#[test]
+fn a_gang_of_which_one_node_is_only_watched_is_answered_when_all_of_it_has_ended() {
+    let mut story = Story::new(1);
+    story.node("n1", |facts| facts.mode = Some(Mode::Observe));
+    story.job("train", 1, &["n0", "n1"]);
+    let end = |rank, exit| {
+        let (job, message) = ("train".to_owned(), String::new());
+        Input::RankEnded { job, attempt: 1, rank, exit, message }
+    };
+    let changes = story.r.apply(end(1, code(1)), story.now);
+    assert_eq!(answers(&changes.effects), [(1, true)], "the first that failed is on a node that recovery leaves alone");
+    // That was said while the other one ran, and is answered by nobody yet.
+    assert_eq!(answers(&story.tell(end(0, Exit::Cancelled))), [(1, true)]);
+
+    // The last of it ends well, which makes nothing of it well.
+    let mut story = Story::new(1);
+    story.node("n1", |facts| facts.mode = Some(Mode::Observe));
+    story.job("train", 1, &["n0", "n1"]);
+    story.ends("train", 1, 1, code(1));
+    assert_eq!(answers(&story.tell(end(0, code(0)))), [(1, true)]);
+}

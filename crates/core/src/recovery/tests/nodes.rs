@@ -462,3 +462,19 @@ fn the_first_boot_that_is_known_after_an_ordered_reboot_is_no_proof_that_there_w
     story.check(CheckOutcome::Pass);
     assert_eq!(story.incident("n0").outcome, Some(Outcome::Repaired));
 }
+
+#[test]
+fn a_line_of_a_boot_that_is_not_known_waits_until_the_node_says_which_it_is() {
+    let mut story = unasked(1);
+    let signal = Signal {
+        boot_id: Some("n0-boot-1".to_owned()),
+        ..story.signal("n0", SignalKind::Xid { code: 79 }, Advice::Reboot)
+    };
+    story.tell(Input::Signal(signal));
+    // It could not be asked, and then the answer was lost.
+    story.tell(Input::Observed { node: "n0".to_owned(), seen: Seen::default() });
+    story.wait(secs(30));
+    assert_eq!((story.state("n0"), story.count("observe")), (NodeState::Healthy, 3));
+    story.see("n0", 1);
+    assert_eq!(story.state("n0"), NodeState::Draining);
+}
