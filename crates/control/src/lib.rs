@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod digest;
+pub mod ecs;
 pub mod events;
 pub mod fleet;
 pub mod folder;

@@ -7,10 +7,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::time::Instant;
 
 use crate::arn::{Family, Resident};
-use crate::backend::{Cause, STARTED_BY, end, main_container};
+use crate::backend::{Cause, Gate, STARTED_BY, end, main_container};
 use crate::client::ecs::{Definition, Listed, Overrides, Run, Task};
 use crate::client::{Client, Fault, Kind};
 use crate::clock;
@@ -77,13 +79,22 @@ pub enum Checked {
 
 /// Runs a check to its end. Asked for again with the same word, it finds the task that was started before.
 pub async fn run(client: &Client, plan: &Plan) -> Checked {
+    run_on(client, plan, None).await
+}
+
+/// The same on an instance that was drained, and is to be afterwards.
+pub async fn run_drained(client: &Client, plan: &Plan, gate: &Gate) -> Checked {
+    run_on(client, plan, Some(gate)).await
+}
+
+async fn run_on(client: &Client, plan: &Plan, gate: Option<&Gate>) -> Checked {
     let until = clock::instant() + plan.limit;
     let not_run = |why: String| Checked::NotRun { why, log: String::new() };
     let definition = match read_definition(client, plan, until).await {
         Ok(definition) => definition,
         Err(fault) => return not_run(fault.to_string()),
     };
-    let task = match started(client, plan, &definition, until).await {
+    let task = match started(client, plan, &definition, until, gate).await {
         Ok(task) => task,
         Err(why) => return not_run(why),
     };
@@ -104,7 +115,7 @@ async fn read_definition(client: &Client, plan: &Plan, until: Instant) -> Result
         .definition
         .parse()
         .map_err(|wrong: crate::arn::NoName| Fault::invalid("ecs:DescribeTaskDefinition", wrong.to_string()))?;
-    let definition = again(plan, until, async || client.definition(&plan.definition).await).await?;
+    let definition = again(plan, until, || client.definition(&plan.definition).boxed()).await?;
     // Weakness 21: by its whole name, never by how it begins.
     match definition.task_definition_arn.parse::<Family>() {
         Ok(found) if wanted.has(&found) => Ok(definition),
@@ -116,7 +127,13 @@ async fn read_definition(client: &Client, plan: &Plan, until: Instant) -> Result
 }
 
 /// Starts it, waiting for GPUs that others still hold; the error says why it could not be started in time.
-async fn started(client: &Client, plan: &Plan, definition: &Definition, until: Instant) -> Result<String, String> {
+async fn started(
+    client: &Client,
+    plan: &Plan,
+    definition: &Definition,
+    until: Instant,
+    gate: Option<&Gate>,
+) -> Result<String, String> {
     let container = definition.main().map(|container| container.name.clone()).unwrap_or_default();
     let overrides = Overrides { container, env: plan.env.clone(), gpus: plan.gpus, ..Overrides::default() };
     let run = Run {
@@ -130,13 +147,13 @@ async fn started(client: &Client, plan: &Plan, definition: &Definition, until: I
     loop {
         // This call has no token, so what was started before is looked for first.
         let family = &definition.family;
-        match again(plan, until, async || find(client, plan, family).await).await {
+        match again(plan, until, || find(client, plan, family).boxed()).await {
             Ok(Some(task)) => return Ok(task),
             Ok(None) => {}
             Err(fault) => return Err(fault.to_string()),
         }
-        let last = match client.start_task(&run, &plan.instance).await {
-            Ok(task) => return Ok(task.task_arn),
+        let last = match start(client, plan, &run, gate).await {
+            Ok(task) => return Ok(task),
             Err(fault) => match fault.kind {
                 // Weakness 6: those who were stopped hold their GPUs for half a minute yet.
                 Kind::Capacity | Kind::Throttled | Kind::Unreached => fault.to_string(),
@@ -145,6 +162,34 @@ async fn started(client: &Client, plan: &Plan, definition: &Definition, until: I
         };
         if clock::instant() + plan.look >= until {
             return Err(format!("it could not be started in time: {last}"));
+        }
+        tokio::time::sleep(plan.look).await;
+    }
+}
+
+/// An instance that is being drained may refuse whatever is started there. Then it is active for as long as that call takes, and
+/// nothing of ours is placed anywhere meanwhile: it would come there as well.
+async fn start(client: &Client, plan: &Plan, run: &Run, gate: Option<&Gate>) -> Result<String, Fault> {
+    let refused = match client.start_task(run, &plan.instance).await {
+        Ok(task) => return Ok(task.task_arn),
+        Err(fault) => fault,
+    };
+    let is_closed = ["INACTIVE", "DRAINING"].iter().any(|word| refused.code.eq_ignore_ascii_case(word));
+    let Some(gate) = gate.filter(|_| is_closed) else { return Err(refused) };
+    let _alone = gate.write().await;
+    let instance = [plan.instance.clone()];
+    client.drain(&plan.cluster, &instance, false).await?;
+    let started = client.start_task(run, &plan.instance).await;
+    again_drained(client, plan, &instance).await;
+    started.map(|task| task.task_arn)
+}
+
+/// It is out of use whatever came of the check; an instance that stays active is told.
+async fn again_drained(client: &Client, plan: &Plan, instance: &[String]) {
+    for _ in 0..5 {
+        match client.drain(&plan.cluster, instance, true).await {
+            Ok(()) => return,
+            Err(fault) => tracing::warn!("`{}` is active, and was to be drained: {fault}", plan.instance),
         }
         tokio::time::sleep(plan.look).await;
     }
@@ -228,7 +273,11 @@ async fn log_of(client: &Client, definition: &Definition, task: &str) -> String 
 }
 
 /// Asks again while what is in the way may pass and there is time.
-async fn again<T>(plan: &Plan, until: Instant, ask: impl AsyncFn() -> Result<T, Fault>) -> Result<T, Fault> {
+async fn again<'a, T>(
+    plan: &Plan,
+    until: Instant,
+    ask: impl Fn() -> BoxFuture<'a, Result<T, Fault>>,
+) -> Result<T, Fault> {
     loop {
         match ask().await {
             Err(fault) if matches!(fault.kind, Kind::Throttled | Kind::Unreached) && clock::instant() < until => {

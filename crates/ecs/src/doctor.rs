@@ -96,7 +96,7 @@ async fn cluster(client: &Client, subject: &Subject, found: &mut Findings) {
         Ok(_) => found.good(format!("tasks of the cluster `{name}` can be listed")),
         Err(fault) => found.bad(fault.to_string()),
     }
-    let instances = match client.list_instances(name).await {
+    let instances = match client.list_instances(name, None).await {
         Ok(arns) => client.instances(name, &arns).await,
         Err(fault) => Err(fault),
     };

@@ -4,9 +4,11 @@
 //! Invariants: a reboot is bound to the boot that it is to end, so one that is delivered late, or twice, ends no other.
 //! That nobody answers is told as that, and says nothing about the machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::client::ecs::{Attribute, Instance, InstanceState, Listed};
@@ -17,6 +19,8 @@ use crate::clock;
 pub const STATUS: &str = "status";
 /// How long a machine may take to fetch a command.
 const DELIVER_S: u32 = 60;
+/// How long an order that AWS puts off is given anew.
+const PUT_OFF: Duration = Duration::from_secs(90);
 /// Between two looks at a command, or at a machine.
 const LOOK: Duration = Duration::from_secs(2);
 /// The longest output that SSM hands back.
@@ -118,14 +122,19 @@ impl EcsFleet {
 
     /// All instances of the cluster, those that are being drained included.
     pub async fn nodes(&self) -> Result<Vec<EcsNode>, Fault> {
-        let all = self.client.list_instances(&self.cluster).await?;
+        self.listed(None).await
+    }
+
+    async fn listed(&self, machine: Option<&str>) -> Result<Vec<EcsNode>, Fault> {
+        let all = self.client.list_instances(&self.cluster, machine).await?;
         let known = self.client.instances(&self.cluster, &all).await?;
         Ok(known.iter().map(|instance| EcsNode::of(instance, &self.cluster)).collect())
     }
 
     /// The instance of a machine, found anew: after a reboot the agent may have registered as another one.
     pub async fn node(&self, machine: &str) -> Result<Option<EcsNode>, Fault> {
-        let mut found: Vec<_> = self.nodes().await?.into_iter().filter(|node| node.machine == machine).collect();
+        let mut found: Vec<_> =
+            self.listed(Some(machine)).await?.into_iter().filter(|node| node.machine == machine).collect();
         // Of several registrations, the one whose agent is there.
         found.sort_by_key(|node| (!node.agent, !node.is_active));
         Ok(found.into_iter().next())
@@ -159,10 +168,20 @@ impl EcsFleet {
         Ok(others.map(|task| task.task_arn).collect())
     }
 
+    /// The tasks on an instance that have one of these devices; all of them if none is named.
+    pub async fn tasks_with(&self, instance: &str, gpus: &BTreeSet<String>) -> Result<Vec<String>, Fault> {
+        let arns = self.client.list_tasks(&self.cluster, Listed::On(instance)).await?;
+        let known = self.client.tasks(&self.cluster, &arns).await?;
+        let has = |task: &crate::client::ecs::Task| {
+            gpus.is_empty() || task.containers.iter().flat_map(|one| &one.gpu_ids).any(|gpu| gpus.contains(gpu))
+        };
+        Ok(known.tasks.into_iter().filter(|t| !t.last_status.is_over() && has(t)).map(|task| task.task_arn).collect())
+    }
+
     /// Runs shell lines on a machine as root and waits for their end, at most `limit`.
     pub async fn command(&self, machine: &str, lines: &[&str], why: &str, limit: Duration) -> Result<Ran, Fault> {
         let run_s = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1);
-        let sent = self.client.send_command(machine, lines, why, DELIVER_S, run_s).await?;
+        let sent = self.patiently(|| self.client.send_command(machine, lines, why, DELIVER_S, run_s).boxed()).await?;
         let until = clock::instant() + limit + Duration::from_secs(DELIVER_S.into());
         loop {
             match self.client.command_result(&sent).await {
@@ -170,9 +189,23 @@ impl EcsFleet {
                 Ok(Ran::Pending) => return Ok(Ran::Undelivered { status: "no answer in time".to_owned() }),
                 Ok(ran) => return Ok(ran),
                 Err(fault) if matches!(fault.kind, Kind::Throttled | Kind::Unreached) && clock::instant() < until => {}
-                Err(fault) => return Err(fault),
+                // It was sent, and may have run.
+                Err(fault) => return Ok(Ran::Undelivered { status: fault.to_string() }),
             }
             tokio::time::sleep(self.look).await;
+        }
+    }
+
+    /// Asks again for as long as AWS only puts it off: what was refused for haste was not done, and is worth another try.
+    async fn patiently<'a, T>(&self, ask: impl Fn() -> BoxFuture<'a, Result<T, Fault>>) -> Result<T, Fault> {
+        let until = clock::instant() + PUT_OFF;
+        loop {
+            match ask().await {
+                Err(fault) if fault.kind == Kind::Throttled && clock::instant() < until => {
+                    tokio::time::sleep(self.look).await;
+                }
+                other => return other,
+            }
         }
     }
 
@@ -251,7 +284,7 @@ impl EcsFleet {
 
     /// Lets EC2 reboot a machine, whatever it does. `Done` says that it was ordered.
     pub async fn hard_reboot(&self, machine: &str) -> Outcome {
-        match self.client.reboot(machine).await {
+        match self.patiently(|| self.client.reboot(machine).boxed()).await {
             Ok(()) => Outcome::Done,
             Err(fault) => fault.into(),
         }
@@ -259,7 +292,7 @@ impl EcsFleet {
 
     /// Stops a machine and starts it again, usually on other hardware; within `limit`. What lies on its own disks is gone.
     pub async fn stop_start(&self, machine: &str, limit: Duration) -> Outcome {
-        if let Err(fault) = self.client.stop(machine).await {
+        if let Err(fault) = self.patiently(|| self.client.stop(machine).boxed()).await {
             return fault.into();
         }
         let until = clock::instant() + limit;
@@ -281,7 +314,7 @@ impl EcsFleet {
             }
             tokio::time::sleep(self.look).await;
         }
-        match self.client.start(machine).await {
+        match self.patiently(|| self.client.start(machine).boxed()).await {
             Ok(()) => Outcome::Done,
             // It is stopped, and somebody has to know.
             Err(fault) => Outcome::Unknown(format!("it is stopped, and does not start: {fault}")),

@@ -150,6 +150,14 @@ pub enum BackendEvent {
         id: AttemptId,
         at: Timestamp,
     },
+    /// Its backend chose a machine for it, and these of its devices. Told before it starts, or as soon as that is known.
+    Placed {
+        id: AttemptId,
+        /// As the nodes of the server are called.
+        node: String,
+        /// UUIDs.
+        gpus: Vec<String>,
+    },
     Ended {
         id: AttemptId,
         ended: Ended,
@@ -168,6 +176,7 @@ impl BackendEvent {
     pub fn id(&self) -> &AttemptId {
         match self {
             BackendEvent::Started { id, .. }
+            | BackendEvent::Placed { id, .. }
             | BackendEvent::Ended { id, .. }
             | BackendEvent::Lost { id, .. }
             | BackendEvent::NeverBegan { id } => id,

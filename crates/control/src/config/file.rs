@@ -11,12 +11,13 @@ use pitcrew_lang::yaml::{self, Entry, Node};
 
 use super::keys::{self, Kind};
 use super::section::Reader;
+use crate::ecs::config::{EcsSettings, ecs};
 use crate::fleet::config::{NodeConfig, nodes};
 use crate::notify::config::{Config, Sections, sections};
 use crate::recovery::config::{RecoveryConfig, recovery};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 6] = ["environments", "channels", "notify", "digest", "nodes", "recovery"];
+const SECTIONS: [&str; 7] = ["environments", "channels", "notify", "digest", "nodes", "recovery", "ecs"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,8 @@ pub struct FileValues {
     pub nodes: Vec<NodeConfig>,
     /// `None`: recovery is off.
     pub recovery: Option<RecoveryConfig>,
+    /// `None`: no machine of ECS is a node.
+    pub ecs: Option<EcsSettings>,
     /// The names under `environments`.
     pub environments: Vec<String>,
 }
@@ -56,6 +59,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             found.nodes = nodes(r, &entry.value);
         } else if &*entry.key.text == "recovery" {
             found.recovery = recovery(r, base, &entry.value);
+        } else if &*entry.key.text == "ecs" {
+            found.ecs = ecs(r, &entry.value);
         } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
@@ -69,11 +74,14 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             let (mut values, mut own) = (BTreeMap::new(), Sections::default());
             let mut own_nodes = None;
             let mut own_recovery = None;
+            let mut own_ecs = None;
             for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
                 if &*inner.key.text == "nodes" {
                     own_nodes = Some(nodes(r, &inner.value));
                 } else if &*inner.key.text == "recovery" {
                     own_recovery = Some(recovery(r, base, &inner.value));
+                } else if &*inner.key.text == "ecs" {
+                    own_ecs = Some(ecs(r, &inner.value));
                 } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }
@@ -85,6 +93,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                 chosen = own;
                 found.nodes = own_nodes.unwrap_or(found.nodes);
                 found.recovery = own_recovery.unwrap_or(found.recovery);
+                found.ecs = own_ecs.unwrap_or(found.ecs);
             }
             found.environments.push(name);
         }

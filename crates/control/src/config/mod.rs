@@ -24,6 +24,7 @@ pub use file::absolute;
 pub use keys::Key;
 
 use crate::base_url::BaseUrl;
+use crate::ecs::config::EcsSettings;
 use crate::fleet::NodeConfig;
 use crate::notify::config::Config as Notify;
 use crate::provider::{OidcConfig, roles};
@@ -108,6 +109,8 @@ pub struct Settings {
     pub nodes: Arc<[NodeConfig]>,
     /// What recovery may do; `None`: it is off.
     pub recovery: Option<Arc<RecoveryConfig>>,
+    /// Clusters of ECS whose machines are nodes.
+    pub ecs: Option<Arc<EcsSettings>>,
     settings: Vec<Setting>,
     /// Never shown, and never in a file that others may read: out of the environment only.
     oidc_secret: Option<String>,
@@ -172,6 +175,7 @@ impl Settings {
             notify: Arc::new(from_file.notify),
             nodes: from_file.nodes.into(),
             recovery: from_file.recovery.map(Arc::new),
+            ecs: from_file.ecs.map(|ecs| Arc::new(ecs.with_env(env))),
             settings,
             oidc_secret,
         })
@@ -227,7 +231,9 @@ impl Settings {
         let recovery = self.recovery.iter();
         let recovery =
             recovery.map(|r| line("recovery".into(), r.to_string(), r.line, "what is done when a node is sick"));
-        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).collect()
+        let ecs = self.ecs.iter();
+        let ecs = ecs.map(|e| line("ecs".into(), e.to_string(), e.line, "clusters whose machines are nodes"));
+        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).chain(ecs).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

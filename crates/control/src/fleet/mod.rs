@@ -8,6 +8,7 @@ mod ask;
 mod assemble;
 pub mod change;
 pub mod config;
+mod instances;
 mod seen;
 mod series;
 mod service;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 
 pub use ask::{Asker, this_machine};
 pub use config::NodeConfig;
+pub use instances::Instance;
 pub use seen::{Seen, SeenGpu};
 pub use series::Sample;
 pub use service::{Fleet, Lost};
@@ -50,6 +52,8 @@ pub enum Reach {
     Connection(String),
     /// It comes for it.
     Worker(WorkerPlace),
+    /// ECS gives it tasks; repairs get there by SSM and EC2.
+    Ecs(crate::ecs::Machine),
 }
 
 /// All nodes as they are now; cheap to clone.

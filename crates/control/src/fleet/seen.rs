@@ -24,6 +24,9 @@ pub struct Seen {
     pub down: Option<String>,
     /// For people.
     pub remarks: Vec<String>,
+    /// It is a machine of ECS, which tells all of this for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ecs: Option<super::Instance>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use super::series::{Ended, KEPT, KEPT_HOURS, Sample, Series, usage};
 use super::twins::{One, sort_out};
 use super::view::NodeView;
 use super::workers::Worker;
-use super::{FleetNode, LOCAL, Nodes, Reach};
+use super::{FleetNode, Instance, LOCAL, Nodes, Reach};
 use crate::clock;
 
 /// How often a node with GPUs is asked.
@@ -62,7 +62,7 @@ pub(super) struct Known {
     pub(super) config: NodeConfig,
     /// It is a worker: who that is, and what it told.
     pub(super) worker: Option<Worker>,
-    seen: Option<Seen>,
+    pub(super) seen: Option<Seen>,
     /// The last words of its that the store has.
     written: Option<Seen>,
     marks: Option<NodeRow>,
@@ -148,6 +148,7 @@ impl Fleet {
         let nodes = configs.into_iter().map(|config| (config.clone(), seen(&config))).collect();
         let fleet = Fleet::at(store, home, nodes);
         fleet.read_workers(&rows).await?;
+        fleet.read_instances(&rows);
         fleet.mark(&rows);
         Ok(fleet)
     }
@@ -236,7 +237,7 @@ impl Fleet {
     /// Asks nodes that nobody has seen yet, once and not for long: a request that no node can ever meet is refused, so what
     /// they have should be known before anything is asked of them.
     pub async fn meet(&self, asker: &Asker) {
-        let is_new = |known: &Known| known.seen.is_none() && known.worker.is_none();
+        let is_new = |known: &Known| known.seen.is_none() && known.is_asked();
         let new = |known: &Known| is_new(known).then(|| known.config.clone());
         let new: Vec<NodeConfig> = self.lock().iter().filter_map(new).collect();
         let asking = new.into_iter().map(async |config| {
@@ -250,7 +251,7 @@ impl Fleet {
     /// Asks all nodes from time to time, for as long as this is polled. What they tell is written by the server that leads:
     /// of several, each may reach them in another way, and all write the same rows.
     pub async fn run(self, asker: Asker, leads: watch::Receiver<bool>) {
-        let asked = |known: &&Known| known.worker.is_none();
+        let asked = |known: &&Known| known.is_asked();
         let configs: Vec<NodeConfig> = self.lock().iter().filter(asked).map(|known| known.config.clone()).collect();
         let asking = join_all(configs.into_iter().map(|config| self.follow(config, &asker, leads.clone())));
         join(asking, self.follow_marks()).await;
@@ -512,7 +513,17 @@ impl Known {
 
     /// Whether it is the machine of the server.
     fn is_here(&self) -> bool {
-        self.config.connection.is_none() && self.worker.is_none()
+        self.config.connection.is_none() && self.is_asked()
+    }
+
+    /// Whether it is this server that asks it what it has.
+    fn is_asked(&self) -> bool {
+        self.worker.is_none() && self.instance().is_none()
+    }
+
+    /// What it is in its cluster of ECS.
+    pub(super) fn instance(&self) -> Option<&Instance> {
+        self.seen.as_ref()?.ecs.as_ref()
     }
 
     /// Devices that it had, does not report, and should.
@@ -528,6 +539,9 @@ impl Known {
             Some(worker) => worker.over(assembled),
             None => assembled,
         };
+        if let Some(instance) = self.instance() {
+            assembled = instance.over(assembled);
+        }
         if let Some(why) = &self.fenced {
             assembled.remarks.push(format!("it gets no new work: {why}"));
             if assembled.node.standing == Standing::Ready {
@@ -539,16 +553,18 @@ impl Known {
 
     fn fleet_node(&self, assembled: Assembled) -> FleetNode {
         let node = assembled.node;
-        let reach = match (&self.worker, &self.config.connection) {
-            (Some(worker), _) => Reach::Worker(worker.place(&self.config.name)),
-            (None, Some(id)) => Reach::Connection(id.clone()),
-            (None, None) => Reach::Local,
+        let reach = match (&self.worker, &self.config.connection, self.instance()) {
+            (Some(worker), ..) => Reach::Worker(worker.place(&self.config.name)),
+            (None, Some(id), _) => Reach::Connection(id.clone()),
+            (None, None, Some(instance)) => Reach::Ecs(instance.at.clone()),
+            (None, None, None) => Reach::Local,
         };
         FleetNode { node, reach }
     }
 
     pub(super) fn view(&self, assembled: Assembled) -> NodeView {
         let mut view = NodeView::new(&self.config, assembled, self.marks.as_ref(), &self.readings);
+        view.cluster = self.instance().map(|instance| instance.at.cluster.clone());
         if self.worker.as_ref().is_some_and(|worker| worker.is_elsewhere) {
             view.standing = "enrolled".to_owned();
             view.reason = Some("only the server knows whether it calls: `--server URL` asks it".to_owned());

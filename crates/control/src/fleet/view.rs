@@ -27,6 +27,9 @@ pub struct NodeView {
     /// It comes for its work.
     #[serde(default)]
     pub is_worker: bool,
+    /// The cluster of Amazon ECS that it is a machine of.
+    #[serde(default)]
+    pub cluster: Option<String>,
     pub labels: BTreeMap<String, String>,
     /// `key=value:Effect`.
     pub taints: Vec<String>,
@@ -79,6 +82,7 @@ impl NodeView {
             is_cordoned: marks.is_some_and(|marks| marks.cordoned),
             connection: config.connection.clone(),
             is_worker,
+            cluster: None,
             labels: node.labels,
             taints: node.taints.iter().map(ToString::to_string).collect(),
             cpu: node.cpu,

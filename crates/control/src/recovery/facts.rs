@@ -29,7 +29,10 @@ pub(super) async fn watch(hands: Hands) {
         let list = nodes.borrow_and_update().clone();
         let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
         for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
-            there.insert(node.node.name.clone(), facts(node, &hands.config.commands));
+            there.insert(
+                node.node.name.clone(),
+                facts(node, &hands.config.commands, hands.reached.clusters.may_stop_start()),
+            );
         }
         for (name, facts) in &there {
             if told.get(name) != Some(facts) {
@@ -77,7 +80,7 @@ fn odd_label(node: &FleetNode) -> Option<&str> {
     (!matches!(label, "off" | "observe" | "approve" | "auto")).then_some(label)
 }
 
-fn facts(node: &FleetNode, commands: &Commands) -> NodeFacts {
+fn facts(node: &FleetNode, commands: &Commands, stop_start: bool) -> NodeFacts {
     let label = node.node.labels.get(LABEL).map(String::as_str);
     let mut mode = match label {
         Some("observe") => Some(Mode::Observe),
@@ -97,6 +100,10 @@ fn facts(node: &FleetNode, commands: &Commands) -> NodeFacts {
         Reach::Local => rungs.push(Rung::ResetGpu),
         // Nothing can be run there, so nothing could tell that it is well: it would be out of service after each failure.
         Reach::Worker(_) => mode = Some(Mode::Observe),
+        Reach::Ecs(_) => {
+            rungs.extend([Rung::ResetGpu, Rung::Reboot, Rung::HardReboot]);
+            rungs.extend((stop_start || commands.replace.is_some()).then_some(Rung::Replace));
+        }
     }
     // With those that are gone: the most that are known.
     let gpus = u32::try_from(node.node.gpus.len()).ok();

@@ -14,6 +14,7 @@ use pitcrew_health::kernel::Pci;
 use super::perform::Hands;
 use super::signals::faults;
 use crate::clock;
+use crate::fleet::Reach;
 
 const SCRIPT: &str = "command -v nvidia-smi >/dev/null 2>&1 || exit 127\nexec nvidia-smi -q";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,7 +54,9 @@ pub(super) async fn watch(hands: Hands) {
     loop {
         let nodes = hands.reached.fleet.nodes().borrow().clone();
         let is_asked = |node: &&crate::fleet::FleetNode| {
-            !node.node.gpus.is_empty() && !matches!(node.node.standing, Standing::Down(_))
+            let is_up = !matches!(node.node.standing, Standing::Down(_));
+            // Each look at a machine of ECS would be a command in the books of its owner.
+            !node.node.gpus.is_empty() && is_up && !matches!(node.reach, Reach::Ecs(_))
         };
         let names: Vec<String> = nodes.iter().filter(is_asked).map(|node| node.node.name.clone()).collect();
         let looks = names.into_iter().map(|name| {

@@ -6,6 +6,7 @@
 mod check;
 pub mod config;
 mod desk;
+mod ecs;
 mod facts;
 mod hang;
 mod jobs;

@@ -18,17 +18,17 @@ use tokio::task::JoinHandle;
 
 use super::config::RecoveryConfig;
 use super::reach::{NotRun, Ran, Reached, script};
-use super::{Desk, check, facts, look, signals, wish};
+use super::{Desk, check, ecs, facts, look, signals, wish};
 use crate::clock;
 use crate::fleet::Reach;
 use crate::scheduler::Scheduler;
 
 /// For a command that orders a repair; the repair itself has its own deadline.
-const ORDER: Duration = Duration::from_secs(60);
+pub(super) const ORDER: Duration = Duration::from_secs(60);
 /// For asking who a node is.
 const LOOK: Duration = Duration::from_secs(20);
 /// Between two looks at what still runs on a node.
-const DRAIN: Duration = Duration::from_secs(1);
+pub(super) const DRAIN: Duration = Duration::from_secs(1);
 /// Between two attempts to give an order that certainly reached nobody.
 const ORDER_AGAIN: Duration = Duration::from_secs(5);
 /// How soon what somebody wishes about an incident is noticed.
@@ -61,6 +61,7 @@ impl Hands {
             tokio::spawn(signals::watch(self.clone())),
             tokio::spawn(look::watch(self.clone())),
             tokio::spawn(self.clone().ask_after_jobs()),
+            tokio::spawn(ecs::watch(self.clone())),
             tokio::spawn(async move { wishes.grant().await }),
         ]
     }
@@ -104,6 +105,11 @@ impl Hands {
 
     /// What came of it; `None`: it is told otherwise, or not at all.
     async fn answer(&self, effect: Effect) -> Option<Input> {
+        // A machine of ECS has ways of its own for most of it.
+        let effect = match self.on_machine(effect).await {
+            Ok(answer) => return answer,
+            Err(effect) => effect,
+        };
         let id = effect.id;
         let commands = &self.config.commands;
         Some(match effect.act {
@@ -169,7 +175,7 @@ impl Hands {
     }
 
     /// A script that does nothing on another boot than the one that was meant.
-    fn on_boot(&self, node: &str, boot_id: Option<String>, body: &str) -> String {
+    pub(super) fn on_boot(&self, node: &str, boot_id: Option<String>, body: &str) -> String {
         let look = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
         let guard = "[ -z \"$PITCREW_BOOT_ID\" ] || [ \"$(BOOT)\" = \"$PITCREW_BOOT_ID\" ] || \
              { echo 'the node has been started anew since' >&2; exit 86; }\n";
@@ -215,7 +221,7 @@ impl Hands {
         }
     }
 
-    async fn check(
+    pub(super) async fn check(
         &self,
         node: &str,
         gpus: &BTreeSet<String>,
@@ -269,7 +275,7 @@ impl Hands {
     }
 
     /// Until nothing runs there any more, or nobody wants to know.
-    async fn drained(&self, node: &str, gpus: &BTreeSet<String>) {
+    pub(super) async fn drained(&self, node: &str, gpus: &BTreeSet<String>) {
         let is_drain = |effect: &Effect| matches!(effect.act, Act::Drain { .. });
         let is_wanted = || self.desk.look(|r| r.node(node).is_some_and(|row| row.open.iter().any(is_drain)));
         while is_wanted() {
@@ -301,6 +307,9 @@ impl Hands {
     pub(super) async fn observe(&self, node: &str) -> Seen {
         if let Some(agent) = self.calls(node) {
             return Seen { boot_id: None, agent, gpus: None };
+        }
+        if let Some((cluster, machine)) = self.machine(node) {
+            return self.look_at(node, &cluster, &machine).await;
         }
         let body = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
         let script = script(&[("PITCREW_NODE", node.to_owned())], body);

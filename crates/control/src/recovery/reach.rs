@@ -5,10 +5,13 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use pitcrew_ecs::Kind;
+use pitcrew_ecs::client::Ran as OverSsm;
 use pitcrew_exec::gpu::Probe;
 use pitcrew_exec::ssh::End;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::ecs::{Clusters, Machine};
 use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
 
 /// Bytes that are kept of what a command prints.
@@ -21,6 +24,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 pub struct Reached {
     pub asker: Asker,
     pub fleet: Fleet,
+    pub clusters: Clusters,
 }
 
 /// How a command ended.
@@ -100,6 +104,7 @@ impl Reached {
                 None => Err(NotRun::never(format!("there is no node `{node}`"))),
                 Some(Reach::Local) => here(script).await,
                 Some(Reach::Connection(id)) => return self.over_ssh(&id, script, within).await,
+                Some(Reach::Ecs(machine)) => return self.over_ssm(&machine, script, within).await,
                 Some(Reach::Worker(_)) => Err(NotRun::never("nothing can be run on the machine of a worker but tasks")),
             }
         };
@@ -114,6 +119,20 @@ impl Reached {
     /// What it has, asked now.
     pub async fn probe(&self, node: &NodeConfig) -> Result<Probe, String> {
         self.asker.ask(node).await.map(|answer| answer.probe)
+    }
+
+    /// By Systems Manager, as root.
+    async fn over_ssm(&self, machine: &Machine, script: &str, within: Duration) -> Result<Ran, NotRun> {
+        let Some(cluster) = self.clusters.of(machine) else {
+            return Err(NotRun::never(format!("the cluster `{}` is not configured", machine.cluster)));
+        };
+        match cluster.fleet.command(&machine.id, &[script], "pitcrew", within).await {
+            Ok(OverSsm::Ended { code, stdout, stderr }) => Ok(Ran { code: Some(code), stdout, stderr }),
+            Ok(OverSsm::Undelivered { status }) => Err(NotRun::perhaps(format!("SSM: {status}"))),
+            Ok(OverSsm::Pending) => Err(NotRun::perhaps("SSM gave no answer in time")),
+            Err(fault) if fault.kind == Kind::Unreached => Err(NotRun::perhaps(fault.to_string())),
+            Err(fault) => Err(NotRun::never(fault.to_string())),
+        }
     }
 
     /// Connecting has a time of its own: a command that was never sent did not begin.

@@ -57,7 +57,8 @@ async fn poll(hands: &Hands, is_followed: &AtomicBool) {
         let is_asked = |reach: &Reach| match reach {
             Reach::Local => !is_followed.load(Ordering::Relaxed),
             Reach::Connection(_) => true,
-            Reach::Worker(_) => false,
+            // A worker reads its own; every look at a machine of ECS would be a command in the books of its owner.
+            Reach::Worker(_) | Reach::Ecs(_) => false,
         };
         let asked = nodes.iter().filter(|node| !node.node.gpus.is_empty() && is_asked(&node.reach));
         let names: BTreeSet<String> = asked.map(|node| node.node.name.clone()).collect();

@@ -8,6 +8,7 @@ use pitcrew_core::admission::Placed;
 use pitcrew_core::engine::record::{AttemptRecord, RunRecord, StoredRun};
 use pitcrew_core::engine::{Evaluate, Event, Run, Slot};
 use pitcrew_core::fleet::Request;
+use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_exec::Handle;
 use pitcrew_store::ClaimFilter;
@@ -176,6 +177,10 @@ impl Core {
     fn placed(&self, run: &Run, slot: Slot, attempt: &AttemptRecord) -> Option<(Placed, Request)> {
         // Rows from before there were nodes have devices of this machine alone.
         let here = || (!attempt.gpus.is_empty()).then(|| LOCAL.to_owned());
+        // Where its backend placed it, it holds nothing of what is given out here.
+        if attempt.backend == BackendKind::Ecs.name() {
+            return None;
+        }
         let node = attempt.node.clone().or_else(here)?;
         let asked = || self.evaluator.demand(run, slot).ok()?.request.map(Arc::unwrap_or_clone);
         let request = attempt.request.clone().or_else(asked).unwrap_or_default();

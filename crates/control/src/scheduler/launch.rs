@@ -220,6 +220,7 @@ impl Core {
         let Some(slot) = slot else { return };
         match event {
             BackendEvent::Started { at, .. } => self.started(id.run, slot, id.number, at),
+            BackendEvent::Placed { node, gpus, .. } => self.placed_by_backend(id.run, slot, id.number, node, gpus),
             BackendEvent::NeverBegan { .. } => {
                 let (attempt, observation) = (id.number, Observation::NeverBegan);
                 self.observed(Observed { run: id.run, slot, attempt, observation });
@@ -269,6 +270,22 @@ impl Core {
     fn live_handle(&self, run: RunKey, slot: Slot, attempt: u32) -> Option<(Arc<dyn Backend>, Handle)> {
         let row = self.runs.get(&run)?.attempts.get(&slot).filter(|row| row.number == attempt && row.exit.is_none())?;
         Some((self.backend(&row.backend), serde_json::from_value(row.handle.clone()).ok()?))
+    }
+
+    /// It was the backend that chose a machine. Its row says so from now on; nothing of the admission is held for it.
+    fn placed_by_backend(&mut self, run: RunKey, slot: Slot, attempt: u32, node: String, gpus: Vec<String>) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let Some(row) = active.attempts.get_mut(&slot).filter(|row| row.number == attempt) else { return };
+        if (row.node.as_ref(), &row.gpus) == (Some(&node), &gpus) {
+            return;
+        }
+        (row.node, row.gpus) = (Some(node), gpus);
+        let row = row.clone();
+        active.unwritten.attempts.insert((slot, attempt), row);
+        self.unwritten.insert(run);
+        if self.runs.get(&run).and_then(|active| active.run.get(slot)).is_some_and(|i| i.state == State::Running) {
+            self.tell_started(run, slot);
+        }
     }
 
     fn started(&mut self, run: RunKey, slot: Slot, attempt: u32, at: jiff::Timestamp) {

@@ -57,6 +57,8 @@ struct Work {
     /// What it waits for, as its log says.
     told_waiting: Option<String>,
     started: Option<Timestamp>,
+    /// It was told which machine it is on, or nobody can tell.
+    placed: bool,
     definition: Option<Arc<Definition>>,
     mirror: Option<Mirror>,
     /// Where its log cannot be read, for people.
@@ -94,6 +96,7 @@ impl Follow {
                 pause: FIRST_PAUSE,
                 told_waiting: None,
                 started: None,
+                placed: false,
                 definition: None,
                 mirror: None,
                 unread: None,
@@ -213,7 +216,9 @@ impl Follow {
         }
         let unwritten = |e: io::Error| Fault::invalid("ecs:RunTask", format!("cannot write `sent.json`: {e}"));
         work.sent.write(&self.handle.dir).map_err(unwritten)?;
+        let placing = host.gate.read().await;
         let asked = client.run_task(&work.sent.run).await;
+        drop(placing);
         // Where nobody answered, it may have begun; the token keeps it from beginning twice.
         work.perhaps_asked = true;
         match asked {
@@ -266,6 +271,7 @@ impl Follow {
                 Err(fault) => tracing::debug!(attempt = %self.handle.id, "its definition cannot be read: {fault}"),
             }
         }
+        self.tell_placed(host, work, task).await;
         if let Some(at) = task.started_at.or_else(|| (task.last_status == TaskStatus::Running).then(clock::now)) {
             self.tell_started(host, work, at);
         }
@@ -330,6 +336,30 @@ impl Follow {
         };
         let pause = ((now - work.since) / 8).clamp(host.timing.soonest.min(latest), latest);
         self.put_off(if whole { pause } else { Duration::ZERO });
+    }
+
+    /// Tells which machine ECS chose, and which devices: known when its containers are being started.
+    async fn tell_placed(&self, host: &Shared, work: &mut Work, task: &Task) {
+        let Some(instance) = task.container_instance_arn.as_ref().filter(|_| !work.placed) else { return };
+        if task.last_status.is_before_running() {
+            return;
+        }
+        match host.machine(instance).await {
+            Ok(node) => {
+                work.placed = true;
+                let Some(node) = node else { return };
+                let mut gpus: Vec<String> = task.containers.iter().flat_map(|one| one.gpu_ids.clone()).collect();
+                gpus.sort();
+                gpus.dedup();
+                let _ = host.events.send(BackendEvent::Placed { id: self.handle.id.clone(), node, gpus });
+            }
+            // It is looked for once more at the next look; its end does not wait for it.
+            Err(fault) if matches!(fault.kind, Kind::Throttled | Kind::Unreached) => {}
+            Err(fault) => {
+                work.placed = true;
+                tracing::warn!(attempt = %self.handle.id, "it is not known on which machine it runs: {fault}");
+            }
+        }
     }
 
     fn tell_started(&self, host: &Shared, work: &mut Work, at: Timestamp) {

@@ -50,6 +50,9 @@ const FETCH: Duration = Duration::from_secs(2);
 /// How long a start waits for the first answer of ECS.
 const ACCEPT: Duration = Duration::from_secs(20);
 
+/// Is held while something is placed; and alone by whoever has an instance active for a moment that is to take nothing.
+pub type Gate = Arc<tokio::sync::RwLock<()>>;
+
 /// How often ECS is asked, and how long is waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -86,6 +89,9 @@ pub struct EcsConfig {
     pub aws: Aws,
     /// The queue with events of ECS, by its name or URL; without it, polling is all there is.
     pub events: Option<String>,
+    /// Where whatever is heard of the queue is passed on to.
+    pub wakes: tokio::sync::broadcast::Sender<Wake>,
+    pub gate: Gate,
     pub timing: Timing,
 }
 
@@ -137,7 +143,13 @@ impl EcsBackend {
         }
         let client = Client::new(self.config.aws.clone(), &place.region).map_err(|fault| unreachable(&fault))?;
         let client = client.as_role(place.role.as_deref());
-        let watch = Watch::new(client, place.cluster.clone(), self.config.timing, self.events.clone());
+        let watch = Watch::new(
+            client,
+            place.cluster.clone(),
+            self.config.timing,
+            self.events.clone(),
+            self.config.gate.clone(),
+        );
         let watch = Arc::new(watch);
         watches.insert(key, watch.clone());
         Ok(watch)
@@ -385,9 +397,14 @@ impl Backend for EcsBackend {
         match Client::new(self.config.aws.clone(), &self.config.region) {
             Ok(client) => {
                 let watches = Arc::clone(&self.watches);
-                let heard = move |event| match event {
-                    Wake::Task { arn, .. } => drop(wake(&watches, &arn)),
-                    Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
+                let others = self.config.wakes.clone();
+                let heard = move |event: Wake| {
+                    match &event {
+                        Wake::Task { arn, .. } => drop(wake(&watches, arn)),
+                        Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
+                    }
+                    // Without anybody who listens there is nobody to wake.
+                    let _ = others.send(event);
                 };
                 let task = tokio::spawn(Listener::new(client, queue, Vec::new()).run(heard));
                 *listener = Some(task.abort_handle());

@@ -13,8 +13,8 @@ use pitcrew_exec::EventSender;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
-use super::Timing;
 use super::follow::{Follow, Next};
+use super::{Gate, Timing};
 use crate::client::ecs::{BATCH, Definition, Task};
 use crate::client::{Client, Fault};
 use crate::clock;
@@ -38,21 +38,26 @@ pub struct Shared {
     pub cluster: String,
     pub timing: Timing,
     pub events: EventSender,
+    pub gate: Gate,
     live: Mutex<HashMap<AttemptId, Arc<Follow>>>,
     poke: Notify,
     definitions: Mutex<HashMap<String, Arc<Definition>>>,
+    /// The machine of each container instance that was asked for; that never changes.
+    machines: Mutex<HashMap<String, String>>,
 }
 
 impl Watch {
-    pub fn new(client: Client, cluster: String, timing: Timing, events: EventSender) -> Watch {
+    pub fn new(client: Client, cluster: String, timing: Timing, events: EventSender, gate: Gate) -> Watch {
         let shared = Arc::new(Shared {
             client,
             cluster,
             timing,
             events,
+            gate,
             live: Mutex::default(),
             poke: Notify::new(),
             definitions: Mutex::default(),
+            machines: Mutex::default(),
         });
         let task = tokio::spawn(run(Arc::clone(&shared))).abort_handle();
         Watch { shared, task }
@@ -120,6 +125,23 @@ impl Shared {
             all.insert(name.to_owned(), definition.clone());
         }
         Ok(definition)
+    }
+
+    /// The id of the machine under a container instance; `None`: ECS does not know it any more.
+    pub async fn machine(&self, instance: &str) -> Result<Option<String>, Fault> {
+        if let Some(known) = lock(&self.machines).get(instance) {
+            return Ok(Some(known.clone()));
+        }
+        let known = self.client.instances(&self.cluster, &[instance.to_owned()]).await?;
+        let machine = known.into_iter().next().map(|instance| instance.ec2_instance_id).filter(|id| !id.is_empty());
+        if let Some(machine) = &machine {
+            let mut all = lock(&self.machines);
+            if all.len() >= REMEMBERED {
+                all.clear();
+            }
+            all.insert(instance.to_owned(), machine.clone());
+        }
+        Ok(machine)
     }
 
     /// Lets attempts take what was seen of them, several at a time.

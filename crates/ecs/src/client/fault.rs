@@ -77,7 +77,7 @@ impl Fault {
 
     /// What stands under `failures` in an answer of ECS that is a success otherwise.
     pub(crate) fn failure(operation: &str, arn: &str, reason: &str, detail: &str) -> Fault {
-        let capacity = ["RESOURCE:", "AGENT", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES", "INACTIVE"];
+        let capacity = ["RESOURCE:", "AGENT", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES", "INACTIVE", "DRAINING"];
         let kind = if reason == "MISSING" {
             Kind::NotFound
         } else if capacity.iter().any(|part| reason.to_uppercase().starts_with(part)) {

@@ -192,6 +192,8 @@ fn make(cluster: &Cluster, timing: Timing) -> (Arc<EcsBackend>, UnboundedReceive
         region: REGION.to_owned(),
         aws: aws(cluster),
         events: Some("events".to_owned()),
+        wakes: tokio::sync::broadcast::channel(16).0,
+        gate: pitcrew_ecs::backend::Gate::default(),
         timing,
     };
     (Arc::new(EcsBackend::new(config, sender)), events)

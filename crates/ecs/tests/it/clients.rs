@@ -69,7 +69,7 @@ async fn tasks_are_started_described_listed_and_stopped() {
     assert_eq!((none.kind, none.action.as_str()), (Kind::NotFound, "ecs:DescribeTasks"), "{none}");
 
     // Instances.
-    let list = client.list_instances("gpus").await.unwrap();
+    let list = client.list_instances("gpus", None).await.unwrap();
     assert_eq!(list, std::slice::from_ref(&instance));
     let all = client.instances("gpus", &list).await.unwrap();
     assert_eq!((all[0].ec2_instance_id.as_str(), &all[0].status), (machine.as_str(), &InstanceState::Active));

@@ -430,13 +430,16 @@ impl Hub {
             (_, Ok(Some(BackendEvent::Lost { reason, .. }))) => Observation::Lost { reason },
             (_, Ok(Some(BackendEvent::Started { at, .. }))) => Observation::Running { started_at: at },
             (_, Ok(Some(BackendEvent::NeverBegan { .. }))) => Observation::NeverBegan,
-            (Known::Observed(observation), Ok(None)) => observation,
+            // What the ledger has of a worker's attempt is where it is already.
+            (Known::Observed(observation), Ok(None | Some(BackendEvent::Placed { .. }))) => observation,
             // It was being written a moment ago.
-            (Known::Over, Ok(None)) => match attempt_dir::recorded_end(&self.dir(handle)) {
-                Ok(Some(ended)) => attempt_dir::observed(ended),
-                Ok(None) => Observation::Unreachable { reason: "its end is being written".to_owned() },
-                Err(error) => unreadable(handle, &error),
-            },
+            (Known::Over, Ok(None | Some(BackendEvent::Placed { .. }))) => {
+                match attempt_dir::recorded_end(&self.dir(handle)) {
+                    Ok(Some(ended)) => attempt_dir::observed(ended),
+                    Ok(None) => Observation::Unreachable { reason: "its end is being written".to_owned() },
+                    Err(error) => unreadable(handle, &error),
+                }
+            }
             (_, Err(error)) => unreadable(handle, &error),
         }
     }

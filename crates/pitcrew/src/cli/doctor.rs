@@ -8,6 +8,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use pitcrew_control::config::Settings;
+use pitcrew_control::ecs::Clusters;
 use pitcrew_control::paths::DataDir;
 use pitcrew_control::ssh;
 use pitcrew_store::Store;
@@ -245,7 +246,7 @@ async fn database(settings: &Settings) -> Finding {
 /// Limits and devices.
 async fn machine(context: &Context) -> Vec<Finding> {
     let ssh = ssh::pool(&context.data, &context.secrets);
-    let Ok((backends, ..)) = session::backends(context, &ssh) else { return Vec::new() };
+    let Ok((backends, ..)) = session::backends(context, &ssh, &Clusters::none()) else { return Vec::new() };
     let local = backends.of(pitcrew_core::ir::BackendKind::Local);
     let capabilities = local.capabilities().await;
     let mut findings = Vec::new();

@@ -210,6 +210,9 @@ fn show(target: &Target, node: &NodeView) -> anyhow::Result<()> {
     line("standing", node.reason.as_ref().map_or(node.standing.clone(), |why| format!("{}: {why}", node.standing)))?;
     let reached = match &node.connection {
         Some(id) => format!("over the connection `{id}`"),
+        None if node.cluster.is_some() => {
+            format!("by ECS, in the cluster `{}`", node.cluster.as_deref().unwrap_or_default())
+        }
         None if node.is_worker => "it is a worker, which comes for its work".to_owned(),
         None => "it is the server's machine".to_owned(),
     };

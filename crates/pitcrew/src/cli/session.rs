@@ -9,6 +9,7 @@ use pitcrew_control::cluster::files::Files;
 use pitcrew_control::cluster::homed::Homed;
 use pitcrew_control::cluster::keep;
 use pitcrew_control::cluster::peers::Peers;
+use pitcrew_control::ecs::Clusters;
 use pitcrew_control::fleet::{Asker, Fleet};
 use pitcrew_control::metrics::Metrics;
 use pitcrew_control::recovery;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 
 use super::context::Context;
 use super::control::{self, Hello, Listener, Role};
+use super::error::refused;
 
 /// Backends and an owner; not yet working on anything.
 pub struct Prepared {
@@ -35,6 +37,7 @@ pub struct Prepared {
     backends: Backends,
     ssh: Pool,
     workers: Hub,
+    clusters: Clusters,
     events: mpsc::UnboundedReceiver<BackendEvent>,
 }
 
@@ -45,6 +48,8 @@ pub struct Session {
     pub asker: Asker,
     /// Recovery, not begun yet; `None`: it is off.
     pub recovery: Option<recovery::Service>,
+    /// Of Amazon ECS, whose machines are nodes.
+    pub clusters: Clusters,
     tracer: Option<Tracer>,
     _listener: Listener,
 }
@@ -53,9 +58,10 @@ impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
         let ssh = ssh::pool(&context.data, &context.secrets);
-        let (backends, workers, events) = backends(context, &ssh)?;
+        let clusters = clusters(context)?;
+        let (backends, workers, events) = backends(context, &ssh, &clusters)?;
         let owner = Arc::new(context.store.register_owner().await?);
-        Ok(Prepared { owner, backends, ssh, workers, events })
+        Ok(Prepared { owner, backends, ssh, workers, clusters, events })
     }
 
     /// Works on one run, in the foreground.
@@ -131,7 +137,8 @@ impl Prepared {
             recoverer: Arc::new(desk.clone()),
         });
         let recovery = opening.zip(config).map(|(opening, config)| {
-            let reached = recovery::Reached { asker: asker.clone(), fleet: fleet.clone() };
+            let clusters = self.clusters.clone();
+            let reached = recovery::Reached { asker: asker.clone(), fleet: fleet.clone(), clusters };
             let (desk, scheduler) = (desk.clone(), scheduler.clone());
             opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config })
         });
@@ -154,7 +161,7 @@ impl Prepared {
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        Ok(Session { app, asker, recovery, tracer, _listener: listener })
+        Ok(Session { app, asker, recovery, clusters: self.clusters, tracer, _listener: listener })
     }
 }
 
@@ -179,6 +186,7 @@ pub fn home(context: &Context) -> anyhow::Result<Option<String>> {
 pub fn backends(
     context: &Context,
     ssh: &Pool,
+    clusters: &Clusters,
 ) -> anyhow::Result<(Backends, Hub, mpsc::UnboundedReceiver<BackendEvent>)> {
     let (sender, events) = mpsc::unbounded_channel();
     let dir = context.data.runner();
@@ -194,7 +202,7 @@ pub fn backends(
     let local = Arc::new(local);
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
-    let ecs: Arc<dyn Backend> = Arc::new(ecs(context, sender.clone())?);
+    let ecs: Arc<dyn Backend> = Arc::new(ecs(context, clusters, sender.clone())?);
     let home = Home { id, others: Arc::new(peers) };
     let hub = Hub::of_home(context.data.root().to_owned(), home, context.settings.worker_lease(), sender);
     let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Ecs, ecs)];
@@ -202,15 +210,33 @@ pub fn backends(
 }
 
 /// The backend for tasks of Amazon ECS. It asks nobody before there is one.
-fn ecs(context: &Context, events: mpsc::UnboundedSender<BackendEvent>) -> anyhow::Result<EcsBackend> {
-    let dir = context.data.root().join("ecs");
-    let instance = ssh::instance(&dir).with_context(|| format!("cannot use `{}`", dir.display()))?;
+fn ecs(
+    context: &Context,
+    clusters: &Clusters,
+    events: mpsc::UnboundedSender<BackendEvent>,
+) -> anyhow::Result<EcsBackend> {
     let config = EcsConfig {
-        instance,
+        instance: ecs_instance(context)?,
         region: context.aws.region(),
         aws: context.aws.clone(),
         events: context.settings.ecs_events(),
+        wakes: clusters.wakes().clone(),
+        gate: clusters.gate().clone(),
         timing: Timing::default(),
     };
     Ok(EcsBackend::new(config, events))
+}
+
+/// Tells what this store starts on ECS from what others do.
+fn ecs_instance(context: &Context) -> anyhow::Result<String> {
+    let dir = context.data.root().join("ecs");
+    ssh::instance(&dir).with_context(|| format!("cannot use `{}`", dir.display()))
+}
+
+/// The clusters whose machines are nodes. Nobody is asked yet.
+fn clusters(context: &Context) -> anyhow::Result<Clusters> {
+    match &context.settings.ecs {
+        Some(settings) => Clusters::new(settings, &context.aws, &ecs_instance(context)?).map_err(refused),
+        None => Ok(Clusters::none()),
+    }
 }

@@ -32,7 +32,7 @@ Artifacts
 Nodes
   nodes: [Node], total_entries: int
 Node
-  name: text, standing: ready|cordoned|down, reason: text?, is_cordoned: bool, connection: text?, is_worker: bool, labels: {text}
+  name: text, standing: ready|cordoned|down, reason: text?, is_cordoned: bool, connection: text?, is_worker: bool, cluster: text?, labels: {text}
   taints: [text], cpu: number, memory_mib: int, resources: {number}, gpus: [Gpu], tasks: [TaskOnNode], remarks: [text], seen_at: time?
 Gpu
   id: text, model: text, memory_mib: int, sharing: text, isolation: text, fault: text?, instances: [text]

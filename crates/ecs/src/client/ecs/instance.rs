@@ -146,9 +146,12 @@ pub struct Cluster {
 }
 
 impl Client {
-    /// The ARNs of all instances of a cluster, those that are being drained included.
-    pub async fn list_instances(&self, cluster: &str) -> Result<Vec<String>, Fault> {
+    /// The ARNs of all instances of a cluster, those that are being drained included; or of those of one machine.
+    pub async fn list_instances(&self, cluster: &str, machine: Option<&str>) -> Result<Vec<String>, Fault> {
         let mut input = json!({ "cluster": cluster });
+        if let Some(machine) = machine {
+            input["filter"] = json!(format!("ec2InstanceId in ['{machine}']"));
+        }
         let mut arns = Vec::new();
         for _ in 0..MOST_PAGES {
             let page: Names = self.json(Service::Ecs, "ListContainerInstances", &input, true).await?;

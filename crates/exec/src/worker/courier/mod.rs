@@ -326,8 +326,8 @@ impl Courier<'_> {
             BackendEvent::Started { id, at } => self.duty.started(&id, at),
             BackendEvent::Ended { id, ended } => self.duty.ended(&id, End::Ended { ended, log: None }, now),
             BackendEvent::Lost { id, reason } => self.duty.ended(&id, End::Lost { reason }, now),
-            // The runner forgets nothing that it took.
-            BackendEvent::NeverBegan { .. } => {}
+            // The runner forgets nothing that it took, and this machine is where it all runs.
+            BackendEvent::NeverBegan { .. } | BackendEvent::Placed { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pitcrew_control::backends::Backends;
+use pitcrew_control::ecs::Clusters;
 use pitcrew_control::ssh;
 use pitcrew_core::{RunKey, TaskId};
 use pitcrew_exec::{Backend, Handle, LogChunk};
@@ -30,7 +31,8 @@ impl Target {
     pub fn logs(&self) -> anyhow::Result<Logs<'_>> {
         match self {
             Target::Here(context) => {
-                let (backends, ..) = session::backends(context, &ssh::pool(&context.data, &context.secrets))?;
+                let (backends, ..) =
+                    session::backends(context, &ssh::pool(&context.data, &context.secrets), &Clusters::none())?;
                 Ok(Logs::Here { context, backends })
             }
             Target::There(remote) => Ok(Logs::There(remote)),

@@ -1,0 +1,145 @@
+//! Reads `ecs` of `pitcrew.yaml`: which clusters' machines are nodes, and how they are checked and repaired.
+
+use pitcrew_ecs::arn::Family;
+use pitcrew_lang::yaml::Node;
+
+use crate::config::section::{Reader, Section};
+
+const ECS: [&str; 3] = ["clusters", "check", "stop_start"];
+const CLUSTER: [&str; 4] = ["name", "region", "role", "check"];
+
+/// The clusters, and what all of them share.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EcsSettings {
+    /// None: those that `ECS_CLUSTER_NAME` names.
+    pub clusters: Vec<ClusterConfig>,
+    /// The task definition that checks a machine; `None`: what `DCGM_HEALTH_CHECK_TASK` says.
+    pub check: Option<String>,
+    /// A machine may be stopped and started again where nothing weaker helped. Its own disks are empty then.
+    pub stop_start: bool,
+    /// In the file.
+    pub line: u32,
+}
+
+/// One cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClusterConfig {
+    pub name: String,
+    /// `None`: that of the server.
+    pub region: Option<String>,
+    /// Who looks after it, by the ARN.
+    pub role: Option<String>,
+    /// In place of the check of all.
+    pub check: Option<String>,
+}
+
+impl EcsSettings {
+    /// With what the environment says where nothing is configured: names that the machines' first keeper had already.
+    pub fn with_env(&self, env: &dyn Fn(&str) -> Option<String>) -> EcsSettings {
+        let of = |name: &str| env(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let mut all = self.clone();
+        if all.clusters.is_empty() {
+            let names = of("ECS_CLUSTER_NAME").unwrap_or_default();
+            let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+            all.clusters = names.map(|name| ClusterConfig { name: name.to_owned(), ..Default::default() }).collect();
+        }
+        all.check = all.check.or_else(|| of("DCGM_HEALTH_CHECK_TASK"));
+        all
+    }
+}
+
+impl std::fmt::Display for EcsSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        match names.is_empty() {
+            true => f.write_str("ECS_CLUSTER_NAME"),
+            false => f.write_str(&names.join(", ")),
+        }
+    }
+}
+
+/// The section; `None` where it cannot be read.
+pub fn ecs(r: &mut Reader<'_>, node: &Node) -> Option<EcsSettings> {
+    let section = r.section(node, "`ecs`", &ECS)?;
+    let clusters = section.get("clusters").map(|node| clusters(r, node)).unwrap_or_default();
+    Some(EcsSettings {
+        clusters,
+        check: check(r, section),
+        stop_start: r.flag(section, "stop_start").unwrap_or_default(),
+        line: node.at.line,
+    })
+}
+
+fn clusters(r: &mut Reader<'_>, node: &Node) -> Vec<ClusterConfig> {
+    let list = node.as_list().unwrap_or(std::slice::from_ref(node));
+    let mut all: Vec<ClusterConfig> = Vec::new();
+    for node in list {
+        let read = match node.as_scalar().filter(|scalar| !scalar.text.trim().is_empty()) {
+            Some(scalar) => Some(ClusterConfig { name: scalar.text.to_string(), ..ClusterConfig::default() }),
+            None => one(r, node),
+        };
+        let Some(read) = read else { continue };
+        if all.iter().any(|other| other.name == read.name && other.region == read.region) {
+            r.problem(node.at, format!("the cluster `{}` stands here twice", read.name), None);
+        } else {
+            all.push(read);
+        }
+    }
+    all
+}
+
+fn one(r: &mut Reader<'_>, node: &Node) -> Option<ClusterConfig> {
+    let section = r.section(node, "a cluster", &CLUSTER)?;
+    r.require(section, "the cluster", "name", "add `name:`, or write its name alone");
+    let [name, region, role] = ["name", "region", "role"].map(|key| r.text(section, key));
+    Some(ClusterConfig { name: name?, region, role, check: check(r, section) })
+}
+
+fn check(r: &mut Reader<'_>, section: Section<'_>) -> Option<String> {
+    let text = r.text(section, "check")?;
+    if let Err(wrong) = text.parse::<Family>() {
+        r.problem(section.get("check")?.at, format!("`check`: {wrong}"), None);
+        return None;
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_lang::yaml;
+
+    use super::*;
+
+    fn read(source: &str) -> Result<EcsSettings, Vec<String>> {
+        let root = yaml::read(source, "pitcrew.yaml").unwrap().unwrap();
+        let mut r = Reader::new("pitcrew.yaml", source);
+        let found = root.get("ecs").and_then(|node| ecs(&mut r, node));
+        let problems = r.finish();
+        let told = |problems: Vec<pitcrew_lang::Diagnostic>| problems.into_iter().map(|p| p.message).collect();
+        if problems.is_empty() { Ok(found.unwrap()) } else { Err(told(problems)) }
+    }
+
+    #[test]
+    fn a_cluster_is_its_name_or_more_and_the_environment_fills_in_what_is_left_out() {
+        let source = "ecs: {clusters: [gpus, {name: a, region: eu-west-1, check: own}], check: 'dcgm:3'}";
+        let all = read(source).unwrap();
+        assert_eq!((all.clusters.len(), all.clusters[1].check.as_deref(), all.stop_start), (2, Some("own"), false));
+        let env = |name: &str| match name {
+            "ECS_CLUSTER_NAME" => Some("one, two".to_owned()),
+            "DCGM_HEALTH_CHECK_TASK" => Some("family".to_owned()),
+            _ => None,
+        };
+        assert_eq!(all.with_env(&env), all, "what is configured stands");
+        let filled = read("ecs: {stop_start: true}").unwrap().with_env(&env);
+        assert_eq!((filled.to_string().as_str(), filled.check.as_deref()), ("one, two", Some("family")));
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        let told = |source: &str| read(source).unwrap_err().join("; ");
+        assert!(told("ecs: {clusters: [a, a]}").contains("stands here twice"));
+        assert!(told("ecs: {clusters: [{region: x}]}").contains("has no `name`"));
+        assert!(told("ecs: {check: 'a b'}").contains("write `family`"));
+        assert!(told("ecs: {cluster: a}").contains("unknown key `cluster`"));
+    }
+}

@@ -1,0 +1,309 @@
+//! The machines of a cluster of moto's: what moto has not, since nothing runs there. It stands between a server and moto, passes on
+//! whatever is asked, and puts into the answers what agents and machines would have told: devices, boots, ends of containers,
+//! what commands wrote.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+
+use crate::moto::Moto;
+use crate::service::{Asked, serve};
+
+const ECS: &str = "AmazonEC2ContainerServiceV20141113";
+/// The task definition that checks machines.
+pub const CHECK: &str = "dcgm";
+
+/// Machines, and how to make them fail.
+#[derive(Clone)]
+pub struct Agent {
+    world: Arc<Mutex<World>>,
+    moto: String,
+    pub url: String,
+}
+
+#[derive(Default)]
+pub struct World {
+    pub machines: BTreeMap<String, Machine>,
+    /// How containers ended, by the ARN of their task.
+    ended: BTreeMap<String, i32>,
+    /// What commands of SSM came to.
+    ran: BTreeMap<String, (i32, String)>,
+    /// What was asked that changes something, in order: the operation, and the most telling part of it.
+    pub done: Vec<String>,
+}
+
+pub struct Machine {
+    pub boot: u32,
+    pub gpus: Vec<String>,
+    /// What a check ends with, and writes, until the machine is started anew.
+    pub check: i32,
+    pub instance: String,
+}
+
+impl Machine {
+    fn boot_id(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.boot)
+    }
+}
+
+impl Agent {
+    /// A cluster `gpus` of so many machines, the task definitions `train` and [`CHECK`], and whoever answers for them.
+    pub fn start(moto: &Moto, machines: usize) -> Agent {
+        let ecs = |operation: &str, input: Value| moto.json("ecs", &format!("{ECS}.{operation}"), &input);
+        ecs("CreateCluster", json!({ "clusterName": "gpus" }));
+        for family in ["train", CHECK] {
+            let containers = json!([{ "name": family, "image": "x:1", "memory": 64, "cpu": 1 }]);
+            ecs("RegisterTaskDefinition", json!({ "family": family, "containerDefinitions": containers }));
+        }
+        // A task runs until somebody ends it.
+        let transition =
+            json!({ "model_name": "ecs::task", "transition": { "progression": "manual", "times": 1_000_000 } });
+        let head = "Content-Type: application/json\r\n";
+        moto.request("none", "POST", "/moto-api/state-manager/set-transition", head, &transition.to_string());
+        let mut world = World::default();
+        for number in 1..=machines {
+            let form = "Version=2016-11-15&Action=RunInstances&ImageId=ami-12c6146b&MinCount=1&MaxCount=1";
+            let answer = moto.form("ec2", form);
+            let id = answer.split_once("<instanceId>").unwrap().1.split_once('<').unwrap().0.to_owned();
+            let document = json!({ "instanceId": id, "region": "us-east-1" }).to_string();
+            let registered = ecs(
+                "RegisterContainerInstance",
+                json!({ "cluster": "gpus", "instanceIdentityDocument": document, "instanceIdentityDocumentSignature": "x" }),
+            );
+            let instance = registered["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned();
+            let gpus = ["a", "b"].map(|letter| format!("GPU-{number}{letter}")).to_vec();
+            world.machines.insert(id, Machine { boot: 1, gpus, check: 0, instance });
+        }
+        let world = Arc::new(Mutex::new(world));
+        let mut agent = Agent { world, moto: moto.address.clone(), url: String::new() };
+        let answering = agent.clone();
+        agent.url = serve(move |asked| answering.answer(asked));
+        agent
+    }
+
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// The only machine, or the first.
+    pub fn machine(&self) -> String {
+        self.world().machines.keys().next().unwrap().clone()
+    }
+
+    /// What ECS says of the instance of a machine.
+    pub fn instance(&self, machine: &str) -> Value {
+        let arn = self.world().machines[machine].instance.clone();
+        let input = json!({ "cluster": "gpus", "containerInstances": [arn] });
+        self.ecs("DescribeContainerInstances", &input)["containerInstances"][0].clone()
+    }
+
+    /// The value of `status` of a machine.
+    pub fn status(&self, machine: &str) -> String {
+        let instance = self.instance(machine);
+        let all = instance["attributes"].as_array().unwrap();
+        let found = all.iter().find(|attribute| attribute["name"] == "status");
+        found.and_then(|attribute| attribute["value"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    /// The tasks of a family, as ECS tells of them.
+    pub fn tasks(&self, family: &str) -> Vec<Value> {
+        let named = |desired: &str| {
+            let listed =
+                self.ecs("ListTasks", &json!({ "cluster": "gpus", "family": family, "desiredStatus": desired }));
+            listed["taskArns"].as_array().unwrap().clone()
+        };
+        let arns: Vec<Value> = named("RUNNING").into_iter().chain(named("STOPPED")).collect();
+        if arns.is_empty() {
+            return Vec::new();
+        }
+        let known = self.ecs("DescribeTasks", &json!({ "cluster": "gpus", "tasks": arns }));
+        known["tasks"].as_array().unwrap().iter().filter(|task| is_of(task, family)).cloned().collect()
+    }
+
+    /// The one task of `train` that runs, if there is one.
+    pub fn running(&self) -> Option<Value> {
+        self.tasks("train").into_iter().find(|task| task["lastStatus"] == "RUNNING")
+    }
+
+    /// Its container ends.
+    pub fn end(&self, task: &Value, code: i32) {
+        let arn = task["taskArn"].as_str().unwrap();
+        self.world().ended.insert(arn.to_owned(), code);
+        self.ecs(
+            "StopTask",
+            &json!({ "cluster": "gpus", "task": arn, "reason": "Essential container in task exited" }),
+        );
+    }
+
+    /// Past the agent, as nobody's deed.
+    fn ecs(&self, operation: &str, input: &Value) -> Value {
+        let asked = Asked {
+            method: "POST".into(),
+            path: "/".into(),
+            target: format!("{ECS}.{operation}"),
+            authorization: "/us-east-1/ecs/aws4_request".into(),
+            body: input.to_string(),
+        };
+        let (status, body) = self.pass_on(&asked);
+        assert_eq!(status, 200, "{operation}: {body}");
+        let mut answer: Value = serde_json::from_str(&body).unwrap();
+        self.complete(operation, &mut answer);
+        answer
+    }
+
+    fn answer(&self, asked: &Asked) -> (u16, String) {
+        let operation = asked.target.rsplit('.').next().unwrap_or_default().to_owned();
+        let input: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        if operation == "DescribeInstanceInformation" {
+            return (200, json!({ "InstanceInformationList": [{ "PingStatus": "Online" }] }).to_string());
+        }
+        let arns = |key: &str| input[key].as_array().cloned().unwrap_or_default();
+        if operation == "StartTask" && self.is_draining(&arns("containerInstances")[0]) {
+            // What is drained takes nothing, not even a check.
+            let failure = json!({ "arn": arns("containerInstances")[0], "reason": "INACTIVE" });
+            return (200, json!({ "tasks": [], "failures": [failure] }).to_string());
+        }
+        let (status, body) = self.pass_on(asked);
+        let Ok(mut answer) = serde_json::from_str::<Value>(&body) else {
+            if asked.body.contains("Action=RebootInstances") {
+                self.world().done.push("RebootInstances".to_owned());
+            }
+            return (status, body);
+        };
+        self.note(&operation, &input, &answer);
+        self.complete(&operation, &mut answer);
+        (status, answer.to_string())
+    }
+
+    fn is_draining(&self, instance: &Value) -> bool {
+        let asked = json!({ "cluster": "gpus", "containerInstances": [instance] });
+        self.ecs("DescribeContainerInstances", &asked)["containerInstances"][0]["status"] == "DRAINING"
+    }
+
+    /// What was done, and what the machines make of it.
+    fn note(&self, operation: &str, input: &Value, answer: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match operation {
+            // Whoever says it twice says no more than once.
+            "UpdateContainerInstancesState" => {
+                let mut world = self.world();
+                let is_state = |done: &&String| matches!(done.as_str(), "ACTIVE" | "DRAINING");
+                let status = text(&input["status"]);
+                if world.done.iter().rev().find(is_state) != Some(&status) {
+                    world.done.push(status);
+                }
+            }
+            "RunTask" | "StartTask" => {
+                let Some(task) = answer["tasks"].get(0) else { return };
+                let family = if is_of(task, CHECK) { CHECK } else { "train" };
+                self.world().done.push(format!("{operation} {family}"));
+                if family == CHECK {
+                    let instance = text(&input["containerInstances"][0]);
+                    let code = self.world().machines.values().find(|m| m.instance == instance).map(|m| m.check);
+                    self.end(task, code.unwrap());
+                }
+            }
+            "StopTask" => self.world().done.push("StopTask".to_owned()),
+            "SendCommand" => {
+                let lines: Vec<String> = input["Parameters"]["commands"].as_array().unwrap().iter().map(text).collect();
+                let lines = lines.join("\n");
+                let id = text(&input["InstanceIds"][0]);
+                let mut world = self.world();
+                let machine = world.machines.get_mut(&id).unwrap();
+                let boot = machine.boot_id();
+                let (ran, done) = if lines.contains("systemctl reboot") {
+                    match lines.contains("boot_id") && !lines.contains(&boot) {
+                        true => ((75, String::new()), None),
+                        false => {
+                            (machine.boot, machine.check) = (machine.boot + 1, 0);
+                            ((0, String::new()), Some("reboot"))
+                        }
+                    }
+                } else if lines.contains("boot_id") {
+                    ((0, format!("{boot}\n")), None)
+                } else {
+                    ((127, String::new()), Some("another command"))
+                };
+                world.done.extend(done.map(str::to_owned));
+                world.ran.insert(text(&answer["Command"]["CommandId"]), ran);
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts into an answer what only agents know.
+    fn complete(&self, operation: &str, answer: &mut Value) {
+        let world = self.world();
+        match operation {
+            "DescribeContainerInstances" => {
+                for instance in answer["containerInstances"].as_array_mut().unwrap() {
+                    let machine = &world.machines[instance["ec2InstanceId"].as_str().unwrap()];
+                    let gpus = json!({ "name": "GPU", "type": "STRINGSET", "stringSetValue": machine.gpus });
+                    instance["registeredResources"].as_array_mut().unwrap().push(gpus);
+                }
+            }
+            "DescribeTasks" => {
+                for task in answer["tasks"].as_array_mut().unwrap() {
+                    let instance = task["containerInstanceArn"].as_str().unwrap_or_default();
+                    let machine = world.machines.values().find(|machine| machine.instance == instance);
+                    task["containers"][0]["gpuIds"] = json!(machine.map(|machine| &machine.gpus));
+                    task["containers"][0]["exitCode"] = Value::Null;
+                    if task["lastStatus"] == "STOPPED" {
+                        let code = world.ended.get(task["taskArn"].as_str().unwrap());
+                        let (stop, code) =
+                            code.map_or(("UserInitiated", 143), |code| ("EssentialContainerExited", *code));
+                        (task["stopCode"], task["containers"][0]["exitCode"]) = (json!(stop), json!(code));
+                        task["startedAt"] = json!(1_767_225_600.0);
+                    }
+                }
+            }
+            "GetCommandInvocation" => {
+                let id = answer["CommandId"].as_str().unwrap().to_owned();
+                let (code, stdout) = &world.ran[&id];
+                let status = if *code == 0 { "Success" } else { "Failed" };
+                (answer["ResponseCode"], answer["Status"]) = (json!(code), json!(status));
+                answer["StandardOutputContent"] = json!(stdout);
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks moto: the status and the body.
+    fn pass_on(&self, asked: &Asked) -> (u16, String) {
+        let service = asked.authorization.split("us-east-1/").nth(1).and_then(|rest| rest.split('/').next());
+        let kind = if asked.target.is_empty() { "x-www-form-urlencoded" } else { "x-amz-json-1.1" };
+        let target = match asked.target.as_str() {
+            "" => String::new(),
+            target => format!("X-Amz-Target: {target}\r\n"),
+        };
+        let mut stream = TcpStream::connect(&self.moto).unwrap();
+        write!(
+            stream,
+            "{} {} HTTP/1.1\r\nHost: {}\r\nAuthorization: AWS4-HMAC-SHA256 Credential=id/20260301/us-east-1/{}/aws4_request, \
+             SignedHeaders=host, Signature=0\r\nContent-Type: application/{kind}\r\n{target}Content-Length: {}\r\n\
+             Connection: close\r\n\r\n{}",
+            asked.method,
+            asked.path,
+            self.moto,
+            service.unwrap_or("ec2"),
+            asked.body.len(),
+            asked.body
+        )
+        .unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(500);
+        (status, body.to_owned())
+    }
+}
+
+/// Whether a task is of that family: by all of its name.
+fn is_of(task: &Value, family: &str) -> bool {
+    let arn = task["taskDefinitionArn"].as_str().unwrap_or_default();
+    arn.rsplit('/').next().and_then(|name| name.split(':').next()) == Some(family)
+}

@@ -1,0 +1,145 @@
+//! Drills of recovery on a cluster of ECS: from a task that fails to the job that runs again, through everything between.
+
+use serde_json::Value;
+
+use crate::agent::{Agent, CHECK};
+use crate::harness::{Running, World};
+use crate::moto::Moto;
+
+struct Drill {
+    world: World,
+    agent: Agent,
+    machine: String,
+    _moto: Moto,
+}
+
+impl Drill {
+    /// A cluster of so many machines, and the workflow `train`, of one task that may be tried again so often.
+    fn new(machines: usize, retries: u32) -> Drill {
+        let moto = Moto::start();
+        let agent = Agent::start(&moto, machines);
+        let mut world = World::new();
+        moto.serve(&mut world);
+        world.env.retain(|(name, _)| *name != "AWS_ENDPOINT_URL");
+        world.env.push(("AWS_ENDPOINT_URL", agent.url.clone()));
+        let config = format!(
+            "ecs: {{clusters: [gpus], check: {CHECK}}}\n\
+             recovery: {{mode: auto, deadlines: {{observe: 1s, recheck: 1s, suspected: 5s}}}}\n"
+        );
+        std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
+        world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
+        let workflow = format!(
+            "workflow: train\ntasks:\n  train:\n    backend: {{ecs: {{cluster: gpus, task_definition: train}}}}\n    \
+             retries: {retries}\n"
+        );
+        world.workflow("train", &workflow);
+        let machine = agent.machine();
+        Drill { world, agent, machine, _moto: moto }
+    }
+
+    /// A server that knows the machines, and that they are well.
+    fn serve(&self) -> Running {
+        let server = self.world.serve();
+        self.world.wait("its machine is a node", || self.node()["gpus"].as_array().is_some_and(|all| all.len() == 2));
+        self.world.wait("recovery has looked at it", || self.agent.status(&self.machine) == "AVAILABLE");
+        server
+    }
+
+    fn node(&self) -> Value {
+        let out = self.world.run(&["nodes", "show", &self.machine, "--output", "json"]);
+        serde_json::from_slice(&out.stdout).unwrap_or_default()
+    }
+
+    fn begin(&self) -> Value {
+        self.world.wait("the workflow is there", || self.world.run(&["dags", "trigger", "train"]).status.success());
+        self.until_running(&[])
+    }
+
+    /// The task that runs, which is none of these.
+    fn until_running(&self, but: &[&Value]) -> Value {
+        let other = |task: &Value| but.iter().all(|one| one["taskArn"] != task["taskArn"]);
+        self.world.wait("a task runs", || self.agent.running().is_some_and(|task| other(&task)));
+        let task = self.agent.running().unwrap();
+        let arn = task["taskArn"].as_str().unwrap().to_owned();
+        assert!(other(&task), "{arn}");
+        task
+    }
+
+    /// Which instance the attempt is on, as its server knows it.
+    fn until_placed(&self, attempt: u64) {
+        self.world.wait("the server knows where it is", || {
+            let tasks = self.node()["tasks"].clone();
+            tasks.as_array().is_some_and(|all| all.iter().any(|task| task["attempt"] == attempt))
+        });
+    }
+
+    fn incidents(&self) -> Vec<Value> {
+        self.world.json(&["incidents", "list", "--output", "json"]).as_array().unwrap().clone()
+    }
+
+    fn run_state(&self) -> String {
+        self.world.json(&["runs", "show", "latest", "--output", "json"])["state"].as_str().unwrap().to_owned()
+    }
+
+    fn done(&self) -> Vec<String> {
+        self.agent.world().done.clone()
+    }
+}
+
+/// A variable of the environment of a task.
+fn variable(task: &Value, name: &str) -> String {
+    let all = task["overrides"]["containerOverrides"][0]["environment"].as_array().unwrap();
+    let found = all.iter().find(|pair| pair["name"] == name).unwrap_or_else(|| panic!("{name} in {task}"));
+    found["value"].as_str().unwrap().to_owned()
+}
+
+/// Weaknesses 1, 3, 5, 13, 14 and 16, all of the way.
+#[test]
+fn a_sick_machine_is_drained_checked_rebooted_and_verified_and_the_job_begins_anew() {
+    let drill = Drill::new(1, 0);
+    let _server = drill.serve();
+    let first = drill.begin();
+    assert_eq!(variable(&first, "ATTEMPT"), "1");
+    drill.until_placed(1);
+    drill.agent.world().machines.get_mut(&drill.machine).unwrap().check = 226;
+    drill.agent.end(&first, 1);
+    let second = drill.until_running(&[&first]);
+    assert_eq!(variable(&second, "ATTEMPT"), "2", "{second}");
+    drill.until_placed(2);
+
+    // In this order, and each of them once: out of use, the check on this very machine (which takes a moment of being active),
+    // the reboot, the check that lets it serve again.
+    let done = drill.done();
+    let checked = ["ACTIVE", "StartTask dcgm", "DRAINING"];
+    let expected = [&["RunTask train", "DRAINING"], &checked[..], &["reboot"], &checked, &["ACTIVE", "RunTask train"]];
+    assert_eq!(done, expected.concat());
+    let checks = drill.agent.tasks(CHECK);
+    let instance = drill.agent.world().machines[&drill.machine].instance.clone();
+    assert!(checks.iter().all(|check| check["containerInstanceArn"] == *instance), "{checks:?}");
+    assert_eq!(drill.agent.world().machines[&drill.machine].boot, 2);
+    drill.world.wait("others know that it is used again", || drill.agent.status(&drill.machine) == "IN_PROGRESS");
+    drill.world.wait("the incident is over", || drill.incidents().iter().all(|one| one["outcome"] == "repaired"));
+    let incidents = drill.incidents();
+    assert_eq!((incidents.len(), &incidents[0]["verdict"]), (1, &Value::from("fail")), "{incidents:?}");
+
+    drill.agent.end(&second, 0);
+    drill.world.wait("the run has succeeded", || drill.run_state() == "success");
+    drill.world.wait("others know that it is free", || drill.agent.status(&drill.machine) == "AVAILABLE");
+}
+
+/// A check that passes: the machine is let alone, and the failure was the job's own.
+#[test]
+fn a_machine_that_passes_its_check_is_not_rebooted_and_the_job_fails() {
+    let drill = Drill::new(1, 0);
+    let _server = drill.serve();
+    let task = drill.begin();
+    drill.until_placed(1);
+    drill.agent.end(&task, 1);
+    drill.world.wait("the run has failed", || drill.run_state() == "failed");
+    drill.world.wait("it serves again", || drill.agent.status(&drill.machine) == "AVAILABLE");
+    let done = drill.done();
+    assert_eq!(done, ["RunTask train", "DRAINING", "ACTIVE", "StartTask dcgm", "DRAINING", "ACTIVE"]);
+    assert_eq!(drill.agent.world().machines[&drill.machine].boot, 1);
+    let incidents = drill.incidents();
+    assert_eq!((incidents.len(), &incidents[0]["outcome"]), (1, &Value::from("passed")), "{incidents:?}");
+}
