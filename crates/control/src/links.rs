@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use pitcrew_core::id::UNMAPPED;
+use pitcrew_core::recovery::IncidentId;
 use pitcrew_core::{RunId, RunKey, TaskId, WorkflowId};
 
 /// A text as one segment of a path, or as a value in a query.
@@ -33,6 +34,11 @@ pub fn run(workflow: &WorkflowId, run: &RunId) -> String {
 pub fn task(workflow: &WorkflowId, run: &RunId, task: &TaskId, map_index: i32) -> String {
     let page = format!("{}/tasks/{}", self::run(workflow, run), encode(task.as_str()));
     if map_index == UNMAPPED { page } else { format!("{page}/{map_index}") }
+}
+
+/// The page of an incident of a node.
+pub fn incident(id: IncidentId) -> String {
+    format!("/incidents/{id}")
 }
 
 /// A kept file of a run; `path` is relative, with `/` between its parts.

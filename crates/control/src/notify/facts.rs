@@ -11,6 +11,7 @@ use pitcrew_core::{RunId, RunKey, WorkflowId};
 use pitcrew_store::NewNotice;
 use serde::{Deserialize, Serialize};
 
+use super::incident::IncidentFacts;
 use super::text;
 use crate::links;
 use crate::words::instance as instance_name;
@@ -27,6 +28,8 @@ const LOG_BYTES: usize = 2_000;
 pub enum Body {
     /// Something became of a run.
     Run(Box<Facts>),
+    /// Something became of a machine, or of a job because of it.
+    Incident(Box<IncidentFacts>),
     /// Somebody's own words: of a task, or the weekly digest.
     Text {
         subject: String,

@@ -82,6 +82,7 @@ impl Words<'_> {
         let id = format!("{}-{}", stored.id, stored.notice.created.as_microsecond());
         match serde_json::from_value(body) {
             Ok(Body::Run(facts)) => self.of_run(id, &facts),
+            Ok(Body::Incident(facts)) => self.of_incident(id, &facts),
             Ok(Body::Text { subject, text, html, page }) => {
                 let event = stored.notice.event.clone();
                 let parts = vec![Part::Text(text::cut(&text::plain(&text), TEXT))];
@@ -234,11 +235,11 @@ impl Words<'_> {
         parts
     }
 
-    fn link(&self, path: &str) -> String {
+    pub(super) fn link(&self, path: &str) -> String {
         if self.base_url.is_empty() || path.is_empty() { String::new() } else { format!("{}{path}", self.base_url) }
     }
 
-    fn build(
+    pub(super) fn build(
         &self,
         id: String,
         event: String,
@@ -306,7 +307,7 @@ fn task_line(task: &TaskFacts) -> String {
 }
 
 /// A piece of a message, which every channel writes in its own way.
-enum Part {
+pub(super) enum Part {
     Text(String),
     Fields(Vec<(&'static str, String)>),
     /// A line that may lead to a page.

@@ -11,6 +11,7 @@
 pub mod config;
 pub mod facts;
 pub mod http;
+pub mod incident;
 pub mod mail;
 pub mod message;
 pub mod outbox;

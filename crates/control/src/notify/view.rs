@@ -6,14 +6,14 @@ use pitcrew_store::{Notice, NoticeState};
 use serde::{Deserialize, Serialize};
 
 use super::facts::Body;
-use super::message;
-use super::text;
+use super::{incident, message, text};
 use crate::links;
 
 /// What a notice tells, on one line; the words of the built-in templates.
 pub fn subject(notice: &Notice) -> String {
     match serde_json::from_value(notice.notice.body.clone()) {
         Ok(Body::Run(facts)) => message::title(&facts),
+        Ok(Body::Incident(facts)) => text::cut(&incident::title(&facts), 200),
         Ok(Body::Text { subject, .. }) => text::cut(&text::one_line(&subject), 200),
         Err(_) => notice.notice.event.clone(),
     }
@@ -23,6 +23,7 @@ pub fn subject(notice: &Notice) -> String {
 pub fn page(notice: &Notice) -> String {
     match serde_json::from_value(notice.notice.body.clone()) {
         Ok(Body::Run(facts)) => links::run(&facts.run.workflow, &facts.run.id),
+        Ok(Body::Incident(facts)) => facts.page,
         Ok(Body::Text { page, .. }) => page,
         Err(_) => String::new(),
     }

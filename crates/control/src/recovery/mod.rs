@@ -13,11 +13,14 @@ mod jobs;
 mod look;
 mod perform;
 mod reach;
+pub mod runbook;
 mod signals;
 mod signs;
 mod tasks;
+pub mod tell;
 #[cfg(test)]
 mod tests;
+pub mod view;
 pub mod wish;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -25,7 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pitcrew_core::recovery::{Input, Policy, Recovery};
 use pitcrew_store::{Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::fleet::Fleet;
 
@@ -47,6 +50,8 @@ struct Inner {
     /// What tasks say by themselves.
     jobs: Jobs,
     lead: Lead,
+    /// Somebody has wished something.
+    wished: Notify,
 }
 
 /// How far it is known here what is stored. Each time that this server comes to lead has a number.
@@ -74,16 +79,15 @@ struct Told {
 impl Desk {
     /// Of a server without recovery, or a command that only looks.
     pub fn off() -> Desk {
-        Desk(Arc::new(Inner { sender: None, recovery: Mutex::default(), jobs: Jobs::default(), lead: Lead::default() }))
+        let (sender, recovery, jobs, lead) = (None, Mutex::default(), Jobs::default(), Lead::default());
+        Desk(Arc::new(Inner { sender, recovery, jobs, lead, wished: Notify::new() }))
     }
 
     fn open(recovery: Recovery, signs: Signs) -> (Desk, mpsc::UnboundedReceiver<Told>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let jobs = Jobs::new(signs);
-        (
-            Desk(Arc::new(Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs, lead: Lead::default() })),
-            receiver,
-        )
+        let (jobs, lead, wished) = (Jobs::new(signs), Lead::default(), Notify::new());
+        let inner = Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs, lead, wished };
+        (Desk(Arc::new(inner)), receiver)
     }
 
     /// Whether recovery is configured.
@@ -117,6 +121,11 @@ impl Desk {
         if self.is_on() {
             let _ = ready.wait_for(|ready| *ready >= began.load(Ordering::Acquire)).await;
         }
+    }
+
+    /// What people wish is looked at now, and not only soon.
+    pub fn hurry(&self) {
+        self.0.wished.notify_one();
     }
 
     pub fn look<T>(&self, at: impl FnOnce(&Recovery) -> T) -> T {

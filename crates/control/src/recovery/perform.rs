@@ -50,6 +50,8 @@ pub struct Hands {
     pub scheduler: Scheduler,
     pub store: Store,
     pub config: Arc<RecoveryConfig>,
+    /// Who is told what.
+    pub notify: Arc<crate::notify::config::Config>,
 }
 
 impl Hands {
@@ -77,7 +79,10 @@ impl Hands {
             if let Err(error) = wish::grant(&self.store, &self.desk, &ids).await {
                 tracing::warn!(%error, "what people wish about incidents cannot be read");
             }
-            tokio::time::sleep(WISHES).await;
+            tokio::select! {
+                () = tokio::time::sleep(WISHES) => {}
+                () = self.desk.0.wished.notified() => {}
+            }
         }
     }
 
@@ -167,10 +172,7 @@ impl Hands {
             act @ (Act::StopJob { .. } | Act::RestartJob { .. } | Act::FailJob { .. }) => {
                 return self.of_job(id, act).await;
             }
-            Act::Notify { notice } => {
-                tracing::warn!(kind = notice.kind.name(), "{}", notice.text);
-                Input::Done { effect: id }
-            }
+            Act::Notify { notice } => return self.tell(id, effect.incident, notice).await,
         })
     }
 

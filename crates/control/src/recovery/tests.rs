@@ -44,6 +44,7 @@ fn serve(rig: &Rig) -> (Desk, JoinHandle<()>) {
         scheduler: app.scheduler.clone(),
         store: app.store.clone(),
         config: config.into(),
+        notify: std::sync::Arc::default(),
     };
     let task = tokio::spawn(opening.with(hands).run(app.scheduler.standing()));
     (desk, task)

@@ -1,6 +1,6 @@
 //! What people say about incidents, by way of the store: so it reaches whichever server leads, now or later.
 
-use pitcrew_core::recovery::{IncidentId, Input};
+use pitcrew_core::recovery::{IncidentId, Input, NodeState};
 use pitcrew_store::{AuditEntry, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -20,6 +20,17 @@ pub enum Deed {
 }
 
 impl Deed {
+    pub const ALL: [Deed; 3] = [Deed::Approve, Deed::Dismiss, Deed::Retry];
+
+    /// Whether it does anything while the node of the incident stands so.
+    pub fn suits(self, node: NodeState) -> bool {
+        match self {
+            Deed::Approve => node == NodeState::AwaitingApproval,
+            Deed::Dismiss => node.may_be_dismissed(),
+            Deed::Retry => node == NodeState::OutOfService,
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Deed::Approve => "approve",

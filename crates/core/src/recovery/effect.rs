@@ -246,6 +246,19 @@ pub enum NoticeKind {
 }
 
 impl NoticeKind {
+    pub const ALL: [NoticeKind; 6] = [
+        NoticeKind::ApprovalWanted,
+        NoticeKind::Overdue,
+        NoticeKind::OutOfService,
+        NoticeKind::Repaired,
+        NoticeKind::Would,
+        NoticeKind::JobFailed,
+    ];
+
+    pub fn from_name(name: &str) -> Option<NoticeKind> {
+        NoticeKind::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             NoticeKind::ApprovalWanted => "approval_wanted",

@@ -27,18 +27,12 @@ impl Step<'_> {
     pub fn dismiss(&mut self, id: IncidentId, by: &str, why: &str) {
         let Some(node) = self.node_of(id) else { return };
         let told = format!("dismissed by {by}: {why}");
-        match self.r.nodes[&node].state {
-            NodeState::Suspected
-            | NodeState::Fenced
-            | NodeState::Checking
-            | NodeState::AwaitingApproval
-            | NodeState::Queued
-            | NodeState::Draining => {
-                self.cancel_check(&node);
-                self.heal(&node, Outcome::Dismissed, &told);
-            }
-            NodeState::OutOfService => self.put_back(&node, &told),
-            NodeState::Healthy | NodeState::Remediating { .. } | NodeState::Verifying => {}
+        let state = self.r.nodes[&node].state;
+        if state == NodeState::OutOfService {
+            self.put_back(&node, &told);
+        } else if state.may_be_dismissed() {
+            self.cancel_check(&node);
+            self.heal(&node, Outcome::Dismissed, &told);
         }
     }
 

@@ -198,6 +198,20 @@ impl NodeState {
         }
     }
 
+    /// A person can say that the node is well. Once something is being done to it, that is seen to its end.
+    pub fn may_be_dismissed(self) -> bool {
+        match self {
+            NodeState::Suspected
+            | NodeState::Fenced
+            | NodeState::Checking
+            | NodeState::AwaitingApproval
+            | NodeState::Queued
+            | NodeState::Draining
+            | NodeState::OutOfService => true,
+            NodeState::Healthy | NodeState::Remediating { .. } | NodeState::Verifying => false,
+        }
+    }
+
     /// Counts against the share of the fleet that may be in repair at once.
     pub fn is_in_repair(self) -> bool {
         match self {

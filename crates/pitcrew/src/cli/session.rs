@@ -140,7 +140,8 @@ impl Prepared {
             let clusters = self.clusters.clone();
             let reached = recovery::Reached { asker: asker.clone(), fleet: fleet.clone(), clusters };
             let (desk, scheduler) = (desk.clone(), scheduler.clone());
-            opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config })
+            let notify = context.settings.notify.clone();
+            opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config, notify })
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {

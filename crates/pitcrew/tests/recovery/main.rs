@@ -14,4 +14,5 @@ mod jobs;
 mod kills;
 mod machine;
 mod nodes;
+mod people;
 mod site;

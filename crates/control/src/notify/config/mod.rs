@@ -4,12 +4,15 @@
 
 mod read;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use pitcrew_core::ir::{NotifyEvent, NotifyRule, Workflow};
+use pitcrew_core::recovery::NoticeKind;
+
+use super::incident;
 
 pub use read::{Sections, sections};
 
@@ -136,6 +139,10 @@ pub struct GlobalRule {
     pub workflows: Vec<String>,
     /// At least one of them; empty: whatever tags.
     pub tags: Vec<String>,
+    /// What it tells of incidents, which are of nodes and not of workflows.
+    pub incidents: Vec<NoticeKind>,
+    /// Names, `*` for any characters; empty: incidents of all nodes.
+    pub nodes: Vec<String>,
     pub line: u32,
 }
 
@@ -155,6 +162,15 @@ impl Config {
     pub fn rules_for<'c>(&'c self, workflow: &'c Workflow) -> impl Iterator<Item = &'c NotifyRule> {
         let global = self.rules.iter().filter(|rule| rule.is_for(workflow)).map(|rule| &rule.rule);
         workflow.notify.iter().chain(global)
+    }
+
+    /// Who is told something of an incident, each once. What is about a job alone is told whatever nodes a rule names.
+    pub fn channels_for(&self, kind: NoticeKind, node: Option<&str>) -> BTreeSet<&str> {
+        let is_of = |rule: &&GlobalRule| {
+            let is_its = |node| rule.nodes.is_empty() || rule.nodes.iter().any(|pattern| matches(pattern, node));
+            rule.incidents.contains(&kind) && node.is_none_or(is_its)
+        };
+        self.rules.iter().filter(is_of).flat_map(|rule| rule.rule.to.iter().map(String::as_str)).collect()
     }
 
     /// The names of the channels, in order.
@@ -201,13 +217,20 @@ impl fmt::Display for Channel {
 
 impl fmt::Display for GlobalRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let events: Vec<&str> = self.rule.on.iter().map(|event: &NotifyEvent| event.name()).collect();
+        let mut events: Vec<String> = self.rule.on.iter().map(|event: &NotifyEvent| event.name().to_owned()).collect();
+        match NoticeKind::ALL.iter().all(|kind| self.incidents.contains(kind)) {
+            true => events.push(incident::ALL.to_owned()),
+            false => events.extend(self.incidents.iter().map(|kind| incident::event(*kind))),
+        }
         write!(f, "{} to {}", events.join(", "), self.rule.to.join(", "))?;
         if !self.workflows.is_empty() {
             write!(f, ", workflows {}", self.workflows.join(", "))?;
         }
         if !self.tags.is_empty() {
             write!(f, ", tags {}", self.tags.join(", "))?;
+        }
+        if !self.nodes.is_empty() {
+            write!(f, ", nodes {}", self.nodes.join(", "))?;
         }
         Ok(())
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use jiff::civil::Weekday;
 use pitcrew_core::ir::{NotifyEvent, NotifyRule};
+use pitcrew_core::recovery::NoticeKind;
 use pitcrew_lang::diagnostic::{Place, closest};
 use pitcrew_lang::template::notice;
 use pitcrew_lang::yaml::Node;
 
+use super::super::incident;
 use super::{Channel, Config, Digest, GlobalRule, Kind, Mail, Security, Slack, Sns, Source, Webhook};
 use crate::config::section::{Reader, Section};
 
@@ -26,7 +28,7 @@ const SLACK: [&str; 2] = ["webhook", "allow_link_local"];
 const MAIL: [&str; 8] = ["server", "port", "security", "user", "password", "from", "to", "ca_file"];
 const SNS: [&str; 2] = ["topic", "region"];
 const WEBHOOK: [&str; 4] = ["url", "headers", "secret", "allow_link_local"];
-const RULE: [&str; 7] = ["on", "to", "after", "subject", "message", "workflows", "tags"];
+const RULE: [&str; 8] = ["on", "to", "after", "subject", "message", "workflows", "tags", "nodes"];
 const DIGEST: [&str; 4] = ["to", "day", "hour", "timezone"];
 
 const TYPES: [(&str, &[&str]); 4] = [("slack", &SLACK), ("mail", &MAIL), ("sns", &SNS), ("webhook", &WEBHOOK)];
@@ -284,14 +286,24 @@ fn rule(r: &mut Reader<'_>, node: &Node, used: &mut Vec<(String, Place)>) -> Opt
     let section = r.section(node, what, &RULE)?;
     r.require(section, what, "on", "add `on: [failure]`");
     r.require(section, what, "to", "add `to:` with the name of a channel");
-    let mut on = Vec::new();
+    let (mut on, mut incidents) = (Vec::new(), Vec::new());
     for (text, at) in r.texts(section, "on") {
+        let kinds = incident::kinds(&text);
+        if !kinds.is_empty() {
+            if kinds.iter().any(|kind| incidents.contains(kind)) {
+                r.problem(at, format!("the event `{text}` is there twice"), None);
+            }
+            incidents.extend(kinds.into_iter().filter(|kind| !incidents.contains(kind)).collect::<Vec<_>>());
+            continue;
+        }
         match NotifyEvent::from_name(&text) {
             Some(event) if on.contains(&event) => r.problem(at, format!("the event `{text}` is there twice"), None),
             Some(event) => on.push(event),
             None => {
-                let names = NotifyEvent::ALL.map(NotifyEvent::name);
-                let hint = match closest(&text, names) {
+                let names = NotifyEvent::ALL.map(|event| event.name().to_owned()).into_iter();
+                let names: Vec<String> = names.chain([incident::ALL.to_owned()]).collect();
+                let fine = NoticeKind::ALL.map(incident::event);
+                let hint = match closest(&text, names.iter().chain(&fine).map(String::as_str)) {
                     Some(meant) => format!("did you mean `{meant}`?"),
                     None => format!("the events are {}", names.join(", ")),
                 };
@@ -307,11 +319,25 @@ fn rule(r: &mut Reader<'_>, node: &Node, used: &mut Vec<(String, Place)>) -> Opt
     let to = targets(r, section, used);
     let subject = template(r, section, "subject");
     let message = template(r, section, "message");
+    // What would never count is not what somebody meant.
+    let (of_runs, of_nodes) = (["workflows", "tags", "subject", "message"], ["nodes"]);
+    let (idle, kind, other): (&[&str], _, _) = match (on.is_empty(), incidents.is_empty()) {
+        (true, false) => (&of_runs, "runs", "an incident is of a node: `nodes` chooses some"),
+        (false, true) => (&of_nodes, "incidents", "`on` names no event of incidents"),
+        (true, true) | (false, false) => (&[], "", ""),
+    };
+    for key in idle {
+        if let Some(node) = section.get(key) {
+            r.problem(node.at, format!("`{key}` is for events of {kind}"), Some(other.to_owned()));
+        }
+    }
     let texts = |texts: Vec<(String, Place)>| texts.into_iter().map(|(text, _)| text).collect();
     Some(GlobalRule {
         rule: NotifyRule { on, to, after, subject, message },
         workflows: texts(r.texts(section, "workflows")),
         tags: texts(r.texts(section, "tags")),
+        nodes: texts(r.texts(section, "nodes")),
+        incidents,
         line: node.at.line,
     })
 }
@@ -388,6 +414,9 @@ notify:
   - {on: [failure], to: chats}
   - {on: [late], to: chat}
   - {on: [sucess], to: chat, message: "{{ nope }}"}
+  - {on: [incident.would, incident, incidents.repaired], to: chat, nodes: [s2*]}
+  - {on: incident, to: chat, tags: [a]}
+  - {on: failure, to: chat, nodes: s21}
 digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
 "#;
         let problems = read(source).unwrap_err();
@@ -467,20 +496,43 @@ digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
        |                                       ^^^^^^^^^^^^
     hint: a notification has `event`, `title`, `workflow`, `run` and `tasks`
 
-    pitcrew.yaml:13:25: error: `day` must be one of `monday`, `tuesday`, `wednesday`, `thursday`, `friday`, `saturday`, `sunday`, found `moonday`
+    pitcrew.yaml:13:27: error: the event `incident` is there twice
        |
-    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+    13 |   - {on: [incident.would, incident, incidents.repaired], to: chat, nodes: [s2*]}
+       |                           ^^^^^^^^
+
+    pitcrew.yaml:13:37: error: unknown event `incidents.repaired`
+       |
+    13 |   - {on: [incident.would, incident, incidents.repaired], to: chat, nodes: [s2*]}
+       |                                     ^^^^^^^^^^^^^^^^^^
+    hint: did you mean `incident.repaired`?
+
+    pitcrew.yaml:14:36: error: `tags` is for events of runs
+       |
+    14 |   - {on: incident, to: chat, tags: [a]}
+       |                                    ^
+    hint: an incident is of a node: `nodes` chooses some
+
+    pitcrew.yaml:15:36: error: `nodes` is for events of incidents
+       |
+    15 |   - {on: failure, to: chat, nodes: s21}
+       |                                    ^^^
+    hint: `on` names no event of incidents
+
+    pitcrew.yaml:16:25: error: `day` must be one of `monday`, `tuesday`, `wednesday`, `thursday`, `friday`, `saturday`, `sunday`, found `moonday`
+       |
+    16 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
        |                         ^^^^^^^
     hint: did you mean `monday`?
 
-    pitcrew.yaml:13:40: error: `hour` must be a whole number from 0 to 23, found the number `24`
+    pitcrew.yaml:16:40: error: `hour` must be a whole number from 0 to 23, found the number `24`
        |
-    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+    16 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
        |                                        ^^
 
-    pitcrew.yaml:13:54: error: `Mars` is not a time zone
+    pitcrew.yaml:16:54: error: `Mars` is not a time zone
        |
-    13 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
+    16 | digest: {to: chat, day: moonday, hour: 24, timezone: Mars}
        |                                                      ^^^^
     hint: use a name such as `Europe/Berlin`
     "#);

@@ -2,6 +2,7 @@
 //! real HTTP server as the other side, and a clock that the test moves.
 
 mod events;
+mod incidents;
 mod outbox;
 
 use std::collections::VecDeque;

@@ -1,0 +1,43 @@
+//! People: they are told of what waits for them, once, and nothing waits for a channel that cannot be reached.
+
+use std::io::Write as _;
+
+use serde_json::Value;
+
+use crate::machine::FALLEN;
+use crate::site::Site;
+
+/// Nobody listens there.
+const PAGER: &str =
+    "channels: {pager: {type: webhook, url: 'http://127.0.0.1:1/'}}\nnotify: [{on: incident, to: pager}]\n";
+
+impl Site {
+    /// Notices of the outbox, from the first.
+    fn told(&self) -> Vec<Value> {
+        let mut told = self.world.json(&["notify", "list", "--output", "json"]).as_array().unwrap().clone();
+        told.reverse();
+        told
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_are_told_once_also_by_the_next_server_and_a_channel_that_is_away_holds_nothing_up() {
+    let site = Site::new(&["s21"], "  mode: approve", "").await;
+    let config = std::fs::OpenOptions::new().append(true).open(site.world.path("pitcrew.yaml"));
+    config.unwrap().write_all(PAGER.as_bytes()).unwrap();
+    let mut server = site.serve();
+    site.machine("s21").log(FALLEN);
+    site.world.wait("people are told", || !site.told().is_empty());
+    let told = site.told().remove(0);
+    assert_eq!((&told["event"], &told["page"]), (&"incident.approval_wanted".into(), &"/incidents/inc-1".into()));
+    assert!(told["subject"].as_str().unwrap().starts_with("inc-1: s21 needs: reboot"), "{told}");
+    site.again(&mut server);
+    site.world.ok(&["incidents", "approve", "inc-1"]);
+    site.until_done("s21", &["reboot", "check 1"]);
+    site.until("s21", "it serves again", |node| node["standing"] == "ready");
+    site.world.wait("that is told", || site.told().len() > 1);
+    let told = site.told();
+    let events: Vec<&str> = told.iter().map(|notice| notice["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["incident.approval_wanted", "incident.repaired"]);
+    assert!(told.iter().all(|notice| notice["state"] == "waiting"), "nobody could be reached: {told:?}");
+}
