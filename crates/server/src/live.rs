@@ -54,6 +54,11 @@ impl Watch {
         Watch { every: Some(MEASURED), ..Watch::everything(app) }
     }
 
+    /// What recovery does, which is written without a word to anybody.
+    pub fn incidents(app: &App) -> Watch {
+        Watch { every: Some(POLL), ..Watch::everything(app) }
+    }
+
     /// Changes of one run.
     pub fn run(app: &App, key: RunKey) -> Watch {
         Watch { run: Some(key), ..Watch::everything(app) }

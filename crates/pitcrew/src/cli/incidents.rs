@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::recovery::runbook::Runbook;
 use pitcrew_control::recovery::wish::{self, Deed, Wish};
 use pitcrew_core::recovery::{Incident, IncidentId, Outcome, Verdict};
 use pitcrew_store::{IncidentFilter, Paging};
@@ -128,6 +129,10 @@ fn state(incident: &Incident) -> String {
 }
 
 fn list(target: &Target, all: &[Incident]) -> anyhow::Result<()> {
+    if all.is_empty() {
+        target.ui().say("no incidents");
+        return Ok(());
+    }
     let row = |incident: &Incident| {
         let cause = incident.signals.first().map(|signal| signal.kind.to_string()).unwrap_or_default();
         let tried: Vec<&str> = incident.tried.iter().map(|tried| tried.rung.name()).collect();
@@ -165,6 +170,10 @@ fn show(target: &Target, incident: &Incident) -> anyhow::Result<()> {
     }
     if incident.more_signals > 0 {
         line("", format!("and {} more", incident.more_signals))?;
+    }
+    for book in Runbook::all(incident) {
+        line("runbook", format!("{}, {}: {}", book.title(), book.page, book.about))?;
+        line("", format!("left to you: {}", book.person))?;
     }
     for tried in &incident.tried {
         line("tried", format!("{}: {}", tried.rung, tried.result.as_deref().unwrap_or("not known yet")))?;

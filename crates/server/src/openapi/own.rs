@@ -63,6 +63,24 @@ WorkerTokenBody
   queues?: [text]?, expires?: text?, uses?: int?
 NodePatch
   cordoned?: bool?, labels?: object?, taints?: object?
+Incidents
+  incidents: [Incident], total_entries: int
+Incident
+  id: text, node: text, gpus: [text], state: text, is_open: bool, cause: text, fault_of: text, verdict: text?, outcome: text?
+  opened: time, closed: time?, plan: text?, may: [text], signals: [IncidentSignal], more_signals: int, tried: [IncidentRepair]
+  trail: [IncidentStep], jobs: [IncidentJob], runbooks: [Runbook], page: text
+IncidentSignal
+  at: time, kind: text, xid: int?, gpu: text?, advice: text, evidence: text
+IncidentRepair
+  at: time, what: text, result: text?
+IncidentStep
+  at: time, from: text, to: text, why: text
+IncidentJob
+  name: text, workflow: text?, run_id: text?, state: text?, page: text
+Runbook
+  xid: int, name: text, about: text, action: text, does: text, person: text, page: text
+IncidentDismissal
+  reason?: text
 Quotas
   quotas: [Quota], total_entries: int
 Quota

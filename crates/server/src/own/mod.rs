@@ -7,6 +7,7 @@ mod between;
 mod connections;
 mod digest;
 mod events;
+pub mod incidents;
 pub mod nodes;
 mod notices;
 pub mod quotas;
@@ -96,6 +97,7 @@ pub fn routes() -> Routes {
         .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
         .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
         .merge(nodes::routes())
+        .merge(incidents::routes())
         .merge(between::routes())
         .merge(quotas::routes())
         .merge(workers::routes())

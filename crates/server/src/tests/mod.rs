@@ -5,6 +5,7 @@ mod admin;
 mod api;
 mod backfills;
 mod documents;
+mod incidents;
 mod metrics;
 mod pages;
 mod placement;

@@ -72,12 +72,6 @@ impl Gpus<'_> {
     }
 }
 
-#[derive(Template)]
-#[template(path = "admin/incidents.html")]
-struct IncidentsPage {
-    shell: Shell,
-}
-
 /// How a node is shown.
 pub(super) trait NodeShown {
     fn sign(&self) -> &'static str;
@@ -263,8 +257,4 @@ pub async fn marks(
         nodes::apply(&site, &user, &name, change).await?;
     }
     Ok(Redirect::to(&node.page()).into_response())
-}
-
-pub async fn incidents(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
-    Ok(html(IncidentsPage { shell: Shell::new(&site, &user, "Incidents").section("incidents") }))
 }

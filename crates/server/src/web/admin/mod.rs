@@ -6,6 +6,7 @@ mod audit;
 mod backfills;
 mod connections;
 mod fleet;
+mod incidents;
 mod listed;
 mod notices;
 mod pools;
@@ -96,7 +97,12 @@ pub fn routes() -> Routes {
         .get("/worker-tokens/new", Role(Admin), worker_tokens::blank)
         .post("/worker-tokens/new", Role(Admin), worker_tokens::create)
         .post("/worker-tokens/delete", Role(Admin), worker_tokens::delete)
-        .get("/incidents", Role(Viewer), fleet::incidents)
+        .get("/incidents", Role(Viewer), incidents::page)
+        .get("/incidents/{incident}", Role(Viewer), incidents::one)
+        .get("/live/incidents/{incident}", Role(Viewer), incidents::live)
+        .post("/incidents/{incident}/approve", Role(Op), incidents::approve)
+        .post("/incidents/{incident}/dismiss", Role(Op), incidents::dismiss)
+        .post("/incidents/{incident}/retry", Role(Op), incidents::retry)
 }
 
 /// Who did what on a page.

@@ -1,0 +1,122 @@
+//! Incidents: what went wrong with nodes and what was done about it; and what people say to that.
+
+use axum::Json;
+use axum::extract::{Extension, Path, State};
+use axum::http::StatusCode;
+use pitcrew_control::clock;
+use pitcrew_control::recovery::view::{IncidentView, Jobs, deeds};
+use pitcrew_control::recovery::wish::{self, Deed, Wish};
+use pitcrew_core::recovery::{Incident, IncidentId};
+use pitcrew_store::{AuditEntry, IncidentFilter, Paging};
+use serde_json::{Value, json};
+
+use crate::Site;
+use crate::auth::Role::{Op, Viewer};
+use crate::auth::User;
+use crate::error::{ApiError, ApiResult};
+use crate::input::{Body, Query};
+use crate::openapi::doc;
+use crate::routes::Access::Role;
+use crate::routes::Routes;
+
+pub fn routes() -> Routes {
+    const INCIDENT: &str = "/api/pitcrew/v1/incidents/{incident}";
+    let at = |deed: Deed| format!("{INCIDENT}/{}", deed.name());
+    Routes::api()
+        .get("/api/pitcrew/v1/incidents", Role(Viewer), list)
+        .doc(
+            doc("Incident", "Lists incidents, the newest first")
+                .query("open: bool, node: text")
+                .paged()
+                .answer(200, "Incidents"),
+        )
+        .get(INCIDENT, Role(Viewer), show)
+        .doc(doc("Incident", "Shows an incident with its timeline").answer(200, "Incident"))
+        .post(at(Deed::Approve), Role(Op), approve)
+        .doc(doc("Incident", "Lets the repair go ahead that an incident waits with").answer(202, "Incident"))
+        .post(at(Deed::Dismiss), Role(Op), dismiss)
+        .doc(doc("Incident", "Says that the node is well").body("IncidentDismissal").answer(202, "Incident"))
+        .post(at(Deed::Retry), Role(Op), retry)
+        .doc(doc("Incident", "Checks a node again that is out of service").answer(202, "Incident"))
+}
+
+/// A page of them, and how many there are.
+pub async fn page(site: &Site, filter: &IncidentFilter, paging: Paging) -> ApiResult<(Vec<IncidentView>, u64)> {
+    let page = site.app.store.incidents(filter, paging).await?;
+    Ok((views(site, &page.rows).await?, page.total))
+}
+
+async fn views(site: &Site, incidents: &[Incident]) -> ApiResult<Vec<IncidentView>> {
+    let mut jobs = Jobs::new(&site.app.store);
+    let state = |job: &str| site.app.recovery.look(|recovery| Some(recovery.job(job)?.state.to_string()));
+    let mut views = Vec::new();
+    for incident in incidents {
+        let hit = jobs.of(incident, state).await?;
+        let may = site.app.recovery.look(|recovery| deeds(recovery, incident.id));
+        views.push(IncidentView::new(incident, may, hit));
+    }
+    Ok(views)
+}
+
+/// `inc-7`, or `7`.
+pub async fn find(site: &Site, name: &str) -> ApiResult<Incident> {
+    let missing = || ApiError::not_found(format!("there is no incident `{name}`"));
+    let number = name.strip_prefix("inc-").unwrap_or(name).parse().ok().filter(|n| i64::try_from(*n).is_ok());
+    site.app.store.incident(IncidentId(number.ok_or_else(missing)?)).await?.ok_or_else(missing)
+}
+
+pub async fn one(site: &Site, name: &str) -> ApiResult<IncidentView> {
+    let incident = find(site, name).await?;
+    views(site, std::slice::from_ref(&incident)).await?.pop().ok_or_else(|| ApiError::not_found("it is gone"))
+}
+
+/// Writes down what somebody wishes. It is done soon, and by the server that leads.
+pub async fn wish(site: &Site, user: &User, name: &str, deed: Deed, why: String) -> ApiResult<()> {
+    let incident = one(site, name).await?;
+    if !incident.may.contains(&deed) {
+        let message = format!("{} cannot be done to {}, which is {}", deed.name(), incident.id, incident.state);
+        return Err(ApiError::conflict(message));
+    }
+    let id = find(site, name).await?.id;
+    let audit = AuditEntry::new(clock::now(), user.name.clone(), format!("incident.{}", deed.name()));
+    let wish = Wish { deed, by: user.name.clone(), why };
+    wish::put(&site.app.store, id, &wish, audit).await?;
+    site.app.recovery.hurry();
+    Ok(())
+}
+
+async fn list(State(site): State<Site>, query: Query) -> ApiResult<Json<Value>> {
+    let filter = IncidentFilter { open: query.boolean("open")?, node: query.text("node").map(str::to_owned) };
+    let (incidents, total) = page(&site, &filter, query.paging()?).await?;
+    Ok(Json(json!({ "total_entries": total, "incidents": incidents })))
+}
+
+async fn show(State(site): State<Site>, Path(name): Path<String>) -> ApiResult<Json<IncidentView>> {
+    one(&site, &name).await.map(Json)
+}
+
+type Answer = ApiResult<(StatusCode, Json<IncidentView>)>;
+
+async fn done(site: &Site, user: &User, name: &str, deed: Deed, why: String) -> Answer {
+    wish(site, user, name, deed, why).await?;
+    Ok((StatusCode::ACCEPTED, Json(one(site, name).await?)))
+}
+
+async fn approve(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> Answer {
+    done(&site, &user, &name, Deed::Approve, String::new()).await
+}
+
+async fn dismiss(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Extension(user): Extension<User>,
+    mut body: Body,
+) -> Answer {
+    let why = body.text("reason").unwrap_or_default();
+    body.finish()?;
+    done(&site, &user, &name, Deed::Dismiss, why).await
+}
+
+async fn retry(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> Answer {
+    done(&site, &user, &name, Deed::Retry, String::new()).await
+}
