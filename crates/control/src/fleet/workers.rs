@@ -257,6 +257,21 @@ impl Fleet {
         Ok(())
     }
 
+    /// Kinds of errands that the worker of this node does.
+    pub fn errands_of(&self, node: &str) -> Vec<String> {
+        let all = self.lock();
+        let worker = all.iter().find(|known| known.config.name == node).and_then(|known| known.worker.as_ref());
+        worker.map(|worker| worker.told.about.errands.clone()).unwrap_or_default()
+    }
+
+    /// The node of a worker.
+    pub fn node_of(&self, id: &str) -> Option<String> {
+        let all = self.lock();
+        all.iter()
+            .find(|known| known.worker.as_ref().is_some_and(|worker| worker.id == id))
+            .map(|known| known.config.name.clone())
+    }
+
     pub fn knows_worker(&self, id: &str) -> bool {
         self.lock().iter().any(|known| known.worker.as_ref().is_some_and(|worker| worker.id == id))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{Advice, Input, Mode, NodeFacts, Rung, Signal, SignalKind};
+use pitcrew_exec::worker::errands;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::config::Commands;
@@ -29,10 +30,9 @@ pub(super) async fn watch(hands: Hands) {
         let list = nodes.borrow_and_update().clone();
         let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
         for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
-            there.insert(
-                node.node.name.clone(),
-                facts(node, &hands.config.commands, hands.reached.clusters.may_stop_start()),
-            );
+            let does = hands.reached.fleet.errands_of(&node.node.name);
+            let stop_start = hands.reached.clusters.may_stop_start();
+            there.insert(node.node.name.clone(), facts(node, &hands.config.commands, &does, stop_start));
         }
         for (name, facts) in &there {
             if told.get(name) != Some(facts) {
@@ -80,7 +80,7 @@ fn odd_label(node: &FleetNode) -> Option<&str> {
     (!matches!(label, "off" | "observe" | "approve" | "auto")).then_some(label)
 }
 
-fn facts(node: &FleetNode, commands: &Commands, stop_start: bool) -> NodeFacts {
+fn facts(node: &FleetNode, commands: &Commands, does: &[String], stop_start: bool) -> NodeFacts {
     let label = node.node.labels.get(LABEL).map(String::as_str);
     let mut mode = match label {
         Some("observe") => Some(Mode::Observe),
@@ -98,8 +98,15 @@ fn facts(node: &FleetNode, commands: &Commands, stop_start: bool) -> NodeFacts {
         }
         // The server would end with its machine, however that is done.
         Reach::Local => rungs.push(Rung::ResetGpu),
-        // Nothing can be run there, so nothing could tell that it is well: it would be out of service after each failure.
-        Reach::Worker(_) => mode = Some(Mode::Observe),
+        // What its owner allowed. One that does not even ask cannot say that its machine is well.
+        Reach::Worker(_) => {
+            let may = |kind: &str| does.iter().any(|may| may == kind);
+            rungs.extend(may(errands::RESET_GPU).then_some(Rung::ResetGpu));
+            rungs.extend(may(errands::REBOOT).then_some(Rung::Reboot));
+            if !may(errands::ASK) {
+                mode = Some(Mode::Observe);
+            }
+        }
         Reach::Ecs(_) => {
             rungs.extend([Rung::ResetGpu, Rung::Reboot, Rung::HardReboot]);
             rungs.extend((stop_start || commands.replace.is_some()).then_some(Rung::Replace));
@@ -239,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_server_never_restarts_its_own_machine() {
-        let rungs = |reach| facts(&node(reach, None), &by_command()).rungs.into_iter().collect::<Vec<_>>();
+        let rungs = |reach| facts(&node(reach, None), &by_command(), &[]).rungs.into_iter().collect::<Vec<_>>();
         assert_eq!(rungs(Reach::Local), [Rung::ResetGpu]);
         assert_eq!(rungs(Reach::Connection("gpu".to_owned())), Rung::LADDER);
     }
@@ -249,13 +256,20 @@ mod tests {
         let (worker, program) = ("w1".to_owned(), "/pitcrew".to_owned());
         let place = WorkerPlace { worker, name: "n".to_owned(), data_dir: "/data".to_owned(), program };
         let worker = Reach::Worker(place);
-        let facts = facts(&node(worker, Some("auto")), &by_command());
-        assert_eq!((facts.mode, facts.rungs.is_empty(), facts.gpus), (Some(Mode::Observe), true, Some(2)));
+        let of = |does: &[&str]| {
+            let does: Vec<String> = does.iter().map(|kind| (*kind).to_owned()).collect();
+            let facts = facts(&node(worker.clone(), Some("auto")), &by_command(), &does);
+            (facts.mode, facts.rungs.into_iter().collect::<Vec<_>>(), facts.gpus)
+        };
+        assert_eq!(of(&[]), (Some(Mode::Observe), vec![], Some(2)));
+        assert_eq!(of(&[errands::ASK]), (Some(Mode::Auto), vec![], Some(2)));
+        let repairs = of(&[errands::ASK, errands::RESET_GPU, errands::REBOOT]);
+        assert_eq!(repairs, (Some(Mode::Auto), vec![Rung::ResetGpu, Rung::Reboot], Some(2)));
     }
 
     #[test]
     fn a_label_that_means_nothing_keeps_recovery_off() {
-        let out = |label| facts(&node(Reach::Local, label), &by_command()).opted_out;
+        let out = |label| facts(&node(Reach::Local, label), &by_command(), &[]).opted_out;
         assert_eq!([None, Some("auto"), Some("observe")].map(out), [false; 3]);
         assert_eq!([Some("off"), Some("Off"), Some("none"), Some("")].map(out), [true; 4]);
     }

@@ -22,6 +22,7 @@ pub mod tell;
 mod tests;
 pub mod view;
 pub mod wish;
+mod workers;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,7 @@ pub use reach::Reached;
 
 use signs::Signs;
 use tasks::Jobs;
+use workers::Logs;
 
 /// Where recovery is told what happened, and asked what it knows. Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -49,6 +51,7 @@ struct Inner {
     recovery: Mutex<Recovery>,
     /// What tasks say by themselves.
     jobs: Jobs,
+    logs: Logs,
     lead: Lead,
     /// Somebody has wished something.
     wished: Notify,
@@ -79,14 +82,26 @@ struct Told {
 impl Desk {
     /// Of a server without recovery, or a command that only looks.
     pub fn off() -> Desk {
-        let (sender, recovery, jobs, lead) = (None, Mutex::default(), Jobs::default(), Lead::default());
-        Desk(Arc::new(Inner { sender, recovery, jobs, lead, wished: Notify::new() }))
+        Desk(Arc::new(Inner {
+            sender: None,
+            recovery: Mutex::default(),
+            jobs: Jobs::default(),
+            logs: Logs::default(),
+            lead: Lead::default(),
+            wished: Notify::new(),
+        }))
     }
 
     fn open(recovery: Recovery, signs: Signs) -> (Desk, mpsc::UnboundedReceiver<Told>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let (jobs, lead, wished) = (Jobs::new(signs), Lead::default(), Notify::new());
-        let inner = Inner { sender: Some(sender), recovery: Mutex::new(recovery), jobs, lead, wished };
+        let inner = Inner {
+            sender: Some(sender),
+            recovery: Mutex::new(recovery),
+            jobs: Jobs::new(signs),
+            logs: Logs::default(),
+            lead: Lead::default(),
+            wished: Notify::new(),
+        };
         (Desk(Arc::new(inner)), receiver)
     }
 

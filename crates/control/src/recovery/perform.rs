@@ -13,11 +13,13 @@ use pitcrew_core::recovery::{
     Rung, Seen,
 };
 use pitcrew_exec::gpu::Smi;
+use pitcrew_exec::worker::errands;
 use pitcrew_store::Store;
 use tokio::task::JoinHandle;
 
 use super::config::RecoveryConfig;
 use super::reach::{NotRun, Ran, Reached, script};
+use super::workers::{self, Order};
 use super::{Desk, check, ecs, facts, look, signals, wish};
 use crate::clock;
 use crate::fleet::Reach;
@@ -34,6 +36,8 @@ const ORDER_AGAIN: Duration = Duration::from_secs(5);
 /// How soon what somebody wishes about an incident is noticed.
 const WISHES: Duration = Duration::from_secs(2);
 
+/// GPUs of the machine of a worker.
+const COUNT: &str = "nvidia-smi --query-gpu=index --format=csv,noheader | grep -c .";
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo systemctl reboot || $sudo reboot";
 const RESET: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }
@@ -64,6 +68,7 @@ impl Hands {
             tokio::spawn(look::watch(self.clone())),
             tokio::spawn(self.clone().ask_after_jobs()),
             tokio::spawn(ecs::watch(self.clone())),
+            tokio::spawn(workers::watch(self.clone())),
             tokio::spawn(async move { wishes.grant().await }),
         ]
     }
@@ -142,13 +147,18 @@ impl Hands {
                 let body = commands.reset_gpu.as_deref().unwrap_or(RESET);
                 let script = script(&[("PITCREW_NODE", node.clone()), ("PITCREW_GPUS", gpus.join(" "))], body);
                 let within = self.config.policy.deadlines.reset_gpu.unsigned_abs();
-                let ran = self.insist(&id, Rung::ResetGpu, || self.reached.run(&node, &script, within)).await;
+                let order = Order { kind: errands::RESET_GPU, id: name(effect.incident, &id) };
+                let ran = self
+                    .insist(&id, Rung::ResetGpu, || self.reached.order(&node, order.clone(), &script, within))
+                    .await;
                 self.ordered(id, ran)
             }
             Act::Reboot { node, boot_id } => {
                 let body = commands.reboot.as_deref().unwrap_or(REBOOT);
                 let script = self.on_boot(&node, boot_id, body);
-                let ran = self.insist(&id, Rung::Reboot, || self.reached.run(&node, &script, ORDER)).await;
+                let order = Order { kind: errands::REBOOT, id: name(effect.incident, &id) };
+                let ran =
+                    self.insist(&id, Rung::Reboot, || self.reached.order(&node, order.clone(), &script, ORDER)).await;
                 self.ordered(id, ran)
             }
             Act::HardReboot { node, boot_id } => {
@@ -296,8 +306,11 @@ impl Hands {
         }
     }
 
-    /// Whether a worker is heard of; `None`: it is none, and can be asked.
+    /// Whether a worker is heard of that does nothing but tasks; `None`: it is none, and can be asked.
     fn calls(&self, node: &str) -> Option<bool> {
+        if self.reached.fleet.errands_of(node).iter().any(|does| does == errands::ASK) {
+            return None;
+        }
         let nodes = self.reached.fleet.nodes();
         let list = nodes.borrow();
         let known = list.iter().find(|known| known.node.name == node)?;
@@ -320,7 +333,14 @@ impl Hands {
             Ok(_) | Err(_) => None,
         };
         let Some(boot_id) = boot_id.filter(|id| !id.is_empty()) else { return Seen::default() };
+        let nodes = self.reached.fleet.nodes().borrow().clone();
+        let is_worker = nodes.iter().any(|one| one.node.name == node && matches!(one.reach, Reach::Worker(_)));
         let gpus = match self.reached.fleet.config_of(node) {
+            // What it told last may be of before.
+            Some(_) if is_worker => match self.reached.run(node, COUNT, LOOK).await {
+                Ok(ran) if ran.is_success() => ran.stdout.trim().parse().ok(),
+                Ok(_) | Err(_) => None,
+            },
             Some(config) => self.reached.probe(&config).await.ok().and_then(|probe| match probe.smi {
                 Smi::Answered => Some(probe.gpus.len() as u32),
                 _ => None,
@@ -329,4 +349,9 @@ impl Hands {
         };
         Seen { boot_id: Some(boot_id), agent: true, gpus }
     }
+}
+
+/// For ever: numbers of nodes begin anew when one was forgotten, and those of incidents never do.
+fn name(incident: Option<IncidentId>, effect: &EffectId) -> String {
+    incident.map_or_else(|| effect.to_string(), |incident| format!("{incident}/{effect}"))
 }

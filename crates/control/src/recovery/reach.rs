@@ -9,8 +9,10 @@ use pitcrew_ecs::Kind;
 use pitcrew_ecs::client::Ran as OverSsm;
 use pitcrew_exec::gpu::Probe;
 use pitcrew_exec::ssh::End;
+use pitcrew_exec::worker::Hub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::workers::Order;
 use crate::ecs::{Clusters, Machine};
 use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
 
@@ -25,6 +27,7 @@ pub struct Reached {
     pub asker: Asker,
     pub fleet: Fleet,
     pub clusters: Clusters,
+    pub workers: Hub,
 }
 
 /// How a command ended.
@@ -47,11 +50,11 @@ pub struct NotRun {
 }
 
 impl NotRun {
-    fn never(why: impl Into<String>) -> NotRun {
+    pub(super) fn never(why: impl Into<String>) -> NotRun {
         NotRun { why: why.into(), certain: true, broke: false }
     }
 
-    fn perhaps(why: impl Into<String>) -> NotRun {
+    pub(super) fn perhaps(why: impl Into<String>) -> NotRun {
         NotRun { why: why.into(), certain: false, broke: false }
     }
 
@@ -98,6 +101,11 @@ pub fn script(env: &[(&str, String)], body: &str) -> String {
 impl Reached {
     /// On the node.
     pub async fn run(&self, node: &str, script: &str, within: Duration) -> Result<Ran, NotRun> {
+        self.order(node, Order::ask(), script, within).await
+    }
+
+    /// On the node, what a worker does once by the name that the order has.
+    pub async fn order(&self, node: &str, order: Order, script: &str, within: Duration) -> Result<Ran, NotRun> {
         let reach = self.fleet.nodes().borrow().iter().find(|one| one.node.name == node).map(|one| one.reach.clone());
         let ran = async {
             match reach {
@@ -105,7 +113,7 @@ impl Reached {
                 Some(Reach::Local) => here(script).await,
                 Some(Reach::Connection(id)) => return self.over_ssh(&id, script, within).await,
                 Some(Reach::Ecs(machine)) => return self.over_ssm(&machine, script, within).await,
-                Some(Reach::Worker(_)) => Err(NotRun::never("nothing can be run on the machine of a worker but tasks")),
+                Some(Reach::Worker(place)) => return self.by_worker(&place.worker, node, order, script, within).await,
             }
         };
         tokio::time::timeout(within, ran).await.unwrap_or_else(|_| Err(late(within)))
@@ -153,7 +161,7 @@ impl Reached {
     }
 }
 
-fn late(within: Duration) -> NotRun {
+pub(super) fn late(within: Duration) -> NotRun {
     NotRun::perhaps(format!("it took longer than {} s", within.as_secs()))
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn watch(hands: Hands) {
 }
 
 /// A log that is read, as far as it was.
-struct Place {
+pub(super) struct Place {
     watch: Watch,
     /// As it stands in the store.
     kept: Watch,
@@ -57,7 +57,7 @@ async fn poll(hands: &Hands, is_followed: &AtomicBool) {
         let is_asked = |reach: &Reach| match reach {
             Reach::Local => !is_followed.load(Ordering::Relaxed),
             Reach::Connection(_) => true,
-            // A worker reads its own; every look at a machine of ECS would be a command in the books of its owner.
+            // A worker brings its own; every look at a machine of ECS would be a command in the books of its owner.
             Reach::Worker(_) | Reach::Ecs(_) => false,
         };
         let asked = nodes.iter().filter(|node| !node.node.gpus.is_empty() && is_asked(&node.reach));
@@ -121,7 +121,7 @@ fn parse(text: &str) -> Option<KernelLog> {
 }
 
 /// What of a node's log was read, by this server or another.
-async fn remembered(hands: &Hands, node: &str) -> Option<Place> {
+pub(super) async fn remembered(hands: &Hands, node: &str) -> Option<Place> {
     let watch = match hands.store.setting(&key(node)).await {
         Ok(Some(text)) => serde_json::from_str(&text).unwrap_or_default(),
         Ok(None) => Watch::default(),
@@ -138,12 +138,13 @@ fn key(node: &str) -> String {
     format!("recovery.kernel.{node}")
 }
 
-async fn take(hands: &Hands, node: &str, place: &mut Place, log: &KernelLog) {
+/// `false`: it could not be told.
+pub(super) async fn take(hands: &Hands, node: &str, place: &mut Place, log: &KernelLog) -> bool {
     if let Told::Denied(why) = &log.told {
         if !std::mem::replace(&mut place.is_denied, true) {
             tracing::warn!(node, "the kernel log of `{node}` cannot be read, so XIDs are not seen there: {why}");
         }
-        return;
+        return true;
     }
     place.is_denied = false;
     let before = place.watch.clone();
@@ -151,7 +152,7 @@ async fn take(hands: &Hands, node: &str, place: &mut Place, log: &KernelLog) {
     let signs = log.signs(&mut place.watch, how);
     let now = clock::now();
     let dated = signs.into_iter().map(|sign| (log.at(&sign, now), sign)).collect();
-    settle(hands, node, &log.boot, place, before, dated).await;
+    settle(hands, node, &log.boot, place, before, dated).await
 }
 
 /// Tells the signs, and keeps how far the log was read. Told before it is kept: told twice it acts once.
@@ -162,12 +163,12 @@ async fn settle(
     place: &mut Place,
     before: Watch,
     signs: Vec<(Timestamp, Sign)>,
-) {
+) -> bool {
     let is_news = !signs.is_empty() || place.watch.follower().boot() != place.kept.follower().boot();
     for signal in signals(hands, node, boot, signs).await {
         if hands.desk.tell(Input::Signal(signal)).await.is_err() {
             place.watch = before;
-            return;
+            return false;
         }
     }
     let is_due = clock::now().duration_since(place.kept_at) > KEEP_EVERY;
@@ -178,6 +179,7 @@ async fn settle(
             Err(error) => tracing::warn!(%error, node, "it cannot be written how far the kernel log was read"),
         }
     }
+    true
 }
 
 /// As recovery takes them. What a sign alone does not tell, the driver is asked for.

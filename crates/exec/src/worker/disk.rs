@@ -9,6 +9,7 @@
 //! of/WORKER/             all that it has as this worker
 //!   held/RUN-TASK.N.json   an attempt that was begun, until the server says that it may be forgotten
 //!   runs/RUN/…             as in the data directory of a server: workspace, artifacts, records, attempts
+//!   errands/               what it did on its machine for the server, and what it began
 //!   runner/                the process that keeps the attempts
 //! ```
 //!
@@ -122,6 +123,10 @@ impl Disk {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
         let lock = self.lock.metadata().ok()?;
         Some(format!("{}-{:x}-{:x}", boot.trim(), lock.dev(), lock.ino()))
+    }
+
+    pub fn errands(&self) -> PathBuf {
+        self.own.join("errands")
     }
 
     pub fn runner(&self) -> PathBuf {

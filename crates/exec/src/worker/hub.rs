@@ -4,7 +4,7 @@
 //! recorded in the attempt's directory before anybody hears of it, and its log is whole by then; between two clocks that run at the same speed, a
 //! worker has ended what it runs before it is called lost here.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,13 +15,13 @@ use async_trait::async_trait;
 use jiff::SignedDuration;
 use pitcrew_core::state::Exit;
 use pitcrew_core::{AttemptId, RunKey};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
 use super::files::clear_incoming;
 use super::ledger::{Fact, Known, Ledger, Superseded};
 use super::mirror;
-use super::protocol::{Answer, Cancel, End, LONGEST_WAIT, LogTaken, Order, Sync};
+use super::protocol::{Answer, Cancel, End, Errand, ErrandEnd, LONGEST_WAIT, LogTaken, Order, Sync};
 use crate::backend::{Backend, BackendError, BackendEvent, Ended, EventSender, Handle, Observation};
 use crate::capabilities::Capabilities;
 use crate::log::LogChunk;
@@ -87,6 +87,17 @@ struct Desk {
     bell: Arc<Notify>,
     /// When that is.
     looks_at: SignedDuration,
+    /// Beside attempts.
+    errands: BTreeMap<String, Wanted>,
+    heard: Vec<String>,
+    kernel: Option<u64>,
+}
+
+/// An errand that somebody waits for.
+struct Wanted {
+    errand: Errand,
+    is_sent: bool,
+    done: oneshot::Sender<ErrandEnd>,
 }
 
 /// What comes of a look at what is to be said.
@@ -179,8 +190,9 @@ impl Hub {
     }
 
     /// Takes what a worker has, and answers when there is something to do for it, or when its time is up.
-    pub async fn sync(&self, worker: &str, sync: Sync) -> Result<Answer, Unanswered> {
+    pub async fn sync(&self, worker: &str, mut sync: Sync) -> Result<Answer, Unanswered> {
         let until = clock::instant() + wait(&sync);
+        let done = std::mem::take(&mut sync.done);
         let (incarnation, seq) = (sync.incarnation, sync.seq);
         let is_greeting = sync.server.as_deref() != Some(self.0.state().server.as_str());
         let (facts, bell) = {
@@ -188,6 +200,13 @@ impl Hub {
             let now = state.now();
             let desk = state.desk(worker);
             let facts = desk.ledger.take(now, clock::now(), sync)?;
+            for done in done {
+                if let Some(wanted) = desk.errands.remove(&done.id) {
+                    // Nobody waits for it any more: that is no reason to hear of it again.
+                    let _ = wanted.done.send(done.end);
+                }
+                desk.heard.push(done.id);
+            }
             // Whoever waits with an older question answers it now.
             desk.bell.notify_waiters();
             (facts, desk.bell.clone())
@@ -228,13 +247,48 @@ impl Hub {
         if !desk.ledger.is_last(incarnation, seq) {
             return Ok(Next::Say(desk.ledger.nothing(&server, self.0.lease)));
         }
-        if is_greeting || clock::instant() >= until || desk.ledger.is_urgent(now) {
-            return Ok(Next::Say(desk.ledger.answer(now, &server, self.0.lease)));
+        desk.errands.retain(|_, wanted| !wanted.done.is_closed());
+        let is_beside =
+            desk.kernel.is_some() || !desk.heard.is_empty() || desk.errands.values().any(|one| !one.is_sent);
+        if is_greeting || is_beside || clock::instant() >= until || desk.ledger.is_urgent(now) {
+            let answer = desk.ledger.answer(now, &server, self.0.lease);
+            desk.errands.values_mut().for_each(|wanted| wanted.is_sent = true);
+            return Ok(Next::Say(Answer {
+                errands: desk.errands.values().map(|wanted| wanted.errand.clone()).collect(),
+                heard: std::mem::take(&mut desk.heard),
+                kernel: desk.kernel.take(),
+                ..answer
+            }));
         }
         let due = desk.ledger.due().and_then(|at| Duration::try_from(at).ok()).map(|at| since + at);
         let look = due.map_or(until, |due| due.min(until));
         desk.looks_at = SignedDuration::try_from(look - since).unwrap_or(SignedDuration::MAX);
         Ok(Next::LookAt(look))
+    }
+
+    /// Has the worker do something on its machine, once by the id. It is withdrawn when nobody waits for the answer any more,
+    /// so what a worker hears late is wanted still.
+    pub fn errand(&self, worker: &str, errand: Errand) -> oneshot::Receiver<ErrandEnd> {
+        let (done, answer) = oneshot::channel();
+        let mut state = self.0.state();
+        let desk = state.desk(worker);
+        desk.errands.insert(errand.id.clone(), Wanted { errand, is_sent: false, done });
+        desk.bell.notify_waiters();
+        answer
+    }
+
+    /// Nobody waits for it any more. `true`: the worker never heard of it, and never will.
+    pub fn withdraw(&self, worker: &str, id: &str) -> bool {
+        let mut state = self.0.state();
+        state.desk(worker).errands.remove(id).is_some_and(|wanted| !wanted.is_sent)
+    }
+
+    /// The kernel log of the worker was taken up to this record.
+    pub fn kernel_taken(&self, worker: &str, last: u64) {
+        let mut state = self.0.state();
+        let desk = state.desk(worker);
+        desk.kernel = Some(last);
+        desk.bell.notify_waiters();
     }
 
     /// The worker is let in no more: a question of it that waits is not answered, and gets no order.

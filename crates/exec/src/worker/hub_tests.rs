@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::worker::protocol::{Has, How, LogTail};
+use crate::worker::protocol::{ErrandDone, Has, How, LogTail};
 
 /// The data directory of a server that led before; it can go away.
 struct Before {
@@ -152,4 +152,41 @@ async fn an_end_of_a_worker_of_before_is_taken_with_what_there_is() {
     let answer = two.hub.sync("w", Sync { brings_logs: false, ..sync(2, ended()) }).await.unwrap();
     assert_eq!(answer.logs, []);
     assert!(matches!(two.hub.attach(&two.handle()).await, Observation::Ended(_)));
+}
+
+#[tokio::test]
+async fn an_errand_is_said_at_once_and_until_it_is_done_or_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (events, _told) = tokio::sync::mpsc::unbounded_channel();
+    let hub = Hub::new(dir.path().to_owned(), LEASE, events);
+    let ask = |seq, server: &Answer, wait_ms| {
+        let text = r#"{"protocol":1,"incarnation":1,"seq":0,"has":[],"wait_ms":0}"#;
+        Sync { seq, wait_ms, server: Some(server.server.clone()), ..serde_json::from_str(text).unwrap() }
+    };
+    let errand =
+        |id: &str| Errand { id: id.to_owned(), kind: "ask".to_owned(), script: "true".to_owned(), within_ms: 1 };
+    let ids = |answer: &Answer| answer.errands.iter().map(|errand| errand.id.clone()).collect::<Vec<_>>();
+    let text = r#"{"protocol":1,"server":"","lease_ms":5}"#;
+    let greeted = hub.sync("w", ask(1, &serde_json::from_str(text).unwrap(), 0)).await.unwrap();
+    // Asked while its question waits.
+    let (waiting, question) = (hub.clone(), ask(2, &greeted, 20_000));
+    let waiting = tokio::spawn(async move { waiting.sync("w", question).await.unwrap() });
+    let (first, second) = (hub.errand("w", errand("a")), hub.errand("w", errand("b")));
+    assert!(ids(&waiting.await.unwrap()).contains(&"a".to_owned()));
+    let again = hub.sync("w", ask(3, &greeted, 0)).await.unwrap();
+    assert_eq!(ids(&again), ["a", "b"], "an answer may be lost");
+    let end = ErrandEnd::Ran { code: Some(0), stdout: String::new(), stderr: String::new() };
+    let done = vec![ErrandDone { id: "a".to_owned(), end: end.clone() }];
+    let heard = hub.sync("w", Sync { done: done.clone(), ..ask(4, &greeted, 20_000) }).await.unwrap();
+    assert_eq!((ids(&heard), &heard.heard[..]), (vec!["b".to_owned()], &["a".to_owned()][..]));
+    assert_eq!(first.await.unwrap(), end);
+    // Whoever says it twice hears it twice.
+    let heard = hub.sync("w", Sync { done, ..ask(5, &greeted, 20_000) }).await.unwrap();
+    assert_eq!(heard.heard, ["a"]);
+    drop(second);
+    assert_eq!(ids(&hub.sync("w", ask(6, &greeted, 0)).await.unwrap()), Vec::<String>::new());
+    let _third = hub.errand("w", errand("c"));
+    assert!(hub.withdraw("w", "c"), "it was never said");
+    hub.kernel_taken("w", 7);
+    assert_eq!(hub.sync("w", ask(7, &greeted, 20_000)).await.unwrap().kernel, Some(7));
 }

@@ -419,6 +419,9 @@ impl Ledger {
             leave: Vec::new(),
             drain: self.drain,
             logs: Vec::new(),
+            errands: Vec::new(),
+            heard: Vec::new(),
+            kernel: None,
         }
     }
 

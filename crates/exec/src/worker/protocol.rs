@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Ended, Handle};
 use crate::gpu::Probe;
+use crate::gpu::kernel_log::KernelLog;
 use crate::spec::AttemptSpec;
 
 /// The version of this protocol.
@@ -88,6 +89,9 @@ pub struct About {
     /// may be somewhere else, and run what it was given for as long as its lease.
     #[serde(default)]
     pub place: Option<String>,
+    /// Kinds of errands that it does; a worker of before does none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errands: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -143,6 +147,38 @@ pub struct Sync {
     /// does not: of its logs the server has what it has.
     #[serde(default)]
     pub brings_logs: bool,
+    /// What its machine has to say that the server did not take yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<Box<KernelLog>>,
+    /// Errands that are done, until the server says that it heard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub done: Vec<ErrandDone>,
+}
+
+/// Something to be done on the machine of a worker, once by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Errand {
+    pub id: String,
+    /// See [`super::errands`]; one that a worker does not know it refuses.
+    pub kind: String,
+    /// For `/bin/sh -s`.
+    pub script: String,
+    pub within_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrandDone {
+    pub id: String,
+    pub end: ErrandEnd,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "end", rename_all = "snake_case")]
+pub enum ErrandEnd {
+    /// `code`: none if a signal ended it.
+    Ran { code: Option<i32>, stdout: String, stderr: String },
+    /// `certain`: it never began.
+    NotRun { why: String, certain: bool },
 }
 
 /// One attempt on a worker.
@@ -225,6 +261,15 @@ pub struct Answer {
     /// Ended attempts whose logs are not whole here: they come first, and then their ends once more.
     #[serde(default)]
     pub logs: Vec<AttemptId>,
+    /// Repeated until they are done, or nobody waits for them any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errands: Vec<Errand>,
+    /// These are known to be done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub heard: Vec<String>,
+    /// The kernel log was taken up to this record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel: Option<u64>,
 }
 
 /// An attempt to run, once. Its paths are those of the worker.
@@ -303,7 +348,7 @@ mod tests {
         let sync: Sync = serde_json::from_str(short).unwrap();
         assert_eq!((sync.draining, sync.prefetch, sync.about), (false, 0, None));
         let answer: Answer = serde_json::from_str(r#"{"protocol":1,"server":"x","lease_ms":5,"later":[]}"#).unwrap();
-        assert!(answer.start.is_empty() && !answer.drain);
+        assert!(answer.start.is_empty() && !answer.drain && answer.errands.is_empty() && answer.kernel.is_none());
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl Site {
             memory_mib: None,
             resources: BTreeMap::new(),
             place: disk.place(),
+            errands: Vec::new(),
         };
         let local = LocalConfig {
             runner_dir: disk.runner(),

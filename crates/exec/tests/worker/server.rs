@@ -204,6 +204,9 @@ fn say(script: &Script, sync: &Sync) -> Answer {
         leave: script.leave.iter().chain(sync.keeps.iter().filter(|run| script.over.contains(run))).copied().collect(),
         drain: script.drain,
         logs: script.lacking.iter().filter(|id| has(id)).cloned().collect(),
+        errands: Vec::new(),
+        heard: Vec::new(),
+        kernel: None,
     }
 }
 

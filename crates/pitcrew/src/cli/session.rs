@@ -137,8 +137,12 @@ impl Prepared {
             recoverer: Arc::new(desk.clone()),
         });
         let recovery = opening.zip(config).map(|(opening, config)| {
-            let clusters = self.clusters.clone();
-            let reached = recovery::Reached { asker: asker.clone(), fleet: fleet.clone(), clusters };
+            let reached = recovery::Reached {
+                asker: asker.clone(),
+                fleet: fleet.clone(),
+                clusters: self.clusters.clone(),
+                workers: self.workers.clone(),
+            };
             let (desk, scheduler) = (desk.clone(), scheduler.clone());
             let notify = context.settings.notify.clone();
             opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config, notify })

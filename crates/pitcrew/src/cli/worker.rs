@@ -15,6 +15,7 @@ use pitcrew_control::config::Settings;
 use pitcrew_control::fleet;
 use pitcrew_core::fleet::Amount;
 use pitcrew_exec::local::LocalConfig;
+use pitcrew_exec::worker::errands;
 use pitcrew_exec::worker::protocol::{About, Enrol, PROTOCOL};
 use pitcrew_exec::worker::{CourierError, Credential, Disk, DiskError, Said, Wire, WireError, Worker, work};
 use pitcrew_server::fresh_credential;
@@ -57,6 +58,9 @@ pub struct WorkerArgs {
     /// Memory for tasks, such as 64Gi, in place of all that the machine has
     #[arg(long, value_name = "AMOUNT")]
     pub memory: Option<String>,
+    /// Let the server reset the GPUs of this machine and reboot it, where its recovery finds that this is needed
+    #[arg(long)]
+    pub allow_repair: bool,
     /// How long tasks may take to end when the worker is told to; then they are ended, and tried again elsewhere
     #[arg(long, value_name = "TIME", default_value = "10m")]
     pub drain_deadline: String,
@@ -218,8 +222,16 @@ fn plan(args: &WorkerArgs, settings: &Settings, disk: &Disk, known: Option<&Cred
         memory_mib: args.memory.as_ref().map(memory).transpose()?,
         resources,
         place: disk.place(),
+        errands: errands(args.allow_repair),
     };
     Ok(Plan { server: server.trim_end_matches('/').to_owned(), name, about, drain_deadline })
+}
+
+/// What it does for the server beside tasks.
+fn errands(allow_repair: bool) -> Vec<String> {
+    let kinds =
+        if allow_repair { &[errands::ASK, errands::RESET_GPU, errands::REBOOT][..] } else { &[errands::ASK][..] };
+    kinds.iter().map(|kind| (*kind).to_owned()).collect()
 }
 
 fn hostname() -> String {

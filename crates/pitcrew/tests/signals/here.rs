@@ -6,7 +6,7 @@ use crate::machine::Machine;
 
 const WELL: &str = "GPU 00000000:9B:00.0\n    GPU UUID                              : GPU-a\n    Remapped Rows\n        Pending                           : No\n";
 
-fn evidence(incidents: &[Value]) -> Vec<&str> {
+pub fn evidence(incidents: &[Value]) -> Vec<&str> {
     let signals = incidents.iter().flat_map(|incident| incident["signals"].as_array().unwrap());
     signals.map(|signal| signal["evidence"].as_str().unwrap()).collect()
 }

@@ -8,3 +8,4 @@ mod harness;
 mod here;
 mod machine;
 mod tasks;
+mod workers;

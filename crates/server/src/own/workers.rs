@@ -16,6 +16,7 @@ use pitcrew_control::clock;
 use pitcrew_control::fleet::WorkerView;
 use pitcrew_control::fleet::workers::{Told, check};
 use pitcrew_core::{AttemptId, RunKey};
+use pitcrew_exec::gpu::kernel_log::{KernelLog, Told as KernelTold};
 use pitcrew_exec::worker::protocol::{
     About, Answer, Enrol, Enrolled, LOG_PART, LogTaken, MOST_KEPT, PROTOCOL, REPLACED, REVOKED, ROOT, Sync,
 };
@@ -281,6 +282,9 @@ async fn sync(
             take_about(&site, &worker, told).await.map_err(ApiError::into_response)?;
         }
         site.app.fleet.worker_said(&worker.id, &sync, clock::now()).await;
+        if let Some(log) = &sync.kernel {
+            take_kernel(&site, &worker, log);
+        }
         hub.drain(&worker.id, worker.drain);
         match nobodys(&site.app.store, hub.unclaimed(&worker.id)).await {
             Ok(over) if over.is_empty() => {}
@@ -308,6 +312,23 @@ fn unanswered(error: Unanswered) -> Response {
         Unanswered::Superseded(error) => shut_out(StatusCode::CONFLICT, REPLACED, error.to_string()),
         Unanswered::Revoked => revoked(),
     }
+}
+
+/// The worker hears that its log was taken once it is written: until then it says it again.
+fn take_kernel(site: &Site, worker: &WorkerRow, log: &KernelLog) {
+    let (hub, desk) = (site.app.workers.clone(), site.app.recovery.clone());
+    // A node of its name may have been configured since: then that one has the name.
+    let Some(node) = site.app.fleet.node_of(&worker.id) else { return };
+    let (id, log) = (worker.id.clone(), log.clone());
+    let last = match &log.told {
+        KernelTold::Records { last, .. } => *last,
+        KernelTold::Journal { .. } | KernelTold::Denied(_) => 0,
+    };
+    tokio::spawn(async move {
+        if desk.worker_log(node, log).await {
+            hub.kernel_taken(&id, last);
+        }
+    });
 }
 
 /// Whether an earlier process of the worker may still be where it was.

@@ -59,6 +59,7 @@ fn about(queues: &[&str]) -> About {
         memory_mib: None,
         resources: BTreeMap::new(),
         place: Some("here".to_owned()),
+        errands: Vec::new(),
     }
 }
 

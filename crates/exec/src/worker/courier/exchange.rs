@@ -40,23 +40,28 @@ impl Courier<'_> {
         if self.pause_until.is_some() {
             return self.pause_until;
         }
-        let news = self.duty.news().map(|patience| self.news_since.unwrap_or(now) + patience);
+        let news = self.patience().map(|patience| self.news_since.unwrap_or(now) + patience);
         // With none under way the server could not even say what is to be done.
         let question = self.flights.is_empty().then(|| self.duty.leisure());
         if self.flights.len() < FLIGHTS { next(now, self.last_sent, news, question) } else { None }
     }
 
+    /// How long what there is to tell may wait.
+    fn patience(&self) -> Option<Duration> {
+        self.duty.news().into_iter().chain(self.tidings.then_some(Duration::ZERO)).min()
+    }
+
     /// Sends a sync when it is time for one.
     pub(super) fn exchange(&mut self) {
         let now = clock::instant();
-        match self.duty.news() {
+        match self.patience() {
             Some(_) => drop(self.news_since.get_or_insert(now)),
             None => self.news_since = None,
         }
         if self.wake_at(now).is_none_or(|at| now < at) {
             return;
         }
-        (self.pause_until, self.news_since) = (None, None);
+        (self.pause_until, self.news_since, self.tidings) = (None, None, false);
         self.send_sync(now);
     }
 
@@ -88,6 +93,8 @@ impl Courier<'_> {
             server: self.duty.server().map(str::to_owned),
             keeps: self.duty.names(seq),
             brings_logs: true,
+            kernel: self.kernel.part().map(Box::new),
+            done: self.errands.news(),
         };
         let (wire, news) = (self.wire.clone(), self.news.clone());
         let (about, probe) = (sync.about.is_some(), sync.probe.is_some());
@@ -102,7 +109,7 @@ impl Courier<'_> {
 
     pub(super) fn answered(&mut self, seq: u64, sent: Duration, result: Result<Answer, WireError>) {
         let Some(flight) = self.flights.remove(&seq) else { return };
-        let answer = match result {
+        let mut answer = match result {
             Ok(answer) => answer,
             Err(error) => {
                 match error {
@@ -126,6 +133,12 @@ impl Courier<'_> {
         self.lease_ms = Some(answer.lease_ms);
         if self.duty.server() != Some(&answer.server) {
             self.logs.anew();
+            self.kernel.greet();
+        }
+        self.errands.heard(&std::mem::take(&mut answer.heard));
+        self.errands.take(std::mem::take(&mut answer.errands));
+        if let Some(last) = answer.kernel {
+            self.kernel.taken(last);
         }
         self.duty.answered(seq, sent, answer, clock::since_boot(), clock::now());
         self.lease_over = false;

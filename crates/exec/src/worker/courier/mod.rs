@@ -21,9 +21,11 @@ use tokio::time::Instant;
 
 use super::disk::{Disk, runs_in};
 use super::duty::{Do, Duty};
+use super::errands::Errands;
 use super::files::{Depot, LARGEST};
+use super::kernel::KernelTail;
 use super::logs::Logs;
-use super::protocol::{About, Answer, End, LogTail};
+use super::protocol::{About, Answer, End, ErrandDone, LogTail};
 use super::wire::{Wire, WireError};
 use crate::backend::{Backend, BackendEvent, Handle, Observation};
 use crate::gpu::Probe;
@@ -113,6 +115,8 @@ enum News {
     /// The server has the log of an attempt that is over, but for this.
     Logged(AttemptId, Option<LogTail>),
     Probed(Option<Probe>),
+    /// An errand is over.
+    Done(ErrandDone),
     /// Runs that have directories here.
     Kept(BTreeSet<RunKey>),
 }
@@ -126,6 +130,10 @@ struct Courier<'a> {
     prober: Prober,
     logs: Logs,
     depot: Arc<Depot>,
+    errands: Errands,
+    kernel: KernelTail,
+    /// There is something beside attempts that the server should hear.
+    tidings: bool,
     news: mpsc::UnboundedSender<News>,
     incarnation: u64,
     seq: u64,
@@ -157,6 +165,14 @@ struct Courier<'a> {
     fatal: Option<CourierError>,
 }
 
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Works until `drain` resolves and all that runs is over, or until something makes it impossible.
 pub async fn work(
     worker: Worker,
@@ -184,8 +200,17 @@ pub async fn work(
     Depot::clear(&disk.runs()).await.map_err(io("cannot remove what is left of runs that are over"))?;
     duty.keeps(runs_in(&disk.runs()).map_err(io("cannot look which runs have a directory"))?);
     files.iter().filter(|(_, files)| **files).for_each(|(id, _)| depot.begun(id));
+    let (done, mut over) = mpsc::unbounded_channel();
+    let errands =
+        Errands::open(&disk.errands(), &about.errands, done).map_err(io("cannot read what this worker did"))?;
+    let kernel = KernelTail::default();
+    // It ends with this process, or with the last of its clones that anybody polls.
+    let following = AbortOnDrop(tokio::spawn(kernel.clone().follow()).abort_handle());
     let mut courier = Courier {
         depot,
+        errands,
+        kernel: kernel.clone(),
+        tidings: true,
         duty,
         disk,
         wire,
@@ -245,6 +270,7 @@ pub async fn work(
                 drain_at = Some(clock::instant() + drain_deadline);
             }
             if courier.duty.is_empty() && courier.duty.news().is_none() {
+                drop(following);
                 return Ok(());
             }
         }
@@ -263,6 +289,8 @@ pub async fn work(
                     courier.event(event);
                 }
             }
+            Some(done) = over.recv() => courier.heard(News::Done(done)),
+            () = kernel.news() => courier.tidings = true,
             Some(news) = inbox.recv() => {
                 courier.heard(news);
                 while let Ok(news) = inbox.try_recv() {
@@ -317,6 +345,10 @@ impl Courier<'_> {
                 self.probe = probe.or(self.probe.take());
             }
             News::Kept(runs) => self.duty.keeps(runs),
+            News::Done(done) => {
+                self.errands.ended(done);
+                self.tidings = true;
+            }
         }
     }
 

@@ -33,6 +33,9 @@ fn answer() -> Answer {
         leave: Vec::new(),
         drain: false,
         logs: Vec::new(),
+        errands: Vec::new(),
+        heard: Vec::new(),
+        kernel: None,
     }
 }
 
