@@ -31,6 +31,7 @@ impl How {
         passive: bool,
         gpus: &BTreeSet<String>,
         devices: Vec<(u32, String)>,
+        most: u32,
     ) -> (How, String, Expected) {
         let is_meant = |uuid: &str| gpus.is_empty() || gpus.contains(uuid);
         let meant: Vec<(u32, String)> = devices.iter().filter(|(_, uuid)| is_meant(uuid)).cloned().collect();
@@ -46,7 +47,7 @@ impl How {
         // Where none of them can be named, nobody may be disturbed.
         let is_nameless = !gpus.is_empty() && only.is_empty();
         let ask = if passive || is_nameless { Ask::Watch } else { Ask::Diagnose(level) };
-        let (script, _) = check_script(ask, &only);
+        let (script, _) = check_script(ask, &only, most);
         (How::Usual(ask), script, expected)
     }
 }
@@ -101,7 +102,7 @@ mod tests {
 
     fn how(own: Option<&str>, passive: bool, gpus: &[&str]) -> (How, String, Expected) {
         let gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
-        How::of(own, CheckLevel::Medium, passive, &gpus, devices())
+        How::of(own, CheckLevel::Medium, passive, &gpus, devices(), 3600)
     }
 
     fn outcome(how: &(How, String, Expected), ran: Result<Ran, NotRun>) -> CheckOutcome {

@@ -24,6 +24,8 @@ const SHORTEST: SignedDuration = SignedDuration::from_millis(250);
 const LONGEST: SignedDuration = SignedDuration::from_secs(30);
 /// Where only a line would tell.
 const FOR_LINES: SignedDuration = SignedDuration::from_secs(10);
+/// What another machine has written is here by then.
+const ARRIVES: SignedDuration = SignedDuration::from_secs(15);
 /// Bytes that are read at a time, and of one log in one look: what is older of a log that grows faster is passed over.
 const PART: usize = 256 << 10;
 const MOST: u64 = 8 << 20;
@@ -38,6 +40,8 @@ pub struct Hangs {
     /// Of each member, how far its log was seen, and when it last grew.
     seen: Vec<(u64, Option<Timestamp>)>,
     told: u32,
+    /// Since when it seems to hang, where what it writes comes from another machine.
+    overdue: Option<Timestamp>,
 }
 
 impl Hangs {
@@ -59,7 +63,9 @@ impl Hangs {
         let spans = rules.silence.into_iter().chain(progress);
         let shortest = spans.min().map_or(FOR_LINES, |span| span / 4);
         let reads_lines = rules.progress.is_some() || !rules.patterns.is_empty();
-        let is_asked = rules.silence.is_some() || reads_lines;
+        // When lines of CloudWatch come, and whether they do, nobody tells.
+        let is_seen = |member: &Member| !matches!(member.handle.place, Some(pitcrew_exec::Place::Ecs(_)));
+        let is_asked = (rules.silence.is_some() || reads_lines) && watched.members.iter().all(is_seen);
         Hangs {
             // The language, and the configuration, have read the same rules before.
             watch: is_asked.then(|| rules.read().ok()).flatten(),
@@ -68,6 +74,7 @@ impl Hangs {
             state: LogState::new(now),
             seen: vec![(0, None); watched.members.len()],
             told: 0,
+            overdue: None,
         }
     }
 
@@ -91,12 +98,22 @@ impl Hangs {
         let mut state = self.state.clone();
         let found = watch.look(&mut state, clock::now());
         if found.is_empty() {
+            self.overdue = None;
             return signals;
         }
         // What a machine that is out of reach writes is not seen, and that is no silence.
         for (rank, member) in watched.members.iter().enumerate() {
             let is_over = ended.contains(&(rank as u32));
             if !is_over && !matches!(member.backend.attach(&member.handle).await, Observation::Running { .. }) {
+                (self.state, self.overdue) = (LogState::new(clock::now()), None);
+                return signals;
+            }
+        }
+        // A machine that is back answers before all that it wrote meanwhile is here.
+        if watched.members.iter().any(|member| member.handle.place.is_some()) {
+            let now = clock::now();
+            let since = *self.overdue.get_or_insert(now);
+            if now.duration_since(since) < ARRIVES {
                 return signals;
             }
         }

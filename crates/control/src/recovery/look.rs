@@ -3,6 +3,8 @@
 //!
 //! Asking disturbs nobody. What is found asks for a check at most, which lets work end before anything is done.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -16,7 +18,7 @@ use super::signals::faults;
 use crate::clock;
 use crate::fleet::Reach;
 
-const SCRIPT: &str = "command -v nvidia-smi >/dev/null 2>&1 || exit 127\nexec nvidia-smi -q";
+const SCRIPT: &str = "command -v nvidia-smi >/dev/null 2>&1 || exit 127\nif command -v timeout >/dev/null 2>&1; then exec timeout -k 5 50 nvidia-smi -q; fi\nexec nvidia-smi -q";
 const PATIENCE: Duration = Duration::from_secs(60);
 const EVERY: Duration = Duration::from_secs(300);
 /// Nodes that are asked at the same time.
@@ -51,6 +53,8 @@ pub async fn look(hands: &Hands, node: &str) -> Option<Look> {
 
 /// Until it is aborted.
 pub(super) async fn watch(hands: Hands) {
+    // A fault is told when it comes to be, and again only after it was away.
+    let standing: Mutex<BTreeMap<String, BTreeSet<String>>> = Mutex::default();
     loop {
         let nodes = hands.reached.fleet.nodes().borrow().clone();
         let is_asked = |node: &&crate::fleet::FleetNode| {
@@ -60,10 +64,13 @@ pub(super) async fn watch(hands: Hands) {
         };
         let names: Vec<String> = nodes.iter().filter(is_asked).map(|node| node.node.name.clone()).collect();
         let looks = names.into_iter().map(|name| {
-            let hands = &hands;
+            let (hands, standing) = (&hands, &standing);
             async move {
-                let Some(seen) = look(hands, &name).await else { return };
-                // A fault is of a boot: once it was repaired, the same one is another.
+                let Some(mut seen) = look(hands, &name).await else { return };
+                let key = |fault: &Fault| format!("{}/{}", fault.gpu.as_deref().unwrap_or_default(), fault.test);
+                let now = seen.faults.iter().map(key).collect();
+                let before = standing.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), now);
+                seen.faults.retain(|fault| before.as_ref().is_none_or(|before| !before.contains(&key(fault))));
                 let boot = hands.desk.look(|recovery| recovery.node(&name).and_then(|row| row.boot_id.clone()));
                 for signal in faults(&name, &seen, boot.as_deref(), clock::now()) {
                     hands.desk.mention(Input::Signal(signal));

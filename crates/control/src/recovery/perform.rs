@@ -244,7 +244,8 @@ impl Hands {
         let within = until.duration_since(clock::now());
         let within = if within.is_positive() { within.unsigned_abs() } else { Duration::from_secs(1) };
         let own = self.config.commands.check.as_deref();
-        let (how, body, expected) = check::How::of(own, level, passive, gpus, self.reached.fleet.devices(node));
+        let (devices, most) = (self.reached.fleet.devices(node), u32::try_from(within.as_secs()).unwrap_or(u32::MAX));
+        let (how, body, expected) = check::How::of(own, level, passive, gpus, devices, most);
         let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
         let number = match level {
             CheckLevel::Quick => "1",

@@ -214,7 +214,7 @@ async fn signals(hands: &Hands, node: &str, boot: &str, signs: Vec<(Timestamp, S
 /// What the driver says that is broken. A check tells what helps, and lets work end before.
 pub(super) fn faults(node: &str, seen: &Look, boot: Option<&str>, at: Timestamp) -> Vec<Signal> {
     let signal = |fault: &pitcrew_health::check::Fault| Signal {
-        id: format!("{node}/{}/{}/{}", fault.gpu.as_deref().unwrap_or_default(), fault.test, boot.unwrap_or_default()),
+        id: format!("{node}/{}/{}/{}", fault.gpu.as_deref().unwrap_or_default(), fault.test, at),
         node: node.to_owned(),
         boot_id: boot.map(str::to_owned),
         gpu: fault.gpu.clone(),

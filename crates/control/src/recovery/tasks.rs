@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pitcrew_core::recovery::{Advice, Asks, Input, Place, Signal, SignalKind};
+use pitcrew_core::state::Exit;
 use pitcrew_exec::{LogChunk, LogRecord, LogStream};
 use pitcrew_health::{EndClass, Ends, ExitCodes, Found, LogState};
 use tokio::sync::mpsc;
@@ -137,7 +138,11 @@ async fn follow(desk: Desk, signs: Signs, ends: Ends, watched: Watched, mut inbo
         match input {
             Some(Input::RankEnded { job, attempt, rank, exit, message }) if attempt == watched.attempt => {
                 ended.insert(rank);
-                let exit = ends.exit(exit);
+                let exit = match (ends.exit(exit.clone()), exit) {
+                    // Its machine is there, so nothing is said of it; the task is tried again as if it had not begun.
+                    (Exit::Lost { reason }, Exit::Code { .. } | Exit::Signal { .. }) => Exit::start_failed(reason),
+                    (exit, _) => exit,
+                };
                 let member = watched.members.get(rank as usize);
                 if let Some(member) = member.filter(|_| exit.code().is_some_and(|code| code != 0)) {
                     let said = tokio::time::timeout(PATIENCE, last_words(&signs, member)).await.unwrap_or_default();

@@ -42,7 +42,10 @@ impl Asks {
     pub fn over(&self, spec: JobSpec) -> JobSpec {
         JobSpec {
             restart: self.restart.unwrap_or(spec.restart),
-            infrastructure_restarts: self.infrastructure_restarts.unwrap_or(spec.infrastructure_restarts),
+            // Whoever writes a workflow has no say in how much the machines of all may be used up.
+            infrastructure_restarts: self
+                .infrastructure_restarts
+                .map_or(spec.infrastructure_restarts, |most| most.min(spec.infrastructure_restarts)),
             check_peers: self.check_peers.unwrap_or(spec.check_peers),
             ..spec
         }

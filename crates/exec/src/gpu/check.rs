@@ -32,8 +32,8 @@ struct Said {
 }
 
 /// The script, for `/bin/sh -s`, and how long it may take at most, in seconds. A diagnosis is of `only` these GPUs, in
-/// DCGM's numbering, or of all; what is expected of the answer has to be the same ones.
-pub fn check_script(ask: Ask, only: &[u32]) -> (String, u32) {
+/// DCGM's numbering, or of all, and ends before `most` seconds are over; what is expected of the answer has to be the same ones.
+pub fn check_script(ask: Ask, only: &[u32], most: u32) -> (String, u32) {
     let (arguments, seconds) = match ask {
         Ask::Diagnose(of) => {
             let (level, seconds) = level(of);
@@ -43,6 +43,8 @@ pub fn check_script(ask: Ask, only: &[u32]) -> (String, u32) {
         }
         Ask::Watch => ("health -c -j".to_owned(), 30),
     };
+    // An end that nobody waits for any more is no answer.
+    let seconds = seconds.min(most.saturating_sub(SMI_SECONDS + 30).max(60));
     // Output goes on lines of its own, each with a word before it, so no program can forge the end of another.
     let script = format!(
         "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 5 \"$@\"; else shift; \"$@\"; fi; }}\n\
@@ -190,7 +192,7 @@ mod tests {
         shell.arg("-s").env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = shell.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, check_script(ask, &[]).0.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, check_script(ask, &[], 3600).0.as_bytes()).unwrap();
         drop(stdin);
         let output = shell.wait_with_output().unwrap();
         let expected = expected([(0, "GPU-0", None)].into_iter());
@@ -223,9 +225,9 @@ mod tests {
 
     #[test]
     fn some_gpus_may_be_all_that_is_asked_about() {
-        let (script, seconds) = check_script(Ask::Diagnose(CheckLevel::Quick), &[0, 3]);
+        let (script, seconds) = check_script(Ask::Diagnose(CheckLevel::Quick), &[0, 3], 3600);
         assert!(script.contains("ask dcgm 120 dcgmi diag -r 1 -j -i 0,3\n") && seconds > 120 + SMI_SECONDS, "{script}");
-        assert!(check_script(Ask::Watch, &[3]).0.contains("dcgmi health -c -j\n"));
+        assert!(check_script(Ask::Watch, &[3], 3600).0.contains("dcgmi health -c -j\n"));
     }
 
     #[test]
