@@ -4,6 +4,7 @@
 
 mod cli;
 mod demo;
+mod drill;
 
 use std::process::ExitCode;
 

@@ -60,7 +60,7 @@ pub use internal::dispatch as internal;
 /// What other parts of the binary need to serve and to watch runs.
 pub mod parts {
     pub use super::context::Context;
-    pub use super::error::invalid;
+    pub use super::error::{config as config_error, invalid};
     pub use super::format::one_line;
     pub use super::run::{Screen, Stream, Watch, Watched, exit_code};
     pub use super::server::{Serving, shutdown_signal};
@@ -268,7 +268,7 @@ fn command(cli: Cli, ui: Ui) -> anyhow::Result<ExitCode> {
             return workflow_files::validate(args, channels.as_deref(), ui);
         }
         Command::Graph(args) => return workflow_files::graph(args, ui),
-        Command::Simulate(args) => return simulate::command(args, ui),
+        Command::Simulate(args) if args.faults().is_none() => return simulate::command(args, ui),
         Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Template(args) }) => return aws::print(args, ui),
         _ => {}
     }
@@ -298,6 +298,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         command,
         Command::Run(_)
             | Command::Demo(_)
+            | Command::Simulate(_)
             | Command::Server(_)
             | Command::Doctor(_)
             | Command::Users(_)
@@ -312,6 +313,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
     match command {
         Command::Run(args) => run::command(args, ui, settings).await,
         Command::Demo(args) => crate::demo::command(args, ui, settings).await,
+        Command::Simulate(args) => simulate::drill(args, ui, settings).await,
         Command::Server(args) => server::command(args, ui, settings).await,
         Command::Doctor(args) => doctor::command(args, ui, settings).await,
         Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Doctor(args) }) => {
@@ -339,7 +341,6 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Notify(args) => notify::command(args, Target::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
-        | Command::Simulate(_)
         | Command::Config(_)
         | Command::Schema { .. }
         | Command::Completions { .. }

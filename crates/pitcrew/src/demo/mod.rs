@@ -101,7 +101,8 @@ fn introduce(context: &Context, used_before: bool) {
     });
 }
 
-async fn listen(port: Option<u16>) -> anyhow::Result<TcpListener> {
+/// On this port of this machine, or on the usual one, or where there is room.
+pub async fn listen(port: Option<u16>) -> anyhow::Result<TcpListener> {
     let bind = |port| TcpListener::bind(("127.0.0.1", port));
     match port {
         Some(port) => bind(port).await.map_err(|error| {

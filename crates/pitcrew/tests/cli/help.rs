@@ -13,6 +13,7 @@ const COMMANDS: &[&str] = &[
     "graph",
     "explain",
     "simulate",
+    "simulate faults",
     "runs",
     "runs list",
     "runs show",

@@ -165,3 +165,48 @@ fn what_is_wrong_in_a_trace_is_told_with_its_place() {
     }
     snapshot!("simulate-refused", all);
 }
+
+/// The example of the page, run as it stands there; times and ports differ, and what is seen first.
+#[test]
+fn the_drill_of_the_page_goes_from_a_fault_to_the_repair_and_the_training_goes_on() {
+    let page = include_str!("../../../../docs/drill.md");
+    let (_, example) = page.split_once("$ pitcrew ").unwrap();
+    let (command, shown) = example.split_once('\n').unwrap();
+    let shown = shown.split("```").next().unwrap();
+    let place = Place::new();
+    let ran = place.run(command).ends(0);
+    // Which nodes are the first to answer, and so have the training, is not said.
+    let victim = |text: &str| text.split_whitespace().find(|word| word.starts_with('m')).unwrap().to_owned();
+    let same = |text: &str| text.replace(&victim(text), "NODE");
+    let (told, shown) = (same(&ran.stdout), same(shown));
+    for part in
+        ["the memory of GPU-NODE-", "reset of GPU-NODE-", "remediating (reset gpu)", "healthy: the check passed"]
+    {
+        assert!(shown.contains(part) && told.contains(part), "{part}: {ran}");
+    }
+    let ends = |text: &str| {
+        let last = text.trim_end().lines().rev().take(2);
+        last.map(|line| line.split(" after").next().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(ends(&told), ends(&shown), "{ran}");
+    // It can be looked at afterwards, and made anew.
+    let data = place.path("data/drill");
+    let incidents = place.run(&format!("incidents list --data-dir {} --output json", data.display())).ends(0).json();
+    let first = &incidents[0];
+    assert_eq!((first["node"].as_str(), first["outcome"].as_str()), (Some(&*victim(&ran.stdout)), Some("repaired")));
+
+    // What is no drill's is left alone.
+    let foreign = place.file("mine/drill/precious", "");
+    let refused = place.run("simulate faults --exit --data-dir mine").ends(2);
+    assert!(refused.stderr.contains("is of no drill") && foreign.exists(), "{refused}");
+}
+
+#[test]
+fn in_a_drill_a_program_that_fails_by_its_own_fault_and_a_power_cut_repair_nothing() {
+    for (fault, seen) in [("app-failure", "fails by its own fault"), ("node-lost", "its power is cut")] {
+        let place = Place::new();
+        let ran = place.run(&format!("simulate faults --fault {fault} --seed 3 --exit")).ends(0);
+        assert!(ran.stdout.contains(seen) && ran.stdout.contains("has succeeded; attempt 2"), "{ran}");
+        assert!(!ran.stdout.contains("reboot ordered") && !ran.stdout.contains("reset of"), "{ran}");
+    }
+}

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use pitcrew_control::clock;
+use pitcrew_control::config::Settings;
 use pitcrew_core::admission::Quota;
 use pitcrew_core::admission::replay::{Timed as Played, Waits, timed};
 use pitcrew_core::fleet::replay::{self, Job};
@@ -15,21 +16,27 @@ use pitcrew_core::fleet::{Amount, Fleet, Node, Policy};
 use serde::Serialize;
 
 use super::{Output, Ui, error};
+use crate::drill::FaultsArgs;
 use trace::{AddedNodes, AskedQuota};
 
 /// Say how much of a trace's work a fleet takes, with the placement that servers use
 ///
 /// Without --timed, pods come in an order that the seed decides, have one try each, and never end: the protocol of
 /// published comparisons. With --timed, they come and go as the trace says, and wait in line as tasks of a server do.
+///
+/// `simulate faults` breaks a machine on purpose instead, with a real server, and shows how that is dealt with.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct SimulateArgs {
+    #[command(subcommand)]
+    command: Option<SimulateCommand>,
     /// Nodes, CSV: sn,cpu_milli,memory_mib,gpu,model
-    #[arg(long, value_name = "CSV")]
-    nodes: PathBuf,
+    #[arg(long, value_name = "CSV", required = true)]
+    nodes: Option<PathBuf>,
     /// Pods, CSV: name,cpu_milli,memory_mib,num_gpu,gpu_milli, and for more gpu_spec,creation_time,deletion_time,
     /// gang,namespace,priority,preemptible
-    #[arg(long, value_name = "CSV")]
-    pods: PathBuf,
+    #[arg(long, value_name = "CSV", required = true)]
+    pods: Option<PathBuf>,
     /// pack, spread or fgd
     #[arg(long, value_name = "POLICY", default_value = "fgd")]
     policy: Policy,
@@ -56,6 +63,11 @@ pub struct SimulateArgs {
     replicas: u32,
     #[command(flatten)]
     output: Output,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum SimulateCommand {
+    Faults(FaultsArgs),
 }
 
 /// From the first to the last, both included.
@@ -136,15 +148,33 @@ struct Namespace {
     gpu_percent: f64,
 }
 
+impl SimulateArgs {
+    /// What breaks, if that is what is wanted.
+    pub fn faults(&self) -> Option<&FaultsArgs> {
+        self.command.as_ref().map(|SimulateCommand::Faults(args)| args)
+    }
+}
+
+pub async fn drill(args: SimulateArgs, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Some(SimulateCommand::Faults(args)) => crate::drill::command(args, ui, settings).await,
+        None => command(&args, ui),
+    }
+}
+
 pub fn command(args: &SimulateArgs, ui: Ui) -> anyhow::Result<ExitCode> {
+    let (Some(nodes), Some(pods)) = (&args.nodes, &args.pods) else {
+        let hint = "`--nodes CSV --pods CSV`, or `simulate faults`";
+        return Err(error::invalid(format!("it is not said what to simulate\nhint: {hint}")));
+    };
     if args.load.is_some_and(|load| !(0.01..=100.0).contains(&load)) {
         return Err(error::invalid("`--load` is 0.01 to 100: how many times the GPUs of the fleet are asked for"));
     }
-    let mut nodes = trace::nodes(&args.nodes, args.replicas)?;
+    let mut nodes = trace::nodes(nodes, args.replicas)?;
     for (at, added) in args.add_node.iter().enumerate() {
         nodes.extend(added.nodes(at, args.replicas));
     }
-    let jobs = trace::jobs(&args.pods, args.timed)?;
+    let jobs = trace::jobs(pods, args.timed)?;
     match args.timed {
         true => in_time(args, nodes, &jobs, ui)?,
         false => filled(args, nodes, &jobs, ui)?,
