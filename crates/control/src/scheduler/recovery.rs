@@ -242,7 +242,8 @@ impl Core {
         let (what, now) = doing(&self.runs[&key].run, slot);
         let is_next = now + 1 == number;
         // It may have been ordered of a server that is gone, and these are in no row.
-        if let Some(active) = self.runs.get_mut(&key).filter(|_| now < number) {
+        let begins = matches!(what, Doing::Recovering | Doing::Waits) && now < number;
+        if let Some(active) = self.runs.get_mut(&key).filter(|_| begins) {
             let speaker = active.run.speaker(slot);
             active.excluded.insert(speaker, exclude);
         }

@@ -29,7 +29,8 @@ impl Step<'_> {
                     SignalKind::Returned => {
                         return self.put_back(&node, "it answers again; recovery only watches here");
                     }
-                    _ => return,
+                    // What still runs there may hang all the same.
+                    _ => return self.end_on_retired(&signal),
                 }
             }
             self.open(&signal);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
 
-use super::effect::{Act, NoticeKind, Place, StopWhy};
+use super::effect::{Act, Place, StopWhy};
 use super::policy::JobSpec;
 use super::record::{Failure, JobRecord, Key, RankRecord};
 use super::signal::{Advice, Class, Signal, SignalKind};
@@ -161,8 +161,21 @@ impl Step<'_> {
     pub fn job_over_untold(&mut self, job: &str, attempt: u32) {
         let Some(row) = self.r.jobs.get(job).filter(|row| row.attempt == attempt) else { return };
         let nodes = row.nodes();
-        self.r.jobs.remove(job);
-        self.remove(Key::Job(job.to_owned()));
+        match row.state {
+            JobState::Running | JobState::Starting | JobState::Stopping => {
+                self.r.jobs.remove(job);
+                self.remove(Key::Job(job.to_owned()));
+            }
+            // It was given up while something of it ran.
+            JobState::Complete | JobState::Failed | JobState::UserStopped => {
+                for rank in &mut self.job(job).ranks {
+                    rank.exit.get_or_insert(Exit::Lost { reason: "its end was never told".to_owned() });
+                }
+                self.drop_open_of_job(job, |act| matches!(act, Act::StopJob { .. }));
+            }
+            // What is ordered next is answered by whoever runs it.
+            JobState::AwaitingVerdict | JobState::Restarting => return,
+        }
         self.freed(nodes);
     }
 
@@ -348,7 +361,7 @@ impl Step<'_> {
     }
 
     /// Another of its ranks has ended. Once all have, goes on; where it is not known which there are, waits to be told.
-    fn stopped(&mut self, job: &str) {
+    pub fn stopped(&mut self, job: &str) {
         let row = &self.r.jobs[job];
         if row.state == JobState::Stopping && !row.ranks.is_empty() && !row.is_live() {
             self.drop_open_of_job(job, |act| matches!(act, Act::StopJob { .. }));
@@ -376,96 +389,5 @@ impl Step<'_> {
             self.order_stop(job, StopWhy::User, false);
         }
         self.forget_job_later(job);
-    }
-
-    /// What a signal means for jobs: those whose GPU it took, or that it is about, must not go on.
-    pub fn hit_jobs(&mut self, signal: &Signal) {
-        let Some(id) = self.open_incident(&signal.node) else { return };
-        if !self.r.may_act(&signal.node) {
-            return;
-        }
-        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
-        for job in self.job_keys() {
-            let row = &self.r.jobs[&job];
-            let here = |rank: &&RankRecord| rank.place.node == signal.node;
-            let has_gpu = |rank: &RankRecord| match &signal.gpu {
-                Some(gpu) => rank.place.gpus.contains(gpu),
-                None => !rank.place.gpus.is_empty(),
-            };
-            let is_on = row.ranks.iter().filter(here).any(has_gpu);
-            let is_meant = signal.job.as_ref().is_some_and(|of| of.job == job && of.attempt == row.attempt);
-            let leaves = signal.kind == SignalKind::SpotInterruption;
-            let is_there = row.ranks.iter().any(|rank| here(&rank));
-            match row.state {
-                JobState::Running | JobState::Starting => {
-                    let is_lost = (signal.advice.is_conclusive() && is_on && row.live_on(&signal.node))
-                        || (leaves && row.live_on(&signal.node));
-                    if !is_lost && !is_meant {
-                        continue;
-                    }
-                    let class = if is_lost { Class::Infrastructure } else { Class::Unknown };
-                    self.fail_job(&job, class, &why, StopWhy::Recovery);
-                }
-                JobState::Stopping | JobState::AwaitingVerdict if is_there => {
-                    let is_reason = signal.kind.is_absence() || (signal.advice.is_conclusive() && is_on);
-                    if is_reason {
-                        self.fail_job(&job, Class::Infrastructure, &why, StopWhy::Recovery);
-                    }
-                }
-                JobState::Stopping
-                | JobState::AwaitingVerdict
-                | JobState::Restarting
-                | JobState::Complete
-                | JobState::Failed
-                | JobState::UserStopped => continue,
-            }
-            self.blame(&job, id, &signal.node);
-        }
-    }
-
-    /// An incident that may explain the job's failure.
-    pub fn blame(&mut self, job: &str, id: super::IncidentId, node: &str) {
-        let verdict = self.r.incidents[&id].verdict;
-        if let Some(failure) = &mut self.job(job).failure {
-            failure.suspects.entry(id).or_insert(verdict);
-            failure.exclude.insert(node.to_owned());
-            self.incident(id).jobs.insert(job.to_owned());
-        }
-    }
-
-    /// The application's own error. It is the reason, should the attempt fail now; one that hangs is ended.
-    pub fn of_application(&mut self, signal: &Signal) {
-        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
-        if let Some(of) = &signal.job {
-            return self.end_meant(&of.job.clone(), of.attempt, Class::Application, &why);
-        }
-        let job = signal.gpu.as_ref().and_then(|gpu| self.job_on_gpu(&signal.node, gpu));
-        if let Some(job) = job {
-            let now = self.now;
-            self.job(&job).hint = Some((now, why));
-        }
-    }
-
-    /// A signal of a job that no node in particular is behind.
-    pub fn of_job_alone(&mut self, signal: &Signal) {
-        let Some(of) = &signal.job else { return };
-        let class = if signal.advice >= Advice::Check { Class::Unknown } else { Class::Application };
-        if signal.advice != Advice::Ignore {
-            let why = format!("{}: {}", signal.kind, signal.evidence);
-            self.end_meant(&of.job.clone(), of.attempt, class, &why);
-        }
-    }
-
-    fn end_meant(&mut self, job: &str, attempt: u32, class: Class, why: &str) {
-        let Some(row) = self.r.jobs.get(job) else { return };
-        if row.attempt != attempt || row.state != JobState::Running {
-            return;
-        }
-        if !row.nodes().iter().any(|node| self.r.may_act(node)) {
-            let text = format!("{job}: would end it and begin it anew; recovery only watches here; {why}");
-            return self.tell_of_job(job, NoticeKind::Would, text);
-        }
-        self.fail_job(job, class, why, StopWhy::Recovery);
-        self.stopped(job);
     }
 }

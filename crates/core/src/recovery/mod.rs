@@ -14,6 +14,7 @@ mod budget;
 mod check;
 mod effect;
 mod expire;
+mod hit;
 mod incident;
 mod job;
 mod key;

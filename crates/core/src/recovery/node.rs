@@ -1,6 +1,6 @@
 //! What is told of nodes: that they are there, how they look, and what became of what was wanted for them.
 
-use super::effect::{Act, EffectId, NodeFacts, Seen};
+use super::effect::{Act, EffectId, NodeFacts, NoticeKind, Seen};
 use super::record::{Key, NodeRecord, Outcome, Tried};
 use super::signal::{Advice, CheckOutcome, Signal, SignalKind};
 use super::state::{NodeState, Rung};
@@ -40,7 +40,9 @@ impl Step<'_> {
     fn follow_mode(&mut self, node: &str) {
         let row = &self.r.nodes[node];
         if row.state == NodeState::OutOfService && row.facts.opted_out {
-            return self.put_back(node, "the node has opted out of recovery");
+            let text = format!("{node} was out of service, opts out of recovery, and is in use again, unchecked");
+            self.put_back(node, "the node has opted out of recovery");
+            return self.tell(node, NoticeKind::Would, text);
         }
         let Some(incident) = self.r.open_incident(node) else { return };
         let (id, watched, acts) = (incident.id, incident.watched, self.r.may_act(node));

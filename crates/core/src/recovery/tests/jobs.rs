@@ -510,3 +510,39 @@ fn a_gang_of_which_one_node_is_only_watched_is_answered_when_all_of_it_has_ended
     story.ends("train", 1, 1, code(1));
     assert_eq!(answers(&story.tell(end(0, code(0)))), [(1, true)]);
 }
+
+#[test]
+fn a_job_that_hangs_on_a_node_that_is_out_of_service_is_ended() {
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    let mut signal = story.signal("n0", SignalKind::Xid { code: 142 }, Advice::ContactSupport);
+    signal.gpu = Some("n0/1".to_owned());
+    story.tell(Input::Signal(signal));
+    assert_eq!((story.state("n0"), story.job_state("train")), (NodeState::OutOfService, JobState::Running));
+    let mut signal = story.signal("n0", SignalKind::Silence, Advice::Check);
+    signal.job = Some(JobRef { job: "train".to_owned(), attempt: 1 });
+    story.tell(Input::Signal(signal));
+    assert_eq!((story.state("n0"), story.job_state("train")), (NodeState::OutOfService, JobState::Stopping));
+}
+
+#[test]
+fn a_job_that_was_given_up_and_is_over_frees_its_node_and_stays_known() {
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.wait(secs(300));
+    assert_eq!((story.job_state("train"), story.state("n0")), (JobState::Failed, NodeState::Draining));
+    story.drained();
+    assert_eq!(story.state("n0"), NodeState::Draining, "something of it may still run");
+    story.tell(Input::JobOver { job: "train".to_owned(), attempt: 1 });
+    assert_eq!(story.job_state("train"), JobState::Failed);
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
+
+    // One that is ordered to begin anew is not dropped: the order is answered.
+    let mut story = Story::new(1);
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 79, Advice::Reboot);
+    story.stops("train", 1);
+    story.tell(Input::JobOver { job: "train".to_owned(), attempt: 2 });
+    assert_eq!(story.job_state("train"), JobState::Restarting);
+}

@@ -156,4 +156,5 @@ fn a_node_that_is_out_of_service_and_opts_out_is_not_kept_fenced() {
     assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::OutOfService, 1));
     story.node("n0", |facts| facts.opted_out = true);
     assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Healthy, 0));
+    assert!(story.notices(NoticeKind::Would)[0].text.contains("unchecked"), "people are told");
 }
