@@ -38,11 +38,13 @@ impl How {
         let only: Vec<u32> = if gpus.is_empty() { Vec::new() } else { meant.iter().map(|(index, _)| *index).collect() };
         // One that the node does not tell of any more is missed, which is a fault of its own.
         let lost = gpus.iter().filter(|uuid| devices.iter().all(|(_, there)| there != *uuid));
-        let lost = (u32::MAX / 2..).zip(lost).map(|(index, uuid)| (index, uuid.clone()));
+        let lost: Vec<(u32, String)> = (u32::MAX / 2..).zip(lost.cloned()).collect();
         let device = |(index, uuid)| Device { index, uuid, pci: None };
-        let expected = Expected { devices: meant.iter().cloned().chain(lost).map(device).collect() };
+        let expected = Expected { devices: meant.iter().cloned().chain(lost.iter().cloned()).map(device).collect() };
         if let Some(own) = own {
-            return (How::Own, own.to_owned(), expected);
+            // It may find another one than the suspect.
+            let all = devices.into_iter().chain(lost).map(device).collect();
+            return (How::Own, own.to_owned(), Expected { devices: all });
         }
         // Where none of them can be named, nobody may be disturbed.
         let is_nameless = !gpus.is_empty() && only.is_empty();

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pitcrew_core::fleet::Standing;
-use pitcrew_core::recovery::{Advice, Input, Mode, NodeFacts, Rung, Signal, SignalKind};
+use pitcrew_core::recovery::{
+    Advice, Input, Mode, NodeFacts, NodeRecord, NodeState, Recovery, Rung, Signal, SignalKind,
+};
 use pitcrew_exec::worker::errands;
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -22,9 +24,11 @@ const AGAIN: Duration = Duration::from_secs(15);
 
 /// Until it is aborted.
 pub(super) async fn watch(hands: Hands) {
+    // What is known of nodes from before decides who is awaited.
+    hands.desk.is_ready().await;
     let mut nodes = hands.reached.fleet.nodes();
     let mut told: BTreeMap<String, NodeFacts> = BTreeMap::new();
-    let mut absent = Absent::default();
+    let mut absent = Absent { down: hands.desk.look(awaited), looks: JoinSet::new() };
     let mut missing: BTreeMap<(String, String), String> = BTreeMap::new();
     loop {
         let list = nodes.borrow_and_update().clone();
@@ -50,8 +54,8 @@ pub(super) async fn watch(hands: Hands) {
                 let name = &node.node.name;
                 tracing::warn!(
                     node = name,
-                    "the label `{LABEL}={odd}` of the node `{name}` means nothing, so recovery keeps \
-                     off it: the values are `off`, `observe`, `approve` and `auto`"
+                    "the label `{LABEL}={odd}` of the node `{name}` means nothing, so recovery only \
+                     watches it: the values are `off`, `observe`, `approve` and `auto`"
                 );
             }
         }
@@ -86,9 +90,11 @@ fn facts(node: &FleetNode, commands: &Commands, does: &[String], stop_start: boo
         Some("observe") => Some(Mode::Observe),
         Some("approve") => Some(Mode::Approve),
         Some("auto") => Some(Mode::Auto),
-        Some(_) | None => None,
+        Some("off") | None => None,
+        // Whoever mistyped `off` must not get a reboot, and whoever mistyped `auto` no broken node in use.
+        Some(_) => Some(Mode::Observe),
     };
-    let opted_out = label == Some("off") || odd_label(node).is_some();
+    let opted_out = label == Some("off");
     let mut rungs: Vec<Rung> = Vec::new();
     match &node.reach {
         Reach::Connection(_) => {
@@ -117,9 +123,18 @@ fn facts(node: &FleetNode, commands: &Commands, does: &[String], stop_start: boo
     NodeFacts { boot_id: None, gpus, mode, opted_out, rungs: rungs.into_iter().collect() }
 }
 
+/// Nodes that were taken out of service since they did not answer. If they have come back, nobody may have seen that.
+fn awaited(recovery: &Recovery) -> BTreeMap<String, Option<AbortHandle>> {
+    let was_away = |row: &&NodeRecord| {
+        let incident = row.incident.and_then(|id| recovery.incident(id));
+        row.state == NodeState::OutOfService && incident.is_some_and(|incident| incident.absent)
+    };
+    recovery.nodes().filter(was_away).map(|row| (row.name.clone(), None)).collect()
+}
+
 /// Nodes that do not answer, and those that do so again.
-#[derive(Default)]
 struct Absent {
+    /// With the look at one that is back.
     down: BTreeMap<String, Option<AbortHandle>>,
     /// Looks at those that are back. Ends with us.
     looks: JoinSet<()>,
@@ -268,9 +283,10 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_means_nothing_keeps_recovery_off() {
-        let out = |label| facts(&node(Reach::Local, label), &by_command(), &[]).opted_out;
-        assert_eq!([None, Some("auto"), Some("observe")].map(out), [false; 3]);
-        assert_eq!([Some("off"), Some("Off"), Some("none"), Some("")].map(out), [true; 4]);
+    fn where_a_label_means_nothing_recovery_only_watches() {
+        let of = |label| facts(&node(Reach::Local, label), &by_command(), &[], false);
+        assert!(of(Some("off")).opted_out && !of(None).opted_out);
+        let modes = [None, Some("auto"), Some("Off"), Some("none"), Some("")].map(|label| of(label).mode);
+        assert_eq!(modes, [None, Some(Mode::Auto), Some(Mode::Observe), Some(Mode::Observe), Some(Mode::Observe)]);
     }
 }

@@ -244,7 +244,17 @@ impl Hands {
         let within = until.duration_since(clock::now());
         let within = if within.is_positive() { within.unsigned_abs() } else { Duration::from_secs(1) };
         let own = self.config.commands.check.as_deref();
-        let (devices, most) = (self.reached.fleet.devices(node), u32::try_from(within.as_secs()).unwrap_or(u32::MAX));
+        let mut devices = self.reached.fleet.devices(node);
+        let is_known = |uuid: &String| devices.iter().any(|(_, there)| there == uuid);
+        if devices.is_empty() || !gpus.iter().all(is_known) {
+            // As after a reboot: the fleet has not asked it since. What cannot be named would be checked by halves.
+            devices = match self.devices_now(node).await {
+                Some(now) => now,
+                None if own.is_some() || self.calls(node).is_some() => devices,
+                None => return (CheckOutcome::Infrastructure, "its GPUs cannot be asked for".to_owned()),
+            };
+        }
+        let most = u32::try_from(within.as_secs()).unwrap_or(u32::MAX);
         let (how, body, expected) = check::How::of(own, level, passive, gpus, devices, most);
         let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
         let number = match level {
@@ -275,16 +285,20 @@ impl Hands {
     async fn still_gone(&self, node: &str) -> Vec<String> {
         let gone = self.reached.fleet.lost(node).into_iter().filter(|lost| lost.since.is_some());
         let gone: Vec<String> = gone.map(|lost| lost.id).collect();
-        match self.reached.fleet.config_of(node) {
-            Some(config) if !gone.is_empty() => match self.reached.probe(&config).await {
-                Ok(probe) if probe.smi == Smi::Answered => {
-                    gone.into_iter().filter(|id| !probe.gpus.iter().any(|gpu| gpu.uuid == *id)).collect()
-                }
-                // A check that passed without it knows no better.
-                Ok(_) | Err(_) => Vec::new(),
-            },
-            Some(_) | None => Vec::new(),
+        if gone.is_empty() {
+            return gone;
         }
+        // Where nobody tells, a check that passed without it knows no better.
+        let Some(now) = self.devices_now(node).await else { return Vec::new() };
+        gone.into_iter().filter(|id| !now.iter().any(|(_, there)| there == id)).collect()
+    }
+
+    /// The devices that a node has at this moment, by their numbers; `None`: it does not tell.
+    async fn devices_now(&self, node: &str) -> Option<Vec<(u32, String)>> {
+        // The machine of a worker is not asked by us.
+        let config = self.reached.fleet.config_of(node).filter(|_| self.calls(node).is_none())?;
+        let probe = self.reached.probe(&config).await.ok().filter(|probe| probe.smi == Smi::Answered)?;
+        Some(probe.gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid)).collect())
     }
 
     /// Until nothing runs there any more, or nobody wants to know.
