@@ -100,7 +100,7 @@ async fn a_gpu_that_is_gone_fails_its_check_and_the_reboot_is_known_by_the_boot_
     site.until_done("s21", &["check 1", "reboot", "check 1"]);
     site.until_over("s21", "repaired");
     let shown = site.world.ok(&["incidents", "show", "inc-1"]);
-    for part in ["lost GPU", "GPU-s21-b is not there any more", "it has a new boot id, boot-2"] {
+    for part in ["lost GPU", "GPU-00000021-b is not there any more", "it has a new boot id, boot-2"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     site.until("s21", "it serves again", |node| node["standing"] == "ready");
