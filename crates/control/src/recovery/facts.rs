@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_server_never_restarts_its_own_machine() {
-        let rungs = |reach| facts(&node(reach, None), &by_command(), &[]).rungs.into_iter().collect::<Vec<_>>();
+        let rungs = |reach| facts(&node(reach, None), &by_command(), &[], false).rungs.into_iter().collect::<Vec<_>>();
         assert_eq!(rungs(Reach::Local), [Rung::ResetGpu]);
         assert_eq!(rungs(Reach::Connection("gpu".to_owned())), Rung::LADDER);
     }
@@ -273,7 +273,7 @@ mod tests {
         let worker = Reach::Worker(place);
         let of = |does: &[&str]| {
             let does: Vec<String> = does.iter().map(|kind| (*kind).to_owned()).collect();
-            let facts = facts(&node(worker.clone(), Some("auto")), &by_command(), &does);
+            let facts = facts(&node(worker.clone(), Some("auto")), &by_command(), &does, false);
             (facts.mode, facts.rungs.into_iter().collect::<Vec<_>>(), facts.gpus)
         };
         assert_eq!(of(&[]), (Some(Mode::Observe), vec![], Some(2)));

@@ -38,6 +38,7 @@ const WISHES: Duration = Duration::from_secs(2);
 
 /// GPUs of the machine of a worker.
 const COUNT: &str = "nvidia-smi --query-gpu=index --format=csv,noheader | grep -c .";
+const DEVICES: &str = "nvidia-smi --query-gpu=index,uuid --format=csv,noheader";
 const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
 const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo systemctl reboot || $sudo reboot";
 const RESET: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }
@@ -250,7 +251,7 @@ impl Hands {
             // As after a reboot: the fleet has not asked it since. What cannot be named would be checked by halves.
             devices = match self.devices_now(node).await {
                 Some(now) => now,
-                None if own.is_some() || self.calls(node).is_some() => devices,
+                None if own.is_some() || self.calls(node) == Some(true) => devices,
                 None => return (CheckOutcome::Infrastructure, "its GPUs cannot be asked for".to_owned()),
             };
         }
@@ -295,10 +296,24 @@ impl Hands {
 
     /// The devices that a node has at this moment, by their numbers; `None`: it does not tell.
     async fn devices_now(&self, node: &str) -> Option<Vec<(u32, String)>> {
-        // The machine of a worker is not asked by us.
-        let config = self.reached.fleet.config_of(node).filter(|_| self.calls(node).is_none())?;
-        let probe = self.reached.probe(&config).await.ok().filter(|probe| probe.smi == Smi::Answered)?;
-        Some(probe.gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid)).collect())
+        let reach = self.reached.fleet.nodes().borrow().iter().find(|one| one.node.name == node)?.reach.clone();
+        match reach {
+            Reach::Local | Reach::Connection(_) => {
+                let config = self.reached.fleet.config_of(node)?;
+                let probe = self.reached.probe(&config).await.ok().filter(|probe| probe.smi == Smi::Answered)?;
+                Some(probe.gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid)).collect())
+            }
+            Reach::Worker(_) => {
+                let ran = self.reached.run(node, DEVICES, LOOK).await.ok().filter(Ran::is_success)?;
+                let read = |line: &str| {
+                    let (index, uuid) = line.split_once(',')?;
+                    Some((index.trim().parse().ok()?, uuid.trim().to_owned()))
+                };
+                ran.stdout.lines().map(read).collect()
+            }
+            // Its check is a task that has the devices of the instance.
+            Reach::Ecs(_) => None,
+        }
     }
 
     /// Until nothing runs there any more, or nobody wants to know.

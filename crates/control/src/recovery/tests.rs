@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use super::config::{Commands, RecoveryConfig};
 use super::signs::Signs;
 use super::{Desk, Hands, Reached, Recovery, Service};
+use crate::ecs::Clusters;
 use crate::fleet::{Asker, Fleet};
 use crate::scheduler::recovery::Recoverer as _;
 use crate::scheduler::recovery::tests::Rig;
@@ -40,7 +41,7 @@ fn serve(rig: &Rig) -> (Desk, JoinHandle<()>) {
     let fleet = Fleet::of(app.store.clone(), Vec::new());
     let hands = Hands {
         desk: desk.clone(),
-        reached: Reached { asker, fleet },
+        reached: Reached { asker, fleet, clusters: Clusters::none(), workers: app.workers.clone() },
         scheduler: app.scheduler.clone(),
         store: app.store.clone(),
         config: config.into(),

@@ -135,6 +135,8 @@ impl<'r> Machine<'r> {
             server: None,
             keeps: Vec::new(),
             brings_logs: true,
+            done: Vec::new(),
+            kernel: None,
         }
     }
 

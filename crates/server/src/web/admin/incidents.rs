@@ -68,6 +68,10 @@ fn words(state: &str) -> String {
     state.replace('_', " ")
 }
 
+fn took(incident: &IncidentView) -> String {
+    fmt::elapsed(&Some(incident.opened), &incident.closed, false)
+}
+
 fn node_page(incident: &IncidentView) -> String {
     format!("/fleet/{}", links::encode(&incident.node))
 }
