@@ -161,6 +161,7 @@ pub fn is_same_cluster(one: &str, other: &str) -> bool {
 mod tests {
     use super::*;
 
+    /// Weakness 22: short ARNs name no cluster.
     #[test]
     fn tasks_and_instances_are_read_in_both_forms() {
         let long = "arn:aws:ecs:us-west-2:111122223333:task/train/9e1c";
@@ -185,6 +186,7 @@ mod tests {
         }
     }
 
+    /// Weakness 21: families and revisions are compared as a whole.
     #[test]
     fn a_revision_is_no_prefix_of_another_and_an_account_is_not_ours_by_its_family() {
         let of = |text: &str| text.parse::<Family>().unwrap();
@@ -201,6 +203,7 @@ mod tests {
         }
     }
 
+    /// Weakness 21: nor is a cluster ours because it begins like ours.
     #[test]
     fn clusters_are_compared_by_what_is_known_of_both() {
         let arn = |account: &str| format!("arn:aws:ecs:us-west-2:{account}:cluster/train");

@@ -36,6 +36,7 @@ fn from_seconds(seconds: f64) -> Option<Timestamp> {
 mod tests {
     use super::*;
 
+    /// Weakness 22: what has no zone is UTC.
     #[test]
     fn times_are_read_in_all_forms_and_always_as_utc() {
         #[derive(Deserialize)]

@@ -110,7 +110,7 @@ mod tests {
         assert!(told.starts_with("`TOPIC` is no name of the template; there are `ECS_CLUSTER_NAME`"), "{told}");
     }
 
-    /// Weakness 23: no role may be passed but those that are named, and only to tasks; and what is started can be tagged.
+    /// Weaknesses 2 and 23: what is started can be tagged; no role may be passed but those that are named, and only to tasks.
     #[test]
     fn the_role_is_narrow() {
         let text = template(&BTreeMap::new()).unwrap();

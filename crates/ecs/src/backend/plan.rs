@@ -226,6 +226,7 @@ mod tests {
         sent(spec, &place(), Timestamp::UNIX_EPOCH)
     }
 
+    /// Weakness 23: a container is told its `ATTEMPT`.
     #[test]
     fn a_definitions_own_command_is_left_alone_and_told_its_attempt() {
         let mut spec = spec(vec![StepSpec::new("main", Command::Argv(vec![]))]);

@@ -147,3 +147,18 @@ fn place(input: &mut Value, condition: &Condition) {
         input["ExpressionAttributeValues"] = json!(condition.values);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weakness_18_a_list_is_a_list_and_a_text_with_commas_is_one_text() {
+        let list = Typed::texts(["one", "two"]);
+        let item: Item = [("tasks".to_owned(), list), ("words".to_owned(), Typed::text("one,two"))].into();
+        let written = serde_json::to_value(&item).unwrap();
+        let expected = json!({ "tasks": { "L": [{ "S": "one" }, { "S": "two" }] }, "words": { "S": "one,two" } });
+        assert_eq!(written, expected);
+        assert_eq!(serde_json::from_value::<Item>(written).unwrap(), item);
+    }
+}

@@ -45,6 +45,8 @@ pub struct World {
     pub definition: Option<Value>,
     /// All is forgotten that is asked for.
     pub forgets: bool,
+    /// Tasks are described without their tags.
+    pub untagged: bool,
     /// New tasks stay where they are.
     pub pending: bool,
     pub machine: Machine,
@@ -457,10 +459,16 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
         "DescribeTasks" => {
             assert!(input["tasks"].as_array().unwrap().len() <= 100);
             let (mut tasks, mut failures) = (Vec::new(), Vec::new());
-            let forgets = state.forgets;
+            let (forgets, untagged) = (state.forgets, state.untagged);
             for arn in input["tasks"].as_array().unwrap() {
                 match state.task(arn.as_str().unwrap()).filter(|_| !forgets) {
-                    Some(task) => tasks.push(task.json()),
+                    Some(task) => {
+                        let mut told = task.json();
+                        if untagged {
+                            told["tags"] = json!([]);
+                        }
+                        tasks.push(told);
+                    }
                     None => failures.push(json!({"arn": arn, "reason": "MISSING"})),
                 }
             }

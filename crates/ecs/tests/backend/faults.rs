@@ -63,6 +63,28 @@ async fn a_server_without_our_files_adopts_the_task_that_was_started() {
     assert!(started.iter().all(|input| input["task"] == started[0]["task"]));
 }
 
+/// Weakness 2: ECS tells of tasks without their tags. Which attempt a task is of is written down here: the end of the second is seen like
+/// that of the first, also by a server that did not start it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weakness_02_a_second_failure_is_seen_also_where_tasks_have_lost_their_tags() {
+    let mut world = World::new(Kind::Ecs);
+    world.cluster.state().untagged = true;
+    for number in 1..=2 {
+        world.cluster.state().pending = true;
+        let mut spec = world.acting("train", &[("FAKE_EXIT_CODE", "7")]);
+        spec.id.number = number;
+        spec.dir = world.root.join(format!("attempts/train.{number}"));
+        let handle = world.start(spec).await;
+        world.restart();
+        assert_eq!(world.backend.attach(&handle).await, Observation::Waiting);
+        world.cluster.run_pending();
+        assert_eq!(world.ended(&handle).await.exit, Exit::Code { code: 7 });
+    }
+    let words: std::collections::BTreeSet<_> =
+        world.cluster.inputs("RunTask").iter().map(|input| input["startedBy"].to_string()).collect();
+    assert_eq!(words.len(), 2);
+}
+
 /// Weakness 6: GPUs that are still held are waited for, and not for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_waits_for_gpus_and_not_for_ever() {

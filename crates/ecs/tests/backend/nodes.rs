@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pitcrew_ecs::check::{self, Checked, Plan};
+use pitcrew_ecs::client::ecs::Listed;
 use pitcrew_ecs::client::{MachineState, Ran};
 use pitcrew_ecs::fleet::{EcsFleet, Outcome};
 use serde_json::{Value, json};
@@ -40,6 +41,19 @@ async fn instances_are_nodes_and_are_fenced_by_draining() {
     assert_eq!((node.is_active, node.is_draining, node.status.as_deref()), (false, true, Some("PENDING_HEALTHCHECK")));
     fleet.unfence(CONTAINER_INSTANCE, "AVAILABLE").await.unwrap();
     assert!(fleet.node(MACHINE).await.unwrap().unwrap().is_active);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn weakness_17_lists_of_ecs_are_read_to_their_last_page() {
+    let cluster = Cluster::start();
+    let client = client(&cluster);
+    cluster.answer("ListContainerInstances", 200, json!({"containerInstanceArns": ["one"], "nextToken": "more"}));
+    assert_eq!(client.list_instances("gpus", None).await.unwrap(), ["one", CONTAINER_INSTANCE]);
+    assert_eq!(cluster.inputs("ListContainerInstances")[1]["nextToken"], "more");
+    cluster.answer("ListTasks", 200, json!({"taskArns": ["one"], "nextToken": "more"}));
+    cluster.answer("ListTasks", 200, json!({"taskArns": ["two"]}));
+    assert_eq!(client.list_tasks("gpus", Listed::Running("train")).await.unwrap(), ["one", "two"]);
+    assert_eq!(cluster.inputs("ListTasks")[1]["nextToken"], "more");
 }
 
 /// Weaknesses 3 and 15: a reboot is believed by its boot, its result is read, and there are more ways than one.

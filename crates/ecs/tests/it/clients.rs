@@ -90,6 +90,7 @@ async fn tasks_are_started_described_listed_and_stopped() {
     assert_eq!(client.cluster("none").await.unwrap(), None);
 }
 
+/// Weakness 17: a table of more than one page is read whole, and what is left out is told.
 #[tokio::test]
 async fn lists_of_several_pages_are_read_whole() {
     let moto = Moto::start();

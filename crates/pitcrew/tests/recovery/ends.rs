@@ -23,6 +23,7 @@ async fn a_reboot_that_never_comes_back_leaves_the_node_to_people_and_the_job_go
     assert_eq!(site.node(&first.node)["standing"], "cordoned");
 }
 
+/// Weakness 2: the second failure of a job is looked into like the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_fails_again_on_its_repaired_node_is_told_apart_by_a_check() {
     let site = Site::new(&["s21"], "  mode: auto", "").await;

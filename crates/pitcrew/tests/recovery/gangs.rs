@@ -21,6 +21,7 @@ fn end(node: &str, kind: &str, outcome: &str) -> (String, String, String) {
     (node.to_owned(), kind.to_owned(), outcome.to_owned())
 }
 
+/// Weakness 1: it begins with the node of the member that failed, also where that is not the first one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn when_no_node_is_to_blame_all_were_checked_and_the_failure_is_the_gangs_own() {
     let site = Site::new(&["s21", "s22"], "  mode: auto", "").await;
@@ -37,6 +38,7 @@ async fn when_no_node_is_to_blame_all_were_checked_and_the_failure_is_the_gangs_
     assert_eq!((site.machine("s21").reboots(), site.machine("s22").reboots(), site.begun().len()), (0, 0, 2));
 }
 
+/// Weakness 1: the nodes of the other members are checked as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_fails_because_of_anothers_gpu_leads_to_that_one() {
     let site = Site::new(&["s21", "s22"], "  mode: auto", "").await;

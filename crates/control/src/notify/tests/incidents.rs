@@ -55,6 +55,7 @@ async fn tell(rig: &Rig, recovery: &Recovery, effects: &[Effect], times: usize) 
     }
 }
 
+/// Weakness 23: people get the evidence and the end of the log along with what they are asked.
 #[tokio::test]
 async fn a_repair_that_waits_for_somebody_is_told_once_with_all_that_they_need_to_decide_and_without_secrets() {
     let mut hook = Hook::start().await;

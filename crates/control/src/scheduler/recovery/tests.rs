@@ -250,6 +250,7 @@ fn other(node: &str) -> &'static str {
     if node == "n0" { "n1" } else { "n0" }
 }
 
+/// Weaknesses 17 and 23: each attempt has a row of its own; the second one is told its number and its checkpoint.
 #[tokio::test]
 async fn a_failure_that_is_held_begins_anew_on_another_node() {
     let tasks = "  a: {run: x, resources: {gpu: 1}, retries: 3, resume_from: '/checkpoints/{{ run.id }}', env: {FAKE_FAIL_UNTIL_ATTEMPT: '2'}}\n";

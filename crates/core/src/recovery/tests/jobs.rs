@@ -283,6 +283,7 @@ fn without_budget_for_its_own_failures_a_job_waits_for_the_verdict() {
     assert_eq!(story.job_state("train"), JobState::Failed, "it was to blame itself");
 }
 
+/// Weakness 1: the node that failed first is checked first, and then those of the others, all at once.
 #[test]
 fn when_the_first_that_failed_is_well_the_nodes_of_the_others_are_checked_at_once() {
     let spec = JobSpec { application_restarts: 0, ..JobSpec::default() };

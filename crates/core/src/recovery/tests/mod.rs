@@ -5,6 +5,7 @@ mod jobs;
 mod modes;
 mod nodes;
 mod outage;
+mod rows;
 mod signals;
 
 use std::collections::BTreeSet;

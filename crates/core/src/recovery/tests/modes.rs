@@ -111,6 +111,52 @@ fn weakness_24_a_check_that_passes_is_the_application_and_one_that_fails_is_the_
 }
 
 #[test]
+fn weakness_23_whatever_needs_somebody_is_told_with_what_was_seen_and_tried() {
+    let told = |story: &Story, kind: NoticeKind| {
+        let first = story.notices(kind).into_iter().next().cloned();
+        first.unwrap_or_else(|| panic!("{kind:?}: nobody was told"))
+    };
+    let seen = |notice: &Notice| notice.evidence.iter().any(|line| line.contains("as the kernel wrote"));
+    // Nothing can be done about it from here.
+    let mut story = Story::new(1);
+    story.xid("n0", 142, Advice::ContactSupport);
+    let notice = told(&story, NoticeKind::OutOfService);
+    assert!(seen(&notice) && notice.node.as_deref() == Some("n0"), "{notice:?}");
+
+    // A person has to allow it, and does not answer.
+    let mut story = Story::with(1, Policy { mode: Mode::Approve, ..Policy::default() });
+    story.xid("n0", 79, Advice::Reboot);
+    story.wait(SignedDuration::from_mins(65));
+    for kind in [NoticeKind::ApprovalWanted, NoticeKind::Overdue] {
+        let notice = told(&story, kind);
+        assert!(seen(&notice) && !notice.left.is_empty(), "{notice:?}");
+    }
+
+    // Nothing may be done.
+    let mut story = Story::with(1, Policy::default());
+    story.xid("n0", 79, Advice::Reboot);
+    assert!(seen(&told(&story, NoticeKind::Would)));
+
+    // It was repaired.
+    let mut story = Story::new(1);
+    story.xid("n0", 79, Advice::Reboot);
+    story.drained();
+    story.see("n0", 2);
+    story.check(CheckOutcome::Pass);
+    let notice = told(&story, NoticeKind::Repaired);
+    assert!(seen(&notice) && notice.tried[0].starts_with("reboot"), "{notice:?}");
+
+    // The job cannot go on, and its last words say why.
+    let mut story = Story::new(1);
+    story.job_of("train", 1, &["n0"], JobSpec::default());
+    story.ends("train", 1, 0, code(1));
+    story.check(CheckOutcome::Pass);
+    let notice = told(&story, NoticeKind::JobFailed);
+    assert_eq!((notice.job.as_deref(), notice.evidence.len()), (Some("train"), 1));
+    assert!(notice.evidence[0].contains("CUDA error"), "{notice:?}");
+}
+
+#[test]
 fn a_node_that_is_taken_out_of_recoverys_hands_during_a_repair_gets_no_other() {
     let verifying = || {
         let mut story = Story::new(1);

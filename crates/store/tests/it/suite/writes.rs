@@ -179,6 +179,7 @@ pub async fn a_final_run_stays_final_until_it_is_reopened(store: &Store) {
     assert_eq!(store.run(made.key).await.unwrap().unwrap(), made);
 }
 
+/// Weakness 17: attempts are rows of their own by their numbers; the next one leaves those before as they ended.
 pub async fn an_instance_has_one_live_attempt(store: &Store) {
     let owner = store.register_owner().await.unwrap();
     let key = owned(store, &owner, "live", "one").await.key;
