@@ -184,7 +184,9 @@ impl Machine {
     }
 
     pub fn uuid(&self, gpu: u32) -> String {
-        format!("GPU-{}-{gpu}", self.name)
+        // As the kernel's lines have it, which is of hexadecimal digits.
+        let number: String = self.name.chars().filter(char::is_ascii_digit).collect();
+        format!("GPU-{number:0>8}-{gpu}")
     }
 
     fn address(gpu: u32) -> String {
