@@ -145,7 +145,7 @@ impl Step<'_> {
             }
             // It came up anew without us: that is as good as what was planned, or as little.
             NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining
-                if is_new_boot && self.r.incidents[&id].plan != Some(Rung::Replace) =>
+                if is_new_boot && self.r.incidents[&id].may_be_mended_by_a_boot() =>
             {
                 let now = self.now;
                 let incident = self.incident(id);

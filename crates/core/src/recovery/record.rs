@@ -229,6 +229,12 @@ pub struct Incident {
 }
 
 impl Incident {
+    /// Not where another machine is planned because a boot did not help, or never helps.
+    pub(super) fn may_be_mended_by_a_boot(&self) -> bool {
+        let was_tried = self.tried.iter().any(|tried| tried.rung.is_reboot());
+        self.plan != Some(Rung::Replace) || (!was_tried && self.advice < Advice::Replace)
+    }
+
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
     }
