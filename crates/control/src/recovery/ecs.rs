@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(of(0, "all is well\n"), CheckOutcome::Pass);
         assert!(matches!(of(1, "bad\n"), CheckOutcome::Fail { .. }));
         assert_eq!(of(217, ""), CheckOutcome::Infrastructure, "another diagnosis is under way");
-        assert_eq!(of(137, ""), CheckOutcome::Inconclusive, "it was killed");
+        assert_eq!(of(137, ""), CheckOutcome::Infrastructure, "it was killed");
         assert!(matches!(of(226, ""), CheckOutcome::Fail { .. }), "it found an error");
         assert_eq!(of(127, ""), CheckOutcome::Infrastructure);
     }

@@ -16,6 +16,10 @@ fn every_example_of_the_page_compiles_and_fits_the_schema() {
     let of = |page: &'static str| page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     assert!(of(PAGE).count() >= 9 && of(PLACEMENT).count() >= 2 && of(GANGS).count() >= 2);
     for example in of(PAGE).chain(of(PLACEMENT)).chain(of(GANGS)).chain(of(ECS)) {
+        if example.starts_with("ecs:") {
+            // Of `pitcrew.yaml`.
+            continue;
+        }
         compile(example).unwrap_or_else(|problems| panic!("{problems}\n{example}"));
         let value = yaml::to_json(example).unwrap();
         let problems: Vec<String> = schema.iter_errors(&value).map(|e| format!("{}: {e}", e.instance_path())).collect();

@@ -84,7 +84,8 @@ async fn an_incident_is_shown_and_what_somebody_says_to_it_reaches_recovery() {
     let list = rig.get("/incidents?show=open").await.text;
     assert!(list.contains("/incidents/inc-1") && list.contains("XID 119"), "{list}");
     let page = rig.get("/incidents/inc-1").await.text;
-    for part in ["Approve: reset gpu", "&lt;b&gt;timeout", "suspected → fenced", "GSP does not answer", "/fleet/local"]
+    for part in
+        ["Approve: reset gpu", "&#60;b&#62;timeout", "suspected → fenced", "GSP does not answer", "/fleet/local"]
     {
         assert!(page.contains(part), "{part} in {page}");
     }
