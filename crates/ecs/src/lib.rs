@@ -16,6 +16,7 @@ pub mod doctor;
 pub mod events;
 pub mod fleet;
 mod moment;
+pub mod tables;
 pub mod template;
 
 pub use backend::{EcsBackend, EcsConfig, Timing};

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 const TEXT: &str = include_str!("template.yaml");
 
 /// What can be named otherwise, and its default.
-pub const NAMES: [(&str, &str); 8] = [
+pub const NAMES: [(&str, &str); 11] = [
     ("ECS_CLUSTER_NAME", "default"),
     ("DCGM_HEALTH_CHECK_TASK", "dcgm-health-check"),
     ("SNS_TOPIC_NAME", "pitcrew-people"),
@@ -18,6 +18,9 @@ pub const NAMES: [(&str, &str); 8] = [
     ("TRUSTED_SERVICE", "ec2.amazonaws.com"),
     ("LOG_GROUP_PREFIX", "/ecs/"),
     ("NODE_TAG_KEY", "pitcrew"),
+    ("JOB_TABLE_NAME", "ecs_job"),
+    ("TASK_TABLE_NAME", "ecs_task"),
+    ("NODE_TABLE_NAME", "ecs_node"),
 ];
 
 /// What `NAMES` are, for people.
@@ -31,6 +34,9 @@ pub fn meaning(name: &str) -> &'static str {
         "TRUSTED_SERVICE" => "what the server runs on: `ec2.amazonaws.com` or `ecs-tasks.amazonaws.com`",
         "LOG_GROUP_PREFIX" => "what the names of the tasks' log groups begin with",
         "NODE_TAG_KEY" => "machines with this tag, and `true` as its value, may be repaired",
+        "JOB_TABLE_NAME" => "the table of jobs of the system before, if it is imported or still written",
+        "TASK_TABLE_NAME" => "its table of tasks",
+        "NODE_TABLE_NAME" => "its table of nodes",
         _ => "",
     }
 }
@@ -61,6 +67,9 @@ fn check(name: &str, value: &str) -> Result<(), String> {
         }
         "LOG_GROUP_PREFIX" => (500, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/' | '.' | '#')),
         "NODE_TAG_KEY" => (120, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '/' | '.')),
+        "JOB_TABLE_NAME" | "TASK_TABLE_NAME" | "NODE_TABLE_NAME" => {
+            (255, |c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        }
         "ROLE_NAME" => (64, plain),
         // With `-dead` at its end it is a queue as well.
         "EVENT_QUEUE_NAME" => (75, plain),

@@ -158,6 +158,11 @@ pub enum BackendEvent {
         /// UUIDs.
         gpus: Vec<String>,
     },
+    /// What it is called where it runs, by kinds of names.
+    Named {
+        id: AttemptId,
+        names: serde_json::Map<String, serde_json::Value>,
+    },
     Ended {
         id: AttemptId,
         ended: Ended,
@@ -177,6 +182,7 @@ impl BackendEvent {
         match self {
             BackendEvent::Started { id, .. }
             | BackendEvent::Placed { id, .. }
+            | BackendEvent::Named { id, .. }
             | BackendEvent::Ended { id, .. }
             | BackendEvent::Lost { id, .. }
             | BackendEvent::NeverBegan { id } => id,

@@ -51,6 +51,7 @@ fn attempt(of: &InstanceRecord) -> AttemptRecord {
         gpus: Vec::new(),
         request: None,
         usage: Value::Null,
+        names: Value::Null,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Input is normalised and checked here, once; then the memory or the SQL does the work.
 
 mod across;
+mod ecs;
 mod files;
 mod nodes;
 mod outbox;

@@ -4,6 +4,7 @@
 
 mod across;
 mod backfills;
+mod ecs;
 mod files;
 mod nodes;
 mod notices;
@@ -14,6 +15,7 @@ mod workers;
 
 pub use across::*;
 pub use backfills::*;
+pub use ecs::*;
 pub use files::*;
 pub use nodes::*;
 pub use notices::*;

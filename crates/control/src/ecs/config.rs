@@ -1,11 +1,13 @@
 //! Reads `ecs` of `pitcrew.yaml`: which clusters' machines are nodes, and how they are checked and repaired.
 
 use pitcrew_ecs::arn::Family;
+use pitcrew_ecs::tables::{Table, Tables};
 use pitcrew_lang::yaml::Node;
 
 use crate::config::section::{Reader, Section};
 
-const ECS: [&str; 3] = ["clusters", "check", "stop_start"];
+const ECS: [&str; 4] = ["clusters", "check", "stop_start", "tables"];
+const TABLES: [&str; 5] = ["job", "task", "node", "region", "role"];
 const CLUSTER: [&str; 4] = ["name", "region", "role", "check"];
 
 /// The clusters, and what all of them share.
@@ -17,8 +19,36 @@ pub struct EcsSettings {
     pub check: Option<String>,
     /// A machine may be stopped and started again where nothing weaker helped. Its own disks are empty then.
     pub stop_start: bool,
+    /// The tables of DynamoDB that are written for those who still read them.
+    pub tables: Option<TablesConfig>,
     /// In the file.
     pub line: u32,
+}
+
+/// The three tables, and how they are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TablesConfig {
+    /// `None`: what the environment says, or the usual one.
+    pub job: Option<String>,
+    pub task: Option<String>,
+    pub node: Option<String>,
+    /// `None`: that of the server.
+    pub region: Option<String>,
+    /// Who writes them, by the ARN.
+    pub role: Option<String>,
+}
+
+impl TablesConfig {
+    /// Their names. Call it with what [`EcsSettings::with_env`] has filled in.
+    pub fn names(&self) -> Tables {
+        let mut tables = Tables::default();
+        for (table, name) in [(Table::Job, &self.job), (Table::Task, &self.task), (Table::Node, &self.node)] {
+            if let Some(name) = name {
+                tables.of_mut(table).clone_from(name);
+            }
+        }
+        tables
+    }
 }
 
 /// One cluster.
@@ -44,6 +74,13 @@ impl EcsSettings {
             all.clusters = names.map(|name| ClusterConfig { name: name.to_owned(), ..Default::default() }).collect();
         }
         all.check = all.check.or_else(|| of("DCGM_HEALTH_CHECK_TASK"));
+        if let Some(tables) = &mut all.tables {
+            let named =
+                [(Table::Job, &mut tables.job), (Table::Task, &mut tables.task), (Table::Node, &mut tables.node)];
+            for (table, name) in named {
+                *name = name.take().or_else(|| of(table.variable()));
+            }
+        }
         all
     }
 }
@@ -66,8 +103,19 @@ pub fn ecs(r: &mut Reader<'_>, node: &Node) -> Option<EcsSettings> {
         clusters,
         check: check(r, section),
         stop_start: r.flag(section, "stop_start").unwrap_or_default(),
+        tables: section.get("tables").and_then(|node| tables(r, section, node)),
         line: node.at.line,
     })
+}
+
+/// `true`, or names.
+fn tables(r: &mut Reader<'_>, section: Section<'_>, node: &Node) -> Option<TablesConfig> {
+    if node.as_map().is_none() {
+        return r.flag(section, "tables")?.then(TablesConfig::default);
+    }
+    let section = r.section(node, "`tables`", &TABLES)?;
+    let [job, task, node, region, role] = TABLES.map(|key| r.text(section, key));
+    Some(TablesConfig { job, task, node, region, role })
 }
 
 fn clusters(r: &mut Reader<'_>, node: &Node) -> Vec<ClusterConfig> {
@@ -135,11 +183,23 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_written_where_it_is_asked_for_under_names_of_the_file_or_the_environment() {
+        assert_eq!((read("ecs: {}").unwrap().tables, read("ecs: {tables: false}").unwrap().tables), (None, None));
+        let env = |name: &str| (name != "ECS_CLUSTER_NAME").then(|| format!("env-{name}"));
+        let names = |source: &str| read(source).unwrap().with_env(&env).tables.unwrap().names();
+        assert_eq!(names("ecs: {tables: {task: tasks}}").task, "tasks");
+        assert_eq!(names("ecs: {tables: true}").node, "env-NODE_TABLE_NAME");
+        assert_eq!(read("ecs: {tables: true}").unwrap().tables.unwrap().names(), Tables::default());
+    }
+
+    #[test]
     fn mistakes_are_told() {
         let told = |source: &str| read(source).unwrap_err().join("; ");
         assert!(told("ecs: {clusters: [a, a]}").contains("stands here twice"));
         assert!(told("ecs: {clusters: [{region: x}]}").contains("has no `name`"));
         assert!(told("ecs: {check: 'a b'}").contains("write `family`"));
+        assert!(told("ecs: {tables: {jobs: a}}").contains("unknown key `jobs`"));
+        assert!(told("ecs: {tables: often}").contains("must be `true` or `false`"));
         assert!(told("ecs: {cluster: a}").contains("unknown key `cluster`"));
     }
 }

@@ -4,6 +4,8 @@
 //! recovery does to them stands beside the rest of it.
 
 pub mod config;
+pub mod import;
+pub mod keep;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_core::fleet::{Amount, Gpu, MigInstance, Node, Sharing, Standing, Taint, is_model};
-use pitcrew_store::NodeRow;
+use pitcrew_store::{IMPORTED_STATUS, NodeRow};
 
 use super::config::{Declared, NodeConfig, Shared, parse_effect};
 use super::seen::{Seen, SeenGpu};
@@ -50,6 +50,11 @@ pub fn assemble(config: &NodeConfig, seen: Option<&Seen>, marks: Option<&NodeRow
         (None, true) => Standing::Cordoned,
         (None, false) => Standing::Ready,
     };
+    if marks.is_some_and(|marks| marks.cordoned)
+        && let Some(status) = labels.get(IMPORTED_STATUS)
+    {
+        remarks.push(format!("it is cordoned, since it was `{status}` when it was imported"));
+    }
     let node = Node {
         name: config.name.clone(),
         labels,

@@ -311,16 +311,23 @@ impl Hands {
                 Ok(live) => !live.is_empty(),
                 Err(error) => return tracing::warn!(%error, "what runs on nodes cannot be read"),
             };
-            let word = word(Some(state), &standing, is_used);
-            if instance.status.as_deref() == Some(word) {
+            let imported = self.imported(&name).filter(|_| state == NodeState::Healthy);
+            let word = imported.unwrap_or_else(|| word(Some(state), &standing, is_used).to_owned());
+            if instance.status.as_ref() == Some(&word) {
                 continue;
             }
             let Some((cluster, machine)) = self.machine(&name) else { continue };
-            match cluster.fleet.mirror(&machine.instance, word).await {
-                Ok(()) => self.reached.fleet.mirrored(&name, word),
+            match cluster.fleet.mirror(&machine.instance, &word).await {
+                Ok(()) => self.reached.fleet.mirrored(&name, &word),
                 Err(fault) => tracing::warn!(node = name, "its `status` cannot be written: {fault}"),
             }
         }
+    }
+
+    /// What it was imported as, for as long as it is cordoned for that.
+    fn imported(&self, node: &str) -> Option<String> {
+        let view = self.reached.fleet.view(node).filter(|view| view.is_cordoned)?;
+        view.labels.get(pitcrew_store::IMPORTED_STATUS).cloned()
     }
 
     /// Its provider takes it away, usually in two minutes.

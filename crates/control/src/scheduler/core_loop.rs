@@ -12,13 +12,14 @@ use pitcrew_core::admission::{Admission, Cause, Holder, Placed, Preemption};
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Effects, Event, Launch, Slot};
 use pitcrew_core::ir::BackendKind;
+use pitcrew_core::recovery::JobKey;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunKey, WorkflowId};
-use pitcrew_exec::Place;
 use pitcrew_exec::ssh::{ConfigFile, home};
+use pitcrew_exec::{EcsPlace, Place};
 use pitcrew_lang::Evaluator;
 use pitcrew_store::{Backfill, Committed, StoreError};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -567,6 +568,10 @@ pub(super) fn launch_row(
     let handle = backend.prepare(&bare);
     let (node, gpus) = placed.map(|placed| (placed.node, placed.gpus)).unzip();
     let instance = active.run.instance(slot);
+    let names = match &bare.place {
+        Some(Place::Ecs(place)) => names(active, slot, place),
+        Some(Place::Ssh(_) | Place::Worker(_)) | None => Value::Null,
+    };
     AttemptRecord {
         task: id.task,
         map_index: id.map_index,
@@ -582,7 +587,21 @@ pub(super) fn launch_row(
         gpus: gpus.unwrap_or_default(),
         request: None,
         usage: Value::Null,
+        names,
     }
+}
+
+/// What an attempt on ECS is called by us: its job, and how large that is.
+fn names(active: &Active, slot: Slot, place: &EcsPlace) -> Value {
+    let job = JobKey::of(&active.run, slot);
+    let mut id = place.job.clone().unwrap_or_else(|| format!("{}-{}", job.run, job.task));
+    if let Some(index) = job.index {
+        id.push_str(&format!("-{index}"));
+    }
+    // Databases refuse a NUL in a text, wherever it stands.
+    let plain = |text: &str| text.replace('\0', "\u{fffd}");
+    let size = active.run.members(slot.task).map_or(1, |members| members.len());
+    json!({ "job": job.to_string(), "job_id": plain(&id), "size": size, "definition": plain(&place.task_definition) })
 }
 
 /// Whoever goes on after this server must know that there are files.

@@ -21,7 +21,7 @@ use pitcrew_exec::{
 };
 use pitcrew_lang::{Evaluator, Rendering};
 use pitcrew_store::{VariableSet, WorkerEnds};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::active::Active;
 use super::core_loop::{Core, run_url};
@@ -221,6 +221,7 @@ impl Core {
         match event {
             BackendEvent::Started { at, .. } => self.started(id.run, slot, id.number, at),
             BackendEvent::Placed { node, gpus, .. } => self.placed_by_backend(id.run, slot, id.number, node, gpus),
+            BackendEvent::Named { names, .. } => self.named_by_backend(id.run, slot, id.number, names),
             BackendEvent::NeverBegan { .. } => {
                 let (attempt, observation) = (id.number, Observation::NeverBegan);
                 self.observed(Observed { run: id.run, slot, attempt, observation });
@@ -285,6 +286,21 @@ impl Core {
         self.unwritten.insert(run);
         if self.runs.get(&run).and_then(|active| active.run.get(slot)).is_some_and(|i| i.state == State::Running) {
             self.tell_started(run, slot);
+        }
+    }
+
+    /// It is known what it is called where it runs: its row says so, beside what it was called by us.
+    fn named_by_backend(&mut self, run: RunKey, slot: Slot, attempt: u32, names: Map<String, Value>) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        let Some(row) = active.attempts.get_mut(&slot).filter(|row| row.number == attempt) else { return };
+        let mut all = row.names.as_object().cloned().unwrap_or_default();
+        all.extend(names);
+        let all = Value::Object(all);
+        if row.names != all {
+            row.names = all;
+            let row = row.clone();
+            active.unwritten.attempts.insert((slot, attempt), row);
+            self.unwritten.insert(run);
         }
     }
 

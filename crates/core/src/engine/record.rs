@@ -164,6 +164,10 @@ pub struct AttemptRecord {
     pub request: Option<Request>,
     /// Measured use, as the backend reported it; `null` when unknown.
     pub usage: Value,
+    /// What it is called elsewhere: of an attempt on ECS its `job`, `job_id` and `size`, and once that is known its `task`,
+    /// `definition` and `instance`. `null` where nobody else has a name for it.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub names: Value,
 }
 
 /// Everything that a restart needs of one run.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::state::Exit;
 use pitcrew_exec::{BackendEvent, EcsPlace, Ended, Handle, StepEnded, attempt_dir, log, outputs};
+use serde_json::{Map, Value};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -59,6 +60,8 @@ struct Work {
     started: Option<Timestamp>,
     /// It was told which machine it is on, or nobody can tell.
     placed: bool,
+    /// What was told of how it is called.
+    named: Map<String, Value>,
     definition: Option<Arc<Definition>>,
     mirror: Option<Mirror>,
     /// Where its log cannot be read, for people.
@@ -97,6 +100,7 @@ impl Follow {
                 told_waiting: None,
                 started: None,
                 placed: false,
+                named: Map::new(),
                 definition: None,
                 mirror: None,
                 unread: None,
@@ -271,6 +275,7 @@ impl Follow {
                 Err(fault) => tracing::debug!(attempt = %self.handle.id, "its definition cannot be read: {fault}"),
             }
         }
+        self.tell_named(host, work, task);
         self.tell_placed(host, work, task).await;
         if let Some(at) = task.started_at.or_else(|| (task.last_status == TaskStatus::Running).then(clock::now)) {
             self.tell_started(host, work, at);
@@ -336,6 +341,21 @@ impl Follow {
         };
         let pause = ((now - work.since) / 8).clamp(host.timing.soonest.min(latest), latest);
         self.put_off(if whole { pause } else { Duration::ZERO });
+    }
+
+    /// Tells how its task is called, and where it is as soon as that is known.
+    fn tell_named(&self, host: &Shared, work: &mut Work, task: &Task) {
+        let all = [
+            ("task", Some(&task.task_arn)),
+            ("definition", Some(&task.task_definition_arn)),
+            ("instance", task.container_instance_arn.as_ref()),
+        ];
+        let names: Map<String, Value> =
+            all.into_iter().filter_map(|(kind, name)| Some((kind.to_owned(), Value::from(name?.as_str())))).collect();
+        if work.named != names {
+            work.named.clone_from(&names);
+            let _ = host.events.send(BackendEvent::Named { id: self.handle.id.clone(), names });
+        }
     }
 
     /// Tells which machine ECS chose, and which devices: known when its containers are being started.

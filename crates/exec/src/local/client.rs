@@ -288,9 +288,10 @@ impl Shared {
     /// Tells an event of an attempt that is followed; an end is told once.
     fn tell(&self, event: BackendEvent) {
         let wanted = match &event {
-            BackendEvent::Started { id, .. } | BackendEvent::Placed { id, .. } | BackendEvent::NeverBegan { id } => {
-                lock(&self.live).contains_key(id)
-            }
+            BackendEvent::Started { id, .. }
+            | BackendEvent::Placed { id, .. }
+            | BackendEvent::Named { id, .. }
+            | BackendEvent::NeverBegan { id } => lock(&self.live).contains_key(id),
             BackendEvent::Ended { id, .. } | BackendEvent::Lost { id, .. } => lock(&self.live).remove(id).is_some(),
         };
         if wanted {

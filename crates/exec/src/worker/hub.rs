@@ -485,9 +485,12 @@ impl Hub {
             (_, Ok(Some(BackendEvent::Started { at, .. }))) => Observation::Running { started_at: at },
             (_, Ok(Some(BackendEvent::NeverBegan { .. }))) => Observation::NeverBegan,
             // What the ledger has of a worker's attempt is where it is already.
-            (Known::Observed(observation), Ok(None | Some(BackendEvent::Placed { .. }))) => observation,
+            (
+                Known::Observed(observation),
+                Ok(None | Some(BackendEvent::Placed { .. } | BackendEvent::Named { .. })),
+            ) => observation,
             // It was being written a moment ago.
-            (Known::Over, Ok(None | Some(BackendEvent::Placed { .. }))) => {
+            (Known::Over, Ok(None | Some(BackendEvent::Placed { .. } | BackendEvent::Named { .. }))) => {
                 match attempt_dir::recorded_end(&self.dir(handle)) {
                     Ok(Some(ended)) => attempt_dir::observed(ended),
                     Ok(None) => Observation::Unreachable { reason: "its end is being written".to_owned() },

@@ -61,7 +61,7 @@ async fn a_link_that_is_cut_all_the_time_costs_no_line_and_nothing_runs_twice() 
                     assert_eq!(ended.exit, Exit::Code { code: 7 });
                     open.remove(&id);
                 }
-                BackendEvent::Started { .. } | BackendEvent::Placed { .. } => {}
+                BackendEvent::Started { .. } | BackendEvent::Placed { .. } | BackendEvent::Named { .. } => {}
                 other @ (BackendEvent::Lost { .. } | BackendEvent::NeverBegan { .. }) => panic!("{other:?}"),
             }
         }

@@ -305,7 +305,7 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Tokens(_)
             | Command::Ssh(_)
             | Command::Secrets(_)
-            | Command::Aws(_)
+            | Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Doctor(_) | aws::AwsCommand::Import(_) })
     );
     if is_for_here && settings.server_is_typed() {
         return Err(error::invalid("`--server` does not go with this command: it works on this machine"));
@@ -320,6 +320,18 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             aws::look_over(args, ui, settings).await
         }
         Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Template(args) }) => aws::print(&args, ui),
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Jobs(args) }) => {
+            aws::jobs(args, Target::open(ui, settings).await?).await
+        }
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Tasks(args) }) => {
+            aws::tasks(args, Target::open(ui, settings).await?).await
+        }
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Nodes(args) }) => {
+            aws::nodes(args, Target::open(ui, settings).await?).await
+        }
+        Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Import(args) }) => {
+            aws::import(args, Context::open(ui, settings).await?).await
+        }
         Command::Explain(args) => explain::command(args, Target::open(ui, settings).await?).await,
         Command::Runs(args) => runs::command(args, Target::open(ui, settings).await?).await,
         Command::Logs(args) => logs::command(args, Target::open(ui, settings).await?).await,

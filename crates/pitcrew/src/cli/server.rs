@@ -10,11 +10,13 @@ use pitcrew_control::backfill;
 use pitcrew_control::base_url::BaseUrl;
 use pitcrew_control::cluster::{self, keep::Keep};
 use pitcrew_control::config::Settings;
+use pitcrew_control::ecs::keep::Keeper;
 use pitcrew_control::events;
 use pitcrew_control::folder;
 use pitcrew_control::notify::outbox::Outbox;
 use pitcrew_control::notify::weekly;
 use pitcrew_control::scheduler::schedules;
+use pitcrew_ecs::Client;
 use pitcrew_server::{self, AuthConfig, ServeOptions, Server};
 use pitcrew_store::Owner;
 use tokio::net::TcpListener;
@@ -116,6 +118,9 @@ impl Serving {
             tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
             tokio::spawn(pitcrew_exec::thrift::watch()),
         ];
+        if let Some(keeper) = tables(context)? {
+            tasks.push(tokio::spawn(keeper.run(app.scheduler.standing())));
+        }
         if let Some(recovery) = session.recovery.take() {
             tasks.push(tokio::spawn(recovery.run(app.scheduler.standing())));
         }
@@ -143,6 +148,14 @@ impl Serving {
         self.session.shutdown().await;
         served
     }
+}
+
+/// Who writes the tables of DynamoDB, if that is configured.
+fn tables(context: &Context) -> anyhow::Result<Option<Keeper>> {
+    let Some(config) = context.settings.ecs.as_ref().and_then(|ecs| ecs.tables.as_ref()) else { return Ok(None) };
+    let region = config.region.clone().unwrap_or_else(|| context.aws.region());
+    let client = Client::new(context.aws.clone(), &region).map_err(refused)?.as_role(config.role.as_deref());
+    Ok(Some(Keeper { store: context.store.clone(), client, tables: config.names() }))
 }
 
 fn tell(context: &Context, server: &Server, workflows: &std::path::Path) {

@@ -33,6 +33,22 @@ pub struct World {
     ran: BTreeMap<String, (i32, String)>,
     /// What was asked that changes something, in order: the operation, and the most telling part of it.
     pub done: Vec<String>,
+    /// Checks go on until the test ends them.
+    pub held: bool,
+    /// Nobody answers for DynamoDB.
+    pub tables_away: bool,
+    /// What was to be written to tables of DynamoDB, in order.
+    pub rows: Vec<Row>,
+}
+
+/// A row of a table of DynamoDB that was to be written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    pub table: String,
+    pub key: String,
+    pub status: String,
+    /// It was written, and not refused.
+    pub written: bool,
 }
 
 pub struct Machine {
@@ -166,7 +182,13 @@ impl Agent {
             let failure = json!({ "arn": arns("containerInstances")[0], "reason": "INACTIVE" });
             return (200, json!({ "tasks": [], "failures": [failure] }).to_string());
         }
+        if asked.target.starts_with("DynamoDB") && self.world().tables_away {
+            return (500, json!({ "__type": "InternalServerError", "message": "away" }).to_string());
+        }
         let (status, body) = self.pass_on(asked);
+        if operation == "UpdateItem" {
+            self.world().rows.push(row(&input, status == 200));
+        }
         let Ok(mut answer) = serde_json::from_str::<Value>(&body) else {
             if asked.body.contains("Action=RebootInstances") {
                 self.world().done.push("RebootInstances".to_owned());
@@ -200,7 +222,7 @@ impl Agent {
                 let Some(task) = answer["tasks"].get(0) else { return };
                 let family = if is_of(task, CHECK) { CHECK } else { "train" };
                 self.world().done.push(format!("{operation} {family}"));
-                if family == CHECK {
+                if family == CHECK && !self.world().held {
                     let instance = text(&input["containerInstances"][0]);
                     let code = self.world().machines.values().find(|m| m.instance == instance).map(|m| m.check);
                     self.end(task, code.unwrap());
@@ -299,6 +321,21 @@ impl Agent {
         let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(500);
         (status, body.to_owned())
+    }
+}
+
+/// What a write is about: its key, and what it sets the status to.
+fn row(input: &Value, written: bool) -> Row {
+    let text = |value: &Value| value["S"].as_str().unwrap_or_default().to_owned();
+    let names = input["ExpressionAttributeNames"].as_object().unwrap();
+    let status =
+        names.iter().find(|(_, name)| name.as_str().unwrap().ends_with("_status")).map(|(name, _)| name.clone());
+    let value = status.map(|name| name.replace('#', ":")).unwrap_or_default();
+    Row {
+        table: input["TableName"].as_str().unwrap().to_owned(),
+        key: input["Key"].as_object().unwrap().values().map(text).collect(),
+        status: text(&input["ExpressionAttributeValues"][value]),
+        written,
     }
 }
 

@@ -6,16 +6,21 @@ use crate::agent::{Agent, CHECK};
 use crate::harness::{Running, World};
 use crate::moto::Moto;
 
-struct Drill {
-    world: World,
-    agent: Agent,
-    machine: String,
-    _moto: Moto,
+pub struct Drill {
+    pub world: World,
+    pub agent: Agent,
+    pub machine: String,
+    pub moto: Moto,
 }
 
 impl Drill {
     /// A cluster of so many machines, and the workflow `train`, of one task that may be tried again so often.
     fn new(machines: usize, retries: u32) -> Drill {
+        Drill::with(machines, retries, "")
+    }
+
+    /// With more under `ecs` of its configuration.
+    pub fn with(machines: usize, retries: u32, ecs: &str) -> Drill {
         let moto = Moto::start();
         let agent = Agent::start(&moto, machines);
         let mut world = World::new();
@@ -23,7 +28,7 @@ impl Drill {
         world.env.retain(|(name, _)| *name != "AWS_ENDPOINT_URL");
         world.env.push(("AWS_ENDPOINT_URL", agent.url.clone()));
         let config = format!(
-            "ecs: {{clusters: [gpus], check: {CHECK}}}\n\
+            "ecs: {{clusters: [gpus], check: {CHECK}{ecs}}}\n\
              recovery: {{mode: auto, deadlines: {{observe: 1s, recheck: 1s, suspected: 5s}}}}\n"
         );
         std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
@@ -34,29 +39,29 @@ impl Drill {
         );
         world.workflow("train", &workflow);
         let machine = agent.machine();
-        Drill { world, agent, machine, _moto: moto }
+        Drill { world, agent, machine, moto }
     }
 
     /// A server that knows the machines, and that they are well.
-    fn serve(&self) -> Running {
+    pub fn serve(&self) -> Running {
         let server = self.world.serve();
         self.world.wait("its machine is a node", || self.node()["gpus"].as_array().is_some_and(|all| all.len() == 2));
         self.world.wait("recovery has looked at it", || self.agent.status(&self.machine) == "AVAILABLE");
         server
     }
 
-    fn node(&self) -> Value {
+    pub fn node(&self) -> Value {
         let out = self.world.run(&["nodes", "show", &self.machine, "--output", "json"]);
         serde_json::from_slice(&out.stdout).unwrap_or_default()
     }
 
-    fn begin(&self) -> Value {
+    pub fn begin(&self) -> Value {
         self.world.wait("the workflow is there", || self.world.run(&["dags", "trigger", "train"]).status.success());
         self.until_running(&[])
     }
 
     /// The task that runs, which is none of these.
-    fn until_running(&self, but: &[&Value]) -> Value {
+    pub fn until_running(&self, but: &[&Value]) -> Value {
         let other = |task: &Value| but.iter().all(|one| one["taskArn"] != task["taskArn"]);
         self.world.wait("a task runs", || self.agent.running().is_some_and(|task| other(&task)));
         let task = self.agent.running().unwrap();
@@ -66,7 +71,7 @@ impl Drill {
     }
 
     /// Which instance the attempt is on, as its server knows it.
-    fn until_placed(&self, attempt: u64) {
+    pub fn until_placed(&self, attempt: u64) {
         self.world.wait("the server knows where it is", || {
             let tasks = self.node()["tasks"].clone();
             tasks.as_array().is_some_and(|all| all.iter().any(|task| task["attempt"] == attempt))
@@ -77,7 +82,7 @@ impl Drill {
         self.world.json(&["incidents", "list", "--output", "json"]).as_array().unwrap().clone()
     }
 
-    fn run_state(&self) -> String {
+    pub fn run_state(&self) -> String {
         self.world.json(&["runs", "show", "latest", "--output", "json"])["state"].as_str().unwrap().to_owned()
     }
 

@@ -13,3 +13,4 @@ mod moto;
 mod roles;
 mod secrets;
 mod service;
+mod tables;

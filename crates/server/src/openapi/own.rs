@@ -81,6 +81,24 @@ Runbook
   xid: int, name: text, about: text, action: text, does: text, person: text, page: text
 IncidentDismissal
   reason?: text
+EcsJobs
+  jobs: [EcsJob], total_entries: int
+EcsJob
+  job_id: text, num_nodes: int, assigned_nodes: [text], submitted_container_inst_ids: [text], submitted_ecs_task_ids: [text], retry: int
+  job_status: IN_PROGRESS|PENDING_HEALTHCHECK|PENDING_RESTART|RESTARTING|COMPLETE|FAILED|USER_STOPPED|FAILED_OTHERS
+  origin: pitcrew|imported, source: text?, job: text?, run: int?, task: text?, began: time?, ended: time?
+EcsTasks
+  tasks: [EcsTask], total_entries: int
+EcsTask
+  ecs_task_id: text, node_name: text?, node_index_in_job: int?, job_id: text?, job_num_nodes: int?, task_def_arn: text?
+  container_inst_id: text?, container_instance_arn: text?, retry: int, task_status: IN_PROGRESS|COMPLETE|TERMINATED|FAILED
+  origin: pitcrew|imported, source: text?, ecs_task_arn: text?, job: text?, run: int?, task: text?, map_index: int?, attempt: int?, began: time?, ended: time?
+EcsNodes
+  nodes: [EcsNode], total_entries: int
+EcsNode
+  node_name: text, container_instance_id: text?, container_instance_arn: text?
+  node_status: AVAILABLE|ASSIGNED|IN_PROGRESS|PENDING|PENDING_HEALTHCHECK|REBOOTING|FAILED|UNKNOWN, ip: text?, ibdev: text?
+  origin: pitcrew|imported, source: text?, node: text?, cluster: text?, incident: int?
 Quotas
   quotas: [Quota], total_entries: int
 Quota

@@ -6,6 +6,7 @@ pub mod artifacts;
 mod between;
 mod connections;
 mod digest;
+mod ecs;
 mod events;
 pub mod incidents;
 pub mod nodes;
@@ -101,6 +102,7 @@ pub fn routes() -> Routes {
         .merge(between::routes())
         .merge(quotas::routes())
         .merge(workers::routes())
+        .merge(ecs::routes())
 }
 
 /// The run with that key, or 404.

@@ -5,6 +5,7 @@ mod admin;
 mod api;
 mod backfills;
 mod documents;
+mod ecs;
 mod incidents;
 mod metrics;
 mod pages;

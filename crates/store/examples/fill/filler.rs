@@ -137,6 +137,7 @@ impl Filler {
                         "peak_memory_bytes": 1u64 << 30, "gpus": [{"uuid": "GPU-8a5f2c1e", "samples": 28,
                         "mean_utilization_percent": 60.0 + (back % 30) as f64, "max_utilization_percent": 100.0,
                         "mean_memory_bytes": 1u64 << 34, "max_memory_bytes": 1u64 << 35}]}),
+                    names: serde_json::Value::Null,
                 });
             }
         }

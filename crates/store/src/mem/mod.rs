@@ -4,6 +4,7 @@
 //! shows otherwise.
 
 mod across;
+mod ecs;
 mod files;
 mod nodes;
 mod outbox;
@@ -68,6 +69,7 @@ struct State {
     settings: BTreeMap<String, String>,
     recovery: BTreeMap<pitcrew_core::recovery::Key, pitcrew_core::recovery::Record>,
     recovery_term: u64,
+    ecs_imported: BTreeMap<(EcsKind, String), EcsImport>,
     /// By run and data directory.
     run_files: BTreeMap<(RunKey, String), i64>,
     removed: BTreeMap<RunKey, RemovedRun>,
@@ -134,6 +136,7 @@ impl Mem {
                 settings: BTreeMap::new(),
                 recovery: BTreeMap::new(),
                 recovery_term: 0,
+                ecs_imported: BTreeMap::new(),
                 run_files: BTreeMap::new(),
                 removed: BTreeMap::new(),
             }),

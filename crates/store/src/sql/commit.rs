@@ -51,7 +51,7 @@ static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
          handle = excluded.handle, queued_at = excluded.queued_at, started = excluded.started, \
          ended = excluded.ended, exit = excluded.exit, message = excluded.message, gpus = excluded.gpus, \
          usage = excluded.usage, node = excluded.node, \
-         request = excluded.request",
+         request = excluded.request, names = excluded.names",
     )
 });
 

@@ -36,6 +36,7 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0010_run_files"),
     migration!("0011_granted"),
     migration!("0012_recovery"),
+    migration!("0013_ecs"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -103,7 +104,7 @@ mod tests {
 
     use super::super::{Sql, postgres, sqlite};
     use super::*;
-    use crate::types::{AuditFilter, Paging, WorkerEnds, WorkflowFilter};
+    use crate::types::{AuditFilter, EcsFilter, Paging, WorkerEnds, WorkflowFilter};
 
     /// What a database may hold after each migration; every migration has its own, so that the next ones meet it.
     static SAMPLES: &[&str] = &[
@@ -119,6 +120,7 @@ mod tests {
         include_str!("../../tests/data/0010_run_files.sql"),
         include_str!("../../tests/data/0011_granted.sql"),
         include_str!("../../tests/data/0012_recovery.sql"),
+        include_str!("../../tests/data/0013_ecs.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -128,6 +130,10 @@ mod tests {
         if tx.is_postgres() {
             tx.script("DROP SCHEMA public CASCADE; CREATE SCHEMA public").await.unwrap();
         } else {
+            for view in tx.fetch("SELECT name FROM sqlite_master WHERE type = 'view'", args![]).await.unwrap() {
+                let view: String = view.get(0).unwrap();
+                tx.execute(sqlx::AssertSqlSafe(format!("DROP VIEW {view}")), args![]).await.unwrap();
+            }
             for table in tx.fetch(drop_all, args![]).await.unwrap() {
                 let table: String = table.get(0).unwrap();
                 tx.execute(sqlx::AssertSqlSafe(format!("DROP TABLE {table}")), args![]).await.unwrap();
@@ -176,6 +182,8 @@ mod tests {
         assert_eq!(sql.worker_ends().await.unwrap()["w1"], WorkerEnds { ended: 7, failed: 2 });
         assert_eq!(sql.worker_token("def").await.unwrap().unwrap().uses, Some(3));
         assert_eq!(sql.run_files(RunKey(2)).await.unwrap()[0].version, 3);
+        let jobs = sql.ecs_jobs(&EcsFilter::default(), Paging::ALL).await.unwrap();
+        assert_eq!((jobs.total, jobs.rows[0].submitted_ecs_task_ids.as_slice()), (1, &["t1".to_owned()][..]));
         let removed = sql.retention(Timestamp::UNIX_EPOCH).await.unwrap();
         assert_eq!(removed.runs[0].key, RunKey(99), "left over from a retention that did not finish");
     }

@@ -7,6 +7,7 @@ mod across;
 mod claim;
 mod commit;
 mod db;
+mod ecs;
 mod files;
 mod lists;
 mod migrate;

@@ -232,8 +232,7 @@ pub fn push_instance<'a>(to: &mut Vec<Value<'a>>, run: RunKey, instance: &'a Ins
     Ok(())
 }
 
-pub const ATTEMPT_COLUMNS: &str =
-    "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node, request";
+pub const ATTEMPT_COLUMNS: &str = "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node, request, names";
 
 pub fn attempt(row: &Row) -> Result<AttemptRecord> {
     let row = &mut row.fields();
@@ -253,6 +252,7 @@ pub fn attempt(row: &Row) -> Result<AttemptRecord> {
         node: row.take()?,
         // One that another version wrote and this one does not understand is as good as none.
         request: row.json_optional::<serde_json::Value>()?.and_then(|granted| serde_json::from_value(granted).ok()),
+        names: row.json_optional()?.unwrap_or_default(),
     })
 }
 
@@ -260,6 +260,7 @@ pub fn attempt(row: &Row) -> Result<AttemptRecord> {
 pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a AttemptRecord) -> Result<()> {
     let gpus = if attempt.gpus.is_empty() { None } else { Some(json(&attempt.gpus)?) };
     let usage = if attempt.usage.is_null() { None } else { Some(json(&attempt.usage)?) };
+    let names = if attempt.names.is_null() { None } else { Some(json(&attempt.names)?) };
     to.extend(args![
         run.0,
         attempt.task.as_str(),
@@ -276,6 +277,7 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
         usage,
         attempt.node.as_deref(),
         json_optional(&attempt.request)?,
+        names,
     ]);
     Ok(())
 }

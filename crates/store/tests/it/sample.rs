@@ -79,6 +79,7 @@ pub fn attempt(name: &str, number: u32) -> AttemptRecord {
         gpus: Vec::new(),
         request: None,
         usage: Value::Null,
+        names: Value::Null,
     }
 }
 

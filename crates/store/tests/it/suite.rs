@@ -1,6 +1,7 @@
 //! What every store does. The parts use workflows of their own, so they run one after the other on one store.
 
 mod across;
+mod ecs;
 mod files;
 mod nodes;
 mod outbox;
@@ -53,6 +54,7 @@ pub async fn exercise(store: &Store) {
     ownership::a_change_wakes_those_who_wait(store).await;
     outbox::notices_are_sent_once_and_tried_again(store).await;
     outbox::a_backfill_is_paused_cancelled_and_completed(store).await;
+    ecs::what_is_on_ecs_is_told_in_the_words_of_the_system_before(store).await;
     across::many_runs_are_asked_at_once(store).await;
     across::the_audit_log_is_searched(store).await;
     runs::retention_removes_what_is_old_and_reports_it_until_told(store).await;

@@ -359,7 +359,7 @@ impl Courier<'_> {
             BackendEvent::Ended { id, ended } => self.duty.ended(&id, End::Ended { ended, log: None }, now),
             BackendEvent::Lost { id, reason } => self.duty.ended(&id, End::Lost { reason }, now),
             // The runner forgets nothing that it took, and this machine is where it all runs.
-            BackendEvent::NeverBegan { .. } | BackendEvent::Placed { .. } => {}
+            BackendEvent::NeverBegan { .. } | BackendEvent::Placed { .. } | BackendEvent::Named { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 //! One method per question, the same for both; so every command says and prints the same wherever it looks.
 
 mod connections;
+mod ecs;
 mod logs;
 mod nodes;
 mod notices;

@@ -82,6 +82,7 @@ pub async fn every_field_survives(store: &Store) {
             gpus: (0..n % 3).map(|gpu| format!("GPU-{gpu}")).collect(),
             request: (n % 3 == 0).then(|| Request { cpu: Amount::milli(n as u32 * 500), ..Request::default() }),
             usage: [json!(null), json!({"cpu_seconds": 0.5})][n % 2].clone(),
+            names: [json!(null), json!({"job": "7/train", "size": 2})][n % 2].clone(),
             ..attempt("t", n as u32 + 1)
         });
     }

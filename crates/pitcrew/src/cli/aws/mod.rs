@@ -1,4 +1,8 @@
-//! `aws`: what has to be there on AWS, printed as a template, and looked over.
+//! `aws`: what has to be there on AWS, printed as a template, and looked over; and what is there, in the words of the
+//! system before, whose tables can be imported.
+
+mod import;
+mod lists;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -10,11 +14,14 @@ use pitcrew_ecs::doctor::{Grade, Subject, examine};
 use pitcrew_ecs::template::{NAMES, meaning, template};
 use serde_json::json;
 
+pub use import::command as import;
+pub use lists::{jobs, nodes, tasks};
+
 use super::Output;
 use super::error::{invalid, refused};
 use super::ui::Ui;
 
-/// Print what has to be there on AWS for tasks of ECS, and look it over
+/// Print what has to be there on AWS for tasks of ECS and look it over; list what is on ECS, import tables
 #[derive(Debug, clap::Args)]
 #[command(arg_required_else_help = true)]
 pub struct AwsArgs {
@@ -28,6 +35,14 @@ pub enum AwsCommand {
     Template(TemplateArgs),
     /// Look over a cluster: permissions, rules, queue, machines; changes nothing
     Doctor(DoctorArgs),
+    /// List jobs on ECS, in the fields of the system before, and those imported from it
+    Jobs(lists::JobListArgs),
+    /// List tasks that ECS was given, in the same way
+    Tasks(lists::JobListArgs),
+    /// List the machines of ECS, in the same way
+    Nodes(lists::ListArgs),
+    /// Take over nodes, jobs and tasks from the tables of DynamoDB of the system before; changes nothing there
+    Import(import::ImportArgs),
 }
 
 #[derive(Debug, clap::Args)]

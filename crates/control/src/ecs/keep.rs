@@ -1,0 +1,264 @@
+//! Keeps writing the three tables of DynamoDB that the system before kept, for whoever still reads them.
+//!
+//! Rows are those of the views `ecs_job`, `ecs_task` and `ecs_node`: read anew in each round and compared with what was written,
+//! so whatever a round could not write, a later one does. Invariants: nothing waits for this, and nothing is decided by it. Each
+//! write carries a number that grows from write to write and from leader to leader, and happens only if the row has a smaller one;
+//! so a write that comes late, or from a server that leads no more, undoes no newer one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::RunKey;
+use pitcrew_ecs::client::{Condition, Item, Typed};
+use pitcrew_ecs::tables::{MARK, Table, Tables};
+use pitcrew_ecs::{Client, Fault, Kind};
+use pitcrew_store::{EcsFilter, EcsJob, EcsNode, EcsOrigin, EcsTask, Paging, Store, StoreError};
+use tokio::sync::watch;
+
+use crate::clock;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_secs(2);
+/// After rounds that failed, at most.
+const LONGEST: Duration = Duration::from_secs(60);
+/// What ended so long before everything was written last is still looked at.
+const BEFORE: SignedDuration = SignedDuration::from_mins(10);
+/// And where nothing was ever written.
+const FIRST: SignedDuration = SignedDuration::from_hours(24);
+/// Numbers of one leader: more writes than one of them does.
+const TERM: u64 = 1 << 40;
+
+/// Counts the leaders that wrote.
+const TERM_KEY: &str = "ecs.tables.term";
+/// Until when everything that happened is written.
+const UNTIL_KEY: &str = "ecs.tables.until";
+
+/// Writes the tables while this server leads.
+pub struct Keeper {
+    pub store: Store,
+    pub client: Client,
+    pub tables: Tables,
+}
+
+/// What one leader knows of what stands there.
+struct Term {
+    /// Of the next write.
+    number: u64,
+    written: BTreeMap<(Table, String), Item>,
+    /// Until when everything that happened is written.
+    until: Timestamp,
+}
+
+/// Why a round did not end.
+#[derive(Debug, thiserror::Error)]
+enum Hindrance {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("`{table}`: {fault}")]
+    Aws { table: String, fault: Fault },
+}
+
+impl Keeper {
+    /// For as long as this is polled.
+    pub async fn run(self, mut leads: watch::Receiver<bool>) {
+        loop {
+            if leads.wait_for(|leads| *leads).await.is_err() {
+                return;
+            }
+            tokio::select! {
+                changed = leads.wait_for(|leads| !*leads) => if changed.is_err() { return },
+                () = self.lead() => {}
+            }
+        }
+    }
+
+    async fn lead(&self) {
+        let mut failures = 0u32;
+        let mut told = String::new();
+        let mut term = None;
+        loop {
+            let begun = clock::now();
+            let done = async {
+                let term = match &mut term {
+                    Some(term) => term,
+                    none => none.insert(self.begin(begun).await?),
+                };
+                self.round(term, begun).await
+            };
+            match done.await {
+                Ok(()) => {
+                    if failures > 0 {
+                        tracing::info!("the tables of DynamoDB are written again");
+                    }
+                    (failures, told) = (0, String::new());
+                }
+                Err(why) => {
+                    failures += 1;
+                    let why = why.to_string();
+                    // Whoever reads the log need not read it in each round.
+                    if told != why {
+                        tracing::warn!("the tables of DynamoDB cannot be written; it is tried again: {why}");
+                        told = why;
+                    }
+                }
+            }
+            let wait = ROUND * 2u32.saturating_pow(failures.min(6));
+            tokio::time::sleep(wait.min(LONGEST)).await;
+        }
+    }
+
+    /// A number that no leader had before.
+    async fn begin(&self, now: Timestamp) -> Result<Term, Hindrance> {
+        let number = loop {
+            let before = self.store.setting(TERM_KEY).await?;
+            let next = before.as_deref().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default() + 1;
+            if self.store.swap_setting(TERM_KEY, before.as_deref(), &next.to_string()).await? {
+                break next;
+            }
+        };
+        let until = self.store.setting(UNTIL_KEY).await?.and_then(|text| text.parse::<Timestamp>().ok());
+        let until = until.or_else(|| now.checked_sub(FIRST).ok()).unwrap_or(now);
+        Ok(Term { number: number.saturating_mul(TERM), written: BTreeMap::new(), until })
+    }
+
+    /// Writes whatever is not there yet.
+    async fn round(&self, term: &mut Term, begun: Timestamp) -> Result<(), Hindrance> {
+        let wanted = self.wanted(term.until).await?;
+        term.written.retain(|key, _| wanted.contains_key(key));
+        let mut hindered = None;
+        let mut closed = BTreeSet::new();
+        let mut is_changed = false;
+        for (key, row) in wanted {
+            if term.written.get(&key) == Some(&row) || closed.contains(&key.0) {
+                continue;
+            }
+            let table = self.tables.of(key.0).to_owned();
+            match self.write(term, &key, &row).await {
+                Ok(()) => {
+                    is_changed = true;
+                    term.written.insert(key, row);
+                }
+                Err(fault) => {
+                    match fault.kind {
+                        // Of one row, and perhaps of no other.
+                        Kind::Invalid | Kind::Conflict => {}
+                        // Of the whole table.
+                        Kind::NotFound | Kind::Denied => drop(closed.insert(key.0)),
+                        // Of DynamoDB as a whole: the others would wait for nothing.
+                        Kind::Throttled | Kind::Unreached | Kind::Capacity => {
+                            return Err(Hindrance::Aws { table, fault });
+                        }
+                    }
+                    hindered = Some(Hindrance::Aws { table, fault });
+                }
+            }
+        }
+        if let Some(hindered) = hindered {
+            return Err(hindered);
+        }
+        term.until = begun;
+        // A server with nothing to do writes nothing.
+        if is_changed {
+            self.store.put_setting(UNTIL_KEY, &begun.to_string()).await?;
+        }
+        Ok(())
+    }
+
+    /// Every row that may have changed since.
+    async fn wanted(&self, since: Timestamp) -> Result<BTreeMap<(Table, String), Item>, StoreError> {
+        let mut wanted = BTreeMap::new();
+        let ours = |run: RunKey| EcsFilter { run: Some(run), origin: Some(EcsOrigin::Pitcrew), ..EcsFilter::default() };
+        // The newest run of a job that goes by one name counts.
+        for run in self.store.ecs_runs(since.checked_sub(BEFORE).unwrap_or(since)).await?.into_iter().rev() {
+            for job in self.store.ecs_jobs(&ours(run), Paging::ALL).await?.rows {
+                wanted.entry((Table::Job, job.job_id.clone())).or_insert_with(|| of_job(&job));
+            }
+            for task in self.store.ecs_tasks(&ours(run), Paging::ALL).await?.rows {
+                wanted.entry((Table::Task, task.ecs_task_id.clone())).or_insert_with(|| of_task(&task));
+            }
+        }
+        let ours = EcsFilter { origin: Some(EcsOrigin::Pitcrew), ..EcsFilter::default() };
+        for node in self.store.ecs_nodes(&ours, Paging::ALL).await?.rows {
+            wanted.entry((Table::Node, node.node_name.clone())).or_insert_with(|| of_node(&node));
+        }
+        Ok(wanted)
+    }
+
+    async fn write(&self, term: &mut Term, (table, key): &(Table, String), row: &Item) -> Result<(), Fault> {
+        term.number += 1;
+        let number = Typed::N(term.number.to_string());
+        let mut set = row.clone();
+        set.insert(MARK.to_owned(), number.clone());
+        let condition = Condition {
+            expression: "attribute_not_exists(#version) OR #version < :version".to_owned(),
+            names: BTreeMap::from([("#version".to_owned(), MARK.to_owned())]),
+            values: BTreeMap::from([(":version".to_owned(), number)]),
+        };
+        let name = self.tables.of(*table);
+        let id = Item::from([(table.key().to_owned(), Typed::text(key))]);
+        if !self.client.update_item(name, &id, &set, Some(&condition)).await? {
+            // Whoever leads by now has written it.
+            tracing::info!(table = name, key, "a row of DynamoDB is newer than what this server would write");
+        }
+        Ok(())
+    }
+}
+
+/// Fields that are not known are left as they are.
+struct Fields(Item);
+
+impl Fields {
+    fn text(mut self, name: &str, value: Option<&str>) -> Fields {
+        if let Some(value) = value {
+            self.0.insert(name.to_owned(), Typed::text(value));
+        }
+        self
+    }
+
+    fn number(mut self, name: &str, value: Option<u32>) -> Fields {
+        if let Some(value) = value {
+            self.0.insert(name.to_owned(), Typed::number(value.into()));
+        }
+        self
+    }
+
+    fn texts(mut self, name: &str, value: &[String]) -> Fields {
+        self.0.insert(name.to_owned(), Typed::texts(value));
+        self
+    }
+}
+
+fn of_job(job: &EcsJob) -> Item {
+    Fields(Item::new())
+        .number("num_nodes", Some(job.num_nodes))
+        .texts("assigned_nodes", &job.assigned_nodes)
+        .texts("submitted_container_inst_ids", &job.submitted_container_inst_ids)
+        .texts("submitted_ecs_task_ids", &job.submitted_ecs_task_ids)
+        .number("retry", Some(job.retry))
+        .text("job_status", Some(job.job_status.name()))
+        .0
+}
+
+fn of_task(task: &EcsTask) -> Item {
+    Fields(Item::new())
+        .text("node_name", task.node_name.as_deref())
+        .number("node_index_in_job", task.node_index_in_job)
+        .text("job_id", task.job_id.as_deref())
+        .number("job_num_nodes", task.job_num_nodes)
+        .text("task_def_arn", task.task_def_arn.as_deref())
+        .text("container_inst_id", task.container_inst_id.as_deref())
+        .text("container_instance_arn", task.container_instance_arn.as_deref())
+        .number("retry", Some(task.retry))
+        .text("task_status", Some(task.task_status.name()))
+        .0
+}
+
+/// `ip` and `ibdev` stay as whoever set the machine up has written them.
+fn of_node(node: &EcsNode) -> Item {
+    Fields(Item::new())
+        .text("container_instance_id", node.container_instance_id.as_deref())
+        .text("container_instance_arn", node.container_instance_arn.as_deref())
+        .text("node_status", Some(node.node_status.name()))
+        .0
+}
