@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use pitcrew_exec::SshPlace;
 use pitcrew_exec::gpu::{self, Probe, Reading, Readings, Smi, parse_dcgm, parse_probe};
 use pitcrew_exec::ssh::{Defaults, Lease, Pool};
 use pitcrew_store::Store;
@@ -66,14 +67,25 @@ impl Asker {
 
     /// A connection to the node that this stored connection leads to.
     pub async fn connect(&self, id: &str) -> Result<Lease, String> {
+        let place = self.place(id).await?;
+        self.pool.get(&place).await.map_err(|error| error.to_string())
+    }
+
+    /// It may be back any moment: whoever connects next finds out, and does not hear that it was away just now.
+    pub async fn hurry(&self, id: &str) {
+        if let Ok(place) = self.place(id).await {
+            self.pool.hurry(&place);
+        }
+    }
+
+    async fn place(&self, id: &str) -> Result<SshPlace, String> {
         let row = self.store.connection(id).await.map_err(|error| error.to_string())?;
         let row = row.ok_or_else(|| format!("there is no connection `{id}`: `pitcrew connections add` makes one"))?;
         let place = Connection::open(row, &self.vault).and_then(|connection| {
             let file = self.pool.setup().config_file()?;
             ssh::place::place(&connection, &file, &self.defaults)
         });
-        let place = place.map_err(|error| format!("{error:#}"))?;
-        self.pool.get(&place).await.map_err(|error| error.to_string())
+        place.map_err(|error| format!("{error:#}"))
     }
 
     async fn over_ssh(&self, id: &str) -> Result<String, String> {

@@ -14,7 +14,7 @@ use pitcrew_core::fleet::{Held, Request, Standing, held};
 use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::{HeldGpu, Reading, with_exporter};
 use pitcrew_store::{AuditEntry, NodeChange, NodeRow, NodeSample, Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::ask::{self, Answer, Asker};
 use super::assemble::{Assembled, assemble};
@@ -68,6 +68,8 @@ pub(super) struct Known {
     marks: Option<NodeRow>,
     /// Recovery lets it have no new work, and why.
     fenced: Option<String>,
+    /// Somebody else has asked it.
+    found: Arc<Notify>,
     readings: Vec<Reading>,
     series: Series,
     /// The last five minutes, and the last hour, that the store does not have yet.
@@ -280,8 +282,15 @@ impl Fleet {
         }
         let mut failures = 0;
         let mut wait = if is_local { self.pause(&config.name) } else { Duration::ZERO };
+        let found = self.lock().iter().find(|k| k.config.name == config.name).map(|known| known.found.clone());
+        let found = found.unwrap_or_default();
         loop {
-            tokio::time::sleep(wait).await;
+            let due = tokio::time::sleep(wait);
+            tokio::select! {
+                () = due => {}
+                // One that is well is asked when it is due.
+                () = found.notified(), if failures > 0 => {}
+            }
             let answer = asker.ask(config).await;
             self.take(&config.name, answer, clock::now());
             if *leads.borrow() {
@@ -334,6 +343,7 @@ impl Fleet {
     pub(super) fn take(&self, name: &str, answer: Result<Answer, String>, now: Timestamp) {
         let mut nodes = self.lock();
         let Some(known) = nodes.iter_mut().find(|known| known.config.name == name) else { return };
+        let before = known.seen.clone();
         let seen = known.seen.get_or_insert_default();
         match answer {
             Err(why) => {
@@ -358,8 +368,22 @@ impl Fleet {
                 known.readings = probe.gpus;
             }
         }
+        let is_news = known.seen != before;
         drop(nodes);
-        self.publish();
+        // Nodes are put together from what is seen of them, and not from what their devices do: of a thousand nodes a hundred
+        // a second say that nothing has changed.
+        if is_news {
+            self.publish();
+        }
+    }
+
+    /// Somebody else has asked a node: it is as that has found it, and is asked as often as one that answers again.
+    pub(crate) fn found(&self, name: &str, answer: Answer, now: Timestamp) {
+        self.take(name, Ok(answer), now);
+        let known = self.lock();
+        if let Some(known) = known.iter().find(|known| known.config.name == name) {
+            known.found.notify_one();
+        }
     }
 
     /// Those that recovery lets have no new work, with the reason; all others may have some, as far as it is concerned.
@@ -505,6 +529,7 @@ impl Known {
             seen,
             marks: None,
             fenced: None,
+            found: Arc::default(),
             readings: Vec::new(),
             series: Series::default(),
             unwritten: Ended::default(),

@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::recovery::{Advice, JobRef, Signal};
 use pitcrew_exec::Observation;
@@ -26,6 +27,8 @@ const LONGEST: SignedDuration = SignedDuration::from_secs(30);
 const FOR_LINES: SignedDuration = SignedDuration::from_secs(10);
 /// What another machine has written is here by then.
 const ARRIVES: SignedDuration = SignedDuration::from_secs(15);
+/// For all members to say whether they run.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Bytes that are read at a time, and of one log in one look: what is older of a log that grows faster is passed over.
 const PART: usize = 256 << 10;
 const MOST: u64 = 8 << 20;
@@ -101,13 +104,15 @@ impl Hangs {
             self.overdue = None;
             return signals;
         }
-        // What a machine that is out of reach writes is not seen, and that is no silence.
-        for (rank, member) in watched.members.iter().enumerate() {
-            let is_over = ended.contains(&(rank as u32));
-            if !is_over && !matches!(member.backend.attach(&member.handle).await, Observation::Running { .. }) {
-                (self.state, self.overdue) = (LogState::new(clock::now()), None);
-                return signals;
-            }
+        // What a machine that is out of reach writes is not seen, and that is no silence. All are asked at once: an end that
+        // comes meanwhile waits.
+        let living = watched.members.iter().enumerate().filter(|(rank, _)| !ended.contains(&(*rank as u32)));
+        let asked = living.map(|(_, member)| member.backend.attach(&member.handle));
+        let answers = tokio::time::timeout(PATIENCE, join_all(asked)).await.unwrap_or_default();
+        let is_seen = !answers.is_empty() && answers.iter().all(|one| matches!(one, Observation::Running { .. }));
+        if !is_seen {
+            (self.state, self.overdue) = (LogState::new(clock::now()), None);
+            return signals;
         }
         // A machine that is back answers before all that it wrote meanwhile is here.
         if watched.members.iter().any(|member| member.handle.place.is_some()) {

@@ -6,6 +6,7 @@
 mod check;
 pub mod config;
 mod desk;
+mod each;
 mod ecs;
 mod facts;
 mod hang;
@@ -16,6 +17,7 @@ mod reach;
 pub mod runbook;
 mod signals;
 mod signs;
+mod tail;
 mod tasks;
 pub mod tell;
 #[cfg(test)]

@@ -29,6 +29,8 @@ use crate::scheduler::Scheduler;
 pub(super) const ORDER: Duration = Duration::from_secs(60);
 /// For asking who a node is.
 const LOOK: Duration = Duration::from_secs(20);
+/// Between two looks at a node that comes up anew.
+const SOON: Duration = Duration::from_millis(500);
 /// Between two looks at what still runs on a node.
 pub(super) const DRAIN: Duration = Duration::from_secs(1);
 /// Between two attempts to give an order that certainly reached nobody.
@@ -178,6 +180,9 @@ impl Hands {
             }
             Act::Observe { node } => {
                 let seen = self.observe(&node).await;
+                if self.comes_up(&node) {
+                    tokio::spawn(self.clone().catch(node.clone()));
+                }
                 Input::Observed { node, seen }
             }
             act @ (Act::StopJob { .. } | Act::RestartJob { .. } | Act::FailJob { .. }) => {
@@ -300,7 +305,7 @@ impl Hands {
         match reach {
             Reach::Local | Reach::Connection(_) => {
                 let config = self.reached.fleet.config_of(node)?;
-                let probe = self.reached.probe(&config).await.ok().filter(|probe| probe.smi == Smi::Answered)?;
+                let probe = self.reached.probe(&config).await.filter(|probe| probe.smi == Smi::Answered)?;
                 Some(probe.gpus.into_iter().map(|gpu| (gpu.index, gpu.uuid)).collect())
             }
             Reach::Worker(_) => {
@@ -348,6 +353,33 @@ impl Hands {
         matches!(known.reach, Reach::Worker(_)).then_some(is_up)
     }
 
+    /// It was told to start anew, and is awaited.
+    fn comes_up(&self, node: &str) -> bool {
+        let is_restarted =
+            |row: &NodeRecord| matches!(row.state, NodeState::Remediating { rung } if rung.restarts_node());
+        self.scheduler.holds_lead() && self.desk.look(|recovery| recovery.node(node).is_some_and(is_restarted))
+    }
+
+    /// Until the next look is due, looks often whether it has come up: else it would stand idle for half of that time.
+    async fn catch(self, node: String) {
+        let until = clock::now() + self.config.policy.deadlines.observe;
+        let reach = self.reached.fleet.nodes().borrow().iter().find(|one| one.node.name == node).cloned();
+        // A worker calls by itself; each look at a machine of ECS is a command in the books of its owner.
+        let Some(Reach::Connection(connection)) = reach.map(|node| node.reach) else { return };
+        loop {
+            tokio::time::sleep(SOON).await;
+            if clock::now() >= until || !self.comes_up(&node) {
+                return;
+            }
+            self.reached.asker.hurry(&connection).await;
+            let seen = self.observe(&node).await;
+            let is_new = self.desk.look(|recovery| recovery.node(&node).is_some_and(|row| row.boot_id != seen.boot_id));
+            if seen.agent && is_new {
+                return self.desk.mention(Input::Observed { node, seen });
+            }
+        }
+    }
+
     /// Asks a node who it is, and what it has.
     pub(super) async fn observe(&self, node: &str) -> Seen {
         if let Some(agent) = self.calls(node) {
@@ -371,7 +403,7 @@ impl Hands {
                 Ok(ran) if ran.is_success() => ran.stdout.trim().parse().ok(),
                 Ok(_) | Err(_) => None,
             },
-            Some(config) => self.reached.probe(&config).await.ok().and_then(|probe| match probe.smi {
+            Some(config) => self.reached.probe(&config).await.and_then(|probe| match probe.smi {
                 Smi::Answered => Some(probe.gpus.len() as u32),
                 _ => None,
             }),

@@ -13,6 +13,7 @@ use pitcrew_exec::worker::Hub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::workers::Order;
+use crate::clock;
 use crate::ecs::{Clusters, Machine};
 use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
 
@@ -124,9 +125,12 @@ impl Reached {
         tokio::time::timeout(within, here(script)).await.unwrap_or_else(|_| Err(late(within)))
     }
 
-    /// What it has, asked now.
-    pub async fn probe(&self, node: &NodeConfig) -> Result<Probe, String> {
-        self.asker.ask(node).await.map(|answer| answer.probe)
+    /// What it has, asked now; the fleet knows it as well then. `None`: it does not answer.
+    pub async fn probe(&self, node: &NodeConfig) -> Option<Probe> {
+        let answer = self.asker.ask(node).await.ok()?;
+        let probe = answer.probe.clone();
+        self.fleet.found(&node.name, answer, clock::now());
+        Some(probe)
     }
 
     /// By Systems Manager, as root.

@@ -22,7 +22,7 @@ use crate::scheduler::recovery::{Member, Watched};
 
 /// Bytes of the end of a log that are looked at.
 const LAST_WORDS: u64 = 64 << 10;
-/// For reading them: a log may be on another machine.
+/// For reading those of a whole gang: a log may be on another machine, and until an end is told its node gets new work.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// All attempts that are followed, by their jobs.
@@ -123,6 +123,8 @@ fn ends(signs: &Signs, asks: &Asks) -> Ends {
 async fn follow(desk: Desk, signs: Signs, ends: Ends, watched: Watched, mut inbox: mpsc::UnboundedReceiver<Input>) {
     let mut ended: BTreeSet<u32> = BTreeSet::new();
     let mut hangs = Hangs::new(&signs, &watched, clock::now());
+    // Members that end later were most likely told to: what the first ones said counts.
+    let mut patience = PATIENCE;
     while ended.len() < watched.members.len() {
         let input = tokio::select! {
             // What happened comes before what did not happen in time.
@@ -145,7 +147,9 @@ async fn follow(desk: Desk, signs: Signs, ends: Ends, watched: Watched, mut inbo
                 };
                 let member = watched.members.get(rank as usize);
                 if let Some(member) = member.filter(|_| exit.code().is_some_and(|code| code != 0)) {
-                    let said = tokio::time::timeout(PATIENCE, last_words(&signs, member)).await.unwrap_or_default();
+                    let began = clock::instant();
+                    let said = tokio::time::timeout(patience, last_words(&signs, member)).await.unwrap_or_default();
+                    patience = patience.saturating_sub(began.elapsed());
                     for signal in signals(&watched, rank, member, said) {
                         desk.mention(Input::Signal(signal));
                     }

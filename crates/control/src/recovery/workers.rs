@@ -3,74 +3,135 @@
 //! A worker says what its log has until it hears that it was taken, and that is said once it is written; so nothing is lost
 //! between the two, and what comes twice is known by its number. It does each errand once by its id ([`errands`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pitcrew_exec::gpu::kernel_log::KernelLog;
 use pitcrew_exec::worker::errands;
 use pitcrew_exec::worker::protocol::{Errand, ErrandEnd};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
 
 use super::Desk;
 use super::perform::Hands;
 use super::reach::{NotRun, Ran, Reached, late};
-use super::signals::{remembered, take};
+use super::tail::{Tail, Untold, answer};
 use crate::clock;
 
 /// Logs that workers brought, until they are taken.
+#[derive(Default)]
 pub struct Logs {
-    sender: mpsc::UnboundedSender<Brought>,
-    inbox: tokio::sync::Mutex<mpsc::UnboundedReceiver<Brought>>,
-    /// Nodes whose logs are being taken.
-    under_way: Mutex<BTreeSet<String>>,
+    /// By their nodes.
+    doors: Mutex<BTreeMap<String, Arc<Door>>>,
+    /// There is a door that was not there before.
+    built: Notify,
+}
+
+/// Where one worker brings its log. It says all that is not taken each time, so only what it said last is kept.
+#[derive(Default)]
+struct Door {
+    newest: Mutex<Option<Brought>>,
+    knock: Notify,
 }
 
 struct Brought {
-    node: String,
     log: KernelLog,
     taken: oneshot::Sender<()>,
 }
 
-impl Default for Logs {
-    fn default() -> Logs {
-        let (sender, inbox) = mpsc::unbounded_channel();
-        Logs { sender, inbox: tokio::sync::Mutex::new(inbox), under_way: Mutex::default() }
+impl Door {
+    fn put(&self, brought: Brought) {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner) = Some(brought);
+        self.knock.notify_one();
+    }
+
+    async fn next(&self) -> Brought {
+        loop {
+            let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).take();
+            match newest {
+                Some(brought) => return brought,
+                None => self.knock.notified().await,
+            }
+        }
+    }
+}
+
+impl Logs {
+    fn door(&self, node: &str) -> Arc<Door> {
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        let door = doors.entry(node.to_owned()).or_insert_with(|| {
+            self.built.notify_one();
+            Arc::default()
+        });
+        door.clone()
+    }
+
+    fn doors(&self) -> BTreeMap<String, Arc<Door>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Desk {
     /// A worker brings what the kernel log of its node has. Returns when that is written; `false`: it is to say it again.
-    pub async fn worker_log(&self, node: String, log: KernelLog) -> bool {
+    pub async fn worker_log(&self, node: &str, log: KernelLog) -> bool {
         if !self.is_on() {
             // Nobody here wants to know.
             return true;
         }
-        let busy = || self.0.logs.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        if !busy().insert(node.clone()) {
-            // It says what is not taken with the next of its calls.
-            return false;
-        }
         let (taken, written) = oneshot::channel();
-        let brought = Brought { node: node.clone(), log, taken };
-        let is_taken = self.0.logs.sender.send(brought).is_ok() && written.await.is_ok();
-        busy().remove(&node);
-        is_taken
+        self.0.logs.door(node).put(Brought { log, taken });
+        written.await.is_ok()
     }
 }
 
-/// Until it is aborted.
+/// Until it is aborted. Each has a task of its own, so that none waits for another.
 pub(super) async fn watch(hands: Hands) {
-    let mut inbox = hands.desk.0.logs.inbox.lock().await;
-    let mut places = BTreeMap::new();
-    while let Some(Brought { node, log, taken }) = inbox.recv().await {
-        if !places.contains_key(&node) {
-            let Some(place) = remembered(&hands, &node).await else { continue };
-            places.insert(node.clone(), place);
+    let logs = &hands.desk.0.logs;
+    let mut tails = JoinSet::new();
+    let mut begun = BTreeMap::new();
+    loop {
+        for (node, door) in logs.doors() {
+            begun.entry(node.clone()).or_insert_with(|| tails.spawn(follow(hands.clone(), node, door)));
         }
-        let Some(place) = places.get_mut(&node) else { continue };
-        if take(&hands, &node, place, &log).await {
+        logs.built.notified().await;
+    }
+}
+
+/// Takes what a worker brings, for as long as it is polled.
+async fn follow(hands: Hands, node: String, door: Arc<Door>) {
+    let mut tail = None;
+    // What waits for the driver is taken when that has answered.
+    let mut waits: Option<oneshot::Sender<()>> = None;
+    loop {
+        let Some(known) = &mut tail else {
+            let Brought { log, taken } = door.next().await;
+            tail = Tail::begin(&hands, &node).await;
+            if tail.is_some() {
+                door.put(Brought { log, taken });
+            }
+            continue;
+        };
+        let came = async {
+            let came = tokio::select! {
+                brought = door.next() => Some(brought),
+                seen = answer(&mut known.asking) => {
+                    known.answered(seen).await?;
+                    None
+                }
+            };
+            if let Some(Brought { log, taken }) = came {
+                waits = Some(taken);
+                known.hear(&log).await?;
+            }
+            Ok::<(), Untold>(())
+        };
+        if came.await.is_err() {
+            (tail, waits) = (None, None);
+        } else if known.is_settled()
+            && let Some(taken) = waits.take()
+        {
             // A worker that has gone says it again.
             let _ = taken.send(());
         }

@@ -235,6 +235,7 @@ impl Step<'_> {
             }
             Act::Reboot { .. } | Act::HardReboot { .. } | Act::Replace { .. } => {
                 self.remark(node, "it was ordered; a new boot id will show it");
+                self.look(node);
             }
             Act::Unfence { .. }
             | Act::RunCheck { .. }
@@ -266,6 +267,7 @@ impl Step<'_> {
                 // It may be under way. It is looked at, and never ordered again.
                 self.settle(id);
                 self.remark(node, format!("whether it was ordered is not known: {why}"));
+                self.look(node);
             }
             (Act::RestartJob { .. }, EffectId::Job { job, .. }) => self.not_restarted(id, job, why, certain),
             // Still wanted: whoever performs them tries again, and the deadline of the state leads on.

@@ -88,6 +88,14 @@ impl Host {
         }
     }
 
+    /// It is not left alone any longer for having been away.
+    pub fn hurry(&self) {
+        let now = clock::instant();
+        if let Some(down) = self.state().down.as_mut().filter(|down| down.basis.is_none()) {
+            down.until = down.until.min(now);
+        }
+    }
+
     /// Nobody gets these connections any more; each ends with the last command on it.
     pub fn retire(&self, which: impl Fn(&Arc<Shared>) -> bool) {
         self.state().connections.retain(|shared| !which(shared));

@@ -203,6 +203,14 @@ impl Pool {
         host.map_or(Standing::Idle, |host| host.standing())
     }
 
+    /// Whoever asks next for a place that was away connects anew. A refusal stands: sshd shuts an address out that comes too
+    /// often.
+    pub fn hurry(&self, place: &SshPlace) {
+        if let Some(host) = lock(&self.0.hosts).get(&key(place)) {
+            host.hurry();
+        }
+    }
+
     fn host(&self, place: &SshPlace) -> Arc<Host> {
         if !self.0.is_swept.swap(true, Ordering::Relaxed) {
             // From the first one on, idle ones are looked for as long as the pool lives.

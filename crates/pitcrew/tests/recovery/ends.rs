@@ -5,7 +5,7 @@ use crate::site::Site;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reboot_that_never_comes_back_leaves_the_node_to_people_and_the_job_goes_on_elsewhere() {
-    let site = Site::new(&["s21", "s22"], "  mode: auto", ", reboot: 4s").await;
+    let site = Site::new(&["s21", "s22"], "  mode: auto", ", reboot: 20s").await;
     site.job("train", 1, "");
     let _server = site.serve();
     let run = site.trigger("train");

@@ -89,7 +89,7 @@ async fn while_others_work_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_a_job_ends_on_a_node_that_is_fenced() {
-    let site = Site::new(&["s21", "s22"], "  mode: auto", "").await;
+    let site = Site::new(&["s21", "s22"], "  mode: auto", ", stop: 10m").await;
     site.job("train", 2, "    grace: 10m\n");
     let mut server = site.serve();
     let run = site.trigger("train");

@@ -28,7 +28,11 @@ impl Machine {
         machine.set("boot", "boot-1\n");
         machine.set("log", "");
         machine.set("done", "");
-        machine.script("nvidia-smi", "cat rows");
+        // Asked for everything that it knows, it may hang.
+        machine.script(
+            "nvidia-smi",
+            "case \"$*\" in -q) echo asked >>driver; while [ -e hold-driver ]; do sleep 0.1; done;; esac; cat rows",
+        );
         machine.script("who", "[ -e away ] || cat boot");
         machine.script(
             "kernel",
@@ -37,9 +41,11 @@ impl Machine {
         );
         machine.script(
             "check",
-            "echo \"check $PITCREW_CHECK_LEVEL${PITCREW_CHECK_PASSIVE:+ passive}\" >>done
+            "when check
+             echo \"check $PITCREW_CHECK_LEVEL${PITCREW_CHECK_PASSIVE:+ passive}\" >>done
              held=hold-check; grep -q reboot done && held=hold-verify
              while [ -e $held ]; do sleep 0.1; done
+             when checked
              [ -e unsure ] && exit 9
              [ -e broken ] && { cat broken; exit 1; }
              exit 0",
@@ -48,7 +54,7 @@ impl Machine {
         // It comes up anew with another boot id, and what a reboot heals is well again. Connections break, as they do.
         machine.script(
             "reboot",
-            "echo reboot >>done; boot=boot-$(($(grep -c reboot done) + 1)); echo busy.* >>disturbed
+            "when reboot; echo reboot >>done; boot=boot-$(($(grep -c reboot done) + 1)); echo busy.* >>disturbed
              [ -e stuck ] && exit 0
              : >away
              (
@@ -90,7 +96,9 @@ impl Machine {
     }
 
     fn script(&self, name: &str, body: &str) {
-        let script = format!("#!/bin/sh\ncd '{}' || exit 1\n{body}\n", self.dir.display());
+        // When something happened there, for whoever measures.
+        let when = "when() { echo \"$1 $(date +%s.%N)\" >>when; }";
+        let script = format!("#!/bin/sh\ncd '{}' || exit 1\n{when}\n{body}\n", self.dir.display());
         // By a process of its own, so that no other one has it open for writing when it is run.
         let write = "printf %s \"$1\" >\"$0\" && chmod 755 \"$0\"";
         let written = Command::new("/bin/sh").args(["-c", write]).arg(self.dir.join(name)).arg(script).status();
@@ -102,6 +110,11 @@ impl Machine {
         let new = self.dir.join("new");
         std::fs::write(&new, content).unwrap();
         std::fs::rename(new, self.dir.join(name)).unwrap();
+    }
+
+    #[allow(dead_code, reason = "shared with the benchmark")]
+    pub fn has(&self, name: &str) -> bool {
+        self.dir.join(name).exists()
     }
 
     pub fn remove(&self, name: &str) {

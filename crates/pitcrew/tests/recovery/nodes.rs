@@ -40,7 +40,7 @@ async fn a_gpu_that_fell_off_the_bus_is_rebooted_once_and_its_node_serves_again(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reboot_that_does_not_come_is_given_up_and_people_decide() {
-    let site = Site::new(&["s21"], "  mode: auto", ", reboot: 6s").await;
+    let site = Site::new(&["s21"], "  mode: auto", ", reboot: 20s").await;
     let machine = site.machine("s21");
     machine.set("stuck", "");
     let _server = site.serve();
@@ -74,6 +74,58 @@ async fn where_people_approve_nothing_is_done_before_and_a_dismissal_ends_it() {
     site.world.ok(&["incidents", "approve", "2"]);
     site.until_done("s21", &["reboot", "check 1"]);
     site.until("s21", "it serves again", |node| node["standing"] == "ready");
+}
+
+/// A driver that hangs is asked what a line means, and nothing else waits for that: no other node, and not what the same log
+/// says next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_driver_that_hangs_keeps_no_line_of_any_log_waiting() {
+    let site = Site::new(&["s21", "s22"], "  mode: observe", "").await;
+    let (hanging, other) = (site.machine("s21"), site.machine("s22"));
+    let _server = site.serve();
+    let is_told = |name: &str, line: &str| {
+        let of =
+            |incident: &serde_json::Value| incident["node"] == name && incident["signals"].to_string().contains(line);
+        site.incidents().iter().any(of)
+    };
+    // Whoever is asked is given up after a while; a machine that is too slow for that gets another try.
+    for number in 1..=3 {
+        let line = |code: u32| format!("NVRM: Xid (PCI:0000:{number:02x}:00): {code}, pid={number}, name=train, x");
+        hanging.set("hold-driver", "");
+        hanging.set("driver", "");
+        hanging.log(&line(48));
+        site.world.wait("its driver is asked", || hanging.read("driver").contains("asked"));
+        hanging.log(&line(79));
+        other.log(&line(79));
+        site.world.wait("both are told", || is_told("s21", &line(79)) && is_told("s22", &line(79)));
+        let was_asked = !is_told("s21", &line(48));
+        hanging.remove("hold-driver");
+        site.world.wait("what waited for it is told", || is_told("s21", &line(48)));
+        if was_asked {
+            return;
+        }
+    }
+    panic!("what could be told waited for a driver that hangs");
+}
+
+/// Nothing but its boot id shows that it is back, and the next look would be due in an hour.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_comes_up_anew_is_seen_soon_and_not_only_when_the_next_look_is_due() {
+    let site = Site::with(&["s21"], "  mode: auto\n  watch: 1h\n  deadlines: {observe: 1h, reboot: 2h}").await;
+    site.job("train", 1, "");
+    let _server = site.world.serve();
+    site.until("s21", "it is ready", |node| node["standing"] == "ready");
+    let machine = site.machine("s21");
+    site.trigger("train");
+    let first = site.until_begun(&["train.1.0"]);
+    machine.set("broken", &first[0].gpu);
+    machine.set("hold-reboot", "");
+    site.end("train.1.0", 1);
+    site.until_done("s21", &["check 2", "reboot"]);
+    machine.remove("hold-reboot");
+    site.until_over("s21", "repaired");
+    site.until_begun(&["train.1.0", "train.2.0"]);
+    site.end("train.2.0", 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

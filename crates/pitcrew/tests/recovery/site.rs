@@ -28,6 +28,12 @@ impl Site {
     /// Machines of these names. `policy`: lines of `recovery`, the mode among them; deadlines that are short serve the tests
     /// that wait for them, and all others are as usual.
     pub async fn new(names: &[&'static str], policy: &str, deadlines: &str) -> Site {
+        let recovery = format!("  watch: 1s\n{policy}\n  deadlines: {{observe: 1s, recheck: 1s{deadlines}}}");
+        Site::with(names, &recovery).await
+    }
+
+    /// The same with all of `recovery` but its commands.
+    pub async fn with(names: &[&'static str], recovery: &str) -> Site {
         let mut world = World::new();
         std::fs::create_dir(world.path("jobs")).unwrap();
         let key = world.path("key");
@@ -37,7 +43,7 @@ impl Site {
         let at = world.path("machines").display().to_string();
         let run = |what: &str| format!("sh '{at}'/\"$PITCREW_NODE\"/{what}");
         let mut config = format!(
-            "recovery:\n  watch: 1s\n{policy}\n  deadlines: {{observe: 1s, recheck: 1s{deadlines}}}\n  commands:\n    \
+            "recovery:\n{recovery}\n  commands:\n    \
              boot_id: {}\n    kernel_log: {}\n    check: {}\n    reset_gpu: {}\n    reboot: {}\nnodes:\n",
             run("who"),
             run("kernel"),

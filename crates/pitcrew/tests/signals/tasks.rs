@@ -56,7 +56,7 @@ async fn a_task_that_falls_silent_is_ended_its_node_checked_and_it_begins_anew()
     let machine = Machine::new("  mode: auto");
     machine.task(
         "    retries: 1\n    hang: {silence: 3s}\n",
-        "for i in 1 2 3 4 5 6; do echo step $i; sleep 1; done\n[ $ATTEMPT = 2 ] || exec sleep 1000",
+        "[ $ATTEMPT = 2 ] && exit 0\nfor i in 1 2 3 4 5 6; do echo step $i; sleep 1; done\nexec sleep 1000",
     );
     let _server = machine.serve();
     machine.run_to("success");

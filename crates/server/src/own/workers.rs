@@ -325,7 +325,7 @@ fn take_kernel(site: &Site, worker: &WorkerRow, log: &KernelLog) {
         KernelTold::Journal { .. } | KernelTold::Denied(_) => 0,
     };
     tokio::spawn(async move {
-        if desk.worker_log(node, log).await {
+        if desk.worker_log(&node, log).await {
             hub.kernel_taken(&id, last);
         }
     });
