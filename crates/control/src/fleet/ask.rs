@@ -2,17 +2,20 @@
 //!
 //! Invariant: whatever is asked, the answer comes within the deadline, and is bounded; that none came is an answer.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pitcrew_exec::SshPlace;
 use pitcrew_exec::gpu::{self, Probe, Reading, Readings, Smi, parse_dcgm, parse_probe};
-use pitcrew_exec::ssh::{Defaults, Lease, Pool};
+use pitcrew_exec::ssh::{Defaults, Lease, Pool, Talk};
 use pitcrew_store::Store;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::config::NodeConfig;
+use crate::clock;
 use crate::connection::Connection;
 use crate::ssh;
 use crate::vault::Vault;
@@ -21,6 +24,9 @@ use crate::vault::Vault;
 const PATIENCE: Duration = Duration::from_secs(50);
 /// For an exporter.
 const EXPORTER: Duration = Duration::from_secs(10);
+/// How long a shell is kept on a host for what is asked there again and again: what its stored connection says, and its keys,
+/// may be others by then.
+const RENEWED: Duration = Duration::from_secs(300);
 /// Bytes that are read of an answer.
 const MOST: u64 = 4 << 20;
 
@@ -32,6 +38,14 @@ pub struct Asker {
     pub pool: Pool,
     pub defaults: Defaults,
     pub http: reqwest::Client,
+    /// By stored connection, and what is asked there.
+    talks: Arc<Mutex<HashMap<(String, &'static str), Kept>>>,
+}
+
+/// A shell on a host that is kept.
+struct Kept {
+    talk: Talk,
+    since: Instant,
 }
 
 /// What came back.
@@ -44,7 +58,7 @@ pub struct Answer {
 impl Asker {
     pub fn new(store: Store, vault: Vault, pool: Pool, defaults: Defaults) -> anyhow::Result<Asker> {
         let http = reqwest::Client::builder().timeout(EXPORTER).redirect(reqwest::redirect::Policy::none());
-        Ok(Asker { store, vault, pool, defaults, http: http.build()? })
+        Ok(Asker { store, vault, pool, defaults, http: http.build()?, talks: Arc::default() })
     }
 
     /// The error is why the node cannot be used.
@@ -89,10 +103,30 @@ impl Asker {
     }
 
     async fn over_ssh(&self, id: &str) -> Result<String, String> {
-        let lease = self.connect(id).await?;
-        let done = lease.run("exec /bin/sh -s", gpu::probe_script().as_bytes()).await;
-        let done = done.map_err(|error| error.to_string())?;
-        Ok(String::from_utf8_lossy(&done.stdout).into_owned())
+        let said = self.again(id, "probe", &gpu::probe_script()).await?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Runs a script on a host that is asked the same again soon, in a shell that is kept there for `what`. Whoever gives up
+    /// waiting gives up that shell.
+    pub async fn again(&self, id: &str, what: &'static str, script: &str) -> Result<Vec<u8>, String> {
+        let key = (id.to_owned(), what);
+        let kept = self.talks().remove(&key);
+        if let Some(Kept { talk, since }) = kept.filter(|kept| kept.since.elapsed() < RENEWED)
+            // One that broke says nothing of the host.
+            && let Ok((said, talk)) = talk.run(script).await
+        {
+            self.talks().insert(key, Kept { talk, since });
+            return Ok(said.stdout);
+        }
+        let talk = Talk::open(self.connect(id).await?).await.map_err(|error| error.to_string())?;
+        let (said, talk) = talk.run(script).await.map_err(|error| error.to_string())?;
+        self.talks().insert(key, Kept { talk, since: clock::instant() });
+        Ok(said.stdout)
+    }
+
+    fn talks(&self) -> MutexGuard<'_, HashMap<(String, &'static str), Kept>> {
+        self.talks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -105,6 +105,17 @@ impl Reached {
         self.order(node, Order::ask(), script, within).await
     }
 
+    /// What a node says that is asked this again and again; `None`: nothing, in time.
+    pub async fn again(&self, node: &str, what: &'static str, script: &str, within: Duration) -> Option<Vec<u8>> {
+        let reach = self.fleet.nodes().borrow().iter().find(|one| one.node.name == node).map(|one| one.reach.clone());
+        match reach {
+            Some(Reach::Connection(id)) => {
+                tokio::time::timeout(within, self.asker.again(&id, what, script)).await.ok()?.ok()
+            }
+            _ => self.run(node, script, within).await.ok().map(|ran| ran.stdout.into_bytes()),
+        }
+    }
+
     /// On the node, what a worker does once by the name that the order has.
     pub async fn order(&self, node: &str, order: Order, script: &str, within: Duration) -> Result<Ran, NotRun> {
         let reach = self.fleet.nodes().borrow().iter().find(|one| one.node.name == node).map(|one| one.reach.clone());

@@ -77,15 +77,16 @@ async fn poll(hands: Hands, node: String, is_followed: Option<Arc<AtomicBool>>) 
 }
 
 async fn read(hands: &Hands, node: &str, after: Option<u64>) -> Option<KernelLog> {
+    let env = [("PITCREW_NODE", node.to_owned())];
     let Some(own) = &hands.config.commands.kernel_log else {
         let mut body = kernel_log_script(after);
         if let Some(boot) = &hands.config.commands.boot_id {
             body = body.replace(BOOT_ID, &format!("({boot}) 2>/dev/null"));
         }
-        let ran = hands.reached.run(node, &script(&[("PITCREW_NODE", node.to_owned())], &body), PATIENCE).await.ok()?;
-        return parse_kernel_log(ran.stdout.as_bytes());
+        let said = hands.reached.again(node, "kernel log", &script(&env, &body), PATIENCE).await?;
+        return parse_kernel_log(&said);
     };
-    let ran = hands.reached.run(node, &script(&[("PITCREW_NODE", node.to_owned())], own), PATIENCE).await;
+    let ran = hands.reached.run(node, &script(&env, own), PATIENCE).await;
     parse(&ran.ok()?.stdout)
 }
 

@@ -249,7 +249,7 @@ impl ProcessIn {
         self.channel.eof().await.map_err(|_| self.lost())
     }
 
-    fn lost(&self) -> LinkError {
+    pub(super) fn lost(&self) -> LinkError {
         LinkError::Lost { host: self.host.to_string(), why: "the command takes no more input".into() }
     }
 }

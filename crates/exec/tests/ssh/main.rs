@@ -11,5 +11,6 @@ mod pool;
 mod program;
 mod proxy;
 mod sshd;
+mod talk;
 mod transfers;
 mod world;
