@@ -19,6 +19,7 @@ pub mod fleet;
 pub mod folder;
 pub mod given;
 pub mod known;
+pub mod kubernetes;
 pub mod links;
 pub mod lookup;
 pub mod metrics;

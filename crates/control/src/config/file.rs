@@ -13,11 +13,12 @@ use super::keys::{self, Kind};
 use super::section::Reader;
 use crate::ecs::config::{EcsSettings, ecs};
 use crate::fleet::config::{NodeConfig, nodes};
+use crate::kubernetes::config::{KubernetesSettings, kubernetes};
 use crate::notify::config::{Config, Sections, sections};
 use crate::recovery::config::{RecoveryConfig, recovery};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 7] = ["environments", "channels", "notify", "digest", "nodes", "recovery", "ecs"];
+const SECTIONS: [&str; 8] = ["environments", "channels", "notify", "digest", "nodes", "recovery", "ecs", "kubernetes"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct FileValues {
     pub recovery: Option<RecoveryConfig>,
     /// `None`: no machine of ECS is a node.
     pub ecs: Option<EcsSettings>,
+    /// `None`: no node of Kubernetes is a node.
+    pub kubernetes: Option<KubernetesSettings>,
     /// The names under `environments`.
     pub environments: Vec<String>,
 }
@@ -61,6 +64,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             found.recovery = recovery(r, base, &entry.value);
         } else if &*entry.key.text == "ecs" {
             found.ecs = ecs(r, &entry.value);
+        } else if &*entry.key.text == "kubernetes" {
+            found.kubernetes = kubernetes(r, base, &entry.value);
         } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
@@ -75,6 +80,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             let mut own_nodes = None;
             let mut own_recovery = None;
             let mut own_ecs = None;
+            let mut own_kubernetes = None;
             for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
                 if &*inner.key.text == "nodes" {
                     own_nodes = Some(nodes(r, &inner.value));
@@ -82,6 +88,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                     own_recovery = Some(recovery(r, base, &inner.value));
                 } else if &*inner.key.text == "ecs" {
                     own_ecs = Some(ecs(r, &inner.value));
+                } else if &*inner.key.text == "kubernetes" {
+                    own_kubernetes = Some(kubernetes(r, base, &inner.value));
                 } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }
@@ -94,6 +102,7 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                 found.nodes = own_nodes.unwrap_or(found.nodes);
                 found.recovery = own_recovery.unwrap_or(found.recovery);
                 found.ecs = own_ecs.unwrap_or(found.ecs);
+                found.kubernetes = own_kubernetes.unwrap_or(found.kubernetes);
             }
             found.environments.push(name);
         }

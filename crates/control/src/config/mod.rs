@@ -26,6 +26,7 @@ pub use keys::Key;
 use crate::base_url::BaseUrl;
 use crate::ecs::config::EcsSettings;
 use crate::fleet::NodeConfig;
+use crate::kubernetes::config::KubernetesSettings;
 use crate::notify::config::Config as Notify;
 use crate::provider::{OidcConfig, roles};
 use crate::recovery::config::RecoveryConfig;
@@ -111,6 +112,8 @@ pub struct Settings {
     pub recovery: Option<Arc<RecoveryConfig>>,
     /// Clusters of ECS whose machines are nodes.
     pub ecs: Option<Arc<EcsSettings>>,
+    /// Clusters of Kubernetes whose nodes are nodes.
+    pub kubernetes: Option<Arc<KubernetesSettings>>,
     settings: Vec<Setting>,
     /// Never shown, and never in a file that others may read: out of the environment only.
     oidc_secret: Option<String>,
@@ -176,6 +179,7 @@ impl Settings {
             nodes: from_file.nodes.into(),
             recovery: from_file.recovery.map(Arc::new),
             ecs: from_file.ecs.map(|ecs| Arc::new(ecs.with_env(env))),
+            kubernetes: from_file.kubernetes.map(Arc::new),
             settings,
             oidc_secret,
         })
@@ -233,7 +237,10 @@ impl Settings {
             recovery.map(|r| line("recovery".into(), r.to_string(), r.line, "what is done when a node is sick"));
         let ecs = self.ecs.iter();
         let ecs = ecs.map(|e| line("ecs".into(), e.to_string(), e.line, "clusters whose machines are nodes"));
-        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).chain(ecs).collect()
+        let kubernetes = self.kubernetes.iter();
+        let kubernetes = kubernetes
+            .map(|k| line("kubernetes".into(), k.to_string(), k.line, "clusters whose nodes are looked after"));
+        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).chain(ecs).chain(kubernetes).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.

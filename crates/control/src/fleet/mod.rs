@@ -9,6 +9,7 @@ mod assemble;
 pub mod change;
 pub mod config;
 mod instances;
+mod kubernetes;
 mod seen;
 mod series;
 mod service;
@@ -26,6 +27,7 @@ use tokio::sync::watch;
 pub use ask::{Asker, this_machine};
 pub use config::NodeConfig;
 pub use instances::Instance;
+pub use kubernetes::KubeSeen;
 pub use seen::{Seen, SeenGpu};
 pub use series::Sample;
 pub use service::{Fleet, Lost};
@@ -54,6 +56,8 @@ pub enum Reach {
     Worker(WorkerPlace),
     /// ECS gives it tasks; repairs get there by SSM and EC2.
     Ecs(crate::ecs::Machine),
+    /// Kubernetes gives it pods; repairs get there by its API server.
+    Kubernetes(crate::kubernetes::KubePlace),
 }
 
 /// All nodes as they are now; cheap to clone.

@@ -27,6 +27,9 @@ pub struct Seen {
     /// It is a machine of ECS, which tells all of this for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecs: Option<super::Instance>,
+    /// It is a node of Kubernetes, which tells all of this for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<super::KubeSeen>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -24,7 +24,7 @@ use super::series::{Ended, KEPT, KEPT_HOURS, Sample, Series, usage};
 use super::twins::{One, sort_out};
 use super::view::NodeView;
 use super::workers::Worker;
-use super::{FleetNode, Instance, LOCAL, Nodes, Reach};
+use super::{FleetNode, Instance, KubeSeen, LOCAL, Nodes, Reach};
 use crate::clock;
 
 /// How often a node with GPUs is asked.
@@ -151,6 +151,7 @@ impl Fleet {
         let fleet = Fleet::at(store, home, nodes);
         fleet.read_workers(&rows).await?;
         fleet.read_instances(&rows);
+        fleet.read_kubernetes(&rows);
         fleet.mark(&rows);
         Ok(fleet)
     }
@@ -543,12 +544,17 @@ impl Known {
 
     /// Whether it is this server that asks it what it has.
     fn is_asked(&self) -> bool {
-        self.worker.is_none() && self.instance().is_none()
+        self.worker.is_none() && self.instance().is_none() && self.kube().is_none()
     }
 
     /// What it is in its cluster of ECS.
     pub(super) fn instance(&self) -> Option<&Instance> {
         self.seen.as_ref()?.ecs.as_ref()
+    }
+
+    /// What it is in its cluster of Kubernetes.
+    pub(super) fn kube(&self) -> Option<&KubeSeen> {
+        self.seen.as_ref()?.kubernetes.as_ref()
     }
 
     /// Devices that it had, does not report, and should.
@@ -567,6 +573,9 @@ impl Known {
         if let Some(instance) = self.instance() {
             assembled = instance.over(assembled);
         }
+        if let Some(kube) = self.kube() {
+            assembled = kube.over(assembled);
+        }
         if let Some(why) = &self.fenced {
             assembled.remarks.push(format!("it gets no new work: {why}"));
             if assembled.node.standing == Standing::Ready {
@@ -578,11 +587,12 @@ impl Known {
 
     fn fleet_node(&self, assembled: Assembled) -> FleetNode {
         let node = assembled.node;
-        let reach = match (&self.worker, &self.config.connection, self.instance()) {
+        let reach = match (&self.worker, &self.config.connection, self.instance(), self.kube()) {
             (Some(worker), ..) => Reach::Worker(worker.place(&self.config.name)),
-            (None, Some(id), _) => Reach::Connection(id.clone()),
-            (None, None, Some(instance)) => Reach::Ecs(instance.at.clone()),
-            (None, None, None) => Reach::Local,
+            (None, Some(id), ..) => Reach::Connection(id.clone()),
+            (None, None, Some(instance), _) => Reach::Ecs(instance.at.clone()),
+            (None, None, None, Some(kube)) => Reach::Kubernetes(kube.at.clone()),
+            (None, None, None, None) => Reach::Local,
         };
         FleetNode { node, reach }
     }
@@ -590,6 +600,7 @@ impl Known {
     pub(super) fn view(&self, assembled: Assembled) -> NodeView {
         let mut view = NodeView::new(&self.config, assembled, self.marks.as_ref(), &self.readings);
         view.cluster = self.instance().map(|instance| instance.at.cluster.clone());
+        view.cluster = view.cluster.or_else(|| self.kube().map(|kube| kube.at.cluster.clone()));
         if self.worker.as_ref().is_some_and(|worker| worker.is_elsewhere) {
             view.standing = "enrolled".to_owned();
             view.reason = Some("only the server knows whether it calls: `--server URL` asks it".to_owned());

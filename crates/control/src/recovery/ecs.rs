@@ -168,7 +168,7 @@ impl Hands {
     }
 
     /// Whether this is to be done yet, and by this server.
-    fn is_wanted(&self, effect: &EffectId) -> bool {
+    pub(super) fn is_wanted(&self, effect: &EffectId) -> bool {
         self.desk.look(|recovery| recovery.is_open(effect)) && self.scheduler.holds_lead()
     }
 
@@ -350,7 +350,7 @@ impl Hands {
 }
 
 /// What a check's end means: by the codes of `dcgmi`, or those of a wrapper, which has 0 and 1.
-fn read(code: i32, log: &str, tables: &Tables) -> (CheckOutcome, String) {
+pub(super) fn read(code: i32, log: &str, tables: &Tables) -> (CheckOutcome, String) {
     if code == FOUND && log.trim().is_empty() {
         // Its log may lie where nobody can read it. That it found something is what it ended with.
         let outcome = CheckOutcome::Fail { gpus: Vec::new(), advice: Advice::Check };

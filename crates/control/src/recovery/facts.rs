@@ -35,8 +35,12 @@ pub(super) async fn watch(hands: Hands) {
         let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
         for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
             let does = hands.reached.fleet.errands_of(&node.node.name);
-            let stop_start = hands.reached.clusters.may_stop_start();
-            there.insert(node.node.name.clone(), facts(node, &hands.config.commands, &does, stop_start));
+            let may = match &node.reach {
+                Reach::Ecs(_) => hands.reached.clusters.may_stop_start(),
+                Reach::Kubernetes(_) => hands.reached.kubernetes.settings().reboot.is_some(),
+                Reach::Local | Reach::Connection(_) | Reach::Worker(_) => false,
+            };
+            there.insert(node.node.name.clone(), facts(node, &hands.config.commands, &does, may));
         }
         for (name, facts) in &there {
             if told.get(name) != Some(facts) {
@@ -84,7 +88,8 @@ fn odd_label(node: &FleetNode) -> Option<&str> {
     (!matches!(label, "off" | "observe" | "approve" | "auto")).then_some(label)
 }
 
-fn facts(node: &FleetNode, commands: &Commands, does: &[String], stop_start: bool) -> NodeFacts {
+/// `may`: what its cluster may be asked for, which is to stop and start a machine of ECS, and to reboot a node of Kubernetes.
+fn facts(node: &FleetNode, commands: &Commands, does: &[String], may: bool) -> NodeFacts {
     let label = node.node.labels.get(LABEL).map(String::as_str);
     let mut mode = match label {
         Some("observe") => Some(Mode::Observe),
@@ -106,16 +111,21 @@ fn facts(node: &FleetNode, commands: &Commands, does: &[String], stop_start: boo
         Reach::Local => rungs.push(Rung::ResetGpu),
         // What its owner allowed. One that does not even ask cannot say that its machine is well.
         Reach::Worker(_) => {
-            let may = |kind: &str| does.iter().any(|may| may == kind);
-            rungs.extend(may(errands::RESET_GPU).then_some(Rung::ResetGpu));
-            rungs.extend(may(errands::REBOOT).then_some(Rung::Reboot));
-            if !may(errands::ASK) {
+            let may_do = |kind: &str| does.iter().any(|may| may == kind);
+            rungs.extend(may_do(errands::RESET_GPU).then_some(Rung::ResetGpu));
+            rungs.extend(may_do(errands::REBOOT).then_some(Rung::Reboot));
+            if !may_do(errands::ASK) {
                 mode = Some(Mode::Observe);
             }
         }
         Reach::Ecs(_) => {
             rungs.extend([Rung::ResetGpu, Rung::Reboot, Rung::HardReboot]);
-            rungs.extend((stop_start || commands.replace.is_some()).then_some(Rung::Replace));
+            rungs.extend((may || commands.replace.is_some()).then_some(Rung::Replace));
+        }
+        Reach::Kubernetes(_) => {
+            rungs.extend(may.then_some(Rung::Reboot));
+            rungs.extend(commands.hard_reboot.as_ref().map(|_| Rung::HardReboot));
+            rungs.extend(commands.replace.as_ref().map(|_| Rung::Replace));
         }
     }
     // With those that are gone: the most that are known.

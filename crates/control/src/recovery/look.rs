@@ -60,7 +60,7 @@ pub(super) async fn watch(hands: Hands) {
     let is_asked = |node: &FleetNode| {
         let is_up = !matches!(node.node.standing, Standing::Down(_));
         // Each look at a machine of ECS would be a command in the books of its owner.
-        !node.node.gpus.is_empty() && is_up && !matches!(node.reach, Reach::Ecs(_))
+        !node.node.gpus.is_empty() && is_up && !matches!(node.reach, Reach::Ecs(_) | Reach::Kubernetes(_))
     };
     each_node(&hands.reached.fleet, is_asked, |node| {
         let (hands, name, standing, room) = (hands.clone(), node.node.name.clone(), standing.clone(), room.clone());

@@ -11,6 +11,7 @@ mod ecs;
 mod facts;
 mod hang;
 mod jobs;
+mod kubernetes;
 mod look;
 mod perform;
 mod reach;

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::config::RecoveryConfig;
 use super::reach::{NotRun, Ran, Reached, script};
 use super::workers::{self, Order};
-use super::{Desk, check, ecs, facts, look, signals, wish};
+use super::{Desk, check, ecs, facts, kubernetes, look, signals, wish};
 use crate::clock;
 use crate::fleet::Reach;
 use crate::scheduler::Scheduler;
@@ -71,6 +71,7 @@ impl Hands {
             tokio::spawn(look::watch(self.clone())),
             tokio::spawn(self.clone().ask_after_jobs()),
             tokio::spawn(ecs::watch(self.clone())),
+            tokio::spawn(kubernetes::watch(self.clone())),
             tokio::spawn(workers::watch(self.clone())),
             tokio::spawn(async move { wishes.grant().await }),
         ]
@@ -120,6 +121,10 @@ impl Hands {
     async fn answer(&self, effect: Effect) -> Option<Input> {
         // A machine of ECS has ways of its own for most of it.
         let effect = match self.on_machine(effect).await {
+            Ok(answer) => return answer,
+            Err(effect) => effect,
+        };
+        let effect = match self.on_kube(effect).await {
             Ok(answer) => return answer,
             Err(effect) => effect,
         };
@@ -316,8 +321,8 @@ impl Hands {
                 };
                 ran.stdout.lines().map(read).collect()
             }
-            // Its check is a task that has the devices of the instance.
-            Reach::Ecs(_) => None,
+            // Its check is a task, or a pod, that has the devices of the machine.
+            Reach::Ecs(_) | Reach::Kubernetes(_) => None,
         }
     }
 
@@ -388,6 +393,9 @@ impl Hands {
         if let Some((cluster, machine)) = self.machine(node) {
             return self.look_at(node, &cluster, &machine).await;
         }
+        if let Some((cluster, place)) = self.kube(node) {
+            return self.look_at_kube(node, &cluster, &place).await;
+        }
         let body = self.config.commands.boot_id.as_deref().unwrap_or(BOOT_ID);
         let script = script(&[("PITCREW_NODE", node.to_owned())], body);
         let boot_id = match self.reached.run(node, &script, LOOK).await {
@@ -414,6 +422,6 @@ impl Hands {
 }
 
 /// For ever: numbers of nodes begin anew when one was forgotten, and those of incidents never do.
-fn name(incident: Option<IncidentId>, effect: &EffectId) -> String {
+pub(super) fn name(incident: Option<IncidentId>, effect: &EffectId) -> String {
     incident.map_or_else(|| effect.to_string(), |incident| format!("{incident}/{effect}"))
 }

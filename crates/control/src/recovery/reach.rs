@@ -16,6 +16,7 @@ use super::workers::Order;
 use crate::clock;
 use crate::ecs::{Clusters, Machine};
 use crate::fleet::{Asker, Fleet, NodeConfig, Reach};
+use crate::kubernetes::KubeClusters;
 
 /// Bytes that are kept of what a command prints.
 const MOST: u64 = 4 << 20;
@@ -28,6 +29,7 @@ pub struct Reached {
     pub asker: Asker,
     pub fleet: Fleet,
     pub clusters: Clusters,
+    pub kubernetes: KubeClusters,
     pub workers: Hub,
 }
 
@@ -125,6 +127,7 @@ impl Reached {
                 Some(Reach::Local) => here(script).await,
                 Some(Reach::Connection(id)) => return self.over_ssh(&id, script, within).await,
                 Some(Reach::Ecs(machine)) => return self.over_ssm(&machine, script, within).await,
+                Some(Reach::Kubernetes(_)) => Err(NotRun::never("nothing is run on a node of Kubernetes but pods")),
                 Some(Reach::Worker(place)) => return self.by_worker(&place.worker, node, order, script, within).await,
             }
         };

@@ -11,6 +11,7 @@ use super::signs::Signs;
 use super::{Desk, Hands, Reached, Recovery, Service};
 use crate::ecs::Clusters;
 use crate::fleet::{Asker, Fleet};
+use crate::kubernetes::KubeClusters;
 use crate::scheduler::recovery::Recoverer as _;
 use crate::scheduler::recovery::tests::Rig;
 use crate::{clock, ssh};
@@ -41,7 +42,13 @@ fn serve(rig: &Rig) -> (Desk, JoinHandle<()>) {
     let fleet = Fleet::of(app.store.clone(), Vec::new());
     let hands = Hands {
         desk: desk.clone(),
-        reached: Reached { asker, fleet, clusters: Clusters::none(), workers: app.workers.clone() },
+        reached: Reached {
+            asker,
+            fleet,
+            clusters: Clusters::none(),
+            kubernetes: KubeClusters::none(),
+            workers: app.workers.clone(),
+        },
         scheduler: app.scheduler.clone(),
         store: app.store.clone(),
         config: config.into(),

@@ -44,12 +44,12 @@ pub(super) fn way_to(parts: &Parts, placed: &Placed, task: &Task) -> Way {
         Some(Reach::Local | Reach::Worker(_)) if is_ssh => Way::Gone,
         Some(Reach::Local | Reach::Connection(_)) => Way::Here,
         Some(Reach::Worker(place)) => Way::Worker(place.clone()),
-        // Work comes there by ECS alone.
-        Some(Reach::Ecs(_)) | None => Way::Gone,
+        // Work comes there by their clusters alone.
+        Some(Reach::Ecs(_) | Reach::Kubernetes(_)) | None => Way::Gone,
     }
 }
 
-/// The nodes with the labels that are the server's own; without those of clusters, where ECS gives out what there is.
+/// The nodes with the labels that are the server's own; without those of clusters, which give out what there is.
 pub(super) fn placeable(nodes: &[FleetNode], hosts: &Hosts) -> Vec<Node> {
     let labelled = |known: &FleetNode| {
         let mut node = known.node.clone();
@@ -65,7 +65,7 @@ pub(super) fn placeable(nodes: &[FleetNode], hosts: &Hosts) -> Vec<Node> {
                 BackendKind::Ssh
             }
             Reach::Worker(_) => BackendKind::Worker,
-            Reach::Ecs(_) => return None,
+            Reach::Ecs(_) | Reach::Kubernetes(_) => return None,
         };
         label(BACKEND_LABEL, backend.name());
         label(NODE_LABEL, &known.node.name);
@@ -117,7 +117,7 @@ impl Core {
 fn connections(nodes: &[FleetNode]) -> impl Iterator<Item = &String> {
     nodes.iter().filter_map(|known| match &known.reach {
         Reach::Connection(id) => Some(id),
-        Reach::Local | Reach::Worker(_) | Reach::Ecs(_) => None,
+        Reach::Local | Reach::Worker(_) | Reach::Ecs(_) | Reach::Kubernetes(_) => None,
     })
 }
 

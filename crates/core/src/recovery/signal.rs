@@ -53,6 +53,10 @@ pub enum SignalKind {
     Dcgm {
         what: String,
     },
+    /// Something that its cluster says of a node, by its name.
+    Condition {
+        what: String,
+    },
     /// A GPU is not there any more.
     LostGpu,
     /// A program that asks the GPU does not come back.
@@ -88,6 +92,7 @@ impl SignalKind {
             SignalKind::NodeLost | SignalKind::SpotInterruption => true,
             SignalKind::Xid { .. }
             | SignalKind::Dcgm { .. }
+            | SignalKind::Condition { .. }
             | SignalKind::LostGpu
             | SignalKind::Hang
             | SignalKind::Ecc
@@ -110,6 +115,7 @@ impl SignalKind {
             SignalKind::Xid { code } => matches!(code, 48 | 63 | 64 | 74 | 94 | 95 | 144..=150 | 171 | 172),
             SignalKind::Ecc | SignalKind::RemapPending | SignalKind::RemapFailure | SignalKind::NvLink => true,
             SignalKind::Dcgm { .. }
+            | SignalKind::Condition { .. }
             | SignalKind::LostGpu
             | SignalKind::Hang
             | SignalKind::Thermal
@@ -130,6 +136,7 @@ impl fmt::Display for SignalKind {
         match self {
             SignalKind::Xid { code } => write!(f, "XID {code}"),
             SignalKind::Dcgm { what } => write!(f, "DCGM {what}"),
+            SignalKind::Condition { what } => f.write_str(what),
             SignalKind::LostGpu => f.write_str("lost GPU"),
             SignalKind::Hang => f.write_str("GPU hangs"),
             SignalKind::Ecc => f.write_str("ECC errors"),

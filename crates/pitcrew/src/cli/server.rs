@@ -115,6 +115,7 @@ impl Serving {
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
             tokio::spawn(app.fleet.clone().run(session.asker.clone(), app.scheduler.standing())),
             tokio::spawn(app.fleet.clone().follow_clusters(session.clusters.clone(), app.scheduler.standing())),
+            tokio::spawn(app.fleet.clone().follow_kubernetes(session.kubernetes.clone(), app.scheduler.standing())),
             tokio::spawn(app.fleet.clone().watch_workers(app.workers.clone())),
             tokio::spawn(pitcrew_exec::thrift::watch()),
         ];

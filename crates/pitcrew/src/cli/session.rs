@@ -11,6 +11,7 @@ use pitcrew_control::cluster::keep;
 use pitcrew_control::cluster::peers::Peers;
 use pitcrew_control::ecs::Clusters;
 use pitcrew_control::fleet::{Asker, Fleet};
+use pitcrew_control::kubernetes::KubeClusters;
 use pitcrew_control::metrics::Metrics;
 use pitcrew_control::recovery;
 use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
@@ -38,6 +39,7 @@ pub struct Prepared {
     ssh: Pool,
     workers: Hub,
     clusters: Clusters,
+    kubernetes: KubeClusters,
     events: mpsc::UnboundedReceiver<BackendEvent>,
 }
 
@@ -50,6 +52,8 @@ pub struct Session {
     pub recovery: Option<recovery::Service>,
     /// Of Amazon ECS, whose machines are nodes.
     pub clusters: Clusters,
+    /// Of Kubernetes, whose nodes are nodes.
+    pub kubernetes: KubeClusters,
     tracer: Option<Tracer>,
     _listener: Listener,
 }
@@ -58,10 +62,10 @@ impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
         let ssh = ssh::pool(&context.data, &context.secrets);
-        let clusters = clusters(context)?;
+        let (clusters, kubernetes) = (clusters(context)?, kubernetes(context).await?);
         let (backends, workers, events) = backends(context, &ssh, &clusters)?;
         let owner = Arc::new(context.store.register_owner().await?);
-        Ok(Prepared { owner, backends, ssh, workers, clusters, events })
+        Ok(Prepared { owner, backends, ssh, workers, clusters, kubernetes, events })
     }
 
     /// Works on one run, in the foreground.
@@ -141,6 +145,7 @@ impl Prepared {
                 asker: asker.clone(),
                 fleet: fleet.clone(),
                 clusters: self.clusters.clone(),
+                kubernetes: self.kubernetes.clone(),
                 workers: self.workers.clone(),
             };
             let (desk, scheduler) = (desk.clone(), scheduler.clone());
@@ -166,7 +171,8 @@ impl Prepared {
         let hello = Hello { pid: std::process::id(), role, url: base_url, leads: false };
         let listener = control::listen(&app, self.owner.id(), hello)
             .with_context(|| format!("cannot listen for other commands in `{}`", context.data.root().display()))?;
-        Ok(Session { app, asker, recovery, clusters: self.clusters, tracer, _listener: listener })
+        let (clusters, kubernetes) = (self.clusters, self.kubernetes);
+        Ok(Session { app, asker, recovery, clusters, kubernetes, tracer, _listener: listener })
     }
 }
 
@@ -244,4 +250,14 @@ fn clusters(context: &Context) -> anyhow::Result<Clusters> {
         Some(settings) => Clusters::new(settings, &context.aws, &ecs_instance(context)?).map_err(refused),
         None => Ok(Clusters::none()),
     }
+}
+
+/// The clusters of Kubernetes whose nodes are nodes. None of them is asked yet.
+async fn kubernetes(context: &Context) -> anyhow::Result<KubeClusters> {
+    let Some(settings) = &context.settings.kubernetes else { return Ok(KubeClusters::none()) };
+    // All servers of a store are one there: whoever leads lets go of what another one cordoned.
+    let owner = context.store.setting_or_insert("kubernetes.owner", &uuid::Uuid::now_v7().to_string()).await?;
+    let env = |name: &str| std::env::var(name).ok();
+    KubeClusters::new(settings, &owner, &env)
+        .map_err(|why| refused(format!("`kubernetes` of the configuration: {why}")))
 }

@@ -8,6 +8,7 @@ use pitcrew_control::clock;
 use pitcrew_control::config::{Overrides, Settings};
 use pitcrew_control::ecs::Clusters;
 use pitcrew_control::fleet::Asker;
+use pitcrew_control::kubernetes::KubeClusters;
 use pitcrew_control::recovery::{Hands, Reached, Service};
 use pitcrew_core::recovery::{Advice, Input, Mode, NodeFacts, Policy, Recovery, Rung, Seen, Signal, SignalKind};
 use pitcrew_exec::ssh::Defaults;
@@ -55,7 +56,13 @@ async fn broken() -> (Rig, watch::Sender<bool>) {
     let asker = Asker::new(store.clone(), app.vault.clone(), ssh, Defaults::default()).unwrap();
     let hands = Hands {
         desk: desk.clone(),
-        reached: Reached { asker, fleet: app.fleet.clone(), clusters: Clusters::none(), workers: app.workers.clone() },
+        reached: Reached {
+            asker,
+            fleet: app.fleet.clone(),
+            clusters: Clusters::none(),
+            kubernetes: KubeClusters::none(),
+            workers: app.workers.clone(),
+        },
         scheduler: app.scheduler.clone(),
         store,
         config,

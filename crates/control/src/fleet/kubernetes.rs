@@ -1,0 +1,257 @@
+//! Nodes of Kubernetes as nodes: those of the configured clusters, under their own names.
+//!
+//! Polled. Invariants: Kubernetes gives out what they have, so nothing is placed there by us; that an API server cannot be
+//! asked says nothing of any node. GPUs have no names there: they are counted, and called by number.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use pitcrew_core::fleet::Standing;
+use pitcrew_exec::gpu::Reading;
+use pitcrew_kubernetes::Fault;
+use pitcrew_kubernetes::node::{Condition, KubeNode};
+use pitcrew_kubernetes::reboot::ordered;
+use pitcrew_store::NodeRow;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::Fleet;
+use super::assemble::Assembled;
+use super::config::{NodeConfig, check_name};
+use super::seen::Seen;
+use super::service::Known;
+use crate::clock;
+use crate::kubernetes::{KubeCluster, KubeClusters, KubePlace};
+
+/// Between two looks at a cluster.
+const POLL: Duration = Duration::from_secs(5);
+/// After a cluster could not be asked, at most.
+const LONGEST: Duration = Duration::from_secs(60);
+/// So long a node may have fewer GPUs before one counts as lost: as long as what tells of them is started anew.
+const FEWER: SignedDuration = SignedDuration::from_secs(60);
+/// The label that says which cluster it is of.
+const CLUSTER_LABEL: &str = "pitcrew/kubernetes-cluster";
+
+/// What is known of a node of Kubernetes, beside what is known of every node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeSeen {
+    pub at: KubePlace,
+    pub labels: BTreeMap<String, String>,
+    pub is_cordoned: bool,
+    /// It is ready, as its cluster says.
+    pub is_ready: bool,
+    pub boot_id: String,
+    /// Which boot is to end by an annotation of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reboot_of: Option<String>,
+    /// Conditions that are to be heeded, as they are now.
+    #[serde(skip)]
+    pub conditions: Vec<Condition>,
+    /// Since when it has fewer GPUs than before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fewer_since: Option<Timestamp>,
+    /// Since when its cluster does not list it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away_since: Option<Timestamp>,
+    /// It is no node any more.
+    #[serde(default)]
+    pub is_gone: bool,
+}
+
+impl KubeSeen {
+    /// The node with what only such a node has.
+    pub(super) fn over(&self, assembled: Assembled) -> Assembled {
+        let Assembled { mut node, mut remarks } = assembled;
+        // Kubernetes does not tell what kind they are, but by labels that somebody gave.
+        if node.labels.get("gpu-type").is_some_and(|kind| kind == "unknown") {
+            node.labels.remove("gpu-type");
+        }
+        if self.is_cordoned && node.standing == Standing::Ready {
+            node.standing = Standing::Cordoned;
+            remarks.push(format!("it is cordoned in the cluster `{}`", self.at.cluster));
+        }
+        Assembled { node, remarks }
+    }
+}
+
+/// What is configured of such a node: what its labels say.
+fn config(name: &str, seen: &KubeSeen) -> NodeConfig {
+    NodeConfig { labels: seen.labels.clone(), ..NodeConfig::plain(name) }
+}
+
+impl Fleet {
+    /// Nodes of clusters as they were seen last, by whichever server.
+    pub(super) fn read_kubernetes(&self, rows: &BTreeMap<String, NodeRow>) {
+        let mut all = self.lock();
+        for (name, row) in rows {
+            let Ok(seen) = serde_json::from_value::<Seen>(row.seen.clone()) else { continue };
+            let Some(kube) = seen.kubernetes.as_ref().filter(|kube| !kube.is_gone) else { continue };
+            if !all.iter().any(|known| known.config.name == *name) {
+                let config = config(name, kube);
+                all.push(Known::new(config, Some(seen), None));
+            }
+        }
+    }
+
+    /// What is known of a node of Kubernetes; `None`: the node is none.
+    pub fn kube(&self, name: &str) -> Option<KubeSeen> {
+        self.lock().iter().find(|known| known.config.name == name).and_then(|known| known.kube().cloned())
+    }
+
+    /// All nodes that are of Kubernetes.
+    pub fn kubes(&self) -> Vec<(String, KubeSeen)> {
+        let all = self.lock();
+        all.iter().filter_map(|known| Some((known.config.name.clone(), known.kube()?.clone()))).collect()
+    }
+
+    /// Looks at all clusters from time to time, for as long as this is polled. The server that leads writes what they tell.
+    pub async fn follow_kubernetes(self, clusters: KubeClusters, leads: watch::Receiver<bool>) {
+        let leads_now = *leads.borrow();
+        let others = self.kubes().into_iter().filter(|(_, kube)| clusters.of(&kube.at.cluster).is_none());
+        let others: Vec<String> = others.map(|(name, _)| name).collect();
+        self.drop_kubes(&others, leads_now).await;
+        let each = clusters.all().iter().map(|cluster| self.follow_kube(cluster, &clusters, leads.clone()));
+        futures::future::join_all(each).await;
+    }
+
+    async fn follow_kube(&self, cluster: &KubeCluster, clusters: &KubeClusters, leads: watch::Receiver<bool>) {
+        let mut failures = 0;
+        loop {
+            let leads = *leads.borrow();
+            let wait = match self.look_at_kube(cluster, clusters, leads).await {
+                Ok(()) => {
+                    failures = 0;
+                    POLL
+                }
+                Err(fault) => {
+                    failures += 1;
+                    tracing::warn!(cluster = %cluster.name, "the nodes of a cluster cannot be asked for: {fault}");
+                    LONGEST.min(POLL * 2u32.saturating_pow(failures - 1))
+                }
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    async fn look_at_kube(&self, cluster: &KubeCluster, clusters: &KubeClusters, leads: bool) -> Result<(), Fault> {
+        let nodes = cluster.fleet.nodes().await?;
+        let now = clock::now();
+        let (changed, gone) = self.take_kubes(cluster, clusters, nodes, now);
+        self.publish();
+        if leads {
+            for name in &changed {
+                self.write(name, now).await;
+            }
+        }
+        self.drop_kubes(&gone, leads).await;
+        Ok(())
+    }
+
+    /// Takes what a cluster tells: which nodes it told of, and which are none any more.
+    fn take_kubes(
+        &self,
+        cluster: &KubeCluster,
+        clusters: &KubeClusters,
+        nodes: Vec<KubeNode>,
+        now: Timestamp,
+    ) -> (Vec<String>, Vec<String>) {
+        let settings = clusters.settings();
+        let by_name: BTreeMap<String, KubeNode> = nodes
+            .into_iter()
+            .filter(|node| check_name(&node.name).is_ok())
+            .map(|node| (node.name.clone(), node))
+            .collect();
+        let (mut told, mut gone) = (Vec::new(), Vec::new());
+        let mut all = self.lock();
+        for known in all.iter_mut().filter(|known| !by_name.contains_key(&known.config.name)) {
+            let name = known.config.name.clone();
+            let Some(seen) = known.seen.as_mut() else { continue };
+            let Some(kube) = seen.kubernetes.as_mut().filter(|kube| kube.at.cluster == cluster.name) else { continue };
+            let since = *kube.away_since.get_or_insert(now);
+            (kube.is_ready, kube.conditions) = (false, Vec::new());
+            seen.down = Some(format!("the cluster `{}` does not list it any more", cluster.name));
+            if now.duration_since(since) >= settings.gone_after { gone.push(name) } else { told.push(name) }
+        }
+        for (name, node) in by_name {
+            let at = match all.iter().position(|known| known.config.name == name) {
+                Some(at) => at,
+                None => {
+                    all.push(Known::new(NodeConfig::plain(&name), Some(Seen::default()), None));
+                    all.len() - 1
+                }
+            };
+            let known = &mut all[at];
+            // One that is reached in another way, or is of another cluster, stays that.
+            let is_other = known.config.connection.is_some() || known.worker.is_some() || known.instance().is_some();
+            let is_new = |seen: &Seen| seen.kubernetes.is_none() && seen != &Seen::default();
+            let of_other = |kube: &KubeSeen| kube.at.cluster != cluster.name && clusters.of(&kube.at.cluster).is_some();
+            let Some(seen) = known.seen.as_mut().filter(|seen| !is_other && !is_new(seen)) else { continue };
+            if seen.kubernetes.as_ref().is_some_and(of_other) {
+                continue;
+            }
+            let before = seen.kubernetes.take().unwrap_or_default();
+            let kube = take(seen, cluster, &before, node, &settings.conditions, now);
+            known.config = config(&name, &kube);
+            seen.kubernetes = Some(kube);
+            told.push(name);
+        }
+        (told, gone)
+    }
+
+    async fn drop_kubes(&self, names: &[String], leads: bool) {
+        if names.is_empty() {
+            return;
+        }
+        for known in self.lock().iter_mut().filter(|known| names.contains(&known.config.name)) {
+            if let Some(kube) = known.seen.as_mut().and_then(|seen| seen.kubernetes.as_mut()) {
+                kube.is_gone = true;
+            }
+        }
+        if leads {
+            for name in names {
+                self.write(name, clock::now()).await;
+            }
+        }
+        self.lock().retain(|known| !names.contains(&known.config.name) || known.kube().is_none());
+        self.publish();
+    }
+}
+
+/// Takes what a cluster tells of one node.
+fn take<T>(
+    seen: &mut Seen,
+    cluster: &KubeCluster,
+    before: &KubeSeen,
+    node: KubeNode,
+    heeded: &BTreeMap<String, T>,
+    now: Timestamp,
+) -> KubeSeen {
+    let had = seen.gpus.iter().filter(|gpu| gpu.gone_since.is_none()).count();
+    let is_fewer = (node.gpus as usize) < had;
+    // What tells of devices begins anew with the kubelet, and with a new version of it.
+    let fewer_since = is_fewer.then(|| before.fewer_since.unwrap_or(now));
+    let is_lasting = fewer_since.is_some_and(|since| now.duration_since(since) >= FEWER);
+    if !is_fewer || (is_lasting && node.unready.is_none()) {
+        let reading = |index: u32| Reading { index, uuid: format!("{}/gpu-{index}", node.name), ..Reading::default() };
+        let readings: Vec<Reading> = (0..node.gpus).map(reading).collect();
+        seen.devices(&readings, "its cluster counts one GPU less than before", now);
+    }
+    seen.cores = u32::try_from(node.cpu_milli / 1000).ok();
+    seen.memory_mib = Some(node.memory_mib);
+    seen.down = node.unready.as_ref().map(|why| format!("its cluster does not hold it for ready: {why}"));
+    let mut labels = node.labels.clone();
+    labels.insert(CLUSTER_LABEL.to_owned(), cluster.name.clone());
+    KubeSeen {
+        at: KubePlace { cluster: cluster.name.clone(), node: node.name.clone() },
+        labels,
+        is_cordoned: node.is_cordoned,
+        is_ready: node.unready.is_none(),
+        reboot_of: ordered(&node).map(str::to_owned),
+        boot_id: node.boot_id,
+        conditions: node.conditions.into_iter().filter(|one| one.is_true() && heeded.contains_key(&one.kind)).collect(),
+        fewer_since,
+        away_since: None,
+        is_gone: false,
+    }
+}
