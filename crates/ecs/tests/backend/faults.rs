@@ -2,10 +2,10 @@
 
 use jiff::SignedDuration;
 use pitcrew_core::state::Exit;
-use pitcrew_exec::{BackendEvent, Command, LogStream, Observation, Place, StepSpec};
+use pitcrew_exec::{BackendEvent, Command, Handle, LogStream, Observation, Place, StepSpec};
 use serde_json::{Value, json};
 
-use crate::harness::{Kind, World, is_running, seconds, until};
+use crate::harness::{Kind, World, is_running, seconds, until, within};
 
 fn refused(reason: &str) -> Value {
     json!({"tasks": [], "failures": [{"arn": "arn:aws:ecs:us-east-1:1:container-instance/gpus/8f", "reason": reason}]})
@@ -205,6 +205,33 @@ async fn a_task_that_is_cancelled_before_it_runs_never_runs() {
     assert_eq!((ended.exit, ended.started_at), (Exit::Cancelled, None));
     world.cluster.run_pending();
     assert!(world.lines(&handle, LogStream::Stdout).await.is_empty());
+}
+
+/// Weaknesses 2 and 19: which task an attempt is, is told to whoever keeps its row, by this server and by the next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_a_task_is_called_is_told_as_soon_as_ecs_knows_it_and_again_by_the_next_server() {
+    let mut world = World::new(Kind::Ecs);
+    let handle = world.start(world.losing("a")).await;
+    let first = named(&mut world, &handle).await;
+    let known: Value = serde_json::from_slice(&std::fs::read(handle.dir.join("task.json")).unwrap()).unwrap();
+    assert_eq!(first["task"], known["arn"], "{first:?}");
+    assert_eq!(first["definition"], "arn:aws:ecs:us-east-1:123456789012:task-definition/train:3");
+    world.restart();
+    assert!(is_running(&world.backend.attach(&handle).await));
+    assert_eq!(named(&mut world, &handle).await["task"], known["arn"]);
+}
+
+/// What is told next of how it is called.
+async fn named(world: &mut World, handle: &Handle) -> serde_json::Map<String, Value> {
+    within(async {
+        loop {
+            match world.events.recv().await.expect("the backend lives") {
+                BackendEvent::Named { id, names } if id == handle.id => return names,
+                _ => {}
+            }
+        }
+    })
+    .await
 }
 
 /// Weakness 19: ECS forgets a task an hour after its end.

@@ -124,12 +124,16 @@ impl World {
         self.ended(&handle).await
     }
 
-    /// The next event of the attempt that is no start; others are passed over.
+    /// The next event of the attempt that is no start, place or name; others are passed over.
     pub async fn over(&mut self, handle: &Handle) -> BackendEvent {
         within(async {
             loop {
                 let event = self.events.recv().await.expect("the backend lives");
-                if event.id() == &handle.id && !matches!(event, BackendEvent::Started { .. }) {
+                let is_early = match &event {
+                    BackendEvent::Started { .. } | BackendEvent::Placed { .. } | BackendEvent::Named { .. } => true,
+                    BackendEvent::Ended { .. } | BackendEvent::Lost { .. } | BackendEvent::NeverBegan { .. } => false,
+                };
+                if event.id() == &handle.id && !is_early {
                     return event;
                 }
             }
