@@ -64,7 +64,8 @@ fn spread(mut values: Vec<f64>) -> String {
 }
 
 fn is_asked(name: &str) -> bool {
-    let asked: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let asked: Vec<String> =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-') && !word.contains('=')).collect();
     asked.is_empty() || asked.iter().any(|word| word == name)
 }
 

@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Running, World, text};
 use crate::simulated::{GPUS, smi, uuid, worker};
-use crate::sshd::{Sshd, keygen};
+use crate::sshd::{Sshd, free_port, keygen};
 
+/// Unless `workers=N` and `hosts=N` say otherwise.
 const WORKERS: usize = 1_000;
 const HOSTS: usize = 60;
 /// What belongs to the beginning is over after this, and then it is looked for so long: workers and hosts tell within a minute
@@ -18,11 +19,12 @@ const SETTLE: Duration = Duration::from_secs(45);
 const LOOK: Duration = Duration::from_secs(60);
 
 pub async fn watched() {
+    let (many, some) = (count("workers=", WORKERS), count("hosts=", HOSTS));
     let workers = Watched::new(|_| String::new());
-    let token = workers.token();
+    let token = workers.token(many);
     let clients: Vec<_> =
-        (0..WORKERS).map(|number| tokio::spawn(worker(workers.url.clone(), token.clone(), number))).collect();
-    let (hosts, _sshd, _machine) = hosts().await;
+        (0..many).map(|number| tokio::spawn(worker(workers.url.clone(), token.clone(), number))).collect();
+    let (hosts, _sshd, _machine) = hosts(some).await;
     let is_ready = |of: &Watched, count: usize| {
         let nodes = of.get("/api/pitcrew/v1/nodes");
         let ready = nodes["nodes"].as_array().map_or(0, |all| {
@@ -34,8 +36,8 @@ pub async fn watched() {
         });
         ready >= count
     };
-    workers.world.wait("all workers are nodes", || is_ready(&workers, WORKERS));
-    hosts.world.wait("all hosts are nodes", || is_ready(&hosts, HOSTS));
+    workers.world.wait("all workers are nodes", || is_ready(&workers, many));
+    hosts.world.wait("all hosts are nodes", || is_ready(&hosts, some));
     tokio::time::sleep(SETTLE).await;
     let before = (workers.cpu(), hosts.cpu());
     tokio::time::sleep(LOOK).await;
@@ -44,17 +46,22 @@ pub async fn watched() {
     clients.iter().for_each(tokio::task::JoinHandle::abort);
     let percent = |seconds: f64| seconds / LOOK.as_secs_f64() * 100.0;
     println!(
-        "watched    {WORKERS} machines of workers with {GPUS} GPUs each  {:.1} % of a core (aim ≤ 5), {:.0} MiB resident",
+        "watched    {many} machines of workers with {GPUS} GPUs each  {:.1} % of a core (aim ≤ 5), {:.0} MiB resident",
         percent(used.0),
         workers.memory()
     );
     println!(
-        "watched    {HOSTS} hosts over SSH with {GPUS} GPUs each  {:.1} % of a core, {:.1} ms of a core per host and minute; 1,000 of them, \
+        "watched    {some} hosts over SSH with {GPUS} GPUs each  {:.1} % of a core, {:.1} ms of a core per host and minute; 1,000 of them, \
          extrapolated, {:.1} %",
         percent(used.1),
-        used.1 * 1e3 / HOSTS as f64 / (LOOK.as_secs_f64() / 60.0),
-        percent(used.1) * 1_000.0 / HOSTS as f64
+        used.1 * 1e3 / some as f64 / (LOOK.as_secs_f64() / 60.0),
+        percent(used.1) * 1_000.0 / some as f64
     );
+}
+
+/// A number that the command line gives.
+fn count(word: &str, usual: usize) -> usize {
+    std::env::args().find_map(|arg| arg.strip_prefix(word)?.parse().ok()).unwrap_or(usual)
 }
 
 /// A server that watches.
@@ -69,10 +76,10 @@ impl Watched {
     fn new(more: impl FnOnce(&mut World) -> String) -> Watched {
         let mut world = World::new();
         world.env.push(("PITCREW_GPUS", "0".to_owned()));
-        let config = format!("recovery: {{mode: auto}}\n{}", more(&mut world));
+        let config = format!("recovery: {{mode: observe}}\n{}", more(&mut world));
         std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
         world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
-        let listen = format!("127.0.0.1:{}", crate::sshd::free_port());
+        let listen = format!("127.0.0.1:{}", free_port());
         let log = std::fs::File::create(world.path("server.log")).unwrap();
         let mut command = world.command(&["server", "--no-auth", "--listen", &listen, "--workflows", "workflows"]);
         let server = Running(command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap());
@@ -90,8 +97,8 @@ impl Watched {
         answer.unwrap_or_default()
     }
 
-    fn token(&self) -> String {
-        let said = self.world.ok(&["workers", "token", "--uses", &WORKERS.to_string()]);
+    fn token(&self, uses: usize) -> String {
+        let said = self.world.ok(&["workers", "token", "--uses", &uses.to_string()]);
         said.split_whitespace().find(|word| word.starts_with("pwt_")).unwrap().to_owned()
     }
 
@@ -110,12 +117,13 @@ impl Watched {
 }
 
 /// A server with hosts at addresses of their own, all of them one sshd.
-async fn hosts() -> (Watched, Sshd, tempfile::TempDir) {
+async fn hosts(count: usize) -> (Watched, Sshd, tempfile::TempDir) {
     let machine = tempfile::tempdir().unwrap();
     let at = machine.path();
-    let addresses: Vec<String> = (2..HOSTS + 2).map(|last| format!("127.0.0.{last}")).collect();
-    let listen: String = addresses.iter().map(|address| format!("ListenAddress {address}\n")).collect();
-    let path = format!("{listen}SetEnv SHLVL=1 PATH={}:/usr/bin:/bin", at.display());
+    let addresses: Vec<String> = (2..count + 2).map(|last| format!("127.0.0.{last}")).collect();
+    // sshd listens at few addresses, and at any of this machine if it is not said at which.
+    let port = free_port();
+    let path = format!("ListenAddress 0.0.0.0:{port}\nSetEnv SHLVL=1 PATH={}:/usr/bin:/bin", at.display());
     let sshd = Sshd::start(&path).await;
     std::fs::write(at.join("q"), smi("host")).unwrap();
     for address in &addresses {
@@ -144,7 +152,7 @@ async fn hosts() -> (Watched, Sshd, tempfile::TempDir) {
         for (number, address) in addresses.iter().enumerate() {
             let name = format!("h{number}");
             let host = ["connections", "add", &name, "--conn-type", "ssh", "--conn-host", address];
-            let port = sshd.port.to_string();
+            let port = port.to_string();
             let more = ["--conn-port", &port, "--conn-login", user.trim(), "--conn-extra", &extra];
             world.ok(&[&host[..], &more].concat());
             nodes.push_str(&format!("- {{name: {name}, connection: {name}}}\n"));
