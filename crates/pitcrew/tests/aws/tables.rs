@@ -265,12 +265,11 @@ fn the_tables_follow_a_drill_from_the_failure_to_the_end_also_when_they_are_away
 
     // Recovery goes on without DynamoDB, and so does the next server.
     let check = drill.check();
-    let before = drill.job("1-train");
     drill.agent.world().tables_away = true;
     drill.agent.end(&check, 0);
     let second = drill.until_running(&[&first]);
     drill.until_placed(2);
-    assert_eq!(drill.job("1-train"), before, "nobody could write it");
+    assert_ne!(drill.job("1-train")["job_status"]["S"], "IN_PROGRESS", "nobody could write it");
     let mut server = server_again;
     server.kill();
     let _server = drill.world.serve();
