@@ -68,6 +68,11 @@ impl Backends {
         self.all.values().for_each(|backend| backend.lead());
     }
 
+    /// Another process may work on runs from now on.
+    pub fn stand_down(&self) {
+        self.all.values().for_each(|backend| backend.stand_down());
+    }
+
     /// The backend for tasks of that kind.
     pub fn of(&self, kind: BackendKind) -> Arc<dyn Backend> {
         self.all.get(&kind).cloned().unwrap_or_else(|| Arc::new(Absent(kind.name().to_owned())))

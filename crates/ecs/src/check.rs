@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::arn::{Family, Resident};
 use crate::backend::{Cause, Gate, STARTED_BY, end, main_container};
-use crate::client::ecs::{Definition, Listed, Overrides, Run, Task};
+use crate::client::ecs::{Definition, Described, Listed, Overrides, Run, Task};
 use crate::client::{Client, Fault, Kind};
 use crate::clock;
 
@@ -176,7 +176,7 @@ async fn start(client: &Client, plan: &Plan, run: &Run, gate: Option<&Gate>) -> 
     };
     let is_closed = ["INACTIVE", "DRAINING"].iter().any(|word| refused.code.eq_ignore_ascii_case(word));
     let Some(gate) = gate.filter(|_| is_closed) else { return Err(refused) };
-    let _alone = gate.write().await;
+    let _alone = gate.alone().await;
     let instance = [plan.instance.clone()];
     client.drain(&plan.cluster, &instance, false).await?;
     let started = client.start_task(run, &plan.instance).await;
@@ -203,7 +203,7 @@ async fn find(client: &Client, plan: &Plan, family: &str) -> Result<Option<Strin
     }
     let over = client.list_tasks(&plan.cluster, Listed::Stopped(family)).await?;
     let known = client.tasks(&plan.cluster, &over).await?;
-    let ours = known.tasks.into_iter().find(|task| task.started_by.as_deref() == Some(word.as_str()));
+    let ours = known.whole()?.into_iter().find(|task| task.started_by.as_deref() == Some(word.as_str()));
     Ok(ours.map(|task| task.task_arn))
 }
 
@@ -211,8 +211,8 @@ async fn find(client: &Client, plan: &Plan, family: &str) -> Result<Option<Strin
 async fn watched(client: &Client, plan: &Plan, task: &str, until: Instant) -> Result<Task, String> {
     let mut last = "ECS does not tell of it".to_owned();
     loop {
-        match client.tasks(&plan.cluster, &[task.to_owned()]).await {
-            Ok(known) => match known.tasks.into_iter().next() {
+        match client.tasks(&plan.cluster, &[task.to_owned()]).await.and_then(Described::whole) {
+            Ok(known) => match known.into_iter().next() {
                 Some(task) if task.last_status.is_over() => return Ok(task),
                 Some(task) => last = format!("it is {:?}", task.last_status),
                 None => {}

@@ -149,7 +149,8 @@ impl Versions {
 /// What became of some messages.
 #[derive(Debug, Default, PartialEq)]
 pub struct Taken {
-    pub wakes: Vec<Wake>,
+    /// Each with its message, which is to be deleted once somebody has heard of it.
+    pub wakes: Vec<(Wake, Message)>,
     /// To be deleted.
     pub done: Vec<Message>,
     /// To be left, with what is wrong with each.
@@ -170,24 +171,25 @@ pub fn take(messages: Vec<Message>, clusters: &[String], versions: &mut Versions
                 continue;
             }
         };
-        taken.done.push(message);
-        match envelope.event {
-            Event::Task(task) if is_ours(&task.cluster_arn) => match versions.is_news(&task.task_arn, task.version) {
-                true => taken.wakes.push(Wake::Task { arn: task.task_arn, instance: task.container_instance_arn }),
-                false => taken.stale += 1,
-            },
-            Event::Instance(instance) if is_ours(&instance.cluster_arn) => {
-                match versions.is_news(&instance.container_instance_arn, instance.version) {
-                    true => taken.wakes.push(Wake::Instance {
-                        arn: instance.container_instance_arn,
-                        machine: instance.ec2_instance_id,
-                    }),
-                    false => taken.stale += 1,
-                }
+        let wake = match envelope.event {
+            Event::Task(task) if is_ours(&task.cluster_arn) => {
+                let is_news = versions.is_news(&task.task_arn, task.version);
+                taken.stale += usize::from(!is_news);
+                is_news.then_some(Wake::Task { arn: task.task_arn, instance: task.container_instance_arn })
             }
-            Event::Machine { id, .. } => taken.wakes.push(Wake::Machine { id }),
-            Event::Interruption { id, action } => taken.wakes.push(Wake::Interruption { id, action }),
-            Event::Task(_) | Event::Instance(_) | Event::Other { .. } => {}
+            Event::Instance(instance) if is_ours(&instance.cluster_arn) => {
+                let is_news = versions.is_news(&instance.container_instance_arn, instance.version);
+                taken.stale += usize::from(!is_news);
+                let (arn, machine) = (instance.container_instance_arn, instance.ec2_instance_id);
+                is_news.then_some(Wake::Instance { arn, machine })
+            }
+            Event::Machine { id, .. } => Some(Wake::Machine { id }),
+            Event::Interruption { id, action } => Some(Wake::Interruption { id, action }),
+            Event::Task(_) | Event::Instance(_) | Event::Other { .. } => None,
+        };
+        match wake {
+            Some(wake) => taken.wakes.push((wake, message)),
+            None => taken.done.push(message),
         }
     }
     taken
@@ -220,8 +222,9 @@ impl Listener {
         Listener { client, queue: queue.to_owned(), clusters, versions, told: BTreeMap::new(), heard: Heard::default() }
     }
 
-    /// Waits for messages once, at most `wait`, and tells whom to look at. They are deleted after `wake` has returned.
-    pub async fn once(&mut self, wait: Duration, mut wake: impl FnMut(Wake)) -> Result<Heard, Fault> {
+    /// Waits for messages once, at most `wait`, and tells whom to look at. They are deleted after `wake` has returned; those
+    /// of which it says that nobody has heard come again.
+    pub async fn once(&mut self, wait: Duration, mut wake: impl FnMut(Wake) -> bool) -> Result<Heard, Fault> {
         let url = self.client.queue_url(&self.queue).await?;
         let messages = self.client.receive(&url, wait).await?;
         let before = self.heard;
@@ -230,7 +233,8 @@ impl Listener {
         self.heard.stale += taken.stale as u64;
         self.heard.wakes += taken.wakes.len() as u64;
         self.heard.unreadable += taken.unreadable.len() as u64;
-        taken.wakes.into_iter().for_each(&mut wake);
+        let mut done = taken.done;
+        done.extend(taken.wakes.into_iter().filter_map(|(told, message)| wake(told).then_some(message)));
         for (message, why) in taken.unreadable {
             if self.told.len() >= 1000 {
                 self.told.clear();
@@ -239,7 +243,7 @@ impl Listener {
                 tracing::warn!(queue = %self.queue, message = %message.id, "a message is left in the queue: {why}");
             }
         }
-        self.client.delete(&url, &taken.done).await?;
+        self.client.delete(&url, &done).await?;
         let (now, was) = (self.heard, before);
         Ok(Heard {
             messages: now.messages - was.messages,
@@ -250,7 +254,7 @@ impl Listener {
     }
 
     /// Listens until it is dropped. While the queue cannot be asked, polling goes on without it.
-    pub async fn run(mut self, mut wake: impl FnMut(Wake)) {
+    pub async fn run(mut self, mut wake: impl FnMut(Wake) -> bool) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.once(WAIT, &mut wake).await {
@@ -340,7 +344,7 @@ mod tests {
         let mut versions = Versions::default();
         let mut wakes = |messages: Vec<Message>| {
             let taken = take(messages, &["train".to_owned()], &mut versions);
-            (taken.wakes.len(), taken.done.len(), taken.stale)
+            (taken.wakes.len(), taken.done.len() + taken.wakes.len(), taken.stale)
         };
         assert_eq!(wakes(vec![message("a", &task("9e", "train", 4))]), (1, 1, 0));
         assert_eq!(
@@ -359,7 +363,7 @@ mod tests {
     fn one_that_cannot_be_read_is_left_and_holds_up_nobody() {
         let poison = Message { body: "{".into(), ..message("p", &Value::Null) };
         let taken = take(vec![poison.clone(), message("a", &task("9e", "train", 4))], &[], &mut Versions::default());
-        assert_eq!((taken.wakes.len(), taken.done.len()), (1, 1));
+        assert_eq!((taken.wakes.len(), taken.done.len()), (1, 0));
         assert_eq!(taken.unreadable[0].0, poison);
     }
 }

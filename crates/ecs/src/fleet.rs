@@ -162,7 +162,7 @@ impl EcsFleet {
     pub async fn tasks_on(&self, instance: &str, but: &[String]) -> Result<Vec<String>, Fault> {
         let arns = self.client.list_tasks(&self.cluster, Listed::On(instance)).await?;
         let known = self.client.tasks(&self.cluster, &arns).await?;
-        let others = known.tasks.into_iter().filter(|task| {
+        let others = known.whole()?.into_iter().filter(|task| {
             !task.last_status.is_over() && task.started_by.as_ref().is_none_or(|word| !but.contains(word))
         });
         Ok(others.map(|task| task.task_arn).collect())
@@ -175,7 +175,12 @@ impl EcsFleet {
         let has = |task: &crate::client::ecs::Task| {
             gpus.is_empty() || task.containers.iter().flat_map(|one| &one.gpu_ids).any(|gpu| gpus.contains(gpu))
         };
-        Ok(known.tasks.into_iter().filter(|t| !t.last_status.is_over() && has(t)).map(|task| task.task_arn).collect())
+        Ok(known
+            .whole()?
+            .into_iter()
+            .filter(|t| !t.last_status.is_over() && has(t))
+            .map(|task| task.task_arn)
+            .collect())
     }
 
     /// Runs shell lines on a machine as root and waits for their end, at most `limit`.

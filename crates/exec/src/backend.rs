@@ -92,6 +92,9 @@ pub trait Backend: Send + Sync {
     /// From now on this process alone works on runs: what it knew of attempts may be old.
     fn lead(&self) {}
 
+    /// Another process may work on runs from now on.
+    fn stand_down(&self) {}
+
     /// What it can do here: limits, devices. For `doctor` and for the inventory; may take seconds.
     async fn capabilities(&self) -> Capabilities;
 }

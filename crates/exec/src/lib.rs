@@ -32,5 +32,5 @@ pub use backend::{
 pub use capabilities::Capabilities;
 pub use clock::since_boot;
 pub use log::{LogChunk, LogRecord, LogStream};
-pub use place::{EcsPlace, Hop, HostKeys, Place, SshPlace, WorkerPlace};
+pub use place::{EcsMember, EcsPlace, Hop, HostKeys, Place, SshPlace, WorkerPlace};
 pub use spec::{AttemptSpec, Command, Direction, LentKey, Limits, StepSpec, Transfer};

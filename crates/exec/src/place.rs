@@ -4,6 +4,9 @@
 //! handle, in the store and in a message. It is frozen into the handle when the attempt's row is written: an edited
 //! connection sends no later question to another machine.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// The port of SSH.
@@ -59,6 +62,28 @@ pub struct EcsPlace {
     pub subnets: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub security_groups: Vec<String>,
+    /// It is a member of a gang, whose machines are chosen together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gang: Option<EcsMember>,
+}
+
+/// A member of a gang, and what all of its members agree in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct EcsMember {
+    pub rank: u32,
+    /// How many members there are, each on a machine of its own.
+    pub count: u32,
+    /// Machines with the same value of this attribute are near each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub near: Option<String>,
+    /// Others will not do.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub near_required: bool,
+    /// Machines that it should keep off, by their ids; said of the first member.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub avoid: BTreeSet<String>,
+    /// The directory of the first member: which machines were chosen is written down there.
+    pub seats: PathBuf,
 }
 
 /// A worker, with what an attempt is rendered with.

@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::gpu::HeldGpu;
 use crate::place::Place;
 
+/// Variables of members of a gang: by what each is reached, in the order of their ranks, and the first of these.
+pub const PEERS: &str = "PITCREW_PEERS";
+pub const HEAD: &str = "PITCREW_HEAD";
+
 /// The most bytes that one output, or one captured stdout, may have.
 pub const MAX_OUTPUT: usize = 1 << 20;
 /// What a log may grow to unless the spec says otherwise.

@@ -10,7 +10,7 @@ pub mod keep;
 use std::sync::Arc;
 
 use pitcrew_ecs::Client;
-use pitcrew_ecs::backend::Gate;
+use pitcrew_ecs::backend::{Gate, Gates};
 use pitcrew_ecs::events::Wake;
 use pitcrew_ecs::fleet::EcsFleet;
 use pitcrew_exec::aws::Aws;
@@ -32,7 +32,7 @@ struct Inner {
     instance: String,
     stop_start: bool,
     wakes: broadcast::Sender<Wake>,
-    gate: Gate,
+    gates: Gates,
 }
 
 /// One cluster.
@@ -64,7 +64,7 @@ impl Clusters {
             instance: String::new(),
             stop_start: false,
             wakes,
-            gate: Gate::default(),
+            gates: Gates::default(),
         }))
     }
 
@@ -80,7 +80,7 @@ impl Clusters {
         }
         let (instance, stop_start) = (instance.to_owned(), settings.stop_start);
         let wakes = broadcast::channel(WAITING).0;
-        Ok(Clusters(Arc::new(Inner { all, instance, stop_start, wakes, gate: Gate::default() })))
+        Ok(Clusters(Arc::new(Inner { all, instance, stop_start, wakes, gates: Gates::default() })))
     }
 
     pub fn all(&self) -> &[Cluster] {
@@ -100,9 +100,13 @@ impl Clusters {
         &self.0.instance
     }
 
-    /// Keeps what is placed off an instance that is active for a check alone.
-    pub fn gate(&self) -> &Gate {
-        &self.0.gate
+    /// Keeps what is placed off instances that are active for a check alone.
+    pub fn gates(&self) -> &Gates {
+        &self.0.gates
+    }
+
+    pub fn gate(&self, cluster: &Cluster) -> Gate {
+        self.0.gates.of(cluster.region(), &cluster.name)
     }
 
     /// Where whatever is heard of changes is to be told.

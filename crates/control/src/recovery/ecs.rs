@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use futures::StreamExt;
 use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{
     Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, Input, NodeState, Seen, Signal, SignalKind,
@@ -28,6 +29,10 @@ use crate::ecs::{Cluster, Machine};
 const LOOK: Duration = Duration::from_secs(2);
 /// Between two questions who a machine is that did not answer.
 const ASK: Duration = Duration::from_secs(60);
+/// Machines that are asked at the same time.
+const AT_ONCE: usize = 16;
+/// So long a machine that is nobody's is awaited among the nodes: then it is gone.
+const NOTICE: Duration = Duration::from_secs(120);
 /// After a call that may pass.
 const AGAIN: Duration = Duration::from_secs(3);
 
@@ -60,31 +65,49 @@ pub fn word(state: Option<NodeState>, standing: &Standing, is_used: bool) -> &'s
     }
 }
 
-/// Until it is aborted.
+/// Until it is aborted. What takes minutes keeps nothing waiting that has two.
 pub(super) async fn watch(hands: Hands) {
     if hands.reached.clusters.all().is_empty() {
         return;
     }
-    let mut wakes = hands.reached.clusters.wakes().subscribe();
-    let mut asked: BTreeMap<String, Instant> = BTreeMap::new();
-    loop {
-        hands.get_to_know(&mut asked).await;
-        hands.keep_fenced().await;
-        hands.mirror().await;
-        let until = tokio::time::Instant::from_std(clock::instant() + LOOK);
-        while let Ok(heard) = tokio::time::timeout_at(until, wakes.recv()).await {
-            match heard {
-                Ok(Wake::Interruption { id, action }) => hands.interrupted(&id, &action),
-                Ok(Wake::Task { .. } | Wake::Instance { .. } | Wake::Machine { .. }) => {}
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => break,
-            }
-        }
-        tokio::time::sleep_until(until).await;
-    }
+    let wakes = hands.reached.clusters.wakes().subscribe();
+    tokio::join!(hands.hear(wakes), hands.get_to_know(), hands.keep());
 }
 
 impl Hands {
+    /// What is told of machines that will be taken away. One that nobody knows yet is found when its cluster is looked at.
+    async fn hear(&self, mut wakes: broadcast::Receiver<Wake>) {
+        let mut unknown: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+        loop {
+            let heard = match unknown.is_empty() {
+                true => Some(wakes.recv().await),
+                false => tokio::time::timeout(LOOK, wakes.recv()).await.ok(),
+            };
+            match heard {
+                Some(Ok(Wake::Interruption { id, action })) => {
+                    unknown.insert(id, (action, clock::instant() + NOTICE));
+                }
+                Some(Ok(Wake::Task { .. } | Wake::Instance { .. } | Wake::Machine { .. })) => {}
+                Some(Err(broadcast::error::RecvError::Lagged(missed))) => {
+                    tracing::warn!(missed, "events of ECS came faster than they could be read");
+                }
+                Some(Err(broadcast::error::RecvError::Closed)) => return,
+                None => {}
+            }
+            let now = clock::instant();
+            unknown.retain(|id, (action, until)| !self.interrupted(id, action) && now < *until);
+        }
+    }
+
+    /// Drains again what is fenced, and tells others how each machine is.
+    async fn keep(&self) {
+        loop {
+            self.keep_fenced().await;
+            self.mirror().await;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// The cluster and the machine of a node, if it is one of ECS.
     pub(super) fn machine(&self, node: &str) -> Option<(Cluster, Machine)> {
         let machine = self.reached.fleet.instance(node)?.at;
@@ -176,12 +199,13 @@ impl Hands {
     async fn set_drained(&self, effect: &EffectId, node: &str, drained: bool, status: &str) {
         while self.is_wanted(effect) {
             let Some((cluster, machine)) = self.machine(node) else { return };
-            let alone = self.reached.clusters.gate().write().await;
+            let gate = self.reached.clusters.gate(&cluster);
+            let changing = gate.changing().await;
             let done = match drained {
                 true => cluster.fleet.fence(&machine.instance, status).await,
                 false => cluster.fleet.unfence(&machine.instance, status).await,
             };
-            drop(alone);
+            drop(changing);
             match done {
                 Ok(()) => return,
                 Err(fault) => {
@@ -229,7 +253,7 @@ impl Hands {
         plan.env.insert("PITCREW_NODE".to_owned(), machine.id.clone());
         let client = &cluster.fleet.client;
         let checked = match is_fenced {
-            true => pitcrew_ecs::check::run_drained(client, &plan, self.reached.clusters.gate()).await,
+            true => pitcrew_ecs::check::run_drained(client, &plan, &self.reached.clusters.gate(cluster)).await,
             false => pitcrew_ecs::check::run(client, &plan).await,
         };
         match checked {
@@ -260,16 +284,24 @@ impl Hands {
     }
 
     /// Asks machines that recovery has never heard of which boot this is.
-    async fn get_to_know(&self, asked: &mut BTreeMap<String, Instant>) {
-        let now = clock::instant();
-        for (name, instance) in self.reached.fleet.instances() {
-            let is_new = self.desk.look(|recovery| recovery.node(&name).is_some_and(|node| node.boot_id.is_none()));
-            let is_due = asked.get(&name).is_none_or(|at| now >= *at + ASK);
-            if is_new && is_due && instance.agent {
-                asked.insert(name.clone(), now);
-                let seen = self.observe(&name).await;
-                self.desk.mention(Input::Observed { node: name, seen });
-            }
+    async fn get_to_know(&self) {
+        let mut asked: BTreeMap<String, Instant> = BTreeMap::new();
+        loop {
+            let now = clock::instant();
+            let is_wanted = |name: &String| {
+                let is_new = self.desk.look(|recovery| recovery.node(name).is_some_and(|node| node.boot_id.is_none()));
+                is_new && asked.get(name).is_none_or(|at| now >= *at + ASK)
+            };
+            let there = self.reached.fleet.instances().into_iter().filter(|(_, instance)| instance.agent);
+            let new: Vec<String> = there.map(|(name, _)| name).filter(is_wanted).collect();
+            asked.extend(new.iter().map(|name| (name.clone(), now)));
+            futures::stream::iter(new)
+                .for_each_concurrent(AT_ONCE, |node| async move {
+                    let seen = self.observe(&node).await;
+                    self.desk.mention(Input::Observed { node, seen });
+                })
+                .await;
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -285,7 +317,8 @@ impl Hands {
             }
             let Some((cluster, machine)) = self.machine(&name) else { continue };
             // Asked again where nobody makes it active meanwhile: what is said here must not come after that.
-            let _alone = self.reached.clusters.gate().write().await;
+            let gate = self.reached.clusters.gate(&cluster);
+            let _changing = gate.changing().await;
             if !self.desk.look(is_wanted) {
                 continue;
             }
@@ -330,10 +363,11 @@ impl Hands {
         view.labels.get(pitcrew_store::IMPORTED_STATUS).cloned()
     }
 
-    /// Its provider takes it away, usually in two minutes.
-    fn interrupted(&self, machine: &str, action: &str) {
-        let Some(node) = self.reached.fleet.instance(machine) else { return };
-        let boot_id = self.desk.look(|recovery| recovery.node(machine).and_then(|node| node.boot_id.clone()));
+    /// Its provider takes it away, usually in two minutes. Says whether it is a node that recovery knows.
+    fn interrupted(&self, machine: &str, action: &str) -> bool {
+        let Some(node) = self.reached.fleet.instance(machine) else { return false };
+        let known = self.desk.look(|recovery| recovery.node(machine).map(|node| node.boot_id.clone()));
+        let Some(boot_id) = known else { return false };
         self.desk.mention(Input::Signal(Signal {
             // Once for each boot, however often it is told.
             id: format!("{machine}/spot/{}", boot_id.as_deref().unwrap_or("unknown")),
@@ -346,6 +380,7 @@ impl Hands {
             advice: Advice::Check,
             evidence: format!("EC2 takes this Spot machine of `{}` away: {action}", node.at.cluster),
         }));
+        true
     }
 }
 

@@ -41,6 +41,7 @@ impl Core {
                         // First, whatever else fails. And at once: what follows may have to wait for the database. Whoever
                         // watches here comes back, and is passed on to the server that leads now.
                         self.standing.tell(false, breaks);
+                        self.parts.backends.stand_down();
                         self.stand_down().await;
                         self.leads = false;
                     }

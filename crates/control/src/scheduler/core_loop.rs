@@ -29,7 +29,7 @@ use super::lead::Standing;
 use super::nodes::{Hosts, Way, placeable, way_to};
 use super::notices::Outcomes;
 use super::perform::After;
-use super::{Ask, Changed, Claim, Parts, Step, place};
+use super::{Ask, Changed, Claim, Parts, Step, gang, place};
 use crate::clock;
 use crate::cluster::homed::Homed;
 use crate::known::Known;
@@ -281,8 +281,8 @@ impl Core {
         let launched: Vec<Slot> = fx.launch.iter().map(|launch| launch.slot).collect();
         for Launch { slot, attempt } in fx.launch {
             let placed = active.granted.remove(&slot);
-            active.excluded.remove(&slot);
             let mut row = launch_row(&self.parts, &self.evaluator, &self.known, active, slot, attempt, placed);
+            active.excluded.remove(&slot);
             row.request = self.admission.granted(key, slot).cloned();
             active.put_attempt(slot, row);
             self.after.push(After::Launch { run: key, slot, attempt });
@@ -556,7 +556,10 @@ pub(super) fn launch_row(
     if kind == BackendKind::Ecs {
         let rendering = evaluator.rendering(&active.run, slot);
         match place::on_ecs(task.place.as_ref().unwrap_or(&Value::Null), &rendering) {
-            Ok(place) => bare.place = Some(place),
+            Ok(place) => {
+                let gang = gang::on_ecs(parts, active, slot, number);
+                bare.place = Some(Place::Ecs(EcsPlace { gang, ..place }));
+            }
             Err(why) => message = why,
         }
     }

@@ -6,7 +6,8 @@
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Run, Slot};
 use pitcrew_core::state::State;
-use pitcrew_exec::{Handle, Place};
+use pitcrew_exec::spec::{HEAD, PEERS};
+use pitcrew_exec::{EcsMember, Handle, Place};
 use pitcrew_store::StoreError;
 
 use super::Parts;
@@ -22,17 +23,33 @@ const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Variables of a member's environment; none for a task that is no gang.
 pub(super) fn environment(parts: &Parts, active: &Active, slot: Slot) -> Vec<(&'static str, String)> {
     let Some(members) = active.run.members(slot.task) else { return Vec::new() };
+    let number = vec![("PITCREW_RANK", slot.index.to_string()), ("PITCREW_NODES", members.len().to_string())];
+    if active.run.workflow.task(slot.task).gang.as_ref().is_some_and(|gang| gang.is_elsewhere) {
+        // Their backend chooses the machines, and tells each member of them.
+        return number;
+    }
     let nodes = parts.nodes.borrow();
     let peers: Vec<String> = members
         .iter()
         .map(|member| active.attempts.get(member).map(|row| address(&nodes, row)).unwrap_or_default())
         .collect();
-    vec![
-        ("PITCREW_RANK", slot.index.to_string()),
-        ("PITCREW_NODES", members.len().to_string()),
-        ("PITCREW_HEAD", peers.first().cloned().unwrap_or_default()),
-        ("PITCREW_PEERS", peers.join(",")),
-    ]
+    let head = peers.first().cloned().unwrap_or_default();
+    number.into_iter().chain([(HEAD, head), (PEERS, peers.join(","))]).collect()
+}
+
+/// What a member is told for whom ECS is to find a machine; `None`: it is of no gang.
+pub(super) fn on_ecs(parts: &Parts, active: &Active, slot: Slot, number: u32) -> Option<EcsMember> {
+    let members = active.run.members(slot.task)?;
+    let topology = active.run.workflow.task(slot.task).gang.as_ref()?.topology.as_ref();
+    let first = *members.first()?;
+    Some(EcsMember {
+        rank: slot.index,
+        count: u32::try_from(members.len()).unwrap_or(u32::MAX),
+        near: topology.map(|topology| topology.label.clone()),
+        near_required: topology.is_some_and(|topology| topology.is_required),
+        avoid: active.excluded.get(&slot).cloned().unwrap_or_default(),
+        seats: parts.data.attempt(&active.run.attempt_id(first, number)),
+    })
 }
 
 /// By what others reach the node of an attempt: its label, the host that we reach it by, what it calls itself, its name.

@@ -41,7 +41,7 @@ pub(super) fn of(
 }
 
 /// The task of ECS that a task's `backend: {ecs: …}` comes to now. Region and owner are filled in by the backend.
-pub(super) fn on_ecs(template: &Value, rendering: &Rendering<'_>) -> Result<Place, String> {
+pub(super) fn on_ecs(template: &Value, rendering: &Rendering<'_>) -> Result<EcsPlace, String> {
     let Value::Object(template) = template else {
         return Err("the backend `ecs` does not know its cluster".to_owned());
     };
@@ -51,7 +51,7 @@ pub(super) fn on_ecs(template: &Value, rendering: &Rendering<'_>) -> Result<Plac
         fields.insert(key.clone(), value);
     }
     let target = ecs::read(&fields).map_err(|wrong| format!("`backend.ecs`: {wrong}"))?;
-    Ok(Place::Ecs(EcsPlace {
+    Ok(EcsPlace {
         instance: String::new(),
         region: target.region.unwrap_or_default(),
         cluster: target.cluster.unwrap_or_default(),
@@ -65,7 +65,8 @@ pub(super) fn on_ecs(template: &Value, rendering: &Rendering<'_>) -> Result<Plac
         launch_type: target.launch_type,
         subnets: target.subnets,
         security_groups: target.security_groups,
-    }))
+        gang: None,
+    })
 }
 
 /// The workflow wins over the connection, that over `~/.ssh/config`, and that over the defaults.

@@ -374,9 +374,9 @@ impl Admission {
             return Err(Refusal::NoSuchPool(pool));
         }
         let namespace = self.quotas.name(&offer.namespace);
-        // Members of a gang have a node each, also when they ask for nothing else of it.
+        // Members of a gang have a node each, also when they ask for nothing else of it; but where their backend finds those.
         let request = match (&offer.demand.request, &offer.gang) {
-            (None, Some(_)) => Some(Arc::new(Request::default())),
+            (None, Some(gang)) if !gang.is_elsewhere => Some(Arc::new(Request::default())),
             (request, _) => request.clone(),
         };
         let line = Line { namespace, pool, request, gang: offer.gang.clone() };
@@ -409,11 +409,11 @@ impl Admission {
 
     /// Whether a node could ever take what this line asks for; of a gang, as many as it has members.
     fn check(&self, line: &Line) -> Result<(), Refusal> {
-        let Some(request) = &line.request else { return Ok(()) };
-        request.check()?;
+        line.request.as_ref().map_or(Ok(()), |request| request.check())?;
         if line.members() > self.parallelism {
             return Err(Refusal::Parallelism { members: line.members(), max: self.parallelism });
         }
+        let Some(request) = &line.request else { return Ok(()) };
         // Nodes are configured; but a worker of the queue may still come.
         let is_open = request.queue.as_ref().is_some_and(|queue| !self.fleet.serves(queue));
         let is_open = is_open || (line.gang.is_some() && self.fleet.could_be_workers(request));

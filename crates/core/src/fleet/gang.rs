@@ -20,6 +20,9 @@ pub struct Gang {
     pub count: u32,
     #[serde(default)]
     pub topology: Option<Topology>,
+    /// Their backend finds the machines, which are none of those that are given out here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_elsewhere: bool,
 }
 
 /// Nodes with the same value of this label are near each other.
@@ -33,7 +36,7 @@ pub struct Topology {
 impl Gang {
     /// So many members wherever there is room.
     pub fn of(count: u32) -> Gang {
-        Gang { count, topology: None }
+        Gang { count, topology: None, is_elsewhere: false }
     }
 
     /// The label that all of its nodes have to agree in.

@@ -219,7 +219,7 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     let near = |is_required| Some(Topology { label: "rack".into(), is_required });
     let place = |fleet: &mut Fleet, name: &str, members: u32, is_required| {
         let ids: Vec<LeaseId> = (0..members).map(|at| id(&format!("{name}-{at}"))).collect();
-        let gang = Gang { count: members, topology: near(is_required) };
+        let gang = Gang { topology: near(is_required), ..Gang::of(members) };
         fleet.place_gang(&ids, &ask(Gpus::Count(4)), &gang, &Promises::default())
     };
     place(&mut fleet, "two", 2, true).unwrap();
@@ -237,7 +237,7 @@ fn a_gang_is_placed_whole_and_near_or_not_at_all() {
     assert_eq!(place(&mut fleet, "apart", 1, false), Err(Refused::Twice(id("apart-0"))));
     assert_eq!(place(&mut fleet, "five", 5, false), Err(Refused::Never));
     assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang::of(4)), (1, 4));
-    assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang { count: 4, topology: near(true) }), (1, 2));
+    assert_eq!(fleet.places(&ask(Gpus::Count(4)), &Gang { topology: near(true), ..Gang::of(4) }), (1, 2));
 }
 
 #[test]
@@ -250,7 +250,9 @@ fn members_that_follow_each_other_are_near_each_other_where_not_all_are() {
     let mut fleet = fleet(racks.map(|(name, rack)| racked(name, rack)).to_vec(), Policy::Pack);
     let ids: Vec<LeaseId> = (0..6).map(|at| id(&format!("m-{at}"))).collect();
     let near = Some(Topology { label: "rack".into(), is_required: false });
-    fleet.place_gang(&ids, &ask(Gpus::Count(4)), &Gang { count: 6, topology: near }, &Promises::default()).unwrap();
+    fleet
+        .place_gang(&ids, &ask(Gpus::Count(4)), &Gang { topology: near, ..Gang::of(6) }, &Promises::default())
+        .unwrap();
     let by_rank = |fleet: &Fleet| -> Vec<String> { ids.iter().map(|id| fleet.leases()[id].node.clone()).collect() };
     assert_eq!(by_rank(&fleet), ["a", "d", "f", "c", "e", "b"]);
     // Without a word about that, by name.

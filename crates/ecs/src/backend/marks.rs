@@ -6,6 +6,7 @@
 //! | `task.json` | once ECS told which task it is |
 //! | `cancel.json` | once it is to stop, from before ECS is asked to stop it |
 //! | `cursor.json` | how far its log was copied, and what was read out of it |
+//! | `gang.json` | of the first member of a gang: the machines of all, from before any is started |
 //!
 //! Invariant: none of them holds a secret, each appears whole, and `exit.json` beside them ends what they say.
 
@@ -37,6 +38,9 @@ pub struct Sent {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
     pub at: Option<Timestamp>,
+    /// It is of a gang, and has its machine since then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seated: Option<Timestamp>,
 }
 
 /// Which task it is.

@@ -68,6 +68,11 @@ impl Mirror {
         Ok(mirror)
     }
 
+    /// When the last event that was taken was written.
+    pub fn last(&self) -> Option<Timestamp> {
+        Timestamp::from_millisecond(self.cursor.last).ok().filter(|_| self.cursor.last > 0)
+    }
+
     pub fn progress(&self) -> &Progress {
         &self.cursor.progress
     }

@@ -12,10 +12,13 @@
 
 mod ends;
 mod follow;
+mod gang;
+mod gate;
 mod marks;
 mod mirror;
 mod plan;
 mod progress;
+mod seats;
 mod watch;
 
 use std::collections::HashMap;
@@ -34,7 +37,8 @@ use pitcrew_exec::{
 use tokio::task::AbortHandle;
 
 pub use ends::{Cause, End, Intent, end, main_container};
-pub use plan::{STARTED_BY, TAG_ATTEMPT, TAG_JOB, TAG_RUN, TAG_TYPE, TRAINING, started_by};
+pub use gate::{Gate, Gates};
+pub use plan::{STARTED_BY, TAG_ATTEMPT, TAG_JOB, TAG_RANK, TAG_RUN, TAG_TYPE, TRAINING, started_by};
 
 use follow::Follow;
 use marks::{Cancel, Known, Mark, Sent};
@@ -50,9 +54,6 @@ const FETCH: Duration = Duration::from_secs(2);
 /// How long a start waits for the first answer of ECS.
 const ACCEPT: Duration = Duration::from_secs(20);
 
-/// Is held while something is placed; and alone by whoever has an instance active for a moment that is to take nothing.
-pub type Gate = Arc<tokio::sync::RwLock<()>>;
-
 /// How often ECS is asked, and how long is waited for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
@@ -61,8 +62,12 @@ pub struct Timing {
     pub poll: Duration,
     /// How long a start waits for room: for GPUs that are not free yet, for an instance that comes.
     pub capacity: Duration,
+    /// How long a member of a gang waits for the machine that was chosen for it, while its mates have theirs.
+    pub seated: Duration,
     /// How long a log must be silent after its task ended, where nothing says that it is whole.
     pub settle: Duration,
+    /// How long it is waited for the end of a log that cannot be read just now.
+    pub patience: Duration,
     /// How long ECS may not mention a task that it started, before it counts as forgotten.
     pub unmentioned: Duration,
 }
@@ -73,7 +78,9 @@ impl Default for Timing {
             soonest: Duration::from_millis(500),
             poll: Duration::from_secs(10),
             capacity: Duration::from_secs(600),
+            seated: Duration::from_secs(60),
             settle: Duration::from_secs(5),
+            patience: Duration::from_secs(120),
             unmentioned: Duration::from_secs(60),
         }
     }
@@ -91,7 +98,7 @@ pub struct EcsConfig {
     pub events: Option<String>,
     /// Where whatever is heard of the queue is passed on to.
     pub wakes: tokio::sync::broadcast::Sender<Wake>,
-    pub gate: Gate,
+    pub gates: Gates,
     pub timing: Timing,
 }
 
@@ -111,9 +118,7 @@ type Watches = Mutex<HashMap<(String, Option<String>, String), Arc<Watch>>>;
 
 impl Drop for EcsBackend {
     fn drop(&mut self) {
-        if let Some(listener) = lock(&self.listener).take() {
-            listener.abort();
-        }
+        self.stand_down();
     }
 }
 
@@ -148,7 +153,7 @@ impl EcsBackend {
             place.cluster.clone(),
             self.config.timing,
             self.events.clone(),
-            self.config.gate.clone(),
+            self.config.gates.of(&place.region, &place.cluster),
         );
         let watch = Arc::new(watch);
         watches.insert(key, watch.clone());
@@ -216,8 +221,13 @@ impl EcsBackend {
             }
         };
         let each = open.iter().map(|(at, handle, follow)| {
-            let task = follow.task().and_then(|arn| known.tasks.iter().find(|task| task.task_arn == arn));
+            let arn = follow.task().unwrap_or_default();
+            let task = known.tasks.iter().find(|task| task.task_arn == arn);
+            let untold = known.untold.iter().find(|(of, _)| *of == arn);
             async move {
+                if let Some((_, fault)) = untold {
+                    return (*at, Observation::Unreachable { reason: fault.to_string() });
+                }
                 let Some(task) = task else {
                     // It is about to be started, or ECS does not tell of it yet; the watcher finds out which.
                     return (*at, Observation::Waiting);
@@ -403,13 +413,20 @@ impl Backend for EcsBackend {
                         Wake::Task { arn, .. } => drop(wake(&watches, arn)),
                         Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
                     }
-                    // Without anybody who listens there is nobody to wake.
-                    let _ = others.send(event);
+                    // Polling finds out what the others tell of, but an interruption nobody tells again.
+                    let is_urgent = matches!(event, Wake::Interruption { .. });
+                    others.send(event).is_ok() || !is_urgent
                 };
                 let task = tokio::spawn(Listener::new(client, queue, Vec::new()).run(heard));
                 *listener = Some(task.abort_handle());
             }
             Err(fault) => tracing::error!("cannot listen to events of ECS: {fault}"),
+        }
+    }
+
+    fn stand_down(&self) {
+        if let Some(listener) = lock(&self.listener).take() {
+            listener.abort();
         }
     }
 

@@ -28,6 +28,8 @@ pub const TAG_RUN: &str = "pitcrew-run";
 pub const TAG_ATTEMPT: &str = "pitcrew-attempt";
 pub const TAG_JOB: &str = "job_id";
 pub const TAG_TYPE: &str = "jobtype";
+/// Of members of a gang: which one of how many.
+pub const TAG_RANK: &str = "pitcrew-rank";
 /// What the tag of the type says.
 pub const TRAINING: &str = "training_job";
 
@@ -41,6 +43,11 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
     let instance = place.instance.as_str();
     if spec.steps.is_empty() {
         return Err("it has no steps".to_owned());
+    }
+    if place.gang.is_some() && (place.launch_type.as_deref() == Some("FARGATE") || !place.subnets.is_empty()) {
+        return Err("the members of a gang are tasks on machines of EC2, which they share an address with: leave out \
+                    `subnets`, and `launch_type: FARGATE`"
+            .to_owned());
     }
     let id = spec.id.to_string();
     let mut env = spec.env.clone();
@@ -84,12 +91,8 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
         memory: spec.limits.memory_bytes.map(mib),
     };
     refuse_secrets(spec, &overrides)?;
-    let size = overrides.size();
-    if size > MOST_OVERRIDES {
-        return Err(format!(
-            "its scripts and environment have {size} characters as ECS counts them, which takes {MOST_OVERRIDES}: put what is long into the image"
-        ));
-    }
+    check_size(&overrides)?;
+    let rank = place.gang.as_ref().map(|gang| (TAG_RANK.to_owned(), format!("{}/{}", gang.rank, gang.count)));
     let job = place.job.clone().unwrap_or_else(|| format!("{}-{}", spec.id.run, spec.id.task));
     let run = Run {
         cluster: place.cluster.clone(),
@@ -103,7 +106,10 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
             (TAG_ATTEMPT.to_owned(), tag_value(&id)),
             (TAG_JOB.to_owned(), tag_value(&job)),
             (TAG_TYPE.to_owned(), TRAINING.to_owned()),
-        ]),
+        ])
+        .into_iter()
+        .chain(rank)
+        .collect(),
         launch_type: place.launch_type.clone(),
         subnets: place.subnets.clone(),
         security_groups: place.security_groups.clone(),
@@ -123,6 +129,7 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
         log_limit: spec.log_limit,
         notices,
         at: Some(now),
+        seated: None,
     })
 }
 
@@ -168,6 +175,16 @@ fn script(steps: &[StepSpec], workdir: &Path, env: &mut BTreeMap<String, String>
 /// A word of a shell.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// Whether ECS takes as much.
+pub fn check_size(overrides: &Overrides) -> Result<(), String> {
+    match overrides.size() {
+        size if size > MOST_OVERRIDES => Err(format!(
+            "its scripts and environment have {size} characters as ECS counts them, which takes {MOST_OVERRIDES}: put what is long into the image"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What is secret is not sent.

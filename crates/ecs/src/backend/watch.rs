@@ -7,13 +7,16 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use pitcrew_core::AttemptId;
 use pitcrew_exec::EventSender;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use super::follow::{Follow, Next};
+use super::gang::Unseated;
 use super::{Gate, Timing};
 use crate::client::ecs::{BATCH, Definition, Task};
 use crate::client::{Client, Fault};
@@ -21,9 +24,10 @@ use crate::clock;
 
 /// Attempts that are worked on at the same time.
 const AT_ONCE: usize = 8;
-/// After ECS could not be asked: the first pause, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// After what is not ECS's fault.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A question that takes longer is not waited for.
+const SLOW: Duration = Duration::from_secs(2);
 /// Task definitions that are remembered; a revision never changes.
 const REMEMBERED: usize = 1000;
 
@@ -39,6 +43,8 @@ pub struct Shared {
     pub timing: Timing,
     pub events: EventSender,
     pub gate: Gate,
+    /// Held while machines are chosen for a gang: the next one is not to have the same.
+    pub seating: tokio::sync::Mutex<()>,
     live: Mutex<HashMap<AttemptId, Arc<Follow>>>,
     poke: Notify,
     definitions: Mutex<HashMap<String, Arc<Definition>>>,
@@ -54,6 +60,7 @@ impl Watch {
             timing,
             events,
             gate,
+            seating: tokio::sync::Mutex::default(),
             live: Mutex::default(),
             poke: Notify::new(),
             definitions: Mutex::default(),
@@ -97,7 +104,7 @@ impl Drop for Watch {
 }
 
 impl Shared {
-    fn all(&self) -> Vec<Arc<Follow>> {
+    pub(super) fn all(&self) -> Vec<Arc<Follow>> {
         lock(&self.live).values().cloned().collect()
     }
 
@@ -149,7 +156,8 @@ impl Shared {
         let mut work = futures::stream::iter(work)
             .map(|(follow, what)| async move {
                 let next = match what {
-                    What::Begin => follow.begin(self).await,
+                    What::Begin(None) => follow.begin(self).await,
+                    What::Begin(Some(why)) => follow.unseated(self, &why).await,
                     What::Seen(task) => follow.advance(self, task.as_ref()).await,
                 };
                 (follow, next)
@@ -165,63 +173,84 @@ impl Shared {
                 Err(error) => {
                     let dir = follow.handle.dir.display();
                     tracing::warn!(attempt = %follow.handle.id, "cannot write in `{dir}`: {error}");
-                    follow.put_off(FIRST_PAUSE);
+                    follow.put_off(PAUSE);
                 }
             }
         }
     }
 
-    /// Looks at what is due.
-    async fn look(&self) -> Result<(), Fault> {
-        let now = clock::instant();
-        let due: Vec<_> =
-            self.all().into_iter().filter(|follow| follow.due() <= now + self.timing.soonest / 4).collect();
+    /// What is to be done now: each can wait for ECS without the others.
+    fn due(self: &Arc<Self>) -> Vec<BoxFuture<'static, ()>> {
+        let until = clock::instant() + self.timing.soonest / 4;
+        let due: Vec<_> = self.all().into_iter().filter(|follow| follow.take_up(until)).collect();
         let (begun, new): (Vec<_>, Vec<_>) = due.into_iter().partition(|follow| follow.task().is_some());
-        self.each(new.into_iter().map(|follow| (follow, What::Begin)).collect()).await;
-        for batch in begun.chunks(BATCH) {
-            let names: Vec<String> = batch.iter().filter_map(|follow| follow.task()).collect();
-            let known = match self.client.tasks(&self.cluster, &names).await {
-                Ok(known) => known,
-                Err(fault) => {
-                    batch.iter().for_each(|follow| follow.put_off(FIRST_PAUSE));
-                    return Err(fault);
-                }
-            };
-            let mut tasks: HashMap<String, Task> =
-                known.tasks.into_iter().map(|task| (task.task_arn.clone(), task)).collect();
-            let mut seen = Vec::new();
-            for follow in batch {
-                let task = follow.task().and_then(|arn| tasks.remove(&arn));
-                seen.push((Arc::clone(follow), What::Seen(task)));
-            }
-            self.each(seen).await;
+        let mut work: Vec<BoxFuture<'static, ()>> = Vec::new();
+        if !new.is_empty() {
+            work.push(Arc::clone(self).begin(new).boxed());
         }
-        Ok(())
+        work.extend(begun.chunks(BATCH).map(|batch| Arc::clone(self).look(batch.to_vec()).boxed()));
+        work
+    }
+
+    async fn begin(self: Arc<Self>, new: Vec<Arc<Follow>>) {
+        let work = self.seated(new.clone()).await;
+        self.each(work.into_iter().map(|(follow, why)| (follow, What::Begin(why))).collect()).await;
+        new.iter().for_each(|follow| follow.put_down());
+    }
+
+    /// Of what ECS does not tell now, and only of that, the next look is put off.
+    async fn look(self: Arc<Self>, batch: Vec<Arc<Follow>>) {
+        let names: Vec<String> = batch.iter().filter_map(|follow| follow.task()).collect();
+        let warn = |fault: &Fault| tracing::warn!(cluster = %self.cluster, "cannot ask ECS about tasks: {fault}");
+        match self.client.tasks(&self.cluster, &names).await {
+            Ok(known) => {
+                known.untold.first().iter().for_each(|(_, fault)| warn(fault));
+                let mut tasks: HashMap<String, Task> =
+                    known.tasks.into_iter().map(|task| (task.task_arn.clone(), task)).collect();
+                let mut seen = Vec::new();
+                for follow in &batch {
+                    let arn = follow.task().unwrap_or_default();
+                    match known.untold.iter().any(|(untold, _)| *untold == arn) {
+                        true => follow.untold(),
+                        false => seen.push((Arc::clone(follow), What::Seen(tasks.remove(&arn)))),
+                    }
+                }
+                self.each(seen).await;
+            }
+            Err(fault) => {
+                warn(&fault);
+                batch.iter().for_each(|follow| follow.untold());
+            }
+        }
+        batch.iter().for_each(|follow| follow.put_down());
     }
 }
 
 enum What {
-    Begin,
+    /// Unless it is of a gang that has no machines, for that reason.
+    Begin(Option<Arc<Unseated>>),
     Seen(Option<Task>),
 }
 
-/// Goes on until it is aborted.
+/// Goes on until it is aborted. While a question is new, what becomes due gathers for the next; one that takes its time is not
+/// waited for.
 async fn run(this: Arc<Shared>) {
-    let mut pause = FIRST_PAUSE;
+    let mut at_work = FuturesUnordered::new();
+    let mut gathers = clock::instant();
     loop {
-        match this.look().await {
-            Ok(()) => pause = FIRST_PAUSE,
-            Err(fault) => {
-                tracing::warn!(cluster = %this.cluster, "cannot ask ECS about tasks: {fault}");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
+        if at_work.is_empty() || clock::instant() >= gathers {
+            let work = this.due();
+            if !work.is_empty() {
+                gathers = clock::instant() + SLOW;
+                at_work.extend(work);
             }
         }
-        let next = this.all().iter().map(|follow| follow.due()).min();
+        let next = this.all().iter().filter_map(|follow| follow.due()).min();
+        let next = next.map(|at| if at_work.is_empty() { at } else { at.max(gathers) });
         tokio::select! {
             () = this.poke.notified() => {}
             () = until(next) => {}
+            Some(()) = at_work.next() => {}
         }
     }
 }

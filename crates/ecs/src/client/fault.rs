@@ -24,7 +24,7 @@ pub enum Kind {
 }
 
 /// A call that did not succeed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub kind: Kind,
     /// What the role must be allowed to do for this call, such as `ecs:RunTask`.
@@ -77,7 +77,16 @@ impl Fault {
 
     /// What stands under `failures` in an answer of ECS that is a success otherwise.
     pub(crate) fn failure(operation: &str, arn: &str, reason: &str, detail: &str) -> Fault {
-        let capacity = ["RESOURCE:", "AGENT", "EMPTY CAPACITY PROVIDER", "NO ACTIVE INSTANCES", "INACTIVE", "DRAINING"];
+        let capacity = [
+            "RESOURCE:",
+            "AGENT",
+            "EMPTY CAPACITY PROVIDER",
+            "NO ACTIVE INSTANCES",
+            "INACTIVE",
+            "DRAINING",
+            // The machine that was named takes nothing now.
+            "MEMBEROF",
+        ];
         let kind = if reason == "MISSING" {
             Kind::NotFound
         } else if capacity.iter().any(|part| reason.to_uppercase().starts_with(part)) {
@@ -173,7 +182,8 @@ mod tests {
     #[test]
     fn what_ecs_could_not_place_waits_and_what_is_missing_does_not() {
         let of = |reason: &str| Fault::failure("RunTask", "arn:x", reason, "");
-        for reason in ["RESOURCE:GPU", "RESOURCE:MEMORY", "AGENT", "No Active Instances", "INACTIVE"] {
+        let unsatisfied = "MemberOf placement constraint unsatisfied.";
+        for reason in ["RESOURCE:GPU", "RESOURCE:MEMORY", "AGENT", "No Active Instances", "INACTIVE", unsatisfied] {
             assert_eq!(of(reason).kind, Kind::Capacity, "{reason}");
         }
         assert_eq!((of("MISSING").kind, of("ATTRIBUTE").kind), (Kind::NotFound, Kind::Invalid));

@@ -49,6 +49,10 @@ pub struct World {
     pub untagged: bool,
     /// New tasks stay where they are.
     pub pending: bool,
+    /// A task that is not told of, for a reason that passes.
+    pub untold: Option<String>,
+    /// Machines beside the first, as ECS describes their instances.
+    pub others: Vec<Value>,
     pub machine: Machine,
     port: u16,
 }
@@ -227,6 +231,11 @@ impl Cluster {
         }
     }
 
+    /// Its container has ended, and all that it wrote is there.
+    pub fn is_over(&self, arn: &str) -> bool {
+        self.state().task(arn).is_some_and(|task| task.status == "STOPPED")
+    }
+
     /// What is pending runs now.
     pub fn run_pending(&self) {
         let ids: Vec<String> = {
@@ -322,6 +331,10 @@ impl World {
         self.tasks.iter_mut().find(|task| task.arn == arn)
     }
 
+    fn instances(&self) -> Vec<Value> {
+        std::iter::once(self.machine.instance()).chain(self.others.clone()).collect()
+    }
+
     fn strike(&mut self) {
         let doomed = self.doomed.clone();
         for task in self.tasks.iter_mut().filter(|task| task.status == "RUNNING") {
@@ -404,8 +417,17 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
             ok(json!({"Messages": all.collect::<Vec<_>>()}))
         }
         "DeleteMessageBatch" => ok(json!({"Successful": []})),
-        "ListContainerInstances" => ok(json!({"containerInstanceArns": [CONTAINER_INSTANCE]})),
-        "DescribeContainerInstances" => ok(json!({"containerInstances": [state.machine.instance()], "failures": []})),
+        "ListContainerInstances" => {
+            let arns: Vec<Value> =
+                state.instances().into_iter().map(|instance| instance["containerInstanceArn"].clone()).collect();
+            ok(json!({"containerInstanceArns": arns}))
+        }
+        "DescribeContainerInstances" => {
+            let asked = input["containerInstances"].as_array().unwrap();
+            let is_asked = |instance: &Value| asked.contains(&instance["containerInstanceArn"]);
+            let found: Vec<Value> = state.instances().into_iter().filter(is_asked).collect();
+            ok(json!({"containerInstances": found, "failures": []}))
+        }
         "UpdateContainerInstancesState" => {
             state.machine.draining = input["status"] == "DRAINING";
             ok(json!({"containerInstances": [state.machine.instance()], "failures": []}))
@@ -460,7 +482,12 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
             assert!(input["tasks"].as_array().unwrap().len() <= 100);
             let (mut tasks, mut failures) = (Vec::new(), Vec::new());
             let (forgets, untagged) = (state.forgets, state.untagged);
+            let untold = state.untold.clone();
             for arn in input["tasks"].as_array().unwrap() {
+                if untold.as_deref() == arn.as_str() {
+                    failures.push(json!({"arn": arn, "reason": "INTERNAL"}));
+                    continue;
+                }
                 match state.task(arn.as_str().unwrap()).filter(|_| !forgets) {
                     Some(task) => {
                         let mut told = task.json();

@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use pitcrew_core::state::Exit;
-use pitcrew_exec::{BackendEvent, Command, Handle, LogStream, Observation, Place, StepSpec};
+use pitcrew_exec::{Backend, BackendEvent, Command, Handle, LogStream, Observation, Place, StepSpec};
 use serde_json::{Value, json};
 
 use crate::harness::{Kind, World, is_running, seconds, until, within};
@@ -247,6 +247,109 @@ async fn a_task_that_ecs_forgot_is_lost_and_what_was_submitted_is_kept() {
     world.cluster.state().forgets = true;
     let BackendEvent::Lost { reason, .. } = world.over(&handle).await else { panic!() };
     assert!(reason.contains("does not know its task any more"), "{reason}");
+}
+
+/// ECS forgot a task that ended while no server ran. What its driver wrote is still there, and says how it ended: it is not begun anew.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_ecs_forgot_has_ended_as_its_log_says() {
+    let mut world = World::new(Kind::Ecs);
+    let usual = world.timing;
+    for (name, script, code) in [("good", "echo ran", 0), ("bad", "echo ran; exit 7", 7)] {
+        (world.timing.soonest, world.timing.poll) = (seconds(3600).unsigned_abs(), seconds(3600).unsigned_abs());
+        world.restart();
+        let spec = world.script(name, script);
+        let handle = world.start(spec).await;
+        let known: Value = serde_json::from_slice(&std::fs::read(handle.dir.join("task.json")).unwrap()).unwrap();
+        until(async || world.cluster.is_over(known["arn"].as_str().unwrap())).await;
+        world.cluster.state().forgets = true;
+        // CloudWatch cannot be asked for a while, either.
+        for _ in 0..8 {
+            world.cluster.answer("GetLogEvents", 400, json!({"__type": "ThrottlingException", "message": "slow down"}));
+        }
+        world.timing = usual;
+        world.restart();
+        world.backend.attach(&handle).await;
+        let ended = world.ended(&handle).await;
+        assert_eq!((ended.exit, ended.steps.len()), (Exit::Code { code }, 1));
+        assert_eq!(world.lines(&handle, LogStream::Stdout).await, ["ran"]);
+        assert!(world.cluster.state().answers["GetLogEvents"].is_empty());
+        world.cluster.state().forgets = false;
+    }
+}
+
+/// That ECS does not tell of one task holds up no other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_ecs_does_not_tell_of_holds_up_no_other() {
+    let mut world = World::new(Kind::Ecs);
+    let spec = world.losing("a");
+    let untold = world.start(spec).await;
+    let known: Value = serde_json::from_slice(&std::fs::read(untold.dir.join("task.json")).unwrap()).unwrap();
+    world.cluster.state().untold = Some(known["arn"].as_str().unwrap().to_owned());
+    let spec = world.script("b", "echo ran");
+    let ended = world.run(spec).await;
+    assert!(ended.exit.is_success());
+    let Observation::Unreachable { reason } = world.backend.attach(&untold).await else { panic!() };
+    assert!(reason.contains("INTERNAL"), "{reason}");
+    world.cluster.state().untold = None;
+    world.backend.cancel(&untold, seconds(0)).await.unwrap();
+    assert_eq!(world.ended(&untold).await.exit, Exit::Cancelled);
+}
+
+/// Drains of instances, which may take their time, and checks in other clusters keep nothing from being placed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_placed_while_instances_are_drained_and_checked_elsewhere() {
+    let mut world = World::new(Kind::Ecs);
+    let gates = world.gates.clone();
+    let (own, other) = (gates.of("us-east-1", "gpus"), gates.of("us-east-1", "others"));
+    let arn = gates.of("us-east-1", "arn:aws:ecs:us-east-1:1:cluster/gpus");
+    let (_draining, _checking) = (own.changing().await, other.alone().await);
+    let spec = world.script("a", "echo ran");
+    assert!(world.run(spec).await.exit.is_success());
+    // One cluster has one gate, whatever it is called by.
+    let placing = arn.placing().await;
+    assert!(futures::FutureExt::now_or_never(own.alone()).is_none());
+    drop(placing);
+}
+
+/// A server that leads no more takes nothing more from the queue: each message is given out once, and is for the one that leads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_leads_no_more_leaves_the_queue_to_the_next() {
+    let world = World::new(Kind::Ecs);
+    let mut first = world.wakes.subscribe();
+    let told = |n: u64| {
+        let detail = json!({"taskArn": "arn:aws:ecs:us-east-1:1:task/gpus/x", "clusterArn": "gpus", "version": n});
+        json!({"id": "e", "detail-type": "ECS Task State Change", "source": "aws.ecs", "detail": detail}).to_string()
+    };
+    world.backend.lead();
+    let mut version = 0;
+    until(async || {
+        version += 1;
+        world.cluster.state().messages = vec![told(version)];
+        first.try_recv().is_ok()
+    })
+    .await;
+    world.backend.stand_down();
+    let wakes = tokio::sync::broadcast::channel(256).0;
+    let mut second = wakes.subscribe();
+    let (other, _events) = crate::harness::make(&world.cluster, world.timing, &world.gates, &wakes);
+    other.lead();
+    // What was on its way to the first is told by now.
+    until(async || {
+        version += 1;
+        world.cluster.state().messages = vec![told(version)];
+        second.try_recv().is_ok()
+    })
+    .await;
+    while first.try_recv().is_ok() {}
+    for _ in 0..30 {
+        until(async || {
+            version += 1;
+            world.cluster.state().messages = vec![told(version)];
+            second.try_recv().is_ok()
+        })
+        .await;
+    }
+    assert!(first.try_recv().is_err(), "the first server has heard something of what was the other's");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,13 +9,15 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
-use pitcrew_ecs::backend::started_by;
+use pitcrew_ecs::backend::{Gates, started_by};
+use pitcrew_ecs::events::Wake;
 use pitcrew_ecs::{Client, EcsBackend, EcsConfig, Timing};
 use pitcrew_exec::aws::Aws;
 use pitcrew_exec::{
     AttemptSpec, Backend, BackendEvent, Command, EcsPlace, Ended, Handle, LogRecord, LogStream, Observation, Place,
     StepSpec,
 };
+use tokio::sync::broadcast::{Sender, channel};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::cluster::{Cluster, REGION};
@@ -44,6 +46,8 @@ pub struct World {
     pub events: UnboundedReceiver<BackendEvent>,
     pub cluster: Cluster,
     pub timing: Timing,
+    pub gates: Gates,
+    pub wakes: Sender<Wake>,
     _dir: tempfile::TempDir,
 }
 
@@ -66,16 +70,19 @@ impl World {
             soonest: ms(20),
             poll: ms(200),
             capacity: Duration::from_secs(600),
+            seated: Duration::from_secs(600),
             settle: ms(300),
+            patience: Duration::from_secs(600),
             unmentioned: ms(300),
         };
-        let (ecs, events) = make(&cluster, timing);
-        World { root, backend: ecs.clone(), ecs, events, cluster, timing, _dir: dir }
+        let (gates, wakes) = (Gates::default(), channel(256).0);
+        let (ecs, events) = make(&cluster, timing, &gates, &wakes);
+        World { root, backend: ecs.clone(), ecs, events, cluster, timing, gates, wakes, _dir: dir }
     }
 
     /// As after the death of the server: everything in memory is gone.
     pub fn restart(&mut self) {
-        (self.ecs, self.events) = make(&self.cluster, self.timing);
+        (self.ecs, self.events) = make(&self.cluster, self.timing, &self.gates, &self.wakes);
         self.backend = self.ecs.clone();
     }
 
@@ -189,15 +196,21 @@ pub fn client(cluster: &Cluster) -> Client {
     Client::new(aws(cluster), REGION).unwrap()
 }
 
-fn make(cluster: &Cluster, timing: Timing) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
+/// Another server beside this one.
+pub fn make(
+    cluster: &Cluster,
+    timing: Timing,
+    gates: &Gates,
+    wakes: &Sender<Wake>,
+) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
     let (sender, events) = unbounded_channel();
     let config = EcsConfig {
         instance: INSTANCE.to_owned(),
         region: REGION.to_owned(),
         aws: aws(cluster),
         events: Some("events".to_owned()),
-        wakes: tokio::sync::broadcast::channel(16).0,
-        gate: pitcrew_ecs::backend::Gate::default(),
+        wakes: wakes.clone(),
+        gates: gates.clone(),
         timing,
     };
     (Arc::new(EcsBackend::new(config, sender)), events)

@@ -3,6 +3,7 @@
 
 mod cluster;
 mod faults;
+mod gang;
 mod harness;
 mod nodes;
 #[path = "../../../exec/tests/backends/suite.rs"]

@@ -43,7 +43,13 @@ async fn a_poisoned_message_becomes_a_dead_letter_and_the_others_are_heard() {
     let mut woken = Vec::new();
     // Until the queue has nothing more to give; each message is given out at most twice.
     loop {
-        let heard = listener.once(Duration::ZERO, |wake| woken.push(wake)).await.unwrap();
+        let heard = listener
+            .once(Duration::ZERO, |wake| {
+                woken.push(wake);
+                true
+            })
+            .await
+            .unwrap();
         if heard.messages == 0 {
             break;
         }

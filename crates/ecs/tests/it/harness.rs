@@ -27,11 +27,21 @@ pub struct World {
 }
 
 impl World {
-    pub fn client(&self) -> Client {
+    pub fn aws(&self) -> Aws {
         let env: HashMap<&str, String> = self.env.iter().cloned().collect();
-        let aws = Aws::new(Arc::new(move |name| env.get(name).cloned())).unwrap();
-        Client::new(aws, "us-east-1").unwrap()
+        Aws::new(Arc::new(move |name| env.get(name).cloned())).unwrap()
     }
+
+    pub fn client(&self) -> Client {
+        Client::new(self.aws(), "us-east-1").unwrap()
+    }
+}
+
+/// A door to that server.
+pub fn aws(moto: &Moto) -> Aws {
+    let mut world = World::default();
+    moto.serve(&mut world);
+    world.aws()
 }
 
 /// A client of that server, as somebody whom everything is allowed to.

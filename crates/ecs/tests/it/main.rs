@@ -8,3 +8,4 @@ mod harness;
 #[path = "../../../pitcrew/tests/aws/moto.rs"]
 mod moto;
 mod template;
+mod wakes;

@@ -34,6 +34,12 @@ const HOW_ECS: &str = "write `backend: {ecs: {cluster: NAME, task_definition: FA
 const HOW_PLACED: &str =
     "write `backend: {ssh: {connection: NAME}}`, or say with `resources` or `node_selector` what a node must have";
 
+/// What under `ecs` is of a single task, and why.
+const ONE_ALONE: [(&str, &str); 2] = [
+    ("machine", "each member gets a machine of its own"),
+    ("subnets", "members reach each other by the addresses of their machines, which are known before they begin"),
+];
+
 impl Decoder<'_, '_> {
     pub fn backend(&mut self, node: &Node, owner: Owner, role: Role) -> Option<Backend> {
         let (name, below) = match (node.as_scalar(), node.as_map()) {
@@ -165,7 +171,7 @@ impl Decoder<'_, '_> {
                 }
             }
         }
-        if backend.kind == BackendKind::Ecs && !self.on_ecs(task, at, of) {
+        if backend.kind == BackendKind::Ecs && !self.on_ecs(task, at, of, backend.place.as_ref()) {
             return;
         }
         task.backend = backend.kind;
@@ -173,7 +179,7 @@ impl Decoder<'_, '_> {
     }
 
     /// What of a task ECS does itself, and what it cannot do. `false`: it does not go there.
-    fn on_ecs(&mut self, task: &mut Task, at: Option<Place>, of: Place) -> bool {
+    fn on_ecs(&mut self, task: &mut Task, at: Option<Place>, of: Place, said: Option<&Value>) -> bool {
         match (&task.work, at) {
             (Work::Action { uses, .. }, Some(at)) => {
                 let message = format!("the action `{uses}` cannot run on another machine");
@@ -188,13 +194,14 @@ impl Decoder<'_, '_> {
             (Work::Steps(_), _) => {}
         }
         let place = at.unwrap_or(of);
-        if task.gang.is_some() {
-            self.r.error_hint(
-                place,
-                "`nodes` cannot be together with the backend `ecs`",
-                "use `foreach` over the ranks",
-            );
-            return false;
+        if let Some(gang) = &mut task.gang {
+            gang.is_elsewhere = true;
+            if let Some((key, why)) = ONE_ALONE.iter().find(|(key, _)| said.is_some_and(|said| said.get(key).is_some()))
+            {
+                let hint = format!("leave `{key}` out: {why}");
+                self.r.error_hint(place, format!("a task with `nodes` cannot have `{key}` under `ecs`"), hint);
+                return false;
+            }
         }
         if task.resources.gpu.is_some() && at.is_some() {
             self.r.error_hint(

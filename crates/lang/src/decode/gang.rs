@@ -53,7 +53,7 @@ impl Decoder<'_, '_> {
             self.r.error_hint(at, "`near_required` without `near` has no meaning", hint);
         }
         let is_required = required.is_some_and(|(_, flag)| flag);
-        Some(Gang { count, topology: near.map(|label| Topology { label, is_required }) })
+        Some(Gang { topology: near.map(|label| Topology { label, is_required }), ..Gang::of(count) })
     }
 
     fn members(&mut self, node: &Node, key: &str) -> Option<u32> {
@@ -84,7 +84,8 @@ impl Decoder<'_, '_> {
             self.r.error_hint(at, "a task with `nodes` cannot have `foreach_max`", hint);
         }
         if let Some(backend) = backend {
-            let hint = "leave `backend` out: a node is chosen for each member";
+            let hint =
+                "leave `backend` out: a node is chosen for each member; only `backend: {ecs: …}` finds them itself";
             self.r.error_hint(backend, "a task has `nodes` or a `backend`, not both", hint);
         }
         if task.branch.is_some() {

@@ -1,9 +1,10 @@
 //! `tasks`, `finally` and groups.
 
 use pitcrew_core::TaskId;
-use pitcrew_core::ir::{Group, GroupIx, Kind, Task, TaskIx, Work};
+use pitcrew_core::ir::{BackendKind, Group, GroupIx, Kind, Task, TaskIx, Work};
 use pitcrew_core::trigger_rule::TriggerRule;
 
+use super::backend::Backend;
 use super::gang::Mapping;
 use super::{Decoder, Named, Owner, RawGroup, RawTask, Role, keys};
 use crate::diagnostic::Place;
@@ -267,7 +268,9 @@ impl Decoder<'_, '_> {
             }
         }
         task.work = self.work(body, key, owner);
-        let backend_at = backend.as_ref().map(|(at, _)| *at);
+        // ECS is the one backend that finds machines for the members of a gang itself.
+        let is_one = |said: &Option<Backend>| said.as_ref().is_some_and(|backend| backend.kind != BackendKind::Ecs);
+        let backend_at = backend.as_ref().filter(|(_, said)| is_one(said)).map(|(at, _)| *at);
         self.put(&mut task, key.at, backend, asks, queue_at);
         if let (Some(foreach), Some(max)) = (&mut task.foreach, max_items) {
             foreach.max_items = max as u32;

@@ -102,13 +102,19 @@ fn a_task_of_ecs_that_is_wrong_says_how_it_is_written() {
             "leave `backend` out",
         ),
         (
-            "{run: x, nodes: 2, backend: {ecs: {cluster: g, task_definition: t}}}",
-            "`nodes` cannot be together with the backend `ecs`",
-            "",
+            "{run: x, nodes: 2, backend: {ecs: {cluster: g, task_definition: t, machine: i-0f1}}}",
+            "a task with `nodes` cannot have `machine` under `ecs`",
+            "leave `machine` out: each member gets a machine of its own",
+        ),
+        (
+            "{run: x, nodes: 2, backend: {ecs: {cluster: g, task_definition: t, subnets: [s]}}}",
+            "a task with `nodes` cannot have `subnets` under `ecs`",
+            "leave `subnets` out",
         ),
     ] {
         let found = told(task);
         assert!(found.contains(message) && found.contains(hint), "{task}: {found}");
+        assert_eq!(found.matches("error:").count(), 1, "{task}: {found}");
     }
 }
 

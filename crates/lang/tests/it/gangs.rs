@@ -2,6 +2,7 @@
 
 use insta::assert_snapshot;
 use pitcrew_core::fleet::{Gang, Topology};
+use pitcrew_core::ir::{BackendKind, Work};
 
 use crate::support::{accept, refuse};
 
@@ -22,11 +23,35 @@ tasks:
     let gang = |name: &str| workflow.task(workflow.find(name).unwrap()).gang.clone().unwrap();
     let near = |is_required| Some(Topology { label: "rack".to_owned(), is_required });
     assert_eq!(gang("short"), Gang::of(2));
-    assert_eq!(gang("long"), Gang { count: 3, topology: near(true) });
-    assert_eq!(gang("near"), Gang { count: 3, topology: near(false) });
+    assert_eq!(gang("long"), Gang { topology: near(true), ..Gang::of(3) });
+    assert_eq!(gang("near"), Gang { topology: near(false), ..Gang::of(3) });
     let task = workflow.task(workflow.find("short").unwrap());
     assert_eq!(task.foreach.as_ref().unwrap().axes[0].1, serde_json::json!([0, 1]));
     assert!(task.placement.is_free, "the backend of `defaults` is for tasks on one node");
+}
+
+#[test]
+fn members_may_be_tasks_of_ecs_which_finds_machines_itself() {
+    let workflow = accept(
+        r#"
+workflow: w
+defaults: {backend: {ecs: {cluster: other, task_definition: tools}}}
+tasks:
+  train: {nodes: {count: 4, near: ecs.availability-zone}, backend: {ecs: {cluster: gpus, task_definition: llm, gpus: 8}}}
+  here: {run: x, nodes: 2}
+"#,
+    )
+    .workflow;
+    let of = |name: &str| workflow.task(workflow.find(name).unwrap());
+    let gang = of("train").gang.as_ref().unwrap();
+    assert_eq!((of("train").backend, gang.is_elsewhere, gang.count), (BackendKind::Ecs, true, 4));
+    assert_eq!(gang.topology.as_ref().unwrap().label, "ecs.availability-zone");
+    assert_eq!(of("train").foreach.as_ref().unwrap().axes[0].1, serde_json::json!([0, 1, 2, 3]));
+    assert!(
+        matches!(&of("train").work, Work::Steps(steps) if steps[0].run.is_empty()),
+        "its definition says what it runs"
+    );
+    assert_eq!((of("here").backend, of("here").gang.as_ref().unwrap().is_elsewhere), (BackendKind::Local, false));
 }
 
 #[test]
@@ -121,7 +146,7 @@ tasks:
       |
     5 |   b: {run: x, nodes: 2, backend: local}
       |                                  ^^^^^
-    hint: leave `backend` out: a node is chosen for each member
+    hint: leave `backend` out: a node is chosen for each member; only `backend: {ecs: …}` finds them itself
 
     w.yaml:6:15: error: a task with `nodes` cannot have a `branch`: each member would decide
       |

@@ -232,7 +232,7 @@ fn ecs(
         aws: context.aws.clone(),
         events: context.settings.ecs_events(),
         wakes: clusters.wakes().clone(),
-        gate: clusters.gate().clone(),
+        gates: clusters.gates().clone(),
         timing: Timing::default(),
     };
     Ok(EcsBackend::new(config, events))

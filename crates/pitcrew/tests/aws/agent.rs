@@ -2,13 +2,14 @@
 //! whatever is asked, and puts into the answers what agents and machines would have told: devices, boots, ends of containers,
 //! what commands wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
 
+use crate::harness::pause;
 use crate::moto::Moto;
 use crate::service::{Asked, serve};
 
@@ -39,6 +40,15 @@ pub struct World {
     pub tables_away: bool,
     /// What was to be written to tables of DynamoDB, in order.
     pub rows: Vec<Row>,
+    /// Tasks that were asked to stop: each, once.
+    pub stopped: BTreeSet<String>,
+    /// What was started on machines that it was bound to, by its token.
+    bound: BTreeMap<String, Value>,
+    /// How often somebody was told what a command came to.
+    pub told: usize,
+    /// Operations that wait for as long as they stand here, and how many do or did.
+    pub holds: BTreeSet<&'static str>,
+    pub waiting: usize,
 }
 
 /// A row of a table of DynamoDB that was to be written.
@@ -57,11 +67,17 @@ pub struct Machine {
     /// What a check ends with, and writes, until the machine is started anew.
     pub check: i32,
     pub instance: String,
+    /// SSM reaches it; what is started anew is reached again.
+    pub ssm: bool,
 }
 
 impl Machine {
     fn boot_id(&self) -> String {
         format!("00000000-0000-4000-8000-{:012}", self.boot)
+    }
+
+    fn starts_anew(&mut self) {
+        (self.boot, self.check, self.ssm) = (self.boot + 1, 0, true);
     }
 }
 
@@ -91,7 +107,7 @@ impl Agent {
             );
             let instance = registered["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned();
             let gpus = ["a", "b"].map(|letter| format!("GPU-{number}{letter}")).to_vec();
-            world.machines.insert(id, Machine { boot: 1, gpus, check: 0, instance });
+            world.machines.insert(id, Machine { boot: 1, gpus, check: 0, instance, ssm: true });
         }
         let world = Arc::new(Mutex::new(world));
         let mut agent = Agent { world, moto: moto.address.clone(), url: String::new() };
@@ -102,6 +118,17 @@ impl Agent {
 
     pub fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
+    }
+
+    /// Calls of that operation wait from now on, until nothing is held any more.
+    pub fn hold(&self, operation: &'static str) {
+        let mut world = self.world();
+        world.holds.insert(operation);
+        world.waiting = 0;
+    }
+
+    pub fn release(&self) {
+        self.world().holds.clear();
     }
 
     /// The only machine, or the first.
@@ -141,7 +168,18 @@ impl Agent {
 
     /// The one task of `train` that runs, if there is one.
     pub fn running(&self) -> Option<Value> {
-        self.tasks("train").into_iter().find(|task| task["lastStatus"] == "RUNNING")
+        self.all_running().into_iter().next()
+    }
+
+    pub fn all_running(&self) -> Vec<Value> {
+        self.tasks("train").into_iter().filter(|task| task["lastStatus"] == "RUNNING").collect()
+    }
+
+    /// The machine that a task is on.
+    pub fn machine_of(&self, task: &Value) -> String {
+        let world = self.world();
+        let found = world.machines.iter().find(|(_, machine)| task["containerInstanceArn"] == *machine.instance);
+        found.map(|(id, _)| id.clone()).unwrap_or_else(|| panic!("{task}"))
     }
 
     /// Its container ends.
@@ -173,8 +211,23 @@ impl Agent {
     fn answer(&self, asked: &Asked) -> (u16, String) {
         let operation = asked.target.rsplit('.').next().unwrap_or_default().to_owned();
         let input: Value = serde_json::from_str(&asked.body).unwrap_or_default();
+        self.wait(&operation);
         if operation == "DescribeInstanceInformation" {
-            return (200, json!({ "InstanceInformationList": [{ "PingStatus": "Online" }] }).to_string());
+            let is_there = input["Filters"][0]["Values"][0].as_str().is_some_and(|id| self.world().machines[id].ssm);
+            let status = if is_there { "Online" } else { "ConnectionLost" };
+            return (200, json!({ "InstanceInformationList": [{ "PingStatus": status }] }).to_string());
+        }
+        if operation == "SendCommand" && !self.world().machines[input["InstanceIds"][0].as_str().unwrap()].ssm {
+            let why = "Instances not in a valid state for account";
+            return (400, json!({ "__type": "InvalidInstanceId", "message": why }).to_string());
+        }
+        if operation == "StopTask" && !self.world().stopped.insert(input["task"].as_str().unwrap().to_owned()) {
+            return (200, json!({ "task": {} }).to_string());
+        }
+        if operation == "RunTask"
+            && let Some(bound) = input["placementConstraints"][0]["expression"].as_str()
+        {
+            return self.run_bound(asked, input.clone(), bound.trim_start_matches("ec2InstanceId == "));
         }
         let arns = |key: &str| input[key].as_array().cloned().unwrap_or_default();
         if operation == "StartTask" && self.is_draining(&arns("containerInstances")[0]) {
@@ -190,14 +243,66 @@ impl Agent {
             self.world().rows.push(row(&input, status == 200));
         }
         let Ok(mut answer) = serde_json::from_str::<Value>(&body) else {
-            if asked.body.contains("Action=RebootInstances") {
-                self.world().done.push("RebootInstances".to_owned());
-            }
+            self.note_form(&asked.body);
             return (status, body);
         };
         self.note(&operation, &input, &answer);
         self.complete(&operation, &mut answer);
         (status, answer.to_string())
+    }
+
+    fn wait(&self, operation: &str) {
+        if self.world().holds.contains(operation) {
+            self.world().waiting += 1;
+            while self.world().holds.contains(operation) {
+                pause();
+            }
+        }
+    }
+
+    /// Moto places wherever there is room: whoever is bound to a machine is started there instead.
+    fn run_bound(&self, asked: &Asked, mut input: Value, machine: &str) -> (u16, String) {
+        let instance = Value::from(self.world().machines[machine].instance.clone());
+        if self.is_draining(&instance) {
+            let failure = json!({ "arn": instance, "reason": "MemberOf placement constraint unsatisfied." });
+            return (200, json!({ "tasks": [], "failures": [failure] }).to_string());
+        }
+        let token = input["clientToken"].as_str().unwrap().to_owned();
+        if let Some(answer) = self.world().bound.get(&token) {
+            return (200, answer.to_string());
+        }
+        input["containerInstances"] = json!([instance]);
+        let target = format!("{ECS}.StartTask");
+        let body = input.to_string();
+        let (status, body) = self.pass_on(&Asked {
+            target,
+            body,
+            method: asked.method.clone(),
+            path: asked.path.clone(),
+            authorization: asked.authorization.clone(),
+        });
+        let answer: Value = serde_json::from_str(&body).unwrap();
+        self.world().bound.insert(token, answer.clone());
+        self.note("RunTask", &input, &answer);
+        (status, answer.to_string())
+    }
+
+    fn note_form(&self, form: &str) {
+        let field =
+            |name: &str| form.split('&').find_map(|pair| pair.strip_prefix(name)).unwrap_or_default().to_owned();
+        let mut world = self.world();
+        match field("Action=").as_str() {
+            "RebootInstances" => {
+                world.done.push("RebootInstances".to_owned());
+                world.machines.get_mut(&field("InstanceId.1=")).unwrap().starts_anew();
+            }
+            "StopInstances" => world.done.push("StopInstances".to_owned()),
+            "StartInstances" => {
+                world.done.push("StartInstances".to_owned());
+                world.machines.get_mut(&field("InstanceId.1=")).unwrap().starts_anew();
+            }
+            _ => {}
+        }
     }
 
     fn is_draining(&self, instance: &Value) -> bool {
@@ -240,7 +345,7 @@ impl Agent {
                     match lines.contains("boot_id") && !lines.contains(&boot) {
                         true => ((75, String::new()), None),
                         false => {
-                            (machine.boot, machine.check) = (machine.boot + 1, 0);
+                            machine.starts_anew();
                             ((0, String::new()), Some("reboot"))
                         }
                     }
@@ -258,13 +363,18 @@ impl Agent {
 
     /// Puts into an answer what only agents know.
     fn complete(&self, operation: &str, answer: &mut Value) {
-        let world = self.world();
+        let mut world = self.world();
         match operation {
             "DescribeContainerInstances" => {
                 for instance in answer["containerInstances"].as_array_mut().unwrap() {
                     let machine = &world.machines[instance["ec2InstanceId"].as_str().unwrap()];
                     let gpus = json!({ "name": "GPU", "type": "STRINGSET", "stringSetValue": machine.gpus });
                     instance["registeredResources"].as_array_mut().unwrap().push(gpus);
+                    // A task has all of them.
+                    let is_free = instance["runningTasksCount"].as_i64().unwrap() <= 0;
+                    let free = if is_free { machine.gpus.clone() } else { Vec::new() };
+                    let free = json!({ "name": "GPU", "type": "STRINGSET", "stringSetValue": free });
+                    instance["remainingResources"].as_array_mut().unwrap().push(free);
                 }
             }
             "DescribeTasks" => {
@@ -288,6 +398,7 @@ impl Agent {
                 let status = if *code == 0 { "Success" } else { "Failed" };
                 (answer["ResponseCode"], answer["Status"]) = (json!(code), json!(status));
                 answer["StandardOutputContent"] = json!(stdout);
+                world.told += 1;
             }
             _ => {}
         }

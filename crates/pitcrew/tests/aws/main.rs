@@ -6,10 +6,12 @@ mod canary;
 mod drill;
 mod ecs;
 mod events;
+mod gang;
 #[allow(dead_code, reason = "shared with the tests of delivery")]
 mod harness;
 #[allow(dead_code, reason = "shared with the tests of delivery")]
 mod moto;
+mod notices;
 mod roles;
 mod secrets;
 mod service;

@@ -63,7 +63,7 @@ fn what_can_never_be_is_refused_and_where_a_worker_may_come_it_is_waited_for() {
     insta::assert_snapshot!(refused(&mut admission, &gang(1, 2, 3)), @"no node can ever take it, not even when it is empty: `a`: 3 GPUs asked for; 2 of its 2 free; `b`: 3 GPUs asked for; 1 of its 1 free");
     insta::assert_snapshot!(refused(&mut admission, &gang(1, 7, 0)), @"it has 7 members that run at a time, and all tasks together are 6 at most (`parallelism` of the server)");
     let topology = Some(Topology { label: "rack".to_owned(), is_required: true });
-    let near = Offer { gang: Some(Gang { count: 2, topology }), ..gang(1, 2, 1) };
+    let near = Offer { gang: Some(Gang { topology, ..Gang::of(2) }), ..gang(1, 2, 1) };
     insta::assert_snapshot!(refused(&mut admission, &near), @"it has 2 members with a node each, and no node could ever take one that agree in the label `rack`");
     let mut worker = node("w", 1);
     worker.labels.insert(crate::fleet::BACKEND_LABEL.to_owned(), "worker".to_owned());
@@ -99,6 +99,26 @@ fn pools_quotas_and_parallelism_count_all_members() {
     quota.offer(RunKey(1), &gang(2, 2, 1)).unwrap();
     assert_eq!(granted(&mut quota), [2]);
     insta::assert_snapshot!(why(&quota, 1), @"it asks for 4 GPUs, and the quota of the namespace `default` is 3 at most; `pitcrew quotas set default` changes it");
+}
+
+#[test]
+fn a_gang_whose_backend_finds_its_machines_counts_all_members_and_takes_no_nodes() {
+    let elsewhere = |task: u32, count: u32| {
+        let gang = Gang { is_elsewhere: true, ..Gang::of(count) };
+        Offer { gang: Some(gang), ..offer(task, 0, 1, 0) }
+    };
+    let mut admission = admission(4, &[("a", 1)]);
+    assert!(matches!(admission.offer(RunKey(1), &elsewhere(1, 5)), Err(Refusal::Parallelism { members: 5, max: 4 })));
+    admission.offer(RunKey(1), &elsewhere(1, 3)).unwrap();
+    admission.offer(RunKey(1), &elsewhere(2, 3)).unwrap();
+    admission.offer(RunKey(1), &offer(3, 0, 1, 1)).unwrap();
+    assert_eq!(granted(&mut admission), [1, 3], "the second has no place, and is in nobody's way");
+    assert_eq!((admission.live(), admission.lease(RunKey(1), slot(1, 0))), (4, None));
+    for rank in 0..3 {
+        assert!(admission.holds(RunKey(1), slot(1, rank)));
+        admission.release(RunKey(1), slot(1, rank));
+    }
+    assert_eq!(granted(&mut admission), [2]);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use pitcrew_exec::aws::Service;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Overrides;
 use crate::client::{Client, Fault};
 
 /// A revision of a task definition, as far as it matters here.
@@ -18,6 +19,9 @@ pub struct Definition {
     pub status: String,
     pub task_role_arn: Option<String>,
     pub execution_role_arn: Option<String>,
+    /// Units of CPU and MiB of the task as a whole; numbers, as texts.
+    pub cpu: Option<String>,
+    pub memory: Option<String>,
     pub container_definitions: Vec<Container>,
 }
 
@@ -30,6 +34,29 @@ pub struct Container {
     /// With it the task ends; every container is, unless it says otherwise.
     pub essential: Option<bool>,
     pub log_configuration: Option<LogConfiguration>,
+    pub cpu: Option<u64>,
+    pub memory: Option<u64>,
+    pub memory_reservation: Option<u64>,
+    pub resource_requirements: Vec<Requirement>,
+}
+
+/// Something that a container has for itself: GPUs, mostly.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Requirement {
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub value: String,
+}
+
+/// What a task takes of its machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub gpus: usize,
+    /// Units of CPU, 1024 a core.
+    pub cpu: u64,
+    /// MiB.
+    pub memory: u64,
 }
 
 /// Where a container writes to.
@@ -64,6 +91,26 @@ impl Definition {
     pub fn main(&self) -> Option<&Container> {
         let all = &self.container_definitions;
         all.iter().find(|container| container.is_essential()).or(all.first())
+    }
+
+    /// What a task of it takes of its machine, as ECS counts it.
+    pub fn needs(&self, overrides: Option<&Overrides>) -> Needs {
+        let own = |container: &Container| overrides.filter(|own| own.container == container.name).cloned();
+        let number = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<u64>().ok());
+        let mut all = Needs::default();
+        for container in &self.container_definitions {
+            let own = own(container).unwrap_or_default();
+            let said = container.resource_requirements.iter().find(|one| one.kind == "GPU");
+            let gpus = own.gpus.or_else(|| said.and_then(|one| one.value.parse().ok()));
+            all.gpus += gpus.unwrap_or_default() as usize;
+            all.cpu += own.cpu.map(u64::from).or(container.cpu).unwrap_or_default();
+            all.memory += container.memory_reservation.or(own.memory).or(container.memory).unwrap_or_default();
+        }
+        Needs {
+            cpu: number(&self.cpu).unwrap_or(all.cpu),
+            memory: number(&self.memory).unwrap_or(all.memory),
+            gpus: all.gpus,
+        }
     }
 }
 

@@ -96,6 +96,15 @@ impl Instance {
         devices(&self.remaining_resources)
     }
 
+    /// Units of CPU and MiB of memory that no task has; `None` where ECS does not say.
+    pub fn free(&self) -> (Option<u64>, Option<u64>) {
+        let left = |name: &str| {
+            let found = self.remaining_resources.iter().find(|resource| resource.name == name);
+            found.map(|resource| u64::try_from(resource.integer_value).unwrap_or(0))
+        };
+        (left("CPU"), left("MEMORY"))
+    }
+
     /// Units of CPU, 1024 a core.
     pub fn cpu(&self) -> u64 {
         amount(&self.registered_resources, "CPU")

@@ -4,7 +4,7 @@ mod definition;
 mod instance;
 mod task;
 
-pub use definition::{Container as ContainerDefinition, Definition, LogConfiguration};
+pub use definition::{Container as ContainerDefinition, Definition, LogConfiguration, Needs};
 pub use instance::{Attribute, Cluster, Instance, InstanceState};
 pub use task::{Container, Described, Listed, MOST_OVERRIDES, Overrides, Run, StopCode, Tag, Task, TaskStatus, Where};
 

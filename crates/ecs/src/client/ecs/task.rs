@@ -271,6 +271,18 @@ pub struct Described {
     pub tasks: Vec<Task>,
     /// Those that it does not know (any more), by what was asked with.
     pub missing: Vec<String>,
+    /// Those of which it does not tell now, and why.
+    pub untold: Vec<(String, Fault)>,
+}
+
+impl Described {
+    /// All that it knows, for whoever cannot do with a part of it.
+    pub fn whole(self) -> Result<Vec<Task>, Fault> {
+        match self.untold.into_iter().next() {
+            Some((_, fault)) => Err(fault),
+            None => Ok(self.tasks),
+        }
+    }
 }
 
 /// Which tasks to list.
@@ -348,7 +360,7 @@ impl Client {
             for failure in answer.failures {
                 match failure.reason.as_str() {
                     "MISSING" => described.missing.push(failure.arn),
-                    _ => return Err(failure.fault("DescribeTasks")),
+                    _ => described.untold.push((failure.arn.clone(), failure.fault("DescribeTasks"))),
                 }
             }
         }
