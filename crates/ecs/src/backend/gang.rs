@@ -19,7 +19,7 @@ use super::follow::{Definitions, Follow};
 use super::marks::Mark;
 use super::seats::{Wanted, choose};
 use super::watch::Shared;
-use crate::client::ecs::{Instance, Needs};
+use crate::client::ecs::{Instance, Listed, Needs, Task};
 use crate::client::{Fault, Kind};
 use crate::clock;
 
@@ -49,6 +49,8 @@ pub enum Unseated {
     Mates,
     /// There are too few machines.
     Room(String),
+    /// Its mates were started by somebody else, and nobody knows any more which machine was to be its own.
+    Stranded,
     /// Nobody can be asked now.
     Later(String),
     Never(String),
@@ -115,6 +117,7 @@ impl Shared {
         let seats = match read(dir.clone()).await? {
             Some(seats) => seats,
             None => {
+                self.adopt(members).await?;
                 let seats = self.chosen(members, &mut definitions).await?;
                 let written = seats.clone();
                 super::blocking(move || written.write(&dir)).await?;
@@ -125,6 +128,29 @@ impl Shared {
             follow.take_seat(self, &mut definitions, &seats, *rank as usize).await?;
         }
         Ok(())
+    }
+
+    /// Where nothing is written down here, somebody else may have had this gang, with another directory: its tasks are found by the
+    /// words that they were started by. If there are any, nobody can be given a machine beside them any more.
+    async fn adopt(&self, members: &[(u32, Arc<Follow>)]) -> Result<(), Unseated> {
+        let mut over: Option<Vec<Task>> = None;
+        for (_, follow) in members.iter().filter(|(_, follow)| follow.task().is_none()) {
+            let Some((word, definition)) = follow.is_sought().await else { continue };
+            let running = self.client.list_tasks(&self.cluster, Listed::StartedBy(&word)).await?;
+            if over.is_none() {
+                let family =
+                    definition.parse::<crate::arn::Family>().map_err(|wrong| Unseated::Never(wrong.to_string()))?;
+                let named = self.client.list_tasks(&self.cluster, Listed::Stopped(&family.name)).await?;
+                over = Some(self.client.tasks(&self.cluster, &named).await?.whole()?);
+            }
+            let ended = over.iter().flatten().find(|task| task.started_by.as_deref() == Some(word.as_str()));
+            let found = running.into_iter().next().or(ended.map(|task| task.task_arn.clone()));
+            follow.adopt(found).await?;
+        }
+        match members.iter().any(|(_, follow)| follow.task().is_some()) {
+            true => Err(Unseated::Stranded),
+            false => Ok(()),
+        }
     }
 
     async fn chosen(&self, members: &[(u32, Arc<Follow>)], known: &mut Definitions) -> Result<Seats, Unseated> {
@@ -141,8 +167,11 @@ impl Shared {
                 memory: needs.memory.max(one.memory),
             };
         }
+        // An instance that is active for a check alone is not to be chosen: it would be drained again by the time that it is asked for.
+        let placing = self.gate.placing().await;
         let listed = self.client.list_instances(&self.cluster, None).await?;
         let instances = self.client.instances(&self.cluster, &listed).await?;
+        drop(placing);
         let mut claimed: BTreeMap<String, Needs> = BTreeMap::new();
         // What has its task is counted by ECS.
         for (machine, needs) in

@@ -13,6 +13,7 @@ use std::path::Path;
 use jiff::Timestamp;
 use pitcrew_core::AttemptId;
 use pitcrew_exec::log::Masker;
+use pitcrew_exec::spec::PEERS;
 use pitcrew_exec::{AttemptSpec, Command, EcsPlace, StepSpec};
 use sha2::{Digest, Sha256};
 
@@ -91,7 +92,9 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
         memory: spec.limits.memory_bytes.map(mib),
     };
     refuse_secrets(spec, &overrides)?;
-    check_size(&overrides)?;
+    // Members will be told of each other; an address has up to 15 letters.
+    let told = place.gang.as_ref().map(|gang| (PEERS.to_owned(), "x".repeat(gang.count as usize * 16)));
+    check_size(&Overrides { env: overrides.env.clone().into_iter().chain(told).collect(), ..overrides.clone() })?;
     let rank = place.gang.as_ref().map(|gang| (TAG_RANK.to_owned(), format!("{}/{}", gang.rank, gang.count)));
     let job = place.job.clone().unwrap_or_else(|| format!("{}-{}", spec.id.run, spec.id.task));
     let run = Run {

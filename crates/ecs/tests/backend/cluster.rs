@@ -236,6 +236,15 @@ impl Cluster {
         self.state().task(arn).is_some_and(|task| task.status == "STOPPED")
     }
 
+    /// The task that was started by this word is not known any more.
+    pub fn forget(&self, started_by: &str) {
+        let mut state = self.state();
+        state.tasks.iter().filter(|task| task.input["startedBy"] == started_by).for_each(Task::kill);
+        state.tasks.iter_mut().filter(|task| task.input["startedBy"] == started_by).for_each(|task| {
+            (task.desired, task.input["startedBy"]) = ("STOPPED", json!("nobody"));
+        });
+    }
+
     /// What is pending runs now.
     pub fn run_pending(&self) {
         let ids: Vec<String> = {

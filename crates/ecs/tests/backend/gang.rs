@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pitcrew_core::state::Exit;
+use pitcrew_ecs::backend::started_by;
 use pitcrew_exec::{AttemptSpec, EcsMember, Ended, Handle, LogStream, Observation, Place};
 use serde_json::{Value, json};
 
 use crate::cluster::MACHINE;
-use crate::harness::{Kind, World, is_running, seconds, until};
+use crate::harness::{INSTANCE, Kind, World, is_running, seconds, until};
 
 const COUNT: u32 = 3;
 
@@ -137,6 +138,57 @@ async fn the_next_server_finds_all_members_and_starts_none_twice() {
     let all = bound(&world);
     assert_eq!(all.len(), 9, "a task for each member: {all:?}");
     assert!(all.values().all(|machines| machines.len() == 1), "always for the same machine: {all:?}");
+}
+
+/// Another server has this gang now, without the files of the one that began it: its tasks are found, none is started a second time, and
+/// no machine is taken for that of a member which it never was on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_the_files_of_a_gang_adopts_its_tasks() {
+    let mut world = World::new(Kind::Ecs);
+    grow(&world, 3);
+    let specs = gang(&world, "a", "exec sleep 600");
+    let handles = start(&world, specs.clone()).await;
+    for handle in &handles {
+        until(async || is_running(&world.backend.attach(handle).await)).await;
+    }
+    let before = world.cluster.count("RunTask");
+    world.restart();
+    for handle in &handles {
+        std::fs::remove_dir_all(&handle.dir).unwrap();
+    }
+    start(&world, specs).await;
+    for handle in &handles {
+        until(async || is_running(&world.backend.attach(handle).await)).await;
+        assert!(!handle.dir.join("gang.json").exists(), "nothing is chosen anew");
+    }
+    assert_eq!(world.cluster.count("RunTask"), before);
+    for handle in &handles {
+        world.backend.cancel(handle, seconds(0)).await.unwrap();
+        assert_eq!(ended(&world, handle).await.exit, Exit::Cancelled);
+    }
+
+    // Of another one, ECS knows one task no more. Nobody knows where that was to be, so it ends, and its mates, which are found, can be
+    // stopped by whoever asked for all.
+    let specs = gang(&world, "b", "exec sleep 600");
+    let handles = start(&world, specs.clone()).await;
+    for handle in &handles {
+        until(async || is_running(&world.backend.attach(handle).await)).await;
+    }
+    world.restart();
+    world.cluster.forget(&started_by(INSTANCE, &handles[2].id));
+    for handle in &handles {
+        std::fs::remove_dir_all(&handle.dir).unwrap();
+    }
+    let before = world.cluster.count("RunTask");
+    start(&world, specs).await;
+    let Exit::StartFailed { reason, lasting: false } = ended(&world, &handles[2]).await.exit else { panic!() };
+    assert!(reason.starts_with("others of its gang run already"), "{reason}");
+    for handle in &handles[..2] {
+        until(async || is_running(&world.backend.attach(handle).await)).await;
+        world.backend.cancel(handle, seconds(0)).await.unwrap();
+        assert_eq!(ended(&world, handle).await.exit, Exit::Cancelled);
+    }
+    assert_eq!(world.cluster.count("RunTask"), before);
 }
 
 /// It is waited for room for all, none begins meanwhile, and not for ever.

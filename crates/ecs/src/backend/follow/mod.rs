@@ -62,6 +62,8 @@ struct Seen {
 
 struct Work {
     sent: Sent,
+    /// ECS was asked whether a task was started for it before, of a gang of which nothing is written down here.
+    was_sought: bool,
     /// A process before this one may have asked ECS to start it.
     perhaps_asked: bool,
     since: Instant,
@@ -125,6 +127,7 @@ impl Follow {
             }),
             work: tokio::sync::Mutex::new(Work {
                 sent,
+                was_sought: false,
                 perhaps_asked: !is_new && is_asked_for,
                 since: now,
                 pause: FIRST_PAUSE,
@@ -324,11 +327,7 @@ impl Follow {
         if task.last_status.is_before_running() {
             return;
         }
-        let known = match &work.sent.run.on {
-            Where::Machine(machine) => Ok(Some(machine.clone())),
-            Where::Any => host.machine(instance).await,
-        };
-        match known {
+        match host.machine(instance).await {
             Ok(node) => {
                 work.placed = true;
                 let Some(node) = node else { return };

@@ -3,6 +3,7 @@
 //! Invariant: whatever was asked of ECS before is looked for first, and each try asks for the same.
 
 use std::io;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use pitcrew_core::state::Exit;
@@ -58,6 +59,7 @@ impl Follow {
         plan::check_size(overrides).map_err(Unseated::Never)?;
         work.sent.run.on = Where::Machine(machine.clone());
         work.sent.seated = Some(seats.at);
+        work.since = clock::instant();
         work.sent.write(&self.handle.dir)?;
         if let Some(notice) = &seats.notice {
             self.say(work, notice)?;
@@ -67,11 +69,35 @@ impl Follow {
         Ok(())
     }
 
+    /// The word that its task is started by, and its definition, if nobody has looked for one yet.
+    pub async fn is_sought(&self) -> Option<(String, String)> {
+        let work = self.work.lock().await;
+        (!work.was_sought).then(|| (work.sent.run.started_by.clone(), work.sent.run.definition.clone()))
+    }
+
+    /// It was looked for, and this is its task.
+    pub async fn adopt(&self, task: Option<String>) -> io::Result<()> {
+        let work = &mut *self.work.lock().await;
+        work.was_sought = true;
+        if let Some(task) = task {
+            self.has_task(work, task)?;
+        }
+        Ok(())
+    }
+
+    fn has_task(&self, work: &mut Work, task: String) -> io::Result<()> {
+        Known { arn: task.clone() }.write(&self.handle.dir)?;
+        lock(&self.seen).task = Some(task);
+        work.since = clock::instant();
+        self.hurry();
+        Ok(())
+    }
+
     /// What becomes of it while its gang has no machines.
     pub async fn unseated(&self, host: &Shared, why: &Unseated) -> io::Result<Next> {
         let work = &mut *self.work.lock().await;
         self.tried.send_replace(true);
-        if self.has_seat() || self.is_cancelled() {
+        if self.has_seat() || self.is_cancelled() || self.task().is_some() {
             self.hurry();
             return Ok(Next::Look);
         }
@@ -82,6 +108,11 @@ impl Follow {
             }
             Unseated::Mates => {
                 let reason = "not all members of its gang came to be started".to_owned();
+                self.end_unstarted(host, work, Exit::start_failed(reason))
+            }
+            Unseated::Stranded => {
+                let reason =
+                    "others of its gang run already, started by another server whose files are not here".to_owned();
                 self.end_unstarted(host, work, Exit::start_failed(reason))
             }
             Unseated::Later(why) => self.wait(work, why),
@@ -104,10 +135,7 @@ impl Follow {
         }
         match self.try_begin(host, work).await {
             Ok(Begun::Task(task)) => {
-                Known { arn: task.clone() }.write(&self.handle.dir)?;
-                lock(&self.seen).task = Some(task);
-                work.since = clock::instant();
-                self.hurry();
+                self.has_task(work, task)?;
                 if let Err(fault) = self.stop(&host.client).await {
                     tracing::warn!(attempt = %self.handle.id, "cannot stop it: {fault}");
                 }
@@ -127,12 +155,15 @@ impl Follow {
 
     /// Room may come, but it is not waited for for ever; least of all while mates hold theirs.
     fn wait_for_room(&self, host: &Shared, work: &mut Work, why: &str) -> io::Result<Next> {
-        let (since, most) = match work.sent.seated {
-            Some(at) => (Some(at), host.timing.seated),
-            None => (work.sent.at, host.timing.capacity),
+        let (waited, most) = match (work.sent.seated, work.sent.at) {
+            // Time in which no server ran is no time in which it waited.
+            (Some(_), _) => (clock::instant() - work.since, host.timing.seated),
+            (None, Some(at)) if clock::now() > at => {
+                (clock::now().duration_since(at).unsigned_abs(), host.timing.capacity)
+            }
+            (None, _) => (Duration::ZERO, host.timing.capacity),
         };
-        let waited = since.map_or(SignedDuration::ZERO, |at| clock::now().duration_since(at));
-        if waited.unsigned_abs() >= most && waited.is_positive() {
+        if waited >= most && !waited.is_zero() {
             let reason = format!("no room within {} s: {why}", most.as_secs());
             return self.end_unstarted(host, work, Exit::start_failed(reason));
         }
