@@ -24,9 +24,10 @@ use crate::vault::Vault;
 const PATIENCE: Duration = Duration::from_secs(50);
 /// For an exporter.
 const EXPORTER: Duration = Duration::from_secs(10);
-/// How long a shell is kept on a host for what is asked there again and again: what its stored connection says, and its keys,
-/// may be others by then.
+/// How long a shell is kept on a host for what is asked there again and again: keys may be others by then.
 const RENEWED: Duration = Duration::from_secs(300);
+/// After this nobody asks it any more.
+const IDLE: Duration = Duration::from_secs(120);
 /// Bytes that are read of an answer.
 const MOST: u64 = 4 << 20;
 
@@ -45,7 +46,10 @@ pub struct Asker {
 /// A shell on a host that is kept.
 struct Kept {
     talk: Talk,
+    /// Where that is.
+    place: SshPlace,
     since: Instant,
+    used: Instant,
 }
 
 /// What came back.
@@ -107,21 +111,28 @@ impl Asker {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// Runs a script on a host that is asked the same again soon, in a shell that is kept there for `what`. Whoever gives up
-    /// waiting gives up that shell.
+    /// Runs a script on a host that is asked the same again soon, in a shell that is kept there for `what`, for as long as the
+    /// stored connection leads to the same place. Whoever gives up waiting gives up that shell.
     pub async fn again(&self, id: &str, what: &'static str, script: &str) -> Result<Vec<u8>, String> {
+        let place = self.place(id).await?;
         let key = (id.to_owned(), what);
-        let kept = self.talks().remove(&key);
-        if let Some(Kept { talk, since }) = kept.filter(|kept| kept.since.elapsed() < RENEWED)
+        let kept = {
+            let mut talks = self.talks();
+            talks.retain(|_, kept| kept.used.elapsed() < IDLE);
+            talks.remove(&key)
+        };
+        if let Some(kept) = kept.filter(|kept| kept.place == place && kept.since.elapsed() < RENEWED)
             // One that broke says nothing of the host.
-            && let Ok((said, talk)) = talk.run(script).await
+            && let Ok((said, talk)) = kept.talk.run(script).await
         {
-            self.talks().insert(key, Kept { talk, since });
+            self.talks().insert(key, Kept { talk, place, since: kept.since, used: clock::instant() });
             return Ok(said.stdout);
         }
-        let talk = Talk::open(self.connect(id).await?).await.map_err(|error| error.to_string())?;
+        let lease = self.pool.get(&place).await.map_err(|error| error.to_string())?;
+        let talk = Talk::open(lease).await.map_err(|error| error.to_string())?;
         let (said, talk) = talk.run(script).await.map_err(|error| error.to_string())?;
-        self.talks().insert(key, Kept { talk, since: clock::instant() });
+        let now = clock::instant();
+        self.talks().insert(key, Kept { talk, place, since: now, used: now });
         Ok(said.stdout)
     }
 

@@ -167,8 +167,15 @@ impl Reached {
             Ok(lease) => lease.map_err(NotRun::never)?,
             Err(_) => return Err(NotRun::never("it cannot be connected to: there is no answer")),
         };
-        let done = tokio::time::timeout(within, lease.run("exec /bin/sh -s", script.as_bytes())).await;
-        let done = done.map_err(|_| late(within))?.map_err(|error| NotRun::broke(error.to_string()))?;
+        let run = async {
+            // What has no script yet does nothing.
+            let process = lease.open("exec /bin/sh -s").await.map_err(|error| NotRun::never(error.to_string()))?;
+            let (is_sent, done) = process.finish(script.as_bytes()).await;
+            done.map_err(
+                |error| if is_sent { NotRun::broke(error.to_string()) } else { NotRun::perhaps(error.to_string()) },
+            )
+        };
+        let done = tokio::time::timeout(within, run).await.map_err(|_| late(within))??;
         let code = match done.end {
             End::Code(code) => Some(code as i32),
             End::Signal(_) => None,

@@ -22,8 +22,10 @@ use crate::scheduler::recovery::{Member, Watched};
 
 /// Bytes of the end of a log that are looked at.
 const LAST_WORDS: u64 = 64 << 10;
-/// For reading those of a whole gang: a log may be on another machine, and until an end is told its node gets new work.
+/// For reading those of a whole gang, and of each of its members at least: a log may be on another machine, which may hang, and
+/// until an end is told its node gets new work.
 const PATIENCE: Duration = Duration::from_secs(5);
+const EACH: Duration = Duration::from_secs(1);
 
 /// All attempts that are followed, by their jobs.
 #[derive(Default)]
@@ -149,7 +151,7 @@ async fn follow(desk: Desk, signs: Signs, ends: Ends, watched: Watched, mut inbo
                 if let Some(member) = member.filter(|_| exit.code().is_some_and(|code| code != 0)) {
                     let began = clock::instant();
                     let said = tokio::time::timeout(patience, last_words(&signs, member)).await.unwrap_or_default();
-                    patience = patience.saturating_sub(began.elapsed());
+                    patience = patience.saturating_sub(began.elapsed()).max(EACH);
                     for signal in signals(&watched, rank, member, said) {
                         desk.mention(Input::Signal(signal));
                     }

@@ -96,28 +96,7 @@ impl Lease {
 
     /// Runs a command with this input, to its end.
     pub async fn run(self, command: &str, stdin: &[u8]) -> Result<Done, LinkError> {
-        let RemoteProcess { mut input, mut output } = self.open(command).await?;
-        let write = async {
-            // A command that wants no more input has its reasons; its end tells them.
-            let _ = input.write(stdin).await;
-            let _ = input.close().await;
-        };
-        let read = async {
-            let mut done = Done { end: End::Unknown, stdout: Vec::new(), stderr: Vec::new(), is_cut: false };
-            while let Some(frame) = output.next().await {
-                let (kept, bytes) = match frame {
-                    Frame::Stdout(bytes) => (&mut done.stdout, bytes),
-                    Frame::Stderr(bytes) => (&mut done.stderr, bytes),
-                };
-                let room = MOST_KEPT - kept.len();
-                done.is_cut |= bytes.len() > room;
-                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
-            }
-            done.end = output.end().await?;
-            Ok(done)
-        };
-        let ((), done) = tokio::join!(write, read);
-        done
+        self.open(command).await?.finish(stdin).await.1
     }
 
     /// Whether the host has this subsystem; it is begun and left at once. `None`: it does not say.
@@ -224,6 +203,34 @@ impl Drop for Lease {
             let _ = channel.close().await;
             drop(slot);
         });
+    }
+}
+
+impl RemoteProcess {
+    /// Gives it this input, and waits for its end. Also whether all of the input was sent, whatever became of it.
+    pub async fn finish(self, stdin: &[u8]) -> (bool, Result<Done, LinkError>) {
+        let RemoteProcess { mut input, mut output } = self;
+        let write = async {
+            // A command that wants no more input has its reasons; its end tells them.
+            let is_sent = input.write(stdin).await.is_ok();
+            let _ = input.close().await;
+            is_sent
+        };
+        let read = async {
+            let mut done = Done { end: End::Unknown, stdout: Vec::new(), stderr: Vec::new(), is_cut: false };
+            while let Some(frame) = output.next().await {
+                let (kept, bytes) = match frame {
+                    Frame::Stdout(bytes) => (&mut done.stdout, bytes),
+                    Frame::Stderr(bytes) => (&mut done.stderr, bytes),
+                };
+                let room = MOST_KEPT - kept.len();
+                done.is_cut |= bytes.len() > room;
+                kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+            }
+            done.end = output.end().await?;
+            Ok(done)
+        };
+        tokio::join!(write, read)
     }
 }
 

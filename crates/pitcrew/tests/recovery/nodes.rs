@@ -108,6 +108,16 @@ async fn a_driver_that_hangs_keeps_no_line_of_any_log_waiting() {
     panic!("what could be told waited for a driver that hangs");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_connection_leads_elsewhere_by_now_is_asked_there() {
+    let site = Site::new(&["s21", "s22"], "  mode: observe", "").await;
+    let _server = site.serve();
+    let has = |node: &serde_json::Value, gpu: &str| node["gpus"].to_string().contains(gpu);
+    site.until("s21", "it was asked", |node| has(node, &site.machine("s21").gpu("a")));
+    site.lead_to("s21", "s22");
+    site.until("s21", "the other machine is asked", |node| has(node, &site.machine("s22").gpu("a")));
+}
+
 /// Nothing but its boot id shows that it is back, and the next look would be due in an hour.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_up_anew_is_seen_soon_and_not_only_when_the_next_look_is_due() {

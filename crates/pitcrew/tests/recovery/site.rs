@@ -38,8 +38,6 @@ impl Site {
         std::fs::create_dir(world.path("jobs")).unwrap();
         let key = world.path("key");
         keygen(&key, "ed25519", "");
-        let user = text(&Command::new("whoami").output().unwrap());
-        let extra = json!({ "key_file": key }).to_string();
         let at = world.path("machines").display().to_string();
         let run = |what: &str| format!("sh '{at}'/\"$PITCREW_NODE\"/{what}");
         let mut config = format!(
@@ -55,16 +53,19 @@ impl Site {
         for name in names {
             let machine = Machine::new(&world, name).await;
             machine.sshd.admit(&key);
-            let port = machine.sshd.port.to_string();
-            let host = ["connections", "add", name, "--conn-type", "ssh", "--conn-host", "127.0.0.1"];
-            let more = ["--conn-port", &port, "--conn-login", user.trim(), "--conn-extra", &extra];
-            world.ok(&[&host[..], &more].concat());
+            lead(&world, name, &machine);
             config.push_str(&format!("- {{name: {name}, connection: {name}}}\n"));
             machines.push(machine);
         }
         std::fs::write(world.path("pitcrew.yaml"), config).unwrap();
         world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
         Site { world, machines }
+    }
+
+    /// From now on the connection of this node leads to another machine.
+    pub fn lead_to(&self, name: &str, other: &str) {
+        self.world.ok(&["connections", "delete", name]);
+        lead(&self.world, name, self.machine(other));
     }
 
     pub fn machine_mut(&mut self, name: &str) -> &mut Machine {
@@ -252,6 +253,16 @@ impl Site {
         });
         shown
     }
+}
+
+/// Makes a connection of this name to a machine.
+fn lead(world: &World, name: &str, machine: &Machine) {
+    let user = text(&Command::new("whoami").output().unwrap());
+    let extra = json!({ "key_file": world.path("key") }).to_string();
+    let port = machine.sshd.port.to_string();
+    let host = ["connections", "add", name, "--conn-type", "ssh", "--conn-host", "127.0.0.1"];
+    let more = ["--conn-port", &port, "--conn-login", user.trim(), "--conn-extra", &extra];
+    world.ok(&[&host[..], &more].concat());
 }
 
 /// Where an open incident stands; empty where it is over.
