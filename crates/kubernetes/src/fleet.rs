@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Call, Client, Fault, Kind, NODES};
+use crate::client::{Call, Change, Client, Fault, Kind, NODES, Watch};
 use crate::node::{KubeNode, Raw};
 
 /// The annotation of a node that we cordoned; its value says which Pitcrew that was.
@@ -36,6 +36,23 @@ impl From<Fault> for Outcome {
     }
 }
 
+/// Changes of nodes as they happen.
+pub struct NodeWatch {
+    watch: Watch,
+    resource: String,
+}
+
+impl NodeWatch {
+    /// The next change; may be dropped and asked again without losing any.
+    pub async fn next(&mut self) -> Result<Change<KubeNode>, Fault> {
+        Ok(match self.watch.next::<Raw>().await? {
+            Change::Is(raw) => Change::Is(raw.read(&self.resource)),
+            Change::Gone(raw) => Change::Gone(raw.read(&self.resource)),
+            Change::Over => Change::Over,
+        })
+    }
+}
+
 /// The nodes of one cluster. Cheap to clone.
 #[derive(Clone)]
 pub struct KubeFleet {
@@ -49,13 +66,24 @@ pub struct KubeFleet {
 }
 
 impl KubeFleet {
-    pub async fn nodes(&self) -> Result<Vec<KubeNode>, Fault> {
-        let mut call = Call::list(NODES, None);
-        if let Some(selector) = &self.selector {
-            call = call.query("labelSelector", selector);
+    /// All that are meant, and the version from which they can be watched.
+    pub async fn nodes(&self) -> Result<(Vec<KubeNode>, String), Fault> {
+        let (all, version) = self.client.all_at::<Raw>(self.list()).await?;
+        Ok((all.into_iter().map(|raw| raw.read(&self.resource)).collect(), version))
+    }
+
+    /// What happens to them after that version.
+    pub async fn watch(&self, version: &str) -> Result<NodeWatch, Fault> {
+        let watch = self.client.watch(self.list(), version).await?;
+        Ok(NodeWatch { watch, resource: self.resource.clone() })
+    }
+
+    fn list(&self) -> Call {
+        let call = Call::list(NODES, None);
+        match &self.selector {
+            Some(selector) => call.query("labelSelector", selector),
+            None => call,
         }
-        let all: Vec<Raw> = self.client.all(call).await?;
-        Ok(all.into_iter().map(|raw| raw.read(&self.resource)).collect())
     }
 
     /// `None`: there is none.

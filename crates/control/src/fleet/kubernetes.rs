@@ -1,6 +1,6 @@
 //! Nodes of Kubernetes as nodes: those of the configured clusters, under their own names.
 //!
-//! Polled. Invariants: Kubernetes gives out what they have, so nothing is placed there by us; that an API server cannot be
+//! Listed, and watched from there on. Invariants: Kubernetes gives out what they have, so nothing is placed there by us; that an API server cannot be
 //! asked says nothing of any node. GPUs have no names there: they are counted, and called by number.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::fleet::Standing;
 use pitcrew_exec::gpu::Reading;
-use pitcrew_kubernetes::Fault;
+use pitcrew_kubernetes::{Fault, Kind};
+use pitcrew_kubernetes::client::Change;
 use pitcrew_kubernetes::node::{Condition, KubeNode};
 use pitcrew_kubernetes::reboot::ordered;
 use pitcrew_store::NodeRow;
@@ -24,8 +25,10 @@ use super::service::Known;
 use crate::clock;
 use crate::kubernetes::{KubeCluster, KubeClusters, KubePlace};
 
-/// Between two looks at a cluster.
+/// Between two looks at a cluster that cannot be watched, and at what only time changes.
 const POLL: Duration = Duration::from_secs(5);
+/// A list is read anew after this long, although changes are heard of.
+const RELIST: Duration = Duration::from_secs(300);
 /// After a cluster could not be asked, at most.
 const LONGEST: Duration = Duration::from_secs(60);
 /// So long a node may have fewer GPUs before one counts as lost: as long as what tells of them is started anew.
@@ -115,14 +118,28 @@ impl Fleet {
         futures::future::join_all(each).await;
     }
 
+    /// Lists the nodes, and then hears of changes for as long as that goes on. Where it may not watch, it lists them again.
     async fn follow_kube(&self, cluster: &KubeCluster, clusters: &KubeClusters, leads: watch::Receiver<bool>) {
-        let mut failures = 0;
+        let (mut failures, mut is_told) = (0, false);
         loop {
-            let leads = *leads.borrow();
-            let wait = match self.look_at_kube(cluster, clusters, leads).await {
-                Ok(()) => {
+            let listed = cluster.fleet.nodes().await;
+            let wait = match listed {
+                Ok((nodes, version)) => {
                     failures = 0;
-                    POLL
+                    let mut nodes = by_name(nodes);
+                    self.take_all(cluster, clusters, &nodes, &leads).await;
+                    match self.hear(cluster, clusters, &mut nodes, &version, &leads).await {
+                        // It is listed anew at once; a watch that is over each time lasts its time.
+                        Ok(()) => Duration::ZERO,
+                        Err(fault) => {
+                            // That it may not watch is said once; it is right without.
+                            if fault.kind == Kind::Denied && !std::mem::replace(&mut is_told, true) {
+                                let name = &cluster.name;
+                                tracing::warn!(cluster = %name, "its nodes are asked for every 5 s, since they cannot be watched: {fault}");
+                            }
+                            POLL
+                        }
+                    }
                 }
                 Err(fault) => {
                     failures += 1;
@@ -134,18 +151,55 @@ impl Fleet {
         }
     }
 
-    async fn look_at_kube(&self, cluster: &KubeCluster, clusters: &KubeClusters, leads: bool) -> Result<(), Fault> {
-        let nodes = cluster.fleet.nodes().await?;
+    /// Until the watch is over, or the list is old.
+    async fn hear(
+        &self,
+        cluster: &KubeCluster,
+        clusters: &KubeClusters,
+        nodes: &mut BTreeMap<String, KubeNode>,
+        version: &str,
+        leads: &watch::Receiver<bool>,
+    ) -> Result<(), Fault> {
+        let mut watch = cluster.fleet.watch(version).await?;
+        let old = clock::instant() + RELIST;
+        let mut look = clock::instant() + POLL;
+        while clock::instant() < old {
+            let until = tokio::time::Instant::from_std(look);
+            let changed = match tokio::time::timeout_at(until, watch.next()).await {
+                Ok(change) => take_change(nodes, change?),
+                // What only time changes: who is away for good, what is missing for good.
+                Err(_) => Some(true),
+            };
+            match changed {
+                None => return Ok(()),
+                Some(false) => {}
+                Some(true) => {
+                    self.take_all(cluster, clusters, nodes, leads).await;
+                    look = clock::instant() + POLL;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_all(
+        &self,
+        cluster: &KubeCluster,
+        clusters: &KubeClusters,
+        nodes: &BTreeMap<String, KubeNode>,
+        leads: &watch::Receiver<bool>,
+    ) {
+        let leads = *leads.borrow();
         let now = clock::now();
         let (changed, gone) = self.take_kubes(cluster, clusters, nodes, now);
         self.publish();
+        clusters.heard().notify_one();
         if leads {
             for name in &changed {
                 self.write(name, now).await;
             }
         }
         self.drop_kubes(&gone, leads).await;
-        Ok(())
     }
 
     /// Takes what a cluster tells: which nodes it told of, and which are none any more.
@@ -153,18 +207,13 @@ impl Fleet {
         &self,
         cluster: &KubeCluster,
         clusters: &KubeClusters,
-        nodes: Vec<KubeNode>,
+        nodes: &BTreeMap<String, KubeNode>,
         now: Timestamp,
     ) -> (Vec<String>, Vec<String>) {
         let settings = clusters.settings();
-        let by_name: BTreeMap<String, KubeNode> = nodes
-            .into_iter()
-            .filter(|node| check_name(&node.name).is_ok())
-            .map(|node| (node.name.clone(), node))
-            .collect();
         let (mut told, mut gone) = (Vec::new(), Vec::new());
         let mut all = self.lock();
-        for known in all.iter_mut().filter(|known| !by_name.contains_key(&known.config.name)) {
+        for known in all.iter_mut().filter(|known| !nodes.contains_key(&known.config.name)) {
             let name = known.config.name.clone();
             let Some(seen) = known.seen.as_mut() else { continue };
             let Some(kube) = seen.kubernetes.as_mut().filter(|kube| kube.at.cluster == cluster.name) else { continue };
@@ -173,7 +222,8 @@ impl Fleet {
             seen.down = Some(format!("the cluster `{}` does not list it any more", cluster.name));
             if now.duration_since(since) >= settings.gone_after { gone.push(name) } else { told.push(name) }
         }
-        for (name, node) in by_name {
+        for (name, node) in nodes {
+            let name = name.clone();
             let at = match all.iter().position(|known| known.config.name == name) {
                 Some(at) => at,
                 None => {
@@ -218,12 +268,33 @@ impl Fleet {
     }
 }
 
+/// Those whose names can be names here.
+fn by_name(nodes: Vec<KubeNode>) -> BTreeMap<String, KubeNode> {
+    let fit = nodes.into_iter().filter(|node| check_name(&node.name).is_ok());
+    fit.map(|node| (node.name.clone(), node)).collect()
+}
+
+/// Whether something is otherwise than before that matters here; `None`: the watch is over.
+fn take_change(nodes: &mut BTreeMap<String, KubeNode>, change: Change<KubeNode>) -> Option<bool> {
+    match change {
+        Change::Is(node) if check_name(&node.name).is_err() => Some(false),
+        // Kubelets write every few minutes, or seconds, that they are there.
+        Change::Is(node) => {
+            let version = node.version.clone();
+            let before = nodes.insert(node.name.clone(), node.clone());
+            Some(before.is_none_or(|before| KubeNode { version, ..before } != node))
+        }
+        Change::Gone(node) => Some(nodes.remove(&node.name).is_some()),
+        Change::Over => None,
+    }
+}
+
 /// Takes what a cluster tells of one node.
 fn take<T>(
     seen: &mut Seen,
     cluster: &KubeCluster,
     before: &KubeSeen,
-    node: KubeNode,
+    node: &KubeNode,
     heeded: &BTreeMap<String, T>,
     now: Timestamp,
 ) -> KubeSeen {
@@ -240,6 +311,7 @@ fn take<T>(
     seen.cores = u32::try_from(node.cpu_milli / 1000).ok();
     seen.memory_mib = Some(node.memory_mib);
     seen.down = node.unready.as_ref().map(|why| format!("its cluster does not hold it for ready: {why}"));
+    let is_heeded = |one: &&Condition| one.is_true() && heeded.contains_key(&one.kind);
     let mut labels = node.labels.clone();
     labels.insert(CLUSTER_LABEL.to_owned(), cluster.name.clone());
     KubeSeen {
@@ -247,9 +319,9 @@ fn take<T>(
         labels,
         is_cordoned: node.is_cordoned,
         is_ready: node.unready.is_none(),
-        reboot_of: ordered(&node).map(str::to_owned),
-        boot_id: node.boot_id,
-        conditions: node.conditions.into_iter().filter(|one| one.is_true() && heeded.contains_key(&one.kind)).collect(),
+        reboot_of: ordered(node).map(str::to_owned),
+        boot_id: node.boot_id.clone(),
+        conditions: node.conditions.iter().filter(|one| is_heeded(one)).cloned().collect(),
         fewer_since,
         away_since: None,
         is_gone: false,

@@ -11,6 +11,7 @@ use pitcrew_kubernetes::Client;
 use pitcrew_kubernetes::client::Env;
 use pitcrew_kubernetes::fleet::KubeFleet;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use config::KubernetesSettings;
 
@@ -21,6 +22,7 @@ pub struct KubeClusters(Arc<Inner>);
 struct Inner {
     all: Vec<KubeCluster>,
     settings: KubernetesSettings,
+    heard: Notify,
 }
 
 /// One cluster.
@@ -42,7 +44,11 @@ pub struct KubePlace {
 impl KubeClusters {
     /// None at all.
     pub fn none() -> KubeClusters {
-        KubeClusters(Arc::new(Inner { all: Vec::new(), settings: KubernetesSettings::default() }))
+        KubeClusters(Arc::new(Inner {
+            all: Vec::new(),
+            settings: KubernetesSettings::default(),
+            heard: Notify::new(),
+        }))
     }
 
     /// Asks nobody yet. `owner`: one word for this store, always the same.
@@ -60,7 +66,7 @@ impl KubeClusters {
             };
             all.push(KubeCluster { name: cluster.name.clone(), fleet, namespace });
         }
-        Ok(KubeClusters(Arc::new(Inner { all, settings: settings.clone() })))
+        Ok(KubeClusters(Arc::new(Inner { all, settings: settings.clone(), heard: Notify::new() })))
     }
 
     pub fn all(&self) -> &[KubeCluster] {
@@ -69,6 +75,11 @@ impl KubeClusters {
 
     pub fn of(&self, cluster: &str) -> Option<&KubeCluster> {
         self.0.all.iter().find(|one| one.name == cluster)
+    }
+
+    /// Something is otherwise than before among the nodes.
+    pub fn heard(&self) -> &Notify {
+        &self.0.heard
     }
 
     pub fn settings(&self) -> &KubernetesSettings {

@@ -50,7 +50,9 @@ pub(super) async fn watch(hands: Hands) {
             swept = Some(clock::instant());
             hands.sweep_pods().await;
         }
-        tokio::time::sleep(LOOK).await;
+        // Heard while this went round, it waits for the next time.
+        let heard = hands.reached.kubernetes.heard().notified();
+        let _ = tokio::time::timeout(LOOK, heard).await;
     }
 }
 

@@ -6,6 +6,7 @@
 mod credentials;
 mod fault;
 mod kubeconfig;
+mod watch;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub use fault::{Fault, Kind, Right};
 pub use kubeconfig::{Access, Env};
+pub use watch::{Change, Watch};
 
 use credentials::Credentials;
 
@@ -77,6 +79,7 @@ struct List<T> {
 #[serde(default, rename_all = "camelCase")]
 struct ListMeta {
     r#continue: String,
+    resource_version: String,
 }
 
 impl Call {
@@ -213,6 +216,11 @@ impl Client {
 
     /// All pages of a list.
     pub async fn all<T: DeserializeOwned>(&self, call: Call) -> Result<Vec<T>, Fault> {
+        Ok(self.all_at(call).await?.0)
+    }
+
+    /// The same, and the version from which it can be watched.
+    pub async fn all_at<T: DeserializeOwned>(&self, call: Call) -> Result<(Vec<T>, String), Fault> {
         let mut all = Vec::new();
         let mut next = String::new();
         loop {
@@ -223,7 +231,7 @@ impl Client {
             let list: List<T> = self.ask(page).await?;
             all.extend(list.items);
             if list.metadata.r#continue.is_empty() {
-                return Ok(all);
+                return Ok((all, list.metadata.resource_version));
             }
             next = list.metadata.r#continue;
         }
