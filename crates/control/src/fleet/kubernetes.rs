@@ -9,10 +9,10 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::fleet::Standing;
 use pitcrew_exec::gpu::Reading;
-use pitcrew_kubernetes::{Fault, Kind};
 use pitcrew_kubernetes::client::Change;
 use pitcrew_kubernetes::node::{Condition, KubeNode};
 use pitcrew_kubernetes::reboot::ordered;
+use pitcrew_kubernetes::{Fault, Kind};
 use pitcrew_store::NodeRow;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -241,7 +241,7 @@ impl Fleet {
                 continue;
             }
             let before = seen.kubernetes.take().unwrap_or_default();
-            let kube = take(seen, cluster, &before, node, &settings.conditions, now);
+            let kube = take(seen, &cluster.name, &before, node, &settings.conditions, now);
             known.config = config(&name, &kube);
             seen.kubernetes = Some(kube);
             told.push(name);
@@ -292,7 +292,7 @@ fn take_change(nodes: &mut BTreeMap<String, KubeNode>, change: Change<KubeNode>)
 /// Takes what a cluster tells of one node.
 fn take<T>(
     seen: &mut Seen,
-    cluster: &KubeCluster,
+    cluster: &str,
     before: &KubeSeen,
     node: &KubeNode,
     heeded: &BTreeMap<String, T>,
@@ -313,9 +313,9 @@ fn take<T>(
     seen.down = node.unready.as_ref().map(|why| format!("its cluster does not hold it for ready: {why}"));
     let is_heeded = |one: &&Condition| one.is_true() && heeded.contains_key(&one.kind);
     let mut labels = node.labels.clone();
-    labels.insert(CLUSTER_LABEL.to_owned(), cluster.name.clone());
+    labels.insert(CLUSTER_LABEL.to_owned(), cluster.to_owned());
     KubeSeen {
-        at: KubePlace { cluster: cluster.name.clone(), node: node.name.clone() },
+        at: KubePlace { cluster: cluster.to_owned(), node: node.name.clone() },
         labels,
         is_cordoned: node.is_cordoned,
         is_ready: node.unready.is_none(),
@@ -325,5 +325,48 @@ fn take<T>(
         fewer_since,
         away_since: None,
         is_gone: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(gpus: u32) -> KubeNode {
+        KubeNode { name: "n1".to_owned(), gpus, gpus_in_all: 4, boot_id: "b1".to_owned(), ..KubeNode::default() }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_700_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_device_counts_as_lost_once_it_was_away_for_as_long_as_a_device_plugin_takes_to_begin() {
+        let (mut seen, mut kube) = (Seen::default(), KubeSeen::default());
+        let heeded = BTreeMap::<String, ()>::new();
+        let mut after = |seconds, node: KubeNode| {
+            kube = take(&mut seen, "gpus", &kube, &node, &heeded, at(seconds));
+            seen.gpus.iter().map(|gpu| gpu.gone_since.is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(after(0, node(4)), [false; 4]);
+        assert_eq!(after(10, node(0)), [false; 4], "its plugin begins anew");
+        assert_eq!(after(20, node(4)), [false; 4]);
+        assert_eq!(after(30, node(3)), [false; 4]);
+        let away = KubeNode { unready: Some("x".to_owned()), ..node(3) };
+        assert_eq!(after(95, away), [false; 4], "who is away has lost nothing that is known");
+        assert_eq!(after(96, node(3)), [false, false, false, true]);
+        assert_eq!(after(97, node(4)), [false; 4]);
+    }
+
+    #[test]
+    fn that_a_node_is_there_yet_is_no_news() {
+        let mut nodes = BTreeMap::new();
+        let of = |version: &str, gpus| Change::Is(KubeNode { version: version.to_owned(), ..node(gpus) });
+        let mut take = |change| take_change(&mut nodes, change);
+        assert_eq!([take(of("1", 4)), take(of("2", 4)), take(of("3", 3))], [Some(true), Some(false), Some(true)]);
+        assert_eq!(
+            [take(Change::Gone(node(3))), take(Change::Gone(node(3))), take(Change::Over)],
+            [Some(true), Some(false), None]
+        );
     }
 }

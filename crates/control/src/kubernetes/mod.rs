@@ -44,11 +44,7 @@ pub struct KubePlace {
 impl KubeClusters {
     /// None at all.
     pub fn none() -> KubeClusters {
-        KubeClusters(Arc::new(Inner {
-            all: Vec::new(),
-            settings: KubernetesSettings::default(),
-            heard: Notify::new(),
-        }))
+        KubeClusters(Arc::new(Inner { all: Vec::new(), settings: KubernetesSettings::default(), heard: Notify::new() }))
     }
 
     /// Asks nobody yet. `owner`: one word for this store, always the same.
