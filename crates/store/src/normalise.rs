@@ -4,8 +4,9 @@
 //! text and no column holds nanoseconds, so neither does the memory.
 
 use jiff::Timestamp;
-use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord};
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunStop};
 use pitcrew_core::state::{Exit, State};
+use serde_json::Value;
 
 use crate::error::{Result, StoreError};
 use crate::types::*;
@@ -72,6 +73,19 @@ fn record(run: &mut RunRecord) {
     times([&mut run.run_after, &mut run.queued_at]);
     times(run.start.iter_mut().chain(&mut run.end));
     text(&mut run.note);
+    if let Some(RunStop::Cancelled { by }) = &mut run.stop {
+        text(by);
+    }
+}
+
+/// What views of the database read into: a NUL there would make PostgreSQL refuse the whole view.
+pub fn plain(value: &mut Value) {
+    match value {
+        Value::String(told) => text(told),
+        Value::Array(all) => all.iter_mut().for_each(plain),
+        Value::Object(all) => all.values_mut().for_each(plain),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn instance(instance: &mut InstanceRecord) {

@@ -28,6 +28,9 @@ impl Store {
     pub async fn see_node(&self, name: &str, seen: &Value, mut at: Timestamp) -> Result<()> {
         normalise::name("node", name)?;
         normalise::time(&mut at);
+        let mut seen = seen.clone();
+        normalise::plain(&mut seen);
+        let seen = &seen;
         ask!(self, see_node(name, seen, at))
     }
 

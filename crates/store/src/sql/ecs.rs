@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use pitcrew_core::RunKey;
+use sqlx::AssertSqlSafe;
 
 use super::db::{Row, args};
 use super::lists::Where;
@@ -108,6 +109,55 @@ fn of_job<'a>(mut kept: Where<'a>, filter: &'a EcsFilter) -> Where<'a> {
 }
 
 impl Sql {
+    /// A page out of everything: only the newest runs are looked at, as many as the page can reach, and what was imported.
+    /// `each`: what gives one row of our own each, to be counted.
+    async fn ecs_newest<T>(
+        &self,
+        (view, columns, order): (&str, &str, &str),
+        each: &str,
+        origin: Option<EcsOrigin>,
+        paging: Paging,
+        read: impl Fn(&Row) -> Result<T>,
+    ) -> Result<Page<T>> {
+        let (mut rows, mut ours) = (Vec::new(), 0);
+        if origin != Some(EcsOrigin::Imported) {
+            let reach = i64::try_from(paging.offset.saturating_add(u64::from(paging.limit))).unwrap_or(i64::MAX);
+            // As a value of its own: a condition with a question in it does not reach into the view.
+            let sql = format!(
+                "SELECT COALESCE(MIN(run), 0) FROM (SELECT DISTINCT run FROM {each} ORDER BY run DESC LIMIT $1) AS newest"
+            );
+            let oldest: i64 =
+                self.db.read_one(AssertSqlSafe(sql), args![reach]).await?.map_or(Ok(0), |row| row.get(0))?;
+            let sql = format!(
+                "SELECT {columns} FROM {view} WHERE origin = 'pitcrew' AND run >= $1 ORDER BY {order} LIMIT $2 OFFSET $3"
+            );
+            let offset = i64::try_from(paging.offset).unwrap_or(i64::MAX);
+            rows = self.all(sql, args![oldest, paging.limit, offset], &read).await?;
+            // What follows our own has its place by how many those are.
+            let most = if rows.is_empty() { i64::MAX } else { i64::try_from(TOTAL_CAP).unwrap_or(i64::MAX - 1) + 1 };
+            let sql = format!(
+                "SELECT COUNT(*) FROM (SELECT {each_columns} FROM {each} LIMIT $1) AS counted",
+                each_columns = if view == "ecs_job" { "DISTINCT run, task, job" } else { "run" }
+            );
+            ours = match paging.total_after(rows.len()) {
+                Some(total) => total,
+                None => self.count(sql, args![most]).await?,
+            };
+        }
+        let mut total = ours;
+        if origin != Some(EcsOrigin::Pitcrew) {
+            let imported = format!("FROM {view} WHERE origin = 'imported'");
+            let left = paging.limit.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+            if left > 0 {
+                let offset = i64::try_from(paging.offset.saturating_sub(ours)).unwrap_or(i64::MAX);
+                let sql = format!("SELECT {columns} {imported} ORDER BY {order} LIMIT $1 OFFSET $2");
+                rows.extend(self.all(sql, args![left, offset], &read).await?);
+            }
+            total += self.count(format!("SELECT COUNT(*) {imported}"), args![]).await?;
+        }
+        Ok(Page::capped(rows, total, paging))
+    }
+
     async fn ecs_page<T>(
         &self,
         (view, columns, order): (&str, &str, &str),
@@ -128,11 +178,18 @@ impl Sql {
 
     pub async fn ecs_jobs(&self, filter: &EcsFilter, paging: Paging) -> Result<Page<EcsJob>> {
         let view = ("ecs_job", JOB, "origin DESC, run DESC, task, job, job_id");
+        if let EcsFilter { status: None, job_id: None, run: None, origin } = filter {
+            return self.ecs_newest(view, "ecs_attempt", *origin, paging, job).await;
+        }
         self.ecs_page(view, of_job(kept(filter, "job_status"), filter), paging, job).await
     }
 
     pub async fn ecs_tasks(&self, filter: &EcsFilter, paging: Paging) -> Result<Page<EcsTask>> {
         let view = ("ecs_task", TASK, "origin DESC, run DESC, task, job, attempt DESC, map_index, ecs_task_id");
+        if let EcsFilter { status: None, job_id: None, run: None, origin } = filter {
+            let each = "(SELECT run FROM ecs_attempt WHERE ecs_task IS NOT NULL) AS of_ecs";
+            return self.ecs_newest(view, each, *origin, paging, task).await;
+        }
         self.ecs_page(view, of_job(kept(filter, "task_status"), filter), paging, task).await
     }
 

@@ -7,6 +7,7 @@ use super::Sql;
 use super::db::{Row, Value, args};
 use super::rows::json;
 use crate::error::{Result, StoreError};
+use crate::normalise;
 use crate::types::*;
 
 /// Which row it is, where it is none of an incident.
@@ -17,6 +18,17 @@ fn place(key: &Key) -> (&'static str, &str) {
         Key::Job(job) => ("job", job),
         Key::Incident(_) => ("incident", ""),
     }
+}
+
+/// As JSON that views can read into, see [`normalise::plain`].
+fn plain(record: &impl serde::Serialize) -> Result<String> {
+    let text = json(record)?;
+    if !text.contains("\\u0000") {
+        return Ok(text);
+    }
+    let mut value = serde_json::from_str(&text).unwrap_or_default();
+    normalise::plain(&mut value);
+    json(&value)
 }
 
 fn record(row: &Row) -> Result<Record> {
@@ -68,8 +80,8 @@ impl Sql {
             let key = record.key();
             let body = match record {
                 Record::Fleet(fleet) => json(fleet)?,
-                Record::Node(node) => json(node)?,
-                Record::Job(job) => json(job)?,
+                Record::Node(node) => plain(node)?,
+                Record::Job(job) => plain(job)?,
                 Record::Incident(incident) => {
                     let sql = "INSERT INTO incidents (id, node, opened, closed, body) VALUES ($1, $2, $3, $4, $5) \
                          ON CONFLICT (id) DO UPDATE SET closed = excluded.closed, body = excluded.body";

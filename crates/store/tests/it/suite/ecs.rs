@@ -173,7 +173,7 @@ async fn a_job_is_as_its_task_and_recovery_say(store: &Store, owner: &Owner) {
         attempt: 2,
         rank: 0,
         exit: Exit::Code { code: 1 },
-        message: String::new(),
+        message: "\0".to_owned(),
     };
     let facts = Input::Node { node: "i-1".to_owned(), facts: NodeFacts::default() };
     let seen = Seen { boot_id: Some("b".to_owned()), agent: true, gpus: Some(1) };
@@ -205,7 +205,7 @@ async fn machines_are_as_recovery_and_their_use_say(store: &Store, owner: &Owner
         store.see_node(machine, &at_ecs(machine), at(1)).await.unwrap();
     }
     let mut away = at_ecs("i-d");
-    away["down"] = json!("its agent is away");
+    away["down"] = json!("its agent\0 is away");
     store.see_node("i-d", &away, at(1)).await.unwrap();
     let mut commit = begun(store, owner, "use").await;
     commit.instances = vec![InstanceRecord { attempt: 1, ..instance("train", State::Running) }];
@@ -226,7 +226,7 @@ async fn machines_are_as_recovery_and_their_use_say(store: &Store, owner: &Owner
         at: at(1),
         kind,
         advice: Advice::Check,
-        evidence: "it fell off the bus".to_owned(),
+        evidence: "it fell off\0 the bus".to_owned(),
     };
     let seen = Seen { boot_id: Some("b".to_owned()), agent: true, gpus: Some(1) };
     for input in [
