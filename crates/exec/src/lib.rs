@@ -11,6 +11,7 @@ mod clock;
 pub mod fake;
 pub mod git;
 pub mod gpu;
+pub mod limited;
 pub mod local;
 pub mod log;
 pub mod outputs;

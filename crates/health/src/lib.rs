@@ -18,6 +18,7 @@ pub mod recovery_action;
 pub mod runbook;
 pub mod tables;
 mod text;
+pub mod vitals;
 
 pub use action::{Action, Blame};
 pub use exits::{EndClass, Ends, ExitCodes};
@@ -25,3 +26,4 @@ pub use judge::{Facts, Judgement, judge};
 pub use log::{Found, LogRules, LogState, LogWatch};
 pub use recovery_action::RecoveryAction;
 pub use tables::{Meanings, Overrides, Tables};
+pub use vitals::{Shown, VitalRules, Vitals};

@@ -165,6 +165,13 @@ impl LogState {
     }
 }
 
+impl LogState {
+    /// More comes from another of the logs that are watched as one: `partial` is what that one has begun of a line.
+    pub fn swap_partial(&mut self, partial: &mut Vec<u8>) {
+        std::mem::swap(&mut self.partial, partial);
+    }
+}
+
 impl LogWatch {
     /// More output, as it comes.
     pub fn feed(&self, state: &mut LogState, output: &[u8], now: Timestamp) -> Vec<Found> {
@@ -312,6 +319,21 @@ mod tests {
         // Words of a line without an end count when it ends.
         assert_eq!(watch.feed(&mut state, b"GPU is lost", at(3)), []);
         assert_eq!(names(&watch.feed(&mut state, b"\n", at(4))), ["gpu_lost"]);
+    }
+
+    #[test]
+    fn what_one_member_has_begun_of_a_line_is_not_ended_by_another() {
+        let watch = watch("{}");
+        let mut state = LogState::new(at(0));
+        let mut partials = [Vec::new(), Vec::new()];
+        let mut feed = |member: usize, text: &str| {
+            state.swap_partial(&mut partials[member]);
+            let found = watch.feed(&mut state, text.as_bytes(), at(1));
+            state.swap_partial(&mut partials[member]);
+            found.len()
+        };
+        let pieces = [(0, "GPU is "), (1, "lost and found\n"), (1, "a GPU is "), (0, "lost\n"), (1, "lost\n")];
+        assert_eq!(pieces.map(|(member, text)| feed(member, text)), [0, 0, 0, 1, 0]);
     }
 
     #[test]

@@ -411,6 +411,15 @@ impl Store {
         ask!(self, put_setting(key, &value))
     }
 
+    /// Sets a value, and says so in the audit log, or neither.
+    pub async fn put_setting_audited(&self, key: &str, value: &str, mut audit: AuditEntry) -> Result<()> {
+        normalise::name("setting", key)?;
+        normalise::audit(&mut audit);
+        let mut value = value.to_owned();
+        normalise::text(&mut value);
+        ask!(self, put_setting_audited(key, &value, audit))
+    }
+
     /// Sets a value where it still is as it was `before`; otherwise nothing is done, and the answer is `false`.
     pub async fn swap_setting(&self, key: &str, before: Option<&str>, value: &str) -> Result<bool> {
         normalise::name("setting", key)?;

@@ -61,7 +61,8 @@ pub fn judge(ran: Result<Ran, NotRun>, how: &How, expected: &Expected, tables: &
         Err(NotRun { why, certain: true, .. }) => return (CheckOutcome::Infrastructure, why),
         Err(NotRun { why, certain: false, .. }) => return (CheckOutcome::Inconclusive, why),
     };
-    let ended = ran.code.map_or(Ended::TimedOut, Ended::Code);
+    // By these it was ended at its limit.
+    let ended = ran.code.filter(|code| !matches!(code, 124 | 137)).map_or(Ended::TimedOut, Ended::Code);
     let printed = ran.stdout.as_bytes();
     let report = match how {
         How::Usual(ask) => read_check(*ask, &ended, printed, expected, tables),

@@ -9,7 +9,7 @@ use pitcrew_lang::yaml::Node;
 use super::signs::{self, Signs};
 use crate::config::section::{Reader, Section};
 
-const RECOVERY: [&str; 15] = [
+const RECOVERY: [&str; 21] = [
     "mode",
     "drain",
     "inconclusive",
@@ -17,7 +17,10 @@ const RECOVERY: [&str; 15] = [
     "remediations_per_week",
     "repair_share",
     "drill",
+    "application_errors_per_day",
     "watch",
+    "look",
+    "spot",
     "deadlines",
     "commands",
     "tables",
@@ -25,6 +28,9 @@ const RECOVERY: [&str; 15] = [
     "dcgm",
     "exit_codes",
     "log",
+    "thermal",
+    "power_brake",
+    "nvlink",
 ];
 const COMMANDS: [&str; 7] = ["boot_id", "check", "kernel_log", "reset_gpu", "reboot", "hard_reboot", "replace"];
 const DEADLINES: [&str; 18] = [
@@ -49,6 +55,8 @@ const DEADLINES: [&str; 18] = [
 ];
 /// How often the kernel log of a node is read, unless it is said.
 const WATCH: SignedDuration = SignedDuration::from_secs(10);
+/// How often the driver of a node is asked, unless it is said.
+const LOOK: SignedDuration = SignedDuration::from_mins(5);
 
 /// How nodes are watched and repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +68,10 @@ pub struct RecoveryConfig {
     pub is_drill: bool,
     /// How often kernel logs are read.
     pub watch: SignedDuration,
+    /// How often drivers are asked what they know.
+    pub look: SignedDuration,
+    /// Whether machines are asked if EC2 is about to take them away.
+    pub is_spot_asked: bool,
     /// In the file.
     pub line: u32,
 }
@@ -104,6 +116,7 @@ pub fn recovery(r: &mut Reader<'_>, base: &Path, node: &Node) -> Option<Recovery
         inconclusive: r.choice(section, "inconclusive", &inconclusive).unwrap_or_default(),
         reboots_per_day: count(r, "reboots_per_day", usual.reboots_per_day),
         remediations_per_week: count(r, "remediations_per_week", usual.remediations_per_week),
+        application_errors_per_day: count(r, "application_errors_per_day", usual.application_errors_per_day),
         repair_share_percent: share(r, section).unwrap_or(usual.repair_share_percent),
         ..usual
     };
@@ -114,8 +127,10 @@ pub fn recovery(r: &mut Reader<'_>, base: &Path, node: &Node) -> Option<Recovery
     let signs = signs::read(r, base, section);
     let is_drill = r.flag(section, "drill").unwrap_or_default();
     let watch = r.duration(section, "watch").unwrap_or(WATCH);
+    let look = r.duration(section, "look").unwrap_or(LOOK);
+    let is_spot_asked = r.flag(section, "spot").unwrap_or(true);
     policy.mode = mode?;
-    Some(RecoveryConfig { policy, commands, signs, is_drill, watch, line: node.at.line })
+    Some(RecoveryConfig { policy, commands, signs, is_drill, watch, look, is_spot_asked, line: node.at.line })
 }
 
 /// `20%`, of all nodes.

@@ -40,9 +40,10 @@ pub struct Hangs {
     reads_lines: bool,
     every: Duration,
     state: LogState,
+    /// Of each member, what it has begun of a line.
+    partials: Vec<Vec<u8>>,
     /// Of each member, how far its log was seen, and when it last grew.
     seen: Vec<(u64, Option<Timestamp>)>,
-    told: u32,
     /// Since when it seems to hang, where what it writes comes from another machine.
     overdue: Option<Timestamp>,
 }
@@ -75,8 +76,8 @@ impl Hangs {
             reads_lines,
             every: shortest.clamp(SHORTEST, LONGEST).unsigned_abs(),
             state: LogState::new(now),
+            partials: vec![Vec::new(); watched.members.len()],
             seen: vec![(0, None); watched.members.len()],
-            told: 0,
             overdue: None,
         }
     }
@@ -144,6 +145,7 @@ impl Hangs {
             return found;
         }
         let mut at = before.max(size.saturating_sub(MOST));
+        self.state.swap_partial(&mut self.partials[rank]);
         while at < size {
             let Ok(chunk) = member.backend.logs(&member.handle, at, PART).await else { break };
             if chunk.next_offset <= at {
@@ -154,6 +156,7 @@ impl Hangs {
                 found.extend(watch.feed(&mut self.state, line(record).as_bytes(), now));
             }
         }
+        self.state.swap_partial(&mut self.partials[rank]);
         if at > before {
             self.seen[rank] = (at, Some(now));
         }
@@ -166,22 +169,27 @@ impl Hangs {
         wrote.min().map_or(0, |(_, rank)| rank)
     }
 
-    fn signal(&mut self, watched: &Watched, member: &Member, found: &Found) -> Option<Signal> {
+    fn signal(&self, watched: &Watched, member: &Member, found: &Found) -> Option<Signal> {
         let (Found::Pattern { evidence, .. } | Found::Silence { evidence }) = found;
         if found.advice() < Advice::Check {
             return None;
         }
-        self.told += 1;
+        let now = clock::now();
+        // The same on every server: what it wrote, or how much it has written and no more.
+        let what = match found {
+            Found::Pattern { evidence, .. } => evidence.clone(),
+            Found::Silence { .. } => format!("after {}", self.seen.iter().map(|(size, _)| *size).sum::<u64>()),
+        };
         let job = JobRef { job: watched.job.clone(), attempt: watched.attempt };
         let gpus = &member.place.gpus;
         Some(Signal {
-            id: format!("{}@{}/hang/{}", watched.job, watched.attempt, self.told),
+            id: format!("{}@{}/hang/{what}", watched.job, watched.attempt),
             node: member.place.node.clone(),
             boot_id: None,
             gpu: gpus.first().filter(|_| gpus.len() == 1).cloned(),
             evidence: format!("{}: {evidence}", job.job),
             job: Some(job),
-            at: clock::now(),
+            at: now,
             kind: found.kind(),
             advice: Advice::Check,
         })

@@ -96,9 +96,13 @@ impl Hands {
     async fn order(&self, effect: &EffectId, act: &Act) -> Result<Option<Input>, AskError> {
         Ok(match act {
             Act::StopJob { job, attempt, why, force } => {
-                let failed = self.desk.look(|recovery| Some(recovery.job(job)?.failure.as_ref()?.why.clone()));
+                let failed = self.desk.look(|recovery| {
+                    let failure = recovery.job(job)?.failure.as_ref()?;
+                    Some((failure.class, failure.why.clone()))
+                });
                 let reason = match (why, failed) {
-                    (StopWhy::Recovery, Some(failed)) => format!("its machine is being checked: {failed}"),
+                    (StopWhy::Recovery, Some((Class::Moved, why))) => format!("it goes on elsewhere: {why}"),
+                    (StopWhy::Recovery, Some((_, failed))) => format!("its machine is being checked: {failed}"),
                     (StopWhy::Recovery, None) => "its machine is being checked".to_owned(),
                     (StopWhy::Drain, _) => "it makes room for a repair".to_owned(),
                     (StopWhy::RollBack, _) => "not all of it could begin".to_owned(),

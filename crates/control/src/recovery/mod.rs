@@ -18,6 +18,7 @@ mod reach;
 pub mod runbook;
 mod signals;
 mod signs;
+mod spot;
 mod tail;
 mod tasks;
 pub mod tell;
@@ -39,8 +40,9 @@ use crate::fleet::Fleet;
 pub use desk::{Opening, Service};
 pub use perform::Hands;
 pub use reach::Reached;
+pub use signs::Signs;
 
-use signs::Signs;
+use look::Looks;
 use tasks::Jobs;
 use workers::Logs;
 
@@ -55,6 +57,8 @@ struct Inner {
     /// What tasks say by themselves.
     jobs: Jobs,
     logs: Logs,
+    /// What was seen of nodes by looking at them.
+    looks: Looks,
     lead: Lead,
     /// Somebody has wished something.
     wished: Notify,
@@ -90,6 +94,7 @@ impl Desk {
             recovery: Mutex::default(),
             jobs: Jobs::default(),
             logs: Logs::default(),
+            looks: Looks::default(),
             lead: Lead::default(),
             wished: Notify::new(),
         }))
@@ -102,6 +107,7 @@ impl Desk {
             recovery: Mutex::new(recovery),
             jobs: Jobs::new(signs),
             logs: Logs::default(),
+            looks: Looks::default(),
             lead: Lead::default(),
             wished: Notify::new(),
         };
@@ -129,6 +135,11 @@ impl Desk {
             // Nobody listens only when the server ends; the next one finds out by itself.
             let _ = sender.send(Told { input, heard: None });
         }
+    }
+
+    /// What signs mean here.
+    pub fn signs(&self) -> &Signs {
+        self.0.jobs.signs()
     }
 
     /// Returns when what is stored is known, of the newest lead of this server.

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::config::RecoveryConfig;
 use super::reach::{NotRun, Ran, Reached, script};
 use super::workers::{self, Order};
-use super::{Desk, check, ecs, facts, kubernetes, look, signals, wish};
+use super::{Desk, check, ecs, facts, kubernetes, look, signals, spot, wish};
 use crate::clock;
 use crate::fleet::Reach;
 use crate::scheduler::Scheduler;
@@ -73,6 +73,7 @@ impl Hands {
             tokio::spawn(ecs::watch(self.clone())),
             tokio::spawn(kubernetes::watch(self.clone())),
             tokio::spawn(workers::watch(self.clone())),
+            tokio::spawn(spot::watch(self.clone())),
             tokio::spawn(async move { wishes.grant().await }),
         ]
     }
@@ -288,6 +289,10 @@ impl Hands {
                 let words = format!("{} is not there any more; what is left: {words}", gone.join(", "));
                 (CheckOutcome::Fail { gpus: gone, advice: Advice::Reboot }, words)
             }
+            (CheckOutcome::Pass, _) => match self.still_fallen(node).await {
+                Some((gpus, why)) => (CheckOutcome::Fail { gpus, advice: Advice::ResetGpu }, why),
+                None => (outcome, words),
+            },
             _ => (outcome, words),
         }
     }

@@ -1,6 +1,6 @@
 //! Runs shell commands on nodes, and on the machine of the server for nodes.
 //!
-//! Invariant: a command has a deadline and bounded output; whether it may have begun is always said.
+//! Invariant: a command has a deadline, at which it is ended where it runs, and bounded output; whether it may have begun is always said.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use pitcrew_ecs::Kind;
 use pitcrew_ecs::client::Ran as OverSsm;
 use pitcrew_exec::gpu::Probe;
+use pitcrew_exec::limited::limited;
 use pitcrew_exec::ssh::End;
 use pitcrew_exec::worker::Hub;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -124,7 +125,7 @@ impl Reached {
         let ran = async {
             match reach {
                 None => Err(NotRun::never(format!("there is no node `{node}`"))),
-                Some(Reach::Local) => here(script).await,
+                Some(Reach::Local) => here(&limited(script, within)).await,
                 Some(Reach::Connection(id)) => return self.over_ssh(&id, script, within).await,
                 Some(Reach::Ecs(machine)) => return self.over_ssm(&machine, script, within).await,
                 Some(Reach::Kubernetes(_)) => Err(NotRun::never("nothing is run on a node of Kubernetes but pods")),
@@ -136,7 +137,7 @@ impl Reached {
 
     /// On the machine of the server.
     pub async fn run_here(&self, script: &str, within: Duration) -> Result<Ran, NotRun> {
-        tokio::time::timeout(within, here(script)).await.unwrap_or_else(|_| Err(late(within)))
+        tokio::time::timeout(within, here(&limited(script, within))).await.unwrap_or_else(|_| Err(late(within)))
     }
 
     /// What it has, asked now; the fleet knows it as well then. `None`: it does not answer.
@@ -167,6 +168,7 @@ impl Reached {
             Ok(lease) => lease.map_err(NotRun::never)?,
             Err(_) => return Err(NotRun::never("it cannot be connected to: there is no answer")),
         };
+        let script = limited(script, within);
         let run = async {
             // What has no script yet does nothing.
             let process = lease.open("exec /bin/sh -s").await.map_err(|error| NotRun::never(error.to_string()))?;

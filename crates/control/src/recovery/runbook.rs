@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use pitcrew_core::recovery::{Incident, SignalKind};
+use pitcrew_core::recovery::Incident;
 use pitcrew_health::Tables;
 use serde::{Deserialize, Serialize};
 
@@ -26,8 +26,8 @@ pub struct Runbook {
 }
 
 impl Runbook {
-    pub fn of(code: u32) -> Runbook {
-        let tables = Tables::usual();
+    /// As the tables of this server say, which its configuration may have changed.
+    pub fn of(code: u32, tables: &Tables) -> Runbook {
         let (action, _) = tables.xid_action(code);
         let known = tables.xid(code);
         let person = known.and_then(|xid| xid.person.as_deref()).unwrap_or_else(|| action.for_person());
@@ -38,18 +38,19 @@ impl Runbook {
             action: action.to_string(),
             does: action.what_is_done().to_owned(),
             person: person.to_owned(),
-            page: known.map_or(PAGE.to_owned(), |xid| format!("{PAGE}#{}", anchor(code, &xid.name))),
+            // One that only the configuration names stands nowhere.
+            page: match Tables::usual().xid(code) {
+                Some(usual) => format!("{PAGE}#{}", anchor(code, &usual.name)),
+                None => PAGE.to_owned(),
+            },
         }
     }
 
     /// Of every XID that an incident has shown, in the order in which they came.
-    pub fn all(incident: &Incident) -> Vec<Runbook> {
+    pub fn all(incident: &Incident, tables: &Tables) -> Vec<Runbook> {
         let mut seen = BTreeSet::new();
-        let codes = incident.signals.iter().filter_map(|signal| match signal.kind {
-            SignalKind::Xid { code } => Some(code),
-            _ => None,
-        });
-        codes.filter(|code| seen.insert(*code)).map(Runbook::of).collect()
+        let codes = incident.signals.iter().filter_map(|signal| signal.kind.xid());
+        codes.filter(|code| seen.insert(*code)).map(|code| Runbook::of(code, tables)).collect()
     }
 
     /// `XID 79: fallen off the bus`.
@@ -74,14 +75,23 @@ mod tests {
     #[test]
     fn every_runbook_is_a_heading_of_the_page_and_says_the_same() {
         for xid in Tables::usual().xids() {
-            let book = Runbook::of(xid.xid);
+            let book = Runbook::of(xid.xid, Tables::usual());
             let section = DOCS.split("\n## ").find(|part| part.starts_with(&book.title()));
             let section = section.unwrap_or_else(|| panic!("{} has no heading", book.title()));
             assert!(section.contains(&format!("- You: {}.", book.person)), "{section}\n{book:?}");
             assert!(section.contains(&format!("`{}`", book.action)), "{section}\n{book:?}");
         }
-        assert_eq!(Runbook::of(79).page, "docs/xids.md#xid-79-fallen-off-the-bus");
-        let unknown = Runbook::of(9999);
+        assert_eq!(Runbook::of(79, Tables::usual()).page, "docs/xids.md#xid-79-fallen-off-the-bus");
+        let unknown = Runbook::of(9999, Tables::usual());
         assert_eq!((unknown.page.as_str(), unknown.action.as_str()), (PAGE, "contact_support"));
+    }
+
+    #[test]
+    fn what_the_configuration_says_of_an_entry_is_what_people_read() {
+        let own = r#"{"xid": {"79": {"action": "field_diag"}, "9999": {"action": "reset_gpu"}}}"#;
+        let tables = Tables::with(&serde_json::from_str(own).unwrap()).unwrap();
+        let actions = [79, 9999, 48].map(|code| Runbook::of(code, &tables).action);
+        assert_eq!(actions, ["field_diag", "reset_gpu", "reset_gpu"]);
+        assert_eq!(Runbook::of(9999, &tables).page, PAGE);
     }
 }

@@ -13,10 +13,10 @@ use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::recovery::{Advice, Signal, SignalKind};
 use pitcrew_exec::gpu::kernel_log::{KernelLog, Told, kernel_log_script, parse_kernel_log};
 use pitcrew_exec::gpu::kmsg::{DEVICE, Kmsg, boot_id};
+use pitcrew_health::check::Fault;
 use pitcrew_health::kernel::{Judging, read_kmsg};
 
 use super::each::{each_node, share};
-use super::look::Look;
 use super::perform::Hands;
 use super::reach::script;
 use super::tail::{Tail, answer};
@@ -106,8 +106,8 @@ fn parse(text: &str) -> Option<KernelLog> {
 }
 
 /// What the driver says that is broken. A check tells what helps, and lets work end before.
-pub(super) fn faults(node: &str, seen: &Look, boot: Option<&str>, at: Timestamp) -> Vec<Signal> {
-    let signal = |fault: &pitcrew_health::check::Fault| Signal {
+pub(super) fn faults(node: &str, faults: &[Fault], boot: Option<&str>, at: Timestamp) -> Vec<Signal> {
+    let signal = |fault: &Fault| Signal {
         id: format!("{node}/{}/{}/{}", fault.gpu.as_deref().unwrap_or_default(), fault.test, at),
         node: node.to_owned(),
         boot_id: boot.map(str::to_owned),
@@ -118,12 +118,26 @@ pub(super) fn faults(node: &str, seen: &Look, boot: Option<&str>, at: Timestamp)
             "ECC" => SignalKind::Ecc,
             "remapped rows" if fault.action == pitcrew_health::Action::FieldDiag => SignalKind::RemapFailure,
             "remapped rows" => SignalKind::RemapPending,
-            _ => SignalKind::LostGpu,
+            test => match watch_of(test) {
+                Some(kind) => kind,
+                None => SignalKind::LostGpu,
+            },
         },
         advice: fault.action.advice().min(Advice::Check),
         evidence: fault.text.clone(),
     };
-    seen.faults.iter().map(signal).collect()
+    faults.iter().map(signal).collect()
+}
+
+/// What DCGM watches: `NVLink system`, `Thermal system`, and so on.
+fn watch_of(test: &str) -> Option<SignalKind> {
+    let test = test.strip_suffix(" system")?;
+    let is = |word: &str| test.to_ascii_lowercase().starts_with(word);
+    Some(match () {
+        () if is("nvlink") || is("nvswitch") => SignalKind::NvLink,
+        () if is("thermal") => SignalKind::Thermal,
+        () => SignalKind::Dcgm { what: test.to_owned() },
+    })
 }
 
 /// Follows the log of this machine for as long as it can be, and says whether it is.

@@ -1,6 +1,6 @@
 //! What signs mean on this server: the usual tables, with what the configuration says of single entries.
 //!
-//! `xid`, `dcgm`, `exit_codes` and `log` stand in `recovery` itself, in a file that `tables` names, or in both: then what stands
+//! The keys ([`KEYS`]) stand in `recovery` itself, in a file that `tables` names, or in both: then what stands
 //! in the configuration counts.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::config::file::absolute;
 use crate::config::section::{Reader, Section};
 
 /// The keys of [`Overrides`].
-pub const KEYS: [&str; 4] = ["xid", "dcgm", "exit_codes", "log"];
+pub const KEYS: [&str; 7] = ["xid", "dcgm", "exit_codes", "log", "thermal", "power_brake", "nvlink"];
 
 /// Cheap to clone.
 #[derive(Debug, Clone)]

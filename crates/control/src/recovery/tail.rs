@@ -171,7 +171,7 @@ impl Tail {
             None => {
                 tracing::warn!(node, "{}", sign.evidence);
                 let seen = seen.filter(|_| is_lost(sign));
-                seen.map(|seen| faults(node, seen, Some(boot), at)).unwrap_or_default()
+                seen.map(|seen| faults(node, &seen.faults, Some(boot), at)).unwrap_or_default()
             }
         };
         for signal in signals {

@@ -46,6 +46,10 @@ impl Jobs {
         Jobs { signs, all: Mutex::default() }
     }
 
+    pub fn signs(&self) -> &Signs {
+        &self.signs
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Job>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,6 +10,7 @@ use pitcrew_store::{InstanceFilter, NewNotice, Paging, Store, StoreError};
 
 use super::perform::Hands;
 use super::runbook::Runbook;
+use super::signs::Signs;
 use super::view::{Jobs, deeds};
 use super::wish::Deed;
 use crate::clock;
@@ -41,6 +42,8 @@ pub struct About {
     pub incident: Option<Incident>,
     /// What a person can do about that incident.
     pub may: Vec<Deed>,
+    /// What signs mean on this server.
+    pub signs: Signs,
     pub at: Timestamp,
 }
 
@@ -73,7 +76,7 @@ impl Hands {
             (None, Some(id)) => self.store.incident(id).await?,
             (found, _) => found,
         };
-        let about = About { effect: effect.clone(), incident, may, at: clock::now() };
+        let about = About { effect: effect.clone(), incident, may, signs: self.config.signs.clone(), at: clock::now() };
         post(&self.store, &self.notify, &about, notice).await
     }
 }
@@ -142,7 +145,7 @@ async fn facts(store: &Store, about: &About, notice: &Notice) -> Result<Incident
         commands: commands.map(|(deed, id)| format!("pitcrew incidents {} {id}", deed.name())).collect(),
         more_jobs: names.len().saturating_sub(JOBS),
         jobs,
-        runbooks: incident.map(Runbook::all).unwrap_or_default(),
+        runbooks: incident.map(|incident| Runbook::all(incident, about.signs.tables())).unwrap_or_default(),
         page,
     })
 }

@@ -28,6 +28,8 @@ fn config() -> RecoveryConfig {
         signs: Signs::default(),
         is_drill: false,
         watch: SignedDuration::from_hours(1),
+        look: SignedDuration::from_hours(1),
+        is_spot_asked: false,
         line: 1,
     }
 }

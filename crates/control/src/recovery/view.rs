@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::id::UNMAPPED;
-use pitcrew_core::recovery::{Incident, IncidentId, JobKey, NodeState, Recovery, SignalKind};
+use pitcrew_core::recovery::{Incident, IncidentId, JobKey, NodeState, Recovery};
 use pitcrew_core::{RunId, RunKey, WorkflowId};
+use pitcrew_health::Tables;
 use pitcrew_store::{Store, StoreError};
 use serde::{Deserialize, Serialize};
 
@@ -112,14 +113,11 @@ pub fn state(incident: &Incident) -> String {
 
 impl IncidentView {
     /// `may` as of [`deeds`], `jobs` as of [`Jobs::of`].
-    pub fn new(incident: &Incident, may: Vec<Deed>, jobs: Vec<JobView>) -> IncidentView {
+    pub fn new(incident: &Incident, may: Vec<Deed>, jobs: Vec<JobView>, tables: &Tables) -> IncidentView {
         let signals = incident.signals.iter().map(|signal| SignalView {
             at: signal.at,
             kind: signal.kind.to_string(),
-            xid: match signal.kind {
-                SignalKind::Xid { code } => Some(code),
-                _ => None,
-            },
+            xid: signal.kind.xid(),
             gpu: signal.gpu.clone(),
             advice: signal.advice.to_string(),
             evidence: signal.evidence.clone(),
@@ -154,7 +152,7 @@ impl IncidentView {
             tried: tried.collect(),
             trail: trail.collect(),
             jobs,
-            runbooks: Runbook::all(incident),
+            runbooks: Runbook::all(incident, tables),
             page: links::incident(incident.id),
         }
     }

@@ -1,6 +1,6 @@
 //! What people say about incidents, by way of the store: so it reaches whichever server leads, now or later.
 
-use pitcrew_core::recovery::{IncidentId, Input, NodeState};
+use pitcrew_core::recovery::{IncidentId, Input, NodeState, Rung};
 use pitcrew_store::{AuditEntry, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -47,19 +47,21 @@ pub struct Wish {
     pub by: String,
     #[serde(default)]
     pub why: String,
+    /// Of an approval: the repair that they saw. What is planned by the time that it is heard may be a harder one.
+    #[serde(default)]
+    pub repair: Option<Rung>,
 }
 
 fn key(incident: IncidentId) -> String {
     format!("recovery.wish.{}", incident.0)
 }
 
-/// Writes a wish down. The last one of an incident counts.
+/// Writes a wish down, and who had it, or neither. The last one of an incident counts.
 pub async fn put(store: &Store, incident: IncidentId, wish: &Wish, mut audit: AuditEntry) -> Result<(), StoreError> {
-    audit.detail = json!({ "incident": incident.to_string(), "why": wish.why });
-    // Two texts and a word: nothing that JSON cannot hold.
+    audit.detail = json!({ "incident": incident.to_string(), "why": wish.why, "repair": wish.repair });
+    // Texts and a word: nothing that JSON cannot hold.
     let text = serde_json::to_string(wish).expect("a wish is always valid JSON");
-    store.put_setting(&key(incident), &text).await?;
-    store.record_audit(audit).await
+    store.put_setting_audited(&key(incident), &text, audit).await
 }
 
 /// Hands on what was wished about these incidents.
@@ -67,9 +69,9 @@ pub(super) async fn grant(store: &Store, desk: &Desk, incidents: &[IncidentId]) 
     for id in incidents {
         let Some(text) = store.setting(&key(*id)).await?.filter(|text| !text.is_empty()) else { continue };
         match serde_json::from_str::<Wish>(&text) {
-            Ok(Wish { deed, by, why }) => {
+            Ok(Wish { deed, by, why, repair }) => {
                 let input = match deed {
-                    Deed::Approve => Input::Approve { incident: *id, by },
+                    Deed::Approve => Input::Approve { incident: *id, repair, by },
                     Deed::Dismiss => Input::Dismiss { incident: *id, by, why },
                     Deed::Retry => Input::Retry { incident: *id, by },
                 };

@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::active::Active;
+use super::evict::Tainted;
 use super::launch::Observed;
 use super::lead::Standing;
 use super::nodes::{Hosts, Way, placeable, way_to};
@@ -61,6 +62,8 @@ pub(super) struct Core {
     pub left_files: BTreeSet<(RunKey, Option<String>)>,
     /// Where the stored connections of the nodes lead.
     pub hosts: Hosts,
+    /// Nodes that not all may stay on.
+    pub tainted: Tainted,
     /// What is to be done after the next commit.
     pub after: Vec<After>,
     commit: Option<InFlight>,
@@ -105,6 +108,8 @@ pub(super) async fn run(
     let mut changed = parts.store.subscribe(LOOK);
     let server = parts.claim == Claim::Leading;
     let nodes = placeable(&parts.nodes.borrow_and_update(), &Hosts::new());
+    let mut tainted = Tainted::default();
+    tainted.take(&nodes, clock::now());
     let mut admission = Admission::new(parts.parallelism, nodes).expect("the list of nodes has no name twice");
     admission.set_policy(parts.policy);
     let known = Known::new(parts.store.clone(), parts.vault.clone());
@@ -126,6 +131,7 @@ pub(super) async fn run(
         unserved: BTreeSet::new(),
         left_files: BTreeSet::new(),
         hosts: Hosts::new(),
+        tainted,
         after: Vec::new(),
         commit: None,
         turn_of: BTreeSet::new(),
@@ -220,7 +226,7 @@ impl Core {
     /// The earliest timer of any run, and the start of a run that waits for its time.
     fn next_timer(&self) -> Option<Timestamp> {
         let timers = self.runs.values().filter_map(|active| active.run.next_timer());
-        timers.chain(self.next_begin()).chain(self.next_late()).min()
+        timers.chain(self.next_begin()).chain(self.next_late()).chain(self.tainted.due()).min()
     }
 
     fn tick(&mut self) {
@@ -233,6 +239,9 @@ impl Core {
             .collect();
         for run in due {
             self.apply(run, Event::Tick);
+        }
+        if self.tainted.due().is_some_and(|at| at <= now) {
+            self.evict();
         }
         self.tell_late(now);
         self.begin_runs();

@@ -10,6 +10,7 @@ mod active;
 mod asks;
 mod claim;
 mod core_loop;
+mod evict;
 mod gang;
 mod launch;
 mod lead;

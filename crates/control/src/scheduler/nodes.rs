@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Parts;
 use super::core_loop::Core;
+use crate::clock;
 use crate::fleet::{FleetNode, Reach};
 use crate::ssh;
 
@@ -95,9 +96,12 @@ impl Core {
     }
 
     fn place_nodes(&mut self, nodes: &[FleetNode]) {
-        if let Err(error) = self.admission.set_nodes(placeable(nodes, &self.hosts)) {
+        let nodes = placeable(nodes, &self.hosts);
+        self.tainted.take(&nodes, clock::now());
+        if let Err(error) = self.admission.set_nodes(nodes) {
             tracing::error!(%error, "the nodes stay as they were");
         }
+        self.evict();
         self.unserved.retain(|queue| !self.admission.fleet().serves(queue));
     }
 

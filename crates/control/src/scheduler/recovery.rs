@@ -363,6 +363,7 @@ impl Core {
 
     /// An attempt runs now: once all of its job do, recovery is told.
     pub(super) fn tell_started(&mut self, key: RunKey, slot: Slot) {
+        self.begins_on_node(key, slot);
         let Some(active) = self.runs.get(&key) else { return };
         let is_there = |mate: &Slot| active.run.instance(*mate).state != State::Queued;
         if active.run.with_mates(slot).iter().all(is_there) {

@@ -19,6 +19,7 @@ mod promise;
 pub mod replay;
 mod request;
 mod room;
+mod stay;
 
 pub use amount::{Amount, NoAmount};
 pub use evict::Freed;
@@ -32,6 +33,7 @@ pub use policy::Policy;
 pub use promise::Promises;
 pub use request::{BadRequest, Expression, Gpus, Operator, Preferred, Request, Term, Toleration};
 pub use room::{Device, Miss, Part, Room, is_model};
+pub use stay::{Ends, ends};
 
 /// The label of every node that says by which backend work gets there: `local` for the machine of the server, `ssh` for
 /// another one, `worker` for one that comes for its work.

@@ -137,7 +137,7 @@ pub struct Taint {
 pub enum Effect {
     NoSchedule,
     PreferNoSchedule,
-    /// Takes no new work; ending what runs there is not placement's.
+    /// Takes no new work, and what runs there ends.
     NoExecute,
 }
 

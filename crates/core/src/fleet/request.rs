@@ -91,6 +91,9 @@ pub struct Toleration {
     /// `None`: of any effect.
     #[serde(default)]
     pub effect: Option<Effect>,
+    /// How long a taint that ends what runs is tolerated; `None`: for ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
 }
 
 /// Why a request makes no sense, whatever machines there are.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::DEFAULT_QUEUE;
 use super::amount::Amount;
 use super::node::{Effect, Gpu, Node, Sharing, Standing};
-use super::request::{Gpus, Request};
+use super::request::{Gpus, Request, Toleration};
 
 /// What is left.
 #[derive(Debug, Clone, PartialEq)]
@@ -444,7 +444,9 @@ fn admits(node: &Node, request: &Request, ever: bool) -> Result<(), Miss> {
     }
     let hard = node.taints.iter().filter(|taint| taint.effect != Effect::PreferNoSchedule);
     for taint in hard.filter(|_| !ever) {
-        if !request.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
+        // What would end it again soon takes nothing new.
+        let stays = |one: &Toleration| taint.effect != Effect::NoExecute || one.seconds.is_none();
+        if !request.tolerations.iter().any(|one| one.tolerates(taint) && stays(one)) {
             return Err(Miss::Taint(taint.to_string()));
         }
     }

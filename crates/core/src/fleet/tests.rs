@@ -115,7 +115,7 @@ fn labels_taints_and_models_decide_where_something_may_go() {
         values: values.iter().map(|value| (*value).to_owned()).collect(),
     };
     let tolerant = Request {
-        tolerations: vec![Toleration { key: "nvidia.com/gpu".into(), value: None, effect: None }],
+        tolerations: vec![Toleration { key: "nvidia.com/gpu".into(), value: None, effect: None, seconds: None }],
         ..ask(Gpus::Count(1))
     };
     let why = |fleet: &Fleet, request: &Request| {

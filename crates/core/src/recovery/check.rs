@@ -24,7 +24,10 @@ impl Step<'_> {
         let is_fencing = row.open.iter().any(|effect| matches!(effect.act, Act::Fence { .. }));
         let mut jobs = self.r.jobs.values();
         let is_ending = jobs.any(|job| job.state == JobState::Stopping && job.live_on(node));
-        if (is_fencing || is_ending) && !is_late {
+        // Whoever runs into such an error ends soon; and beside it only a look would be possible, which says less.
+        let repeats = incident.signals.iter().any(|signal| matches!(signal.kind, SignalKind::Repeated { .. }));
+        let is_used = repeats && !self.r.users(node, &incident.gpus).is_empty();
+        if (is_fencing || is_ending || is_used) && !is_late {
             return;
         }
         let why = if is_late { "not all that failed there has ended" } else { "what failed there has ended" };
@@ -36,7 +39,10 @@ impl Step<'_> {
         let Some(incident) = self.r.open_incident(node) else { return };
         let (id, gpus) = (incident.id, incident.gpus.clone());
         let needs_long = incident.signals.iter().any(|signal| signal.kind.needs_long_check());
-        let is_failure = incident.signals.iter().any(|signal| matches!(signal.kind, SignalKind::ExitCode { .. }));
+        let is_failure = incident.signals.iter().any(|signal| {
+            // It has ended, or it hangs.
+            matches!(signal.kind, SignalKind::ExitCode { .. }) || signal.job.is_some()
+        });
         let is_verifying = self.r.nodes[node].state == NodeState::Verifying;
         let level = match needs_long || (is_failure && !is_verifying) {
             true => CheckLevel::Medium,

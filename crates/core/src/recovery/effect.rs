@@ -384,9 +384,10 @@ pub enum Input {
         job: String,
         by: String,
     },
-    /// A person lets the repair go ahead that the incident waits with.
+    /// A person lets the repair go ahead that the incident waits with, if it is the one that they saw; `None`: whichever it is.
     Approve {
         incident: IncidentId,
+        repair: Option<Rung>,
         by: String,
     },
     /// A person says that the node is well.

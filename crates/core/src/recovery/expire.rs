@@ -47,6 +47,7 @@ impl Step<'_> {
         };
         let reminded = self.r.incidents[&id].reminded;
         match self.r.nodes[node].state {
+            NodeState::Suspected if self.is_only_told(node) => self.end_told(node, "people were told"),
             NodeState::Suspected if self.r.incidents[&id].watched => {
                 self.heal(node, Outcome::Observed, "nothing was done: recovery only watches here");
             }

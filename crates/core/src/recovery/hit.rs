@@ -32,7 +32,12 @@ impl Step<'_> {
                     if !is_lost && !is_meant {
                         continue;
                     }
-                    let class = if is_lost { Class::Infrastructure } else { Class::Unknown };
+                    let class = match (leaves, is_lost) {
+                        // Nobody has failed.
+                        (true, _) => Class::Moved,
+                        (false, true) => Class::Infrastructure,
+                        (false, false) => Class::Unknown,
+                    };
                     self.fail_job(&job, class, &why, StopWhy::Recovery);
                 }
                 JobState::Stopping | JobState::AwaitingVerdict if is_there => {
@@ -68,8 +73,10 @@ impl Step<'_> {
         if let Some(of) = &signal.job {
             return self.end_meant(&of.job.clone(), of.attempt, Class::Application, &why);
         }
-        let job = signal.gpu.as_ref().and_then(|gpu| self.job_on_gpu(&signal.node, gpu));
-        if let Some(job) = job {
+        let job = signal.gpu.as_ref().and_then(|gpu| self.job_on_gpu(&signal.node, gpu, signal.at));
+        if let Some((job, attempt)) = job
+            && self.r.jobs[&job].attempt == attempt
+        {
             let now = self.now;
             self.job(&job).hint = Some((now, why));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::budget::Plan;
 use super::effect::{Act, Notice, NoticeKind};
 use super::record::{Incident, IncidentId, Key, Outcome, Verdict};
-use super::signal::{Class, Signal, SignalKind};
+use super::signal::{Advice, Class, Signal, SignalKind};
 use super::state::NodeState;
 use super::step::{Step, later};
 
@@ -18,6 +18,9 @@ impl Step<'_> {
         let node = signal.node.clone();
         if signal.kind == SignalKind::NodeLost {
             self.node(&node).seen.agent = false;
+        }
+        if self.is_only_told(&node) {
+            self.end_told(&node, "there is more to it");
         }
         if self.open_incident(&node).is_none() {
             // What is out of service stays so until a person wants it back, or it is back by itself.
@@ -163,6 +166,44 @@ impl Step<'_> {
         };
         self.remark(node, format!("{would}; {why}"));
         self.tell(node, NoticeKind::Would, format!("{node}: {would}; {why}"));
+    }
+
+    /// Nothing that can be done from here helps, as with heat: people are told, and the node stays in use.
+    pub fn only_tell(&mut self, signal: &Signal) {
+        let node = signal.node.clone();
+        let said = format!("{}: {}", signal.kind, signal.evidence);
+        if let Some(id) = self.open_incident(&node) {
+            let incident = self.incident(id);
+            match incident.signals.len() < SIGNALS {
+                true => incident.signals.push(signal.clone()),
+                false => incident.more_signals += 1,
+            }
+            self.remark(&node, said);
+            if self.is_only_told(&node) {
+                let quiet = later(self.now, self.r.policy.deadlines.suspected);
+                self.node(&node).deadline = Some(quiet);
+            }
+            return;
+        }
+        if self.r.nodes[&node].state == NodeState::OutOfService {
+            return;
+        }
+        let id = self.open(signal);
+        self.incident(id).watched = true;
+        self.remark(&node, "nothing that can be done from here helps: people are told, and it stays in use");
+        self.tell(&node, NoticeKind::Would, format!("{node} needs somebody to look at it: {said}"));
+    }
+
+    /// All that is known of it is for people.
+    pub fn is_only_told(&self, node: &str) -> bool {
+        self.r.open_incident(node).is_some_and(|incident| incident.watched && incident.advice == Advice::Ignore)
+    }
+
+    /// Nobody has looked at the node, so this clears it of nothing.
+    pub fn end_told(&mut self, node: &str, why: &str) {
+        let Some(id) = self.open_incident(node) else { return };
+        self.become_node(node, NodeState::Healthy, None, why);
+        self.close(id, Outcome::Observed);
     }
 
     /// New evidence of a node that is already being dealt with.

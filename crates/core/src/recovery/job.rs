@@ -6,11 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::effect::{Act, Place, StopWhy};
 use super::policy::JobSpec;
-use super::record::{Failure, JobRecord, Key, RankRecord};
+use super::record::{Failure, JobRecord, Key, PastAttempt, RankRecord};
 use super::signal::{Advice, Class, Signal, SignalKind};
 use super::state::JobState;
 use super::step::{Step, later};
@@ -21,6 +21,13 @@ const HINT: SignedDuration = SignedDuration::from_mins(10);
 
 fn ranks_of(places: Vec<Place>) -> Vec<RankRecord> {
     places.into_iter().map(|place| RankRecord { place, exit: None }).collect()
+}
+
+/// The attempt that a row was about, now that another one follows.
+pub(super) fn past_attempt(row: &JobRecord, now: Timestamp) -> Option<PastAttempt> {
+    let places: Vec<Place> = row.ranks.iter().map(|rank| rank.place.clone()).collect();
+    let until = if row.state.is_final() { row.since } else { now };
+    if places.is_empty() { row.before.clone() } else { Some(PastAttempt { attempt: row.attempt, until, places }) }
 }
 
 impl Step<'_> {
@@ -64,6 +71,7 @@ impl Step<'_> {
         let steps = past.map_or(0, |past| past.steps);
         let goes_on = past.filter(|past| !past.state.is_final() || past.goes_on);
         let restarts = goes_on.map(|past| past.restarts.clone()).unwrap_or_default();
+        let before = past.and_then(|past| past_attempt(past, self.now));
         let row = JobRecord {
             job: job.clone(),
             attempt,
@@ -77,6 +85,7 @@ impl Step<'_> {
             failure: None,
             hint: None,
             restarts,
+            before,
             goes_on: false,
             reminded: 0,
             trail: Vec::new(),

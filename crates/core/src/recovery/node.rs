@@ -47,6 +47,9 @@ impl Step<'_> {
         let Some(incident) = self.r.open_incident(node) else { return };
         let (id, watched, acts) = (incident.id, incident.watched, self.r.may_act(node));
         if watched && acts {
+            if self.is_only_told(node) {
+                return;
+            }
             self.incident(id).watched = false;
             return self.begin(node);
         }

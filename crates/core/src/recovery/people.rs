@@ -2,7 +2,7 @@
 
 use super::record::{IncidentId, Outcome};
 use super::signal::{Advice, Signal, SignalKind};
-use super::state::NodeState;
+use super::state::{NodeState, Rung};
 use super::step::Step;
 
 impl Step<'_> {
@@ -12,14 +12,20 @@ impl Step<'_> {
         (row.incident == Some(id)).then(|| row.name.clone())
     }
 
-    /// Holds for the repair that it waits with, and no other.
-    pub fn approve(&mut self, id: IncidentId, by: &str) {
+    /// Holds for the repair that it waits with, and no other: whoever saw another one has not allowed this.
+    pub fn approve(&mut self, id: IncidentId, repair: Option<Rung>, by: &str) {
         let Some(node) = self.node_of(id) else { return };
         if self.r.nodes[&node].state != NodeState::AwaitingApproval {
             return;
         }
-        let incident = self.incident(id);
-        incident.approved = incident.plan;
+        let plan = self.r.incidents[&id].plan;
+        if let (Some(seen), Some(plan)) = (repair, plan)
+            && seen != plan
+        {
+            return self
+                .remark(&node, format!("{by} approved {seen}; by now it needs {plan}, which waits for another word"));
+        }
+        self.incident(id).approved = plan;
         self.turn(&node, false, &format!("approved by {by}"));
     }
 

@@ -280,6 +280,14 @@ pub struct RestartRecord {
     pub suspects: BTreeMap<IncidentId, Option<Verdict>>,
 }
 
+/// Where an attempt was, so that what is told late of its GPUs finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastAttempt {
+    pub attempt: u32,
+    pub until: Timestamp,
+    pub places: Vec<Place>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
     pub job: String,
@@ -299,6 +307,9 @@ pub struct JobRecord {
     /// An error of the application itself that this attempt has shown, and when.
     pub hint: Option<(Timestamp, String)>,
     pub restarts: Vec<RestartRecord>,
+    /// The attempt before the newest.
+    #[serde(default)]
+    pub before: Option<PastAttempt>,
     /// It is over for us, and not for whoever runs it: it was cancelled by nobody that is known, or left to its own retries.
     #[serde(default)]
     pub goes_on: bool,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use jiff::SignedDuration;
 
 use super::effect::{Act, EffectId, Notice, NoticeKind, StopWhy};
+use super::job::past_attempt;
 use super::policy::Restart;
 use super::record::{RestartRecord, Verdict};
 use super::signal::{Advice, Class, Signal, SignalKind};
@@ -87,7 +88,8 @@ impl Step<'_> {
         }
         let mut any = false;
         for (node, gpus) in peers {
-            let is_well = self.r.node(&node).is_some_and(|row| row.state == NodeState::Healthy);
+            let is_well =
+                self.r.node(&node).is_some_and(|row| row.state == NodeState::Healthy) || self.is_only_told(&node);
             // Others have its place by now: they will tell.
             if !is_well || !self.r.may_act(&node) || !self.r.users(&node, &gpus).is_empty() {
                 continue;
@@ -131,6 +133,7 @@ impl Step<'_> {
         let not_before = later(now, wait);
         let fenced: BTreeSet<String> = self.r.fenced().map(str::to_owned).collect();
         let row = self.job(job);
+        row.before = past_attempt(row, now);
         let failure = row.failure.take();
         let (suspects, blamed) = failure.map(|failure| (failure.suspects, failure.exclude)).unwrap_or_default();
         let suspects = if class == Class::Unknown { suspects } else { Default::default() };

@@ -1,10 +1,12 @@
 //! Which signals act: each once, none of a boot that is over, none that tells what is already repaired.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::{SignedDuration, Timestamp};
 
-use super::effect::Act;
+use super::effect::{Act, Place};
 use super::record::ApplicationError;
-use super::signal::{Advice, Signal, SignalKind};
+use super::signal::{Advice, JobRef, Signal, SignalKind};
 use super::step::{Step, earlier, later};
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -107,30 +109,67 @@ impl Step<'_> {
         if cleared.is_some_and(|cleared| signal.at <= cleared) {
             return;
         }
-        match signal.advice {
-            Advice::Ignore => return,
-            Advice::RestartApp => {
-                if let SignalKind::Xid { .. } = signal.kind
-                    && self.is_hardware_after_all(&signal)
-                {
-                    signal.advice = Advice::Check;
+        match (signal.advice, &signal.kind) {
+            (Advice::Ignore, kind) if kind.is_for_people() => return self.only_tell(&signal),
+            (Advice::Ignore, _) => return,
+            (Advice::RestartApp, SignalKind::Xid { code }) => {
+                let code = *code;
+                if self.is_hardware_after_all(&signal) {
+                    (signal.advice, signal.kind) = (Advice::Check, SignalKind::Repeated { code });
                     signal.evidence = format!("{} (again on the same GPU within a day)", signal.evidence);
                 }
             }
-            Advice::Check | Advice::ResetGpu | Advice::Reboot | Advice::Replace | Advice::ContactSupport => {}
+            (
+                Advice::RestartApp
+                | Advice::Check
+                | Advice::ResetGpu
+                | Advice::Reboot
+                | Advice::Replace
+                | Advice::ContactSupport,
+                _,
+            ) => {}
         }
         if signal.advice == Advice::RestartApp {
             return self.of_application(&signal);
         }
-        self.suspect(signal);
+        match signal.job.clone() {
+            Some(of) => self.suspect_members(signal, &of),
+            None => self.suspect(signal),
+        }
     }
 
-    /// An application's error that comes back on one GPU, while its application has none on others, is the GPU's.
+    /// What holds up a job may be on any of its machines: all of them are suspect, each with what the job has there.
+    fn suspect_members(&mut self, signal: Signal, of: &JobRef) {
+        let row = self.r.jobs.get(&of.job).filter(|row| row.attempt == of.attempt && row.is_live());
+        let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for rank in row.iter().flat_map(|row| &row.ranks) {
+            let is_meant = rank.place.node == signal.node || row.is_some_and(|row| row.spec.check_peers);
+            if is_meant && self.r.node(&rank.place.node).is_some() {
+                places.entry(rank.place.node.clone()).or_default().extend(rank.place.gpus.iter().cloned());
+            }
+        }
+        let gpus = places.remove(&signal.node).unwrap_or_default();
+        let other = |(node, gpus): (String, BTreeSet<String>)| {
+            let gpu = gpus.first().filter(|_| gpus.len() == 1).cloned();
+            (Signal { id: format!("{}/{node}", signal.id), node, gpu, ..signal.clone() }, gpus)
+        };
+        let others: Vec<_> = places.into_iter().map(other).collect();
+        for (signal, gpus) in std::iter::once((signal.clone(), gpus)).chain(others) {
+            let node = signal.node.clone();
+            self.suspect(signal);
+            if let Some(id) = self.open_incident(&node) {
+                self.incident(id).gpus.extend(gpus);
+            }
+        }
+    }
+
+    /// An application's error that comes back on one GPU is the GPU's, whatever ran there. Errors of a job that has shown them on
+    /// another GPU as well are that job's own, wherever they were.
     fn is_hardware_after_all(&mut self, signal: &Signal) -> bool {
         let Some(gpu) = &signal.gpu else { return false };
         let since = earlier(self.now, DAY);
-        let job = self.job_on_gpu(&signal.node, gpu);
-        let attempt = job.as_ref().map(|job| format!("{job}@{}", self.r.jobs[job].attempt));
+        let job = self.job_on_gpu(&signal.node, gpu, signal.at);
+        let attempt = job.map(|(job, attempt)| format!("{job}@{attempt}"));
         let row = self.node(&signal.node);
         row.application_errors.retain(|error| error.at > since);
         let is_same = |error: &ApplicationError| {
@@ -140,28 +179,53 @@ impl Step<'_> {
         if !row.application_errors.iter().any(is_same) {
             row.application_errors.push(ApplicationError { gpu: gpu.clone(), at: signal.at, job: attempt });
         }
-        let here = row.application_errors.iter().filter(|error| error.gpu == *gpu).count();
-        if here < self.r.policy.application_errors_per_day.max(1) as usize {
-            return false;
-        }
-        let of_job = |error: &&ApplicationError| match (&job, &error.job) {
-            (Some(job), Some(of)) => of.rsplit_once('@').is_some_and(|(of, _)| of == job),
-            (None, _) | (_, None) => false,
-        };
+        let mut shown: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         let errors = self.r.nodes.values().flat_map(|node| &node.application_errors);
-        let elsewhere = errors.filter(of_job).any(|error| error.gpu != *gpu && error.at > since);
-        if elsewhere {
+        for error in errors.filter(|error| error.at > since) {
+            if let Some(job) = job_of(error) {
+                shown.entry(job).or_default().insert(&error.gpu);
+            }
+        }
+        let is_the_jobs =
+            |error: &&ApplicationError| job_of(error).and_then(|job| shown.get(job)).is_some_and(|gpus| gpus.len() > 1);
+        let here = self.r.nodes[&signal.node].application_errors.iter().filter(|error| error.gpu == *gpu);
+        if here.filter(|error| !is_the_jobs(error)).count() < self.r.policy.application_errors_per_day.max(1) as usize {
             return false;
         }
         self.node(&signal.node).application_errors.retain(|error| error.gpu != *gpu);
         true
     }
 
-    /// The job that runs with this GPU.
-    pub fn job_on_gpu(&self, node: &str, gpu: &str) -> Option<String> {
-        let uses = |rank: &super::RankRecord| {
-            rank.exit.is_none() && rank.place.node == node && rank.place.gpus.iter().any(|id| id == gpu)
-        };
-        self.r.jobs.values().find(|job| job.ranks.iter().any(uses)).map(|job| job.job.clone())
+    /// The job that had this GPU at that time, and which attempt of it: the one that runs, unless another one has just ended.
+    pub fn job_on_gpu(&self, node: &str, gpu: &str, at: Timestamp) -> Option<(String, u32)> {
+        let has = |place: &Place| place.node == node && place.gpus.iter().any(|id| id == gpu);
+        let (mut live, mut past) = (None, None);
+        for row in self.r.jobs.values() {
+            let mut mine = row.ranks.iter().filter(|rank| has(&rank.place)).peekable();
+            if mine.peek().is_some() {
+                let is_live = mine.any(|rank| rank.exit.is_none());
+                let is_near = !row.state.is_final() || at < later(row.since, ONE_CRASH);
+                match is_live {
+                    true if row.since <= at || live.is_none() => live = Some((row.since <= at, row)),
+                    false if is_near => past = Some((row.job.clone(), row.attempt)),
+                    true | false => {}
+                }
+            }
+            if let Some(before) = &row.before
+                && before.places.iter().any(has)
+                && at < later(before.until, ONE_CRASH)
+            {
+                past = Some((row.job.clone(), before.attempt));
+            }
+        }
+        match live {
+            Some((is_since, row)) if is_since || past.is_none() => Some((row.job.clone(), row.attempt)),
+            Some(_) | None => past,
+        }
     }
+}
+
+/// Without the number of its attempt.
+fn job_of(error: &ApplicationError) -> Option<&str> {
+    Some(error.job.as_deref()?.rsplit_once('@')?.0)
 }

@@ -49,6 +49,10 @@ pub enum SignalKind {
     Xid {
         code: u32,
     },
+    /// An error of applications that came back on one GPU, whatever ran there: then it is the GPU's.
+    Repeated {
+        code: u32,
+    },
     /// A health watch or a field of DCGM, by its name.
     Dcgm {
         what: String,
@@ -65,7 +69,10 @@ pub enum SignalKind {
     RemapPending,
     RemapFailure,
     NvLink,
+    /// It is slowed down for heat, or hotter than it should be.
     Thermal,
+    /// It is slowed down since the supply of power says so.
+    Power,
     /// It does not answer.
     NodeLost,
     /// Its provider takes it away soon.
@@ -91,6 +98,7 @@ impl SignalKind {
         match self {
             SignalKind::NodeLost | SignalKind::SpotInterruption => true,
             SignalKind::Xid { .. }
+            | SignalKind::Repeated { .. }
             | SignalKind::Dcgm { .. }
             | SignalKind::Condition { .. }
             | SignalKind::LostGpu
@@ -100,6 +108,7 @@ impl SignalKind {
             | SignalKind::RemapFailure
             | SignalKind::NvLink
             | SignalKind::Thermal
+            | SignalKind::Power
             | SignalKind::ExitCode { .. }
             | SignalKind::LogPattern
             | SignalKind::Silence
@@ -109,16 +118,51 @@ impl SignalKind {
         }
     }
 
+    /// Its XID, if it is one.
+    pub fn xid(&self) -> Option<u32> {
+        match self {
+            SignalKind::Xid { code } | SignalKind::Repeated { code } => Some(*code),
+            SignalKind::Dcgm { .. }
+            | SignalKind::Condition { .. }
+            | SignalKind::LostGpu
+            | SignalKind::Hang
+            | SignalKind::Ecc
+            | SignalKind::RemapPending
+            | SignalKind::RemapFailure
+            | SignalKind::NvLink
+            | SignalKind::Thermal
+            | SignalKind::Power
+            | SignalKind::NodeLost
+            | SignalKind::SpotInterruption
+            | SignalKind::ExitCode { .. }
+            | SignalKind::LogPattern
+            | SignalKind::Silence
+            | SignalKind::Peer
+            | SignalKind::Returned
+            | SignalKind::User => None,
+        }
+    }
+
+    /// Whether people are told of it also where nothing that can be done from here helps.
+    pub fn is_for_people(&self) -> bool {
+        matches!(self, SignalKind::Thermal | SignalKind::Power)
+    }
+
     /// Whether a short check could pass although it is so: memory and links need the longer one.
     pub fn needs_long_check(&self) -> bool {
         match self {
             SignalKind::Xid { code } => matches!(code, 48 | 63 | 64 | 74 | 94 | 95 | 144..=150 | 171 | 172),
-            SignalKind::Ecc | SignalKind::RemapPending | SignalKind::RemapFailure | SignalKind::NvLink => true,
+            SignalKind::Repeated { .. }
+            | SignalKind::Ecc
+            | SignalKind::RemapPending
+            | SignalKind::RemapFailure
+            | SignalKind::NvLink => true,
             SignalKind::Dcgm { .. }
             | SignalKind::Condition { .. }
             | SignalKind::LostGpu
             | SignalKind::Hang
             | SignalKind::Thermal
+            | SignalKind::Power
             | SignalKind::NodeLost
             | SignalKind::SpotInterruption
             | SignalKind::ExitCode { .. }
@@ -135,6 +179,7 @@ impl fmt::Display for SignalKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SignalKind::Xid { code } => write!(f, "XID {code}"),
+            SignalKind::Repeated { code } => write!(f, "XID {code} again"),
             SignalKind::Dcgm { what } => write!(f, "DCGM {what}"),
             SignalKind::Condition { what } => f.write_str(what),
             SignalKind::LostGpu => f.write_str("lost GPU"),
@@ -144,6 +189,7 @@ impl fmt::Display for SignalKind {
             SignalKind::RemapFailure => f.write_str("row remap failed"),
             SignalKind::NvLink => f.write_str("NVLink error"),
             SignalKind::Thermal => f.write_str("temperature"),
+            SignalKind::Power => f.write_str("power brake"),
             SignalKind::NodeLost => f.write_str("node lost"),
             SignalKind::SpotInterruption => f.write_str("Spot interruption"),
             SignalKind::ExitCode { code } => write!(f, "exit code {code}"),

@@ -64,7 +64,7 @@ impl<'a> Step<'a> {
             Input::JobStopped { job, attempt } => self.job_stopped(&job, attempt),
             Input::JobOver { job, attempt } => self.job_over_untold(&job, attempt),
             Input::UserStop { job, by } => self.user_stop(&job, &by),
-            Input::Approve { incident, by } => self.approve(incident, &by),
+            Input::Approve { incident, repair, by } => self.approve(incident, repair, &by),
             Input::Dismiss { incident, by, why } => self.dismiss(incident, &by, &why),
             Input::Retry { incident, by } => self.retry(incident, &by),
             Input::Resumed => self.resumed(),

@@ -5,12 +5,24 @@
 //! answer. What all of it means is `pitcrew_health::check`'s.
 
 use pitcrew_core::recovery::CheckLevel;
-use pitcrew_health::check::{Checker, Ended, Expected, Report, Verdict, level, read_diag, read_health, read_smi};
-use pitcrew_health::{Tables, kernel::Pci};
+use pitcrew_health::check::{
+    Checker, Ended, Expected, Fault, Report, Verdict, level, parse_link_errors, parse_links, parse_smi, read_diag,
+    read_health, read_smi,
+};
+use pitcrew_health::{Shown, Tables, kernel::Pci};
 
-/// Before this line a shell's own files may have said something.
+/// Before this line, which [`ASK`] prints, a shell's own files may have said something.
 const MARK: &str = "pitcrew-check";
 const SMI_SECONDS: u32 = 60;
+/// For DCGM's host engine to tell what it knows.
+const DCGM_SECONDS: u32 = 20;
+/// How programs are asked: each is ended at its limit, by whom it may be ended. One that root runs takes root, so `timeout` runs
+/// as whoever runs the program.
+const ASK: &str = "limit() { if command -v timeout >/dev/null 2>&1; then $as timeout -k 5 \"$@\"; else shift; $as \"$@\"; fi; }\n\
+     as=; sudo=; out=; if [ \"$(id -u)\" != 0 ] && sudo -n true 2>/dev/null; then sudo='sudo -n'; fi\n\
+     ask() { name=$1 limit=$2; shift 2; out=; if command -v \"$1\" >/dev/null 2>&1; then :; else echo \"none $name\"; return; fi\n\
+     out=$(limit \"$limit\" \"$@\" 2>&1); code=$?; printf '%s\\n' \"$out\" | sed 's/^/out /'; echo \"end $name $code\"; }\n\
+     echo pitcrew-check\n";
 /// Bytes of an answer that are looked at.
 const MOST: usize = 4 << 20;
 
@@ -47,11 +59,7 @@ pub fn check_script(ask: Ask, only: &[u32], most: u32) -> (String, u32) {
     let seconds = seconds.min(most.saturating_sub(SMI_SECONDS + 30).max(60));
     // Output goes on lines of its own, each with a word before it, so no program can forge the end of another.
     let script = format!(
-        "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 5 \"$@\"; else shift; \"$@\"; fi; }}\n\
-         as=; sudo=; if [ \"$(id -u)\" != 0 ] && sudo -n true 2>/dev/null; then sudo='sudo -n'; fi\n\
-         ask() {{ name=$1 limit=$2; shift 2; if command -v \"$1\" >/dev/null 2>&1; then :; else echo \"none $name\"; return; fi\n\
-         out=$(limit \"$limit\" $as \"$@\" 2>&1); code=$?; printf '%s\\n' \"$out\" | sed 's/^/out /'; echo \"end $name $code\"; }}\n\
-         echo {MARK}\n\
+        "{ASK}\
          as=$sudo\n\
          ask dcgm {seconds} dcgmi {arguments}\n\
          as=\n\
@@ -60,6 +68,54 @@ pub fn check_script(ask: Ask, only: &[u32], most: u32) -> (String, u32) {
          exit 0\n"
     );
     (script, seconds + SMI_SECONDS + 30)
+}
+
+/// A script, for `/bin/sh -s`, that asks what disturbs nobody: the driver, and, where DCGM is, its watches and the links.
+pub fn look_script() -> String {
+    format!(
+        "{ASK}\
+         ask smi {SMI_SECONDS} nvidia-smi -q\n\
+         as=$sudo\n\
+         ask health {DCGM_SECONDS} dcgmi health -c -j\n\
+         ask links {DCGM_SECONDS} dcgmi nvlink -s\n\
+         if printf '%s\\n' \"$out\" | grep -Eq '^ *([UDX_] )*U( [UDX_])* *$'; then\n\
+         for gpu in $(printf '%s\\n' \"$out\" | sed -n 's/^ *gpuId \\([0-9][0-9]*\\):.*/\\1/p'); do\n\
+         ask \"errors-$gpu\" {DCGM_SECONDS} dcgmi nvlink -e -g \"$gpu\" -j\n\
+         done; fi\n\
+         echo done\n\
+         exit 0\n"
+    )
+}
+
+/// How long a look may take at most, where a driver hangs, and not each answer does.
+pub const LOOK_SECONDS: u32 = SMI_SECONDS + 3 * DCGM_SECONDS + 10;
+
+/// What a look has shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Looked {
+    pub shown: Shown,
+    /// Devices that say by themselves that they are broken, and what DCGM's watches say.
+    pub faults: Vec<Fault>,
+}
+
+/// Reads what [`look_script`] printed. `None`: the driver did not tell of any device.
+pub fn read_look(printed: &[u8]) -> Option<Looked> {
+    let (all, _) = said(&printed[..printed.len().min(MOST)]);
+    let of = |name: &str| all.iter().find(|said| said.name == name);
+    let smi = of("smi")?;
+    let gpus = parse_smi(&smi.output);
+    let expected = devices(&smi.output);
+    let faults = |report: Report| match report.verdict {
+        Verdict::Fail { faults } => faults,
+        Verdict::Pass | Verdict::Inconclusive { .. } | Verdict::Infrastructure { .. } => Vec::new(),
+    };
+    let mut found = faults(read_smi(&smi.ended, &smi.output, &expected));
+    found.extend(of("health").into_iter().flat_map(|said| faults(read_health(&said.ended, &said.output, &expected))));
+    let links = of("links").map(|said| parse_links(&said.output)).unwrap_or_default();
+    let number =
+        |said: &Said| Some((said.name.strip_prefix("errors-")?.parse().ok()?, parse_link_errors(&said.output)?));
+    let errors = all.iter().filter_map(number).collect();
+    Some(Looked { shown: Shown { gpus, links, errors }, faults: found })
 }
 
 /// Reads what the script printed. `ended` is how whoever ran it saw it end.
@@ -149,7 +205,7 @@ fn said(printed: &[u8]) -> (Vec<Said>, bool) {
 
 /// The devices of an answer of `nvidia-smi -q`, in its order, which is DCGM's: what a check of the same machine expects.
 pub fn devices(smi: &[u8]) -> Expected {
-    let gpus = pitcrew_health::check::parse_smi(smi);
+    let gpus = parse_smi(smi);
     let named = gpus
         .into_iter()
         .zip(0..)
@@ -180,9 +236,17 @@ mod tests {
 
     /// Runs the script on this machine, with programs of ours in the place of NVIDIA's.
     fn check(ask: Ask, dcgmi: Option<&str>, nvidia_smi: Option<&str>) -> Report {
+        let programs = [("dcgmi", dcgmi), ("nvidia-smi", nvidia_smi)];
+        let programs: Vec<_> = programs.into_iter().filter_map(|(name, body)| Some((name, body?))).collect();
+        let printed = run(&check_script(ask, &[], 3600).0, &programs);
+        let expected = expected([(0, "GPU-0", None)].into_iter());
+        read_check(ask, &Ended::Code(0), &printed, &expected, Tables::usual())
+    }
+
+    /// What a script prints where there are these programs.
+    fn run(script: &str, programs: &[(&str, &str)]) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
-        for (name, body) in [("dcgmi", dcgmi), ("nvidia-smi", nvidia_smi)] {
-            let Some(body) = body else { continue };
+        for (name, body) in programs {
             // By a process of its own: a file that somebody has open for writing cannot be run.
             let write = r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#;
             let mut command = Command::new("/bin/sh");
@@ -192,11 +256,9 @@ mod tests {
         shell.arg("-s").env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
         let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = shell.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, check_script(ask, &[], 3600).0.as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, script.as_bytes()).unwrap();
         drop(stdin);
-        let output = shell.wait_with_output().unwrap();
-        let expected = expected([(0, "GPU-0", None)].into_iter());
-        read_check(ask, &Ended::Code(0), &output.stdout, &expected, Tables::usual())
+        shell.wait_with_output().unwrap().stdout
     }
 
     fn print(text: &str, code: i32) -> String {
@@ -228,6 +290,44 @@ mod tests {
         let (script, seconds) = check_script(Ask::Diagnose(CheckLevel::Quick), &[0, 3], 3600);
         assert!(script.contains("ask dcgm 120 dcgmi diag -r 1 -j -i 0,3\n") && seconds > 120 + SMI_SECONDS, "{script}");
         assert!(check_script(Ask::Watch, &[3], 3600).0.contains("dcgmi health -c -j\n"));
+    }
+
+    #[test]
+    fn what_root_runs_is_ended_by_root() {
+        // Somebody who is not root, and may become it.
+        let (id, sudo) = ("echo 1000", "shift; [ \"$*\" = true ] || echo \"as root: $*\"");
+        let programs = [("id", id), ("sudo", sudo), ("dcgmi", "exit 0"), ("nvidia-smi", "echo \"$*\"")];
+        let printed = run(&check_script(Ask::Diagnose(CheckLevel::Quick), &[], 3600).0, &programs);
+        let text = String::from_utf8(printed).unwrap();
+        assert!(text.contains("out as root: timeout -k 5 120 dcgmi diag -r 1 -j\nend dcgm 0\nout -q\n"), "{text}");
+    }
+
+    #[test]
+    fn a_look_asks_for_links_and_their_errors_where_there_are_any() {
+        let smi = print(
+            "GPU 00000000:10:00.0\n    GPU UUID : GPU-0\n    Clocks Event Reasons\n        HW Thermal Slowdown : Active\nGPU 00000000:20:00.0\n    GPU UUID : GPU-1\n",
+            0,
+        );
+        let links = "GPUs:\n    gpuId 0:\n        U U D _\n    gpuId 1:\n        U U U _";
+        let errors = r#"{"body":{"Link 0":{"children":{"Replay Error":{"value":"'$4'7"}}}}}"#;
+        let health = r#"{"body":{"Overall Health":{"value":"Failure"},"GPU":{"children":{"1":{"children":{"Errors":{"children":{"NVLink system":{"value":"Failure","overflow":["a link is down"]}}}}}}}}}"#;
+        let dcgmi = format!(
+            "case \"$1 $2\" in 'nvlink -s') echo '{links}';; 'nvlink -e') echo '{errors}';; 'health -c') echo '{health}';; esac"
+        );
+        let looked = read_look(&run(&look_script(), &[("nvidia-smi", &smi), ("dcgmi", &dcgmi)])).unwrap();
+        assert_eq!(looked.shown.gpus.iter().map(|gpu| gpu.hot).collect::<Vec<_>>(), [Some(true), None]);
+        assert_eq!(looked.shown.links[0].down().collect::<Vec<_>>(), [2]);
+        let error = |count| vec![("Link 0".to_owned(), "Replay Error".to_owned(), count)];
+        assert_eq!(looked.shown.errors, [(0, error(7)), (1, error(17))]);
+        let [fault] = &looked.faults[..] else { panic!("{:?}", looked.faults) };
+        assert_eq!((fault.gpu.as_deref(), fault.test.as_str()), (Some("GPU-1"), "NVLink system"));
+        // No links, and no DCGM: nothing more is asked.
+        let none = format!("[ \"$1\" = nvlink ] && [ \"$2\" = -e ] && exit 99; echo '{}'", links.replace('U', "_"));
+        let looked = read_look(&run(&look_script(), &[("nvidia-smi", &smi), ("dcgmi", &none)])).unwrap();
+        assert!(looked.shown.errors.is_empty() && looked.faults.is_empty());
+        let looked = read_look(&run(&look_script(), &[("nvidia-smi", &smi)])).unwrap();
+        assert_eq!((looked.shown.gpus.len(), looked.shown.links.len()), (2, 0));
+        assert_eq!(read_look(&run(&look_script(), &[])), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 
 use super::protocol::{Errand, ErrandDone, ErrandEnd};
+use crate::limited::limited;
 use crate::whole;
 
 /// What every worker does that knows errands at all: it changes nothing.
@@ -152,7 +153,7 @@ impl Errands {
 
 async fn run(script: &str, within: Duration) -> ErrandEnd {
     let late = || ErrandEnd::NotRun { why: format!("it took longer than {} s", within.as_secs()), certain: false };
-    tokio::time::timeout(within, shell(script)).await.unwrap_or_else(|_| late())
+    tokio::time::timeout(within, shell(&limited(script, within))).await.unwrap_or_else(|_| late())
 }
 
 async fn shell(script: &str) -> ErrandEnd {

@@ -185,9 +185,14 @@ impl Fault {
     }
 }
 
-/// The strongest of what the faults ask for. One that asks for nothing is a fault all the same.
+/// The strongest of what the faults ask for. One that asks for nothing is a fault all the same; nothing that can be done from
+/// here cools a machine that is too hot while it is checked.
 fn advice(faults: &[Fault]) -> Advice {
-    faults.iter().map(|fault| fault.action.advice()).max().unwrap_or(Advice::Check).max(Advice::Check)
+    let of = |fault: &Fault| match fault.action {
+        Action::CheckThermals => Advice::ContactSupport,
+        action => action.advice(),
+    };
+    faults.iter().map(of).max().unwrap_or(Advice::Check).max(Advice::Check)
 }
 
 /// What is asked of DCGM for a level, and for how many seconds.

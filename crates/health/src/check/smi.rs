@@ -35,6 +35,8 @@ pub struct SmiGpu {
     /// Pages that wait to be retired, before Ampere.
     pub pages_pending: Option<bool>,
     pub hot: Option<bool>,
+    /// Of its core.
+    pub celsius: Option<u32>,
     pub power_braked: Option<bool>,
     /// In place of a value it says that it is broken.
     pub complaint: Option<String>,
@@ -108,6 +110,9 @@ impl SmiGpu {
             ("ECC Errors", "Volatile", "DRAM Uncorrectable") => add(&mut self.dram_volatile, value),
             ("ECC Errors", "Aggregate", key) if key.starts_with("SRAM Uncorrectable") => {
                 add(&mut self.sram_aggregate, value)
+            }
+            (_, "Temperature", "GPU Current Temp") => {
+                self.celsius = value.strip_suffix(" C").and_then(|degrees| degrees.trim().parse().ok());
             }
             (_, _, "HW Thermal Slowdown") => self.hot = yes_or_no(value),
             (_, _, "HW Power Brake Slowdown") => self.power_braked = yes_or_no(value),

@@ -372,5 +372,7 @@ fn a_fault_of_the_node_is_no_fault_of_single_gpus() {
     let both = report(vec![fault(Some("GPU-1"), Action::ResetGpu), fault(None, Action::Diagnose)]);
     assert_eq!(both.outcome(), CheckOutcome::Fail { gpus: vec![], advice: Advice::ResetGpu });
     let thermal = report(vec![fault(Some("GPU-1"), Action::CheckThermals)]);
-    assert_eq!(thermal.outcome(), CheckOutcome::Fail { gpus: vec!["GPU-1".to_owned()], advice: Advice::Check });
+    let nobody = Advice::ContactSupport;
+    let fail = CheckOutcome::Fail { gpus: vec!["GPU-1".to_owned()], advice: nobody };
+    assert_eq!(thermal.outcome(), fail, "a reboot cools nothing");
 }

@@ -13,6 +13,7 @@ use crate::exits::{Ends, ExitCodes};
 use crate::log::{LogRules, LogWatch};
 use crate::tables::{Category, DcgmError};
 use crate::text::{did_you_mean, evidence};
+use crate::vitals::{Brake, Heat, LinkRules, VitalRules};
 
 /// The greatest number that an XID or an error of DCGM may have.
 const GREATEST: u32 = 99_999;
@@ -27,6 +28,9 @@ pub struct Overrides {
     pub dcgm: BTreeMap<String, DcgmOverride>,
     pub exit_codes: ExitCodes,
     pub log: LogRules,
+    pub thermal: Heat,
+    pub power_brake: Brake,
+    pub nvlink: LinkRules,
 }
 
 /// All that signs mean, with what a user says about them.
@@ -35,6 +39,7 @@ pub struct Meanings {
     pub tables: Tables,
     pub ends: Ends,
     pub log: LogWatch,
+    pub vitals: VitalRules,
 }
 
 impl Overrides {
@@ -46,9 +51,12 @@ impl Overrides {
         let tables = Tables::with(self).map_err(|more| keep("", more)).ok();
         let ends = self.exit_codes.read().map_err(|more| keep("", more)).ok();
         let log = self.log.read().map_err(|more| keep("in `log`: ", more)).ok();
+        let (thermal, power_brake, nvlink) = (self.thermal.clone(), self.power_brake.clone(), self.nvlink.clone());
+        let vitals = VitalRules { thermal, power_brake, nvlink };
+        keep("", vitals.wrong());
         match (tables, ends, log) {
-            (Some(tables), Some(ends), Some(log)) => Ok(Meanings { tables, ends, log }),
-            (None, _, _) | (_, None, _) | (_, _, None) => Err(wrong),
+            (Some(tables), Some(ends), Some(log)) if wrong.is_empty() => Ok(Meanings { tables, ends, log, vitals }),
+            (Some(_) | None, Some(_) | None, Some(_) | None) => Err(wrong),
         }
     }
 }

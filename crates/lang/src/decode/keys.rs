@@ -141,7 +141,7 @@ pub const AFFINITY: &[&str] = &["required", "preferred"];
 
 pub const EXPRESSION: &[&str] = &["key", "operator", "values"];
 
-pub const TOLERATION: &[&str] = &["key", "operator", "value", "effect"];
+pub const TOLERATION: &[&str] = &["key", "operator", "value", "effect", "tolerationSeconds"];
 
 /// Words of JSON Schema that a param may use.
 pub const PARAM: &[&str] = &[

@@ -299,7 +299,18 @@ impl Decoder<'_, '_> {
             Some(effect) => Some(self.choice(effect, "effect", EFFECTS)?),
             None => None,
         };
-        Some(Toleration { key, value, effect })
+        let seconds = match node.get("tolerationSeconds") {
+            Some(_) if !matches!(effect, None | Some(Effect::NoExecute)) => {
+                self.r.error(
+                    node.at,
+                    "`tolerationSeconds` is for `effect: NoExecute` alone: the other effects end nothing",
+                );
+                return None;
+            }
+            Some(seconds) => Some(self.whole(seconds, "tolerationSeconds", 0, i64::from(u32::MAX))? as u32),
+            None => None,
+        };
+        Some(Toleration { key, value, effect, seconds })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use pitcrew_control::recovery::Signs;
 use pitcrew_control::recovery::runbook::Runbook;
 use pitcrew_control::recovery::wish::{self, Deed, Wish};
 use pitcrew_core::recovery::{Incident, IncidentId, Outcome, Verdict};
@@ -43,7 +44,12 @@ enum IncidentsCommand {
         output: Output,
     },
     /// Let the repair go ahead that an incident waits with
-    Approve { incident: String },
+    Approve {
+        incident: String,
+        /// Only if it is this one: `reset_gpu`, `reboot`, `hard_reboot` or `replace`; unless said, the one that it waits with now
+        #[arg(long, value_name = "REPAIR")]
+        repair: Option<String>,
+    },
     /// Say that the node is well
     Dismiss {
         incident: String,
@@ -71,14 +77,19 @@ pub async fn command(args: IncidentsArgs, target: Target) -> anyhow::Result<Exit
         }
         IncidentsCommand::Show { incident, output } => {
             let incident = find(context, &incident).await?;
+            let signs = context.settings.recovery.as_ref().map(|config| config.signs.clone()).unwrap_or_default();
             match output.is_json() {
                 true => target.ui().json(&incident)?,
-                false => show(&target, &incident)?,
+                false => show(&target, &incident, &signs)?,
             }
         }
-        IncidentsCommand::Approve { incident } => wished(context, &incident, Deed::Approve, None).await?,
-        IncidentsCommand::Dismiss { incident, reason } => wished(context, &incident, Deed::Dismiss, reason).await?,
-        IncidentsCommand::Retry { incident } => wished(context, &incident, Deed::Retry, None).await?,
+        IncidentsCommand::Approve { incident, repair } => {
+            wished(context, &incident, Deed::Approve, None, repair).await?;
+        }
+        IncidentsCommand::Dismiss { incident, reason } => {
+            wished(context, &incident, Deed::Dismiss, reason, None).await?;
+        }
+        IncidentsCommand::Retry { incident } => wished(context, &incident, Deed::Retry, None, None).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -92,7 +103,13 @@ async fn find(context: &Context, text: &str) -> anyhow::Result<Incident> {
     found.ok_or_else(|| invalid(format!("there is no incident `{text}`\nhint: {}", hint())))
 }
 
-async fn wished(context: &Context, text: &str, deed: Deed, reason: Option<String>) -> anyhow::Result<()> {
+async fn wished(
+    context: &Context,
+    text: &str,
+    deed: Deed,
+    reason: Option<String>,
+    repair: Option<String>,
+) -> anyhow::Result<()> {
     let incident = find(context, text).await?;
     let id = incident.id;
     match (deed, incident.is_open(), incident.outcome) {
@@ -101,12 +118,25 @@ async fn wished(context: &Context, text: &str, deed: Deed, reason: Option<String
         (Deed::Retry, _, _) => return Err(invalid(format!("{id} is not out of service, so it is not tried again"))),
         (Deed::Approve | Deed::Dismiss, false, _) => return Err(invalid(format!("{id} is over"))),
     }
-    let wish = Wish { deed, by: context::who(), why: reason.unwrap_or_default() };
-    wish::put(&context.store, id, &wish, context.audit(&format!("incident.{}", deed.name()))).await?;
-    match context.server_url().await {
-        Some(_) => {
-            context.ui.say(format!("{id}: told; `{} incidents show {id}` shows what follows", context.pitcrew()))
+    let plan = incident.plan.filter(|_| deed == Deed::Approve);
+    match (deed, plan, repair) {
+        (Deed::Approve, None, _) => {
+            return Err(invalid(format!("{id} waits with no repair: there is nothing to approve")));
         }
+        (Deed::Approve, Some(now), Some(seen)) if seen != now.name() => {
+            return Err(invalid(format!("{id} needs `{now}`, and not `{seen}`\nhint: look at it again")));
+        }
+        (Deed::Approve | Deed::Dismiss | Deed::Retry, _, _) => {}
+    }
+    let wish = Wish { deed, by: context::who(), why: reason.unwrap_or_default(), repair: plan };
+    wish::put(&context.store, id, &wish, context.audit(&format!("incident.{}", deed.name()))).await?;
+    let id = plan.map_or(id.to_string(), |plan| format!("{id}: {plan}"));
+    match context.server_url().await {
+        Some(_) => context.ui.say(format!(
+            "{id}: told; `{} incidents show {}` shows what follows",
+            context.pitcrew(),
+            incident.id
+        )),
         None => context.ui.say(format!("{id}: written down; the next server of this database hears of it")),
     }
     Ok(())
@@ -151,7 +181,7 @@ fn list(target: &Target, all: &[Incident]) -> anyhow::Result<()> {
     target.ui().table(&head, all.iter().map(row).collect())
 }
 
-fn show(target: &Target, incident: &Incident) -> anyhow::Result<()> {
+fn show(target: &Target, incident: &Incident, signs: &Signs) -> anyhow::Result<()> {
     let ui = target.ui();
     let line = |name: &str, text: String| ui.line(format!("{name:<12} {}", format::one_line(&text)));
     line("incident", incident.id.to_string())?;
@@ -171,7 +201,7 @@ fn show(target: &Target, incident: &Incident) -> anyhow::Result<()> {
     if incident.more_signals > 0 {
         line("", format!("and {} more", incident.more_signals))?;
     }
-    for book in Runbook::all(incident) {
+    for book in Runbook::all(incident, signs.tables()) {
         line("runbook", format!("{}, {}: {}", book.title(), book.page, book.about))?;
         line("", format!("left to you: {}", book.person))?;
     }

@@ -210,3 +210,39 @@ fn in_a_drill_a_program_that_fails_by_its_own_fault_and_a_power_cut_repair_nothi
         assert!(!ran.stdout.contains("reboot ordered") && !ran.stdout.contains("reset of"), "{ran}");
     }
 }
+
+#[test]
+fn in_a_drill_a_gpu_that_is_gone_leads_to_one_reboot_whether_the_kernel_says_so_or_not() {
+    for (fault, seen) in [("xid79", "falls off the bus"), ("lost-gpu", "is not there any more")] {
+        let place = Place::new();
+        let ran = place.run(&format!("simulate faults --fault {fault} --seed 5 --exit")).ends(0);
+        assert!(ran.stdout.contains(seen) && ran.stdout.contains("has succeeded; attempt 2"), "{ran}");
+        assert_eq!(ran.stdout.matches("reboot ordered").count(), 1, "{ran}");
+        assert!(ran.stdout.contains("it is up again, as another boot"), "{ran}");
+        assert!(ran.stdout.lines().any(|line| line.starts_with('m') && line.ends_with(" repaired")), "{ran}");
+    }
+}
+
+#[test]
+fn in_a_drill_a_training_that_hangs_is_ended_all_its_nodes_are_checked_and_it_goes_on() {
+    let place = Place::new();
+    let ran = place.run("simulate faults --fault hang --seed 5 --exit").ends(0);
+    assert!(ran.stdout.contains("waits for a member for ever"), "{ran}");
+    assert!(ran.stdout.contains("has succeeded; attempt 2"), "{ran}");
+    let checked =
+        |node: &str| ran.stdout.lines().any(|line| line.contains(&format!("  {node} ")) && line.contains("checking"));
+    assert_eq!(["m1", "m2", "m3"].iter().filter(|node| checked(node)).count(), 2, "the members' nodes: {ran}");
+    assert!(!ran.stdout.contains("reboot ordered") && !ran.stdout.contains("reset of"), "{ran}");
+}
+
+#[test]
+fn in_a_drill_a_node_that_does_not_come_back_is_left_to_people_and_the_training_goes_on() {
+    let place = Place::new();
+    let ran = place.run("simulate faults --fault reboot-fails --seed 5 --exit").ends(0);
+    assert!(
+        ran.stdout.contains("the next reboot will fail") && ran.stdout.contains("has succeeded; attempt 2"),
+        "{ran}"
+    );
+    assert_eq!(ran.stdout.matches("reboot ordered").count(), 1, "{ran}");
+    assert!(ran.stdout.lines().any(|line| line.starts_with('m') && line.ends_with("out of service")), "{ran}");
+}

@@ -1,8 +1,8 @@
 //! A server that is killed while it recovers, in each state: the next one goes on, and what comes of it is the same.
 
 use crate::harness::Running;
-use crate::machine::Machine;
-use crate::site::Site;
+use crate::machine::{FALLEN, Machine};
+use crate::site::{Site, state_of};
 
 /// A job on a machine that breaks. The server is killed once the machine is in this state, where it is held by `hold` until
 /// the next server has come.
@@ -146,4 +146,54 @@ async fn while_a_repair_waits_for_a_person_who_allows_it_when_no_server_runs() {
     site.world.ok(&["incidents", "approve", "inc-1"]);
     let _server = site.world.serve();
     repaired_once(&site, &run);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_node_waits_for_its_turn() {
+    let site = Site::new(&["s21", "s22"], "  mode: auto\n  repair_share: 50%", "").await;
+    let mut server = site.serve();
+    for name in ["s21", "s22"] {
+        site.machine(name).set("hold-reboot", "");
+        site.machine(name).log(FALLEN);
+    }
+    let stands = |state: &str| -> Option<String> {
+        let incident = site.incidents().into_iter().find(|incident| state_of(incident) == state)?;
+        incident["node"].as_str().map(str::to_owned)
+    };
+    site.world.wait("one waits", || stands("remediating (reboot)").is_some() && stands("queued").is_some());
+    let queued = stands("queued").unwrap();
+    site.again(&mut server);
+    site.until_state(&queued, "queued");
+    assert!(site.machine(&queued).done().is_empty());
+    for name in ["s21", "s22"] {
+        site.machine(name).remove("hold-reboot");
+    }
+    for name in ["s21", "s22"] {
+        site.until_over(name, "repaired");
+        site.until_done(name, &["reboot", "check 1"]);
+    }
+    assert_eq!(site.incidents().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn between_the_note_that_a_repair_begins_and_its_order_which_is_then_never_given() {
+    let mut site = Site::new(&["s21"], "  mode: approve", ", reboot: 20s").await;
+    let mut server = site.serve();
+    site.machine("s21").log(FALLEN);
+    site.until_state("s21", "awaiting_approval");
+    // Nobody gets in, so the order waits.
+    site.machine_mut("s21").cut();
+    site.world.ok(&["incidents", "approve", "inc-1", "--repair", "reboot"]);
+    let log = || std::fs::read_to_string(site.world.path("server.log")).unwrap();
+    site.world.wait("it is noted, and cannot be ordered", || log().contains("a repair cannot be ordered yet"));
+    site.until_state("s21", "remediating (reboot)");
+    server.kill();
+    site.machine_mut("s21").sshd.up().await;
+    let _server = site.world.serve();
+    // The next server cannot know that it was not given: it looks, and in the end leaves that to people.
+    site.until_over("s21", "out_of_service");
+    assert!(site.machine("s21").done().is_empty(), "{:?}", site.machine("s21").done());
+    site.world.ok(&["incidents", "retry", "inc-1"]);
+    site.until("s21", "it was checked, and is well", |node| node["standing"] == "ready");
+    assert_eq!(site.machine("s21").reboots(), 0);
 }

@@ -18,11 +18,12 @@ pub struct Machine {
 }
 
 impl Machine {
-    pub async fn new(world: &World, name: &'static str) -> Machine {
+    /// `env`: more of its environment, as `NAME=value`.
+    pub async fn new(world: &World, name: &'static str, env: &str) -> Machine {
         let dir = world.path("machines").join(name);
         std::fs::create_dir_all(&dir).unwrap();
         let at = dir.display();
-        let sshd = Sshd::start(&format!("SetEnv SHLVL=1 PATH={at}:/usr/bin:/bin HOME={at}")).await;
+        let sshd = Sshd::start(&format!("SetEnv SHLVL=1 PATH={at}:/usr/bin:/bin HOME={at} {env}")).await;
         let machine = Machine { name, dir, sshd };
         machine.set("rows", &machine.rows(&["a", "b"]));
         machine.set("boot", "boot-1\n");
@@ -31,8 +32,10 @@ impl Machine {
         // Asked for everything that it knows, it may hang.
         machine.script(
             "nvidia-smi",
-            "case \"$*\" in -q) echo asked >>driver; while [ -e hold-driver ]; do sleep 0.1; done;; esac; cat rows",
+            "case \"$*\" in -q) echo asked >>driver; while [ -e hold-driver ]; do sleep 0.1; done; [ -e smi-q ] && { cat smi-q; exit 0; };; esac; cat rows",
         );
+        machine
+            .script("dcgmi", "[ \"$1 $2\" = 'nvlink -s' ] || exit 235; cat links 2>/dev/null && echo looked >>looks");
         machine.script("who", "[ -e away ] || cat boot");
         machine.script(
             "kernel",
@@ -44,13 +47,17 @@ impl Machine {
             "when check
              echo \"check $PITCREW_CHECK_LEVEL${PITCREW_CHECK_PASSIVE:+ passive}\" >>done
              held=hold-check; grep -q reboot done && held=hold-verify
+             echo $$ >check-pid
              while [ -e $held ]; do sleep 0.1; done
              when checked
              [ -e unsure ] && exit 9
              [ -e broken ] && { cat broken; exit 1; }
              exit 0",
         );
-        machine.script("reset", "echo \"reset $PITCREW_GPUS\" >>done; rm -f broken");
+        machine.script(
+            "reset",
+            "echo \"reset $PITCREW_GPUS\" >>done; rm -f broken; [ ! -e links ] || sed -i 's/D/U/' links",
+        );
         // It comes up anew with another boot id, and what a reboot heals is well again. Connections break, as they do.
         machine.script(
             "reboot",
@@ -61,7 +68,7 @@ impl Machine {
                  while [ -e hold-reboot ]; do sleep 0.1; done
                  echo $boot >boot; : >log; [ -e lasting ] || rm -f broken unsure; rm away
              ) </dev/null >/dev/null 2>&1 &
-             read -r _ _ _ session _ <\"/proc/$PPID/stat\"; kill -9 \"$session\"",
+             p=$PPID; until grep -q sshd \"/proc/$p/comm\"; do read -r _ _ _ p _ <\"/proc/$p/stat\"; done; kill -9 \"$p\"",
         );
         machine
     }

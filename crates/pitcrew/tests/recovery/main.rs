@@ -15,4 +15,6 @@ mod kills;
 mod machine;
 mod nodes;
 mod people;
+mod signs;
 mod site;
+mod spot;

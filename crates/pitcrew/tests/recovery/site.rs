@@ -34,6 +34,11 @@ impl Site {
 
     /// The same with all of `recovery` but its commands.
     pub async fn with(names: &[&'static str], recovery: &str) -> Site {
+        Site::with_env(names, recovery, |_| String::new()).await
+    }
+
+    /// `env`: more of the environment of a machine.
+    pub async fn with_env(names: &[&'static str], recovery: &str, env: impl Fn(&str) -> String) -> Site {
         let mut world = World::new();
         std::fs::create_dir(world.path("jobs")).unwrap();
         let key = world.path("key");
@@ -51,7 +56,7 @@ impl Site {
         );
         let mut machines = Vec::new();
         for name in names {
-            let machine = Machine::new(&world, name).await;
+            let machine = Machine::new(&world, name, &env(name)).await;
             machine.sshd.admit(&key);
             lead(&world, name, &machine);
             config.push_str(&format!("- {{name: {name}, connection: {name}}}\n"));

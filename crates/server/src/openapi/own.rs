@@ -79,6 +79,8 @@ IncidentJob
   name: text, workflow: text?, run_id: text?, state: text?, page: text
 Runbook
   xid: int, name: text, about: text, action: text, does: text, person: text, page: text
+IncidentApproval
+  repair?: text
 IncidentDismissal
   reason?: text
 EcsJobs

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use pitcrew_control::clock;
-use pitcrew_control::recovery::view::{IncidentView, Jobs, deeds};
+use pitcrew_control::recovery::view::{IncidentView, Jobs, deeds, state};
 use pitcrew_control::recovery::wish::{self, Deed, Wish};
 use pitcrew_core::recovery::{Incident, IncidentId};
 use pitcrew_store::{AuditEntry, IncidentFilter, Paging};
@@ -33,7 +33,11 @@ pub fn routes() -> Routes {
         .get(INCIDENT, Role(Viewer), show)
         .doc(doc("Incident", "Shows an incident with its timeline").answer(200, "Incident"))
         .post(at(Deed::Approve), Role(Op), approve)
-        .doc(doc("Incident", "Lets the repair go ahead that an incident waits with").answer(202, "Incident"))
+        .doc(
+            doc("Incident", "Lets the repair go ahead that an incident waits with")
+                .body("IncidentApproval")
+                .answer(202, "Incident"),
+        )
         .post(at(Deed::Dismiss), Role(Op), dismiss)
         .doc(doc("Incident", "Says that the node is well").body("IncidentDismissal").answer(202, "Incident"))
         .post(at(Deed::Retry), Role(Op), retry)
@@ -53,7 +57,7 @@ async fn views(site: &Site, incidents: &[Incident]) -> ApiResult<Vec<IncidentVie
     for incident in incidents {
         let hit = jobs.of(incident, state).await?;
         let may = site.app.recovery.look(|recovery| deeds(recovery, incident.id));
-        views.push(IncidentView::new(incident, may, hit));
+        views.push(IncidentView::new(incident, may, hit, site.app.recovery.signs().tables()));
     }
     Ok(views)
 }
@@ -70,16 +74,33 @@ pub async fn one(site: &Site, name: &str) -> ApiResult<IncidentView> {
     views(site, std::slice::from_ref(&incident)).await?.pop().ok_or_else(|| ApiError::not_found("it is gone"))
 }
 
+/// What somebody wishes.
+pub struct Wished {
+    pub deed: Deed,
+    pub why: String,
+    pub repair: Option<String>,
+}
+
 /// Writes down what somebody wishes. It is done soon, and by the server that leads.
-pub async fn wish(site: &Site, user: &User, name: &str, deed: Deed, why: String) -> ApiResult<()> {
-    let incident = one(site, name).await?;
-    if !incident.may.contains(&deed) {
-        let message = format!("{} cannot be done to {}, which is {}", deed.name(), incident.id, incident.state);
+///
+/// `repair`: of an approval, the one that they saw; without it, whichever is planned now.
+pub async fn wish(site: &Site, user: &User, name: &str, wished: Wished) -> ApiResult<()> {
+    let Wished { deed, why, repair } = wished;
+    let found = find(site, name).await?;
+    let id = found.id;
+    if !site.app.recovery.look(|recovery| deeds(recovery, id)).contains(&deed) {
+        let message = format!("{} cannot be done to {id}, which is {}", deed.name(), state(&found));
         return Err(ApiError::conflict(message));
     }
-    let id = find(site, name).await?.id;
+    let plan = found.plan.filter(|_| deed == Deed::Approve);
+    if let (Some(now), Some(seen)) = (plan, repair)
+        && seen != now.name()
+    {
+        let message = format!("{id} needs `{now}` by now, and not `{seen}`: look at it again");
+        return Err(ApiError::conflict(message));
+    }
     let audit = AuditEntry::new(clock::now(), user.name.clone(), format!("incident.{}", deed.name()));
-    let wish = Wish { deed, by: user.name.clone(), why };
+    let wish = Wish { deed, by: user.name.clone(), why, repair: plan };
     wish::put(&site.app.store, id, &wish, audit).await?;
     site.app.recovery.hurry();
     Ok(())
@@ -97,13 +118,20 @@ async fn show(State(site): State<Site>, Path(name): Path<String>) -> ApiResult<J
 
 type Answer = ApiResult<(StatusCode, Json<IncidentView>)>;
 
-async fn done(site: &Site, user: &User, name: &str, deed: Deed, why: String) -> Answer {
-    wish(site, user, name, deed, why).await?;
+async fn done(site: &Site, user: &User, name: &str, wished: Wished) -> Answer {
+    wish(site, user, name, wished).await?;
     Ok((StatusCode::ACCEPTED, Json(one(site, name).await?)))
 }
 
-async fn approve(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> Answer {
-    done(&site, &user, &name, Deed::Approve, String::new()).await
+async fn approve(
+    State(site): State<Site>,
+    Path(name): Path<String>,
+    Extension(user): Extension<User>,
+    mut body: Body,
+) -> Answer {
+    let repair = body.text("repair");
+    body.finish()?;
+    done(&site, &user, &name, Wished { deed: Deed::Approve, why: String::new(), repair }).await
 }
 
 async fn dismiss(
@@ -114,9 +142,9 @@ async fn dismiss(
 ) -> Answer {
     let why = body.text("reason").unwrap_or_default();
     body.finish()?;
-    done(&site, &user, &name, Deed::Dismiss, why).await
+    done(&site, &user, &name, Wished { deed: Deed::Dismiss, why, repair: None }).await
 }
 
 async fn retry(State(site): State<Site>, Path(name): Path<String>, Extension(user): Extension<User>) -> Answer {
-    done(&site, &user, &name, Deed::Retry, String::new()).await
+    done(&site, &user, &name, Wished { deed: Deed::Retry, why: String::new(), repair: None }).await
 }

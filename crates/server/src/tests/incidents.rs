@@ -91,6 +91,8 @@ async fn an_incident_is_shown_and_what_somebody_says_to_it_reaches_recovery() {
     let list = rig.get("/incidents?show=open").await.text;
     assert!(list.contains("/incidents/inc-1") && list.contains("XID 119"), "{list}");
     let page = rig.get("/incidents/inc-1").await.text;
+    // Whoever approves means the repair that stood on the page.
+    assert!(page.contains(r#"name="repair" value="reset_gpu""#), "{page}");
     for part in
         ["Approve: reset gpu", "&#60;b&#62;timeout", "suspected → fenced", "GSP does not answer", "/fleet/local"]
     {
@@ -111,6 +113,10 @@ async fn an_incident_is_shown_and_what_somebody_says_to_it_reaches_recovery() {
         rig.request(Method::GET, "/incidents/inc-1").header(header::AUTHORIZATION, format!("Bearer {viewer}"));
     let page = rig.send(request.body(Body::empty()).unwrap()).await.text;
     assert!(!page.contains(">Dismiss<") && !page.contains(">Approve"), "{page}");
+
+    let stale = rig.post("/api/pitcrew/v1/incidents/inc-1/approve", json!({ "repair": "reboot" })).await;
+    assert_eq!(stale.status, StatusCode::CONFLICT, "{}", stale.text);
+    assert!(stale.text.contains("inc-1 needs `reset_gpu` by now, and not `reboot`"), "{}", stale.text);
 
     let done = rig.post("/api/pitcrew/v1/incidents/inc-1/dismiss", json!({ "reason": "a known one" })).await;
     assert_eq!(done.status, StatusCode::ACCEPTED, "{}", done.text);

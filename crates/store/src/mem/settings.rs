@@ -103,6 +103,13 @@ impl Mem {
         Ok(())
     }
 
+    pub fn put_setting_audited(&self, key: &str, value: &str, audit: AuditEntry) -> Result<()> {
+        let mut state = self.lock();
+        state.settings.insert(key.to_owned(), value.to_owned());
+        state.write_audit([audit]);
+        Ok(())
+    }
+
     pub fn swap_setting(&self, key: &str, before: Option<&str>, value: &str) -> Result<bool> {
         let settings = &mut self.lock().settings;
         let is_same = settings.get(key).map(String::as_str) == before;

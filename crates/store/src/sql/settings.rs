@@ -26,6 +26,13 @@ fn pool(row: &Row) -> Result<Pool> {
     Ok(Pool { name: row.take()?, slots: row.int()?, description: row.take()? })
 }
 
+async fn write_setting(tx: &mut Tx, key: &str, value: &str) -> Result<()> {
+    let sql =
+        "INSERT INTO settings (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+    tx.execute(sql, args![key, value]).await?;
+    Ok(())
+}
+
 /// With the number that [`rows::audit`] reads first.
 const AUDIT_COLUMNS: &str = "id, at, who, event, workflow, run, task, detail";
 
@@ -156,9 +163,14 @@ impl Sql {
             return Ok(());
         }
         let mut tx = self.db.begin().await?;
-        let sql = "INSERT INTO settings (key, value) VALUES ($1, $2) \
-             ON CONFLICT (key) DO UPDATE SET value = excluded.value";
-        tx.execute(sql, args![key, value]).await?;
+        write_setting(&mut tx, key, value).await?;
+        tx.commit().await
+    }
+
+    pub async fn put_setting_audited(&self, key: &str, value: &str, audit: AuditEntry) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        write_setting(&mut tx, key, value).await?;
+        commit::write_audit(&mut tx, [&audit]).await?;
         tx.commit().await
     }
 

@@ -6,6 +6,7 @@ use pitcrew_core::recovery::{
 };
 
 use super::*;
+use crate::recovery::Signs;
 use crate::recovery::tell::{About, post};
 use crate::recovery::view::deeds;
 
@@ -49,7 +50,7 @@ async fn tell(rig: &Rig, recovery: &Recovery, effects: &[Effect], times: usize) 
         let may = incident.as_ref().map(|incident| deeds(recovery, incident.id)).unwrap_or_default();
         for _ in 0..times {
             let (effect, incident, may) = (effect.id.clone(), incident.clone(), may.clone());
-            let about = About { effect, incident, may, at: clock::now() };
+            let about = About { effect, incident, may, signs: Signs::default(), at: clock::now() };
             post(&rig.app.store, &rig.app.notify, &about, notice).await.unwrap();
         }
     }

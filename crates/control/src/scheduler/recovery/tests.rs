@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use pitcrew_core::engine::record::AttemptRecord;
-use pitcrew_core::fleet::{Amount, Gpu, Node};
+use pitcrew_core::fleet::{Amount, Effect, Gpu, Node, Taint};
 use pitcrew_core::ir::BackendKind;
 use pitcrew_core::state::RunState;
 use pitcrew_core::{TaskId, WorkflowId};
@@ -112,6 +112,7 @@ pub(crate) struct Rig {
     recorder: Arc<Recorder>,
     told: mpsc::UnboundedReceiver<Input>,
     dir: Arc<tempfile::TempDir>,
+    nodes: watch::Sender<Arc<Vec<FleetNode>>>,
 }
 
 impl Rig {
@@ -144,6 +145,7 @@ impl Rig {
             let gpus = (0..2).map(|at| Gpu::new(format!("GPU-{name}-{at}"), "NVIDIA A100", 81_920)).collect();
             FleetNode { node: Node::new(name, Amount::whole(8), 8_192, gpus), reach: Reach::Local }
         };
+        let (nodes_of, nodes) = watch::channel(Arc::new(vec![node("n0"), node("n1")]));
         let fleet = Fleet::of(store.clone(), Vec::new());
         let (tell, told) = mpsc::unbounded_channel();
         let recorder = Arc::new(Recorder {
@@ -165,7 +167,7 @@ impl Rig {
             events,
             parallelism: 64,
             policy: pitcrew_core::fleet::Policy::default(),
-            nodes: watch::channel(Arc::new(vec![node("n0"), node("n1")])).1,
+            nodes,
             fleet: fleet.clone(),
             claim: Claim::Leading,
             notify: Arc::default(),
@@ -190,7 +192,7 @@ impl Rig {
             workers,
             recovery: crate::recovery::Desk::off(),
         };
-        Rig { app, backend, recorder, told, dir }
+        Rig { app, backend, recorder, told, dir, nodes: nodes_of }
     }
 
     /// Another server after this one.
@@ -477,4 +479,71 @@ async fn tasks_that_recovery_does_not_know_make_room_for_a_repair() {
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// An attempt of this number, once it has ended.
+async fn ended(rig: &Rig, run: RunKey, task: &str, number: u32) -> AttemptRecord {
+    loop {
+        let attempts = rig.attempts(run, task).await;
+        if let Some(row) = attempts.into_iter().find(|row| row.number == number && row.exit.is_some()) {
+            return row;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+impl Rig {
+    /// Its nodes are otherwise than before.
+    fn taint(&self, node: &str, effect: Option<Effect>) {
+        self.nodes.send_modify(|nodes| {
+            let mut all = Vec::clone(nodes);
+            let known = all.iter_mut().find(|known| known.node.name == node).unwrap();
+            known.node.taints =
+                effect.map(|effect| Taint { key: "old".into(), value: "yes".into(), effect }).into_iter().collect();
+            *nodes = Arc::new(all);
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_taint_that_ends_what_runs_moves_tasks_that_do_not_tolerate_it_and_costs_them_no_retry() {
+    let first = "affinity: {preferred: [{weight: 9, key: pitcrew/node, operator: In, values: [n0]}]}";
+    let sleeps = "env: {FAKE_SLEEP_MS: '3600000'}";
+    let tolerates = |seconds: &str| format!("tolerations: [{{key: old, operator: Exists{seconds}}}]");
+    let rig = Rig::new(&format!(
+        "  moves: {{run: x, resources: {{cpu: 1}}, {first}, {sleeps}}}\n  \
+         stays: {{run: x, resources: {{cpu: 1}}, {}, {first}, {sleeps}}}\n  \
+         lingers: {{run: x, resources: {{cpu: 1}}, {}, {first}, {sleeps}}}\n",
+        tolerates(""),
+        tolerates(", effect: NoExecute, tolerationSeconds: 1"),
+    ))
+    .await;
+    let run = rig.start().await;
+    for task in ["moves", "stays", "lingers"] {
+        rig.until(run, task, "running").await;
+    }
+    let node = |rows: &[AttemptRecord]| rows[0].node.clone().unwrap_or_default();
+    assert_eq!(node(&rig.attempts(run, "moves").await), "n0");
+    // The others keep new work away, and end none.
+    rig.taint("n0", Some(Effect::NoSchedule));
+    rig.app.scheduler.settled().await.unwrap();
+    rig.taint("n0", Some(Effect::NoExecute));
+    let row = ended(&rig, run, "moves", 1).await;
+    assert_eq!(row.exit, Some(Exit::Cancelled));
+    let why = "its node `n0` has the taint `old=yes:NoExecute`, which it does not tolerate";
+    assert!(row.message.contains(why), "{}", row.message);
+    let row = ended(&rig, run, "lingers", 1).await;
+    assert!(row.message.contains("which it tolerates for 1 s"), "{}", row.message);
+    for task in ["moves", "lingers"] {
+        // There are no retries that this could have drawn on.
+        let rows = loop {
+            let rows = rig.attempts(run, task).await;
+            if rows[0].number > 1 {
+                break rows;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!((rows[0].number, node(&rows).as_str()), (2, "n1"), "{task}");
+    }
+    assert_eq!(rig.attempts(run, "stays").await.iter().map(|row| row.number).collect::<Vec<_>>(), [1]);
 }

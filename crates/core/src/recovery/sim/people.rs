@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::super::{Input, Mode, NodeFacts, NodeState};
+use super::super::{Input, Mode, NodeFacts, NodeState, Rung};
 use super::world::{Event, Outcome, World};
 
 impl World {
@@ -30,7 +30,7 @@ impl World {
         let input = match self.rng.below(4) {
             0 => Input::Dismiss { incident, by: by(), why: "it is well".to_owned() },
             1 => Input::Retry { incident, by: by() },
-            _ => Input::Approve { incident, by: by() },
+            _ => Input::Approve { incident, repair: self.rng.pick(&Rung::LADDER).copied(), by: by() },
         };
         self.tell(input)
     }
@@ -64,7 +64,7 @@ impl World {
         for incident in waits {
             if self.rng.percent(40) {
                 self.saw("a repair was approved");
-                self.tell(Input::Approve { incident, by: "ann".to_owned() })?;
+                self.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() })?;
             }
         }
         Ok(())

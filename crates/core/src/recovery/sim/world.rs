@@ -7,8 +7,8 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    Advice, DrainPolicy, EffectId, ExitRules, Input, JobSpec, Mode, NodeFacts, OnInconclusive, Place, Policy, Restart,
-    Rung, Signal, SignalKind,
+    Advice, DrainPolicy, EffectId, ExitRules, Input, JobRef, JobSpec, Mode, NodeFacts, OnInconclusive, Place, Policy,
+    Restart, Rung, Signal, SignalKind,
 };
 use super::Options;
 use super::jobs::{Attempt, Jobs, Rank};
@@ -382,6 +382,11 @@ impl World {
                     self.at(wait, Event::Gone(name));
                 }
             }
+            5 if self.rng.percent(30) => {
+                self.say(|| format!("fault {number}: {name} is hot"));
+                self.saw("a node was hot");
+                self.signal(&name, None, SignalKind::Thermal, Advice::Ignore);
+            }
             // A GPU.
             _ => self.break_gpu(&name, number),
         }
@@ -428,6 +433,10 @@ impl World {
                 continue;
             }
             let hangs = self.rng.percent(15);
+            if hangs && self.rng.percent(50) {
+                self.saw("a job that hangs was told");
+                self.falls_silent(name, &job, attempt);
+            }
             let end = self.now + SignedDuration::from_secs(self.rng.between(1, if hangs { 4_000 } else { 60 }));
             let ends = (end, Exit::Code { code: *self.rng.pick(&[1, 134, 137]).unwrap_or(&1) });
             self.jobs.attempts.get_mut(&(job.clone(), attempt)).expect("it is there").ranks[at].ends = ends;
@@ -435,10 +444,30 @@ impl World {
         }
     }
 
+    /// A member of a job writes nothing any more.
+    fn falls_silent(&mut self, node: &str, job: &str, attempt: u32) {
+        self.signals += 1;
+        let places = self.jobs.attempts[&(job.to_owned(), attempt)].ranks.iter().map(|rank| rank.place.node.clone());
+        for node in places.collect::<Vec<_>>() {
+            self.machines.get_mut(&node).expect("a machine").evidence = true;
+        }
+        self.send(Input::Signal(Signal {
+            id: format!("s{}", self.signals),
+            node: node.to_owned(),
+            boot_id: None,
+            gpu: None,
+            job: Some(JobRef { job: job.to_owned(), attempt }),
+            at: self.now,
+            kind: SignalKind::Silence,
+            advice: Advice::Check,
+            evidence: String::new(),
+        }));
+    }
+
     pub fn signal(&mut self, node: &str, gpu: Option<&String>, kind: SignalKind, advice: Advice) {
         self.signals += 1;
         let machine = self.machines.get_mut(node).expect("a machine");
-        machine.evidence |= !kind.is_absence();
+        machine.evidence |= !kind.is_absence() && advice != Advice::Ignore;
         let signal = Signal {
             id: format!("s{}", self.signals),
             node: node.to_owned(),

@@ -45,8 +45,8 @@ fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
     assert_eq!(story.job_state("train"), JobState::Restarting, "the job does not wait for that");
     let incident = story.incident("n0").id;
     assert_eq!(story.notices(NoticeKind::ApprovalWanted)[0].left, ["reset_gpu", "reboot", "hard_reboot", "replace"]);
-    story.tell(Input::Approve { incident, by: "ann".to_owned() });
-    story.tell(Input::Approve { incident, by: "bob".to_owned() });
+    story.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() });
+    story.tell(Input::Approve { incident, repair: None, by: "bob".to_owned() });
     story.drained();
     assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
     story.wait(secs(600));
@@ -58,6 +58,24 @@ fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
     assert_eq!(reminded, 1);
     story.wait(SignedDuration::from_hours(1));
     assert_eq!(story.state("n0"), NodeState::OutOfService);
+}
+
+#[test]
+fn whoever_approved_what_they_saw_has_not_approved_what_is_planned_by_now() {
+    let mut story = Story::with(1, Policy { mode: Mode::Approve, ..Policy::default() });
+    story.xid("n0", 95, Advice::ResetGpu);
+    let incident = story.incident("n0").id;
+    assert_eq!(story.incident("n0").plan, Some(Rung::ResetGpu));
+    // Meanwhile more is known.
+    story.wait(secs(1));
+    story.xid("n0", 79, Advice::Reboot);
+    let approve = |repair, by: &str| Input::Approve { incident, repair, by: by.to_owned() };
+    story.tell(approve(Some(Rung::ResetGpu), "ann"));
+    assert_eq!(story.state("n0"), NodeState::AwaitingApproval);
+    let last = story.incident("n0").trail.last().unwrap().why.clone();
+    assert_eq!(last, "ann approved reset_gpu; by now it needs reboot, which waits for another word");
+    story.tell(approve(Some(Rung::Reboot), "ann"));
+    assert_eq!(story.state("n0"), NodeState::Draining);
 }
 
 #[test]

@@ -144,6 +144,7 @@ fn weakness_07_every_state_has_a_deadline_that_leads_on() {
         (SignalKind::Xid { code: 64 }, Advice::Replace),
         (SignalKind::Xid { code: 142 }, Advice::ContactSupport),
         (SignalKind::Xid { code: 94 }, Advice::Check),
+        (SignalKind::Thermal, Advice::Ignore),
         (SignalKind::NodeLost, Advice::Check),
         (SignalKind::SpotInterruption, Advice::Check),
     ] {

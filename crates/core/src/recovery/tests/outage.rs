@@ -60,7 +60,7 @@ fn what_was_absent_or_being_checked_has_its_time_again() {
     story.down(SignedDuration::from_hours(8));
     story.tell(Input::Tick);
     let incident = story.incident("n0").id;
-    story.tell(Input::Approve { incident, by: "ann".to_owned() });
+    story.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() });
     assert_eq!(story.state("n0"), NodeState::Draining);
 }
 

@@ -77,9 +77,107 @@ fn weakness_12_an_application_error_again_on_the_same_gpu_is_the_gpu() {
     assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Application);
     assert_eq!(story.count("check"), 0);
 
-    story.job("train", 2, &["n0"]);
+    // Another job, and the same GPU. It ends soon, and is not looked at from beside it.
+    story.job("other", 1, &["n0"]);
     story.xid("n0", 13, Advice::RestartApp);
-    assert_eq!(story.state("n0"), NodeState::Checking);
+    assert_eq!((story.state("n0"), story.count("check")), (NodeState::Fenced, 0));
+    assert_eq!(story.incident("n0").signals[0].kind, SignalKind::Repeated { code: 13 });
+    story.ends("other", 1, 0, Exit::Signal { signal: 6 });
+    let Act::RunCheck { level, passive, .. } = story.open("check").unwrap().act else { panic!() };
+    assert_eq!((level, passive), (CheckLevel::Medium, false));
+    story.check(Story::fails(Advice::Reboot));
+    assert_eq!(story.r.job("other").unwrap().restarts[0].class, Class::Infrastructure);
+    story.drained();
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
+}
+
+#[test]
+fn a_job_that_survives_an_error_on_a_gpu_with_a_past_is_looked_at_and_not_disturbed() {
+    let mut story = Story::new(1);
+    story.xid("n0", 31, Advice::RestartApp);
+    story.wait(secs(3_600));
+    story.job("train", 1, &["n0"]);
+    story.xid("n0", 31, Advice::RestartApp);
+    story.wait(secs(60));
+    let Act::RunCheck { passive, .. } = story.open("check").unwrap().act else { panic!() };
+    assert!(passive);
+    story.check(CheckOutcome::Pass);
+    assert_eq!((story.state("n0"), story.job_state("train")), (NodeState::Healthy, JobState::Running));
+}
+
+#[test]
+fn errors_of_a_job_that_has_them_on_many_gpus_speak_against_none_of_them() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0", "n1"]);
+    story.xid("n0", 13, Advice::RestartApp);
+    story.xid("n1", 13, Advice::RestartApp);
+    story.ends("train", 1, 0, code(134));
+    // What another job runs into on one of them is its first.
+    story.wait(secs(3_600));
+    story.job("other", 1, &["n0"]);
+    story.xid("n0", 13, Advice::RestartApp);
+    assert_eq!(story.state("n0"), NodeState::Healthy);
+    story.ends("other", 1, 0, code(134));
+    story.wait(secs(3_600));
+    story.job("third", 1, &["n0"]);
+    story.xid("n0", 13, Advice::RestartApp);
+    assert_eq!(story.state("n0"), NodeState::Fenced, "two jobs that have it nowhere else");
+}
+
+#[test]
+fn a_line_that_comes_after_its_job_has_gone_on_elsewhere_is_held_against_that_job() {
+    let mut story = Story::new(3);
+    story.job("train", 1, &["n0"]);
+    let late = story.signal("n0", SignalKind::Xid { code: 13 }, Advice::RestartApp);
+    story.wait(secs(1));
+    story.ends("train", 1, 0, code(134));
+    story.check(CheckOutcome::Pass);
+    story.job("train", 2, &["n1"]);
+    story.wait(secs(5));
+    let at = late.at + secs(1);
+    story.tell(Input::Signal(Signal { at: at + secs(3), ..late }));
+    let errors = |story: &Story| story.r.node("n0").unwrap().application_errors.clone();
+    assert_eq!(errors(&story)[0].job.as_deref(), Some("train@1"));
+    story.xid("n1", 13, Advice::RestartApp);
+    // Now another one has it once on the first of them: that makes one.
+    story.job("other", 1, &["n0"]);
+    story.xid("n0", 13, Advice::RestartApp);
+    assert_eq!((story.state("n0"), errors(&story).len()), (NodeState::Healthy, 2));
+}
+
+#[test]
+fn what_nobody_here_can_help_is_told_and_the_node_stays_in_use() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0"]);
+    let hot = |story: &mut Story| {
+        let signal = story.signal("n0", SignalKind::Thermal, Advice::Ignore);
+        story.tell(Input::Signal(signal));
+    };
+    hot(&mut story);
+    assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Suspected, 0));
+    assert_eq!(story.notices(NoticeKind::Would).len(), 1);
+    // Once, until it was quiet for a while; whatever is told of the node itself changes nothing.
+    story.wait(secs(300));
+    hot(&mut story);
+    story.node("n0", |_| {});
+    story.see("n0", 1);
+    assert_eq!((story.notices(NoticeKind::Would).len(), story.incident("n0").signals.len()), (1, 2));
+    story.wait(secs(599));
+    assert_eq!(story.state("n0"), NodeState::Suspected);
+    story.wait(secs(1));
+    assert_eq!((story.state("n0"), story.incident("n0").outcome), (NodeState::Healthy, Some(Outcome::Observed)));
+    assert_eq!(story.job_state("train"), JobState::Running);
+
+    // More than that is an incident of its own, also what was written before.
+    let written = story.signal("n0", SignalKind::Xid { code: 63 }, Advice::Check);
+    story.wait(secs(1));
+    hot(&mut story);
+    story.xid("n0", 95, Advice::ResetGpu);
+    assert_eq!((story.state("n0"), story.job_state("train")), (NodeState::Draining, JobState::Stopping));
+    story.tell(Input::Signal(written));
+    assert_eq!(story.incident("n0").signals.len(), 2);
+    hot(&mut story);
+    assert_eq!((story.state("n0"), story.incident("n0").signals.len()), (NodeState::Draining, 3));
 }
 
 #[test]
@@ -106,7 +204,10 @@ fn weakness_12_a_spot_interruption_moves_the_job_and_draws_on_nothing_of_the_app
     assert_eq!(story.job_state("train"), JobState::Stopping);
     story.ends("train", 1, 0, Exit::Cancelled);
     assert_eq!(story.job_state("train"), JobState::Restarting);
-    assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Infrastructure);
+    // Nobody has failed, so nobody's budget is drawn on.
+    assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Moved);
+    let Some(Act::RestartJob { exclude, .. }) = story.open("restart_job").map(|effect| effect.act) else { panic!() };
+    assert!(exclude.contains("n0"));
     // It is still there for a while, and gets nothing new.
     story.see("n0", 1);
     assert_eq!((story.state("n0"), story.r.fenced().count()), (NodeState::Suspected, 1));
@@ -130,6 +231,45 @@ fn weakness_12_a_job_that_hangs_is_ended_and_begins_anew() {
     story.check(CheckOutcome::Pass);
     assert_eq!(story.job_state("train"), JobState::Restarting);
     assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Application);
+}
+
+#[test]
+fn a_gang_that_hangs_is_held_up_by_any_of_its_nodes_and_all_are_checked_at_once() {
+    let hangs = |node: &str, spec: JobSpec| {
+        let mut story = Story::new(4);
+        story.job_of("train", 1, &["n0", "n1", "n2"], spec);
+        let mut signal = story.signal(node, SignalKind::Silence, Advice::Check);
+        (signal.gpu, signal.job) = (None, Some(JobRef { job: "train".to_owned(), attempt: 1 }));
+        story.tell(Input::Signal(signal));
+        assert_eq!((story.job_state("train"), story.count("check")), (JobState::Stopping, 0));
+        story.stops("train", 1);
+        story
+    };
+    let mut story = hangs("n0", JobSpec { application_restarts: 1, ..JobSpec::default() });
+    let checks: Vec<_> = story.r.open_effects().filter(|effect| effect.act.name() == "check").cloned().collect();
+    assert_eq!(checks.len(), 3);
+    for (effect, node) in checks.iter().zip(["n0", "n1", "n2"]) {
+        let Act::RunCheck { node: of, gpus, level, passive, .. } = &effect.act else { panic!() };
+        let expected = (node, &BTreeSet::from([format!("{node}/0")]), CheckLevel::Medium, false);
+        assert_eq!((of.as_str(), gpus, *level, *passive), expected);
+    }
+    // One is well, one is broken, and of the third nobody can say: a driver that hangs looks like that.
+    let [n0, n1, n2] = [0, 1, 2].map(|at: usize| checks[at].id.clone());
+    let told = |effect, outcome| Input::CheckEnded { effect, outcome, evidence: String::new() };
+    story.tell(told(n0, CheckOutcome::Pass));
+    story.tell(told(n1, CheckOutcome::Fail { gpus: vec!["n1/0".to_owned()], advice: Advice::Reboot }));
+    story.tell(told(n2, CheckOutcome::Inconclusive));
+    for _ in 0..2 {
+        story.wait(secs(60));
+        story.check(CheckOutcome::Inconclusive);
+    }
+    assert_eq!((story.state("n0"), story.state("n1")), (NodeState::Healthy, NodeState::Draining));
+    assert!(story.incident("n2").is_proven(), "{:?}", story.incident("n2"));
+    assert_eq!(story.state("n2"), NodeState::Queued, "one at a time");
+    assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Infrastructure);
+
+    let story = hangs("n1", JobSpec { check_peers: false, ..JobSpec::default() });
+    assert_eq!((story.count("check"), story.state("n1")), (1, NodeState::Checking));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::auth::{Role, User};
 use crate::error::ApiResult;
 use crate::input::Query;
 use crate::live::{Watch, follow_part};
-use crate::own::incidents;
+use crate::own::incidents::{self, Wished};
 use crate::web::fmt;
 use crate::web::form::Typed;
 use crate::web::page::{PageResult, Shell, html, render};
@@ -123,8 +123,8 @@ pub async fn live(
     Ok(follow_part(&site, key, Watch::incidents(&site.app), "incident", render).into_response())
 }
 
-async fn done(site: &Site, user: &User, name: &str, deed: Deed, why: &str) -> PageResult<Redirect> {
-    incidents::wish(site, user, name, deed, why.to_owned()).await?;
+async fn done(site: &Site, user: &User, name: &str, wished: Wished) -> PageResult<Redirect> {
+    incidents::wish(site, user, name, wished).await?;
     Ok(Redirect::to(&format!("{LIST}/{}", links::encode(name))))
 }
 
@@ -134,8 +134,10 @@ pub async fn approve(
     Extension(user): Extension<User>,
     typed: Typed,
 ) -> PageResult<Redirect> {
-    typed.only(&[])?;
-    done(&site, &user, &name, Deed::Approve, "").await
+    // The repair that stood on the page.
+    typed.only(&["repair"])?;
+    let repair = Some(typed.text("repair").to_owned()).filter(|seen| !seen.is_empty());
+    done(&site, &user, &name, Wished { deed: Deed::Approve, why: String::new(), repair }).await
 }
 
 pub async fn dismiss(
@@ -145,7 +147,8 @@ pub async fn dismiss(
     typed: Typed,
 ) -> PageResult<Redirect> {
     typed.only(&["reason"])?;
-    done(&site, &user, &name, Deed::Dismiss, typed.text("reason")).await
+    let why = typed.text("reason").to_owned();
+    done(&site, &user, &name, Wished { deed: Deed::Dismiss, why, repair: None }).await
 }
 
 pub async fn retry(
@@ -155,5 +158,5 @@ pub async fn retry(
     typed: Typed,
 ) -> PageResult<Redirect> {
     typed.only(&[])?;
-    done(&site, &user, &name, Deed::Retry, "").await
+    done(&site, &user, &name, Wished { deed: Deed::Retry, why: String::new(), repair: None }).await
 }

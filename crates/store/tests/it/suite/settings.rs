@@ -85,4 +85,8 @@ pub async fn a_setting_is_kept_and_made_once(store: &Store) {
     assert!(store.swap_setting("t", None, "first").await.unwrap());
     assert_eq!(store.setting("s").await.unwrap().as_deref(), Some("fourth"));
     assert_eq!(store.setting("t").await.unwrap().as_deref(), Some("first"));
+    // With a word about it, or not at all.
+    store.put_setting_audited("t", "second", audit("setting.put", 7)).await.unwrap();
+    assert_eq!(store.setting("t").await.unwrap().as_deref(), Some("second"));
+    assert_eq!(events(store).await.iter().filter(|event| *event == "setting.put").count(), 1);
 }
