@@ -4,7 +4,7 @@
 //! Invariants: nothing there is changed. A row that cannot be read, or a table, hinders no other. A row that was taken over
 //! and has not changed since does nothing, so whatever people did here after the first import stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pitcrew_ecs::arn::Resident;
 use pitcrew_ecs::tables::{Table, Tables, is_ours};
@@ -17,6 +17,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::clock;
+
+/// Says that the tables were imported, and may be written over.
+pub(super) const IMPORTED_KEY: &str = "ecs.tables.imported";
 
 /// Rows that are written at once.
 const BATCH: usize = 500;
@@ -113,7 +116,9 @@ pub async fn import(store: &Store, client: &Client, plan: &Plan) -> Result<Repor
             }
         };
         if kind == EcsKind::Node {
-            nodes(store, client, plan, &mut rows, &mut report).await?;
+            let undone = nodes(store, client, plan, &mut rows, &mut report).await?;
+            // Not taken over yet, so that the next import tries again.
+            rows.retain(|row| !undone.contains(&row.key));
         }
         for part in rows.chunks(BATCH) {
             let changes = match plan.dry_run {
@@ -133,6 +138,9 @@ pub async fn import(store: &Store, client: &Client, plan: &Plan) -> Result<Repor
             }
         }
         report.tables.push(of_table);
+    }
+    if !plan.dry_run && report.tables.len() == Table::ALL.len() {
+        store.put_setting(IMPORTED_KEY, "true").await?;
     }
     Ok(report)
 }
@@ -200,16 +208,17 @@ async fn compare(store: &Store, rows: &[EcsImport]) -> Result<Vec<EcsImported>, 
     Ok(all)
 }
 
-/// Finds which machine each is, and takes those out of use that were not well.
+/// Finds which machine each is, and takes those out of use that were not well; those with which that did not go all the way.
 async fn nodes(
     store: &Store,
     client: &Client,
     plan: &Plan,
     rows: &mut [EcsImport],
     report: &mut Report,
-) -> Result<(), StoreError> {
+) -> Result<BTreeSet<String>, StoreError> {
     let source = plan.tables.node.as_str();
     let known = known(store).await?;
+    let mut undone = BTreeSet::new();
     for row in rows {
         let machine = match here(&known, row) {
             Some(machine) => Some(machine),
@@ -251,11 +260,12 @@ async fn nodes(
                     && let Err(why) = take_out(store, client, plan, row, &machine, &word).await?
                 {
                     report.problem(source, Some(row.key.clone()), why);
+                    undone.insert(row.key.clone());
                 }
             }
         }
     }
-    Ok(())
+    Ok(undone)
 }
 
 /// Cordons it here, and lets ECS give it nothing new either.
@@ -275,7 +285,9 @@ async fn take_out(
     store.change_node(&machine.node, change, audit).await?;
     let Some((cluster, instance)) = &machine.place else { return Ok(Ok(())) };
     let drained = client.drain(cluster, std::slice::from_ref(instance), true).await;
-    Ok(drained.map_err(|fault| format!("`{}` is cordoned here, and ECS still gives it tasks: {fault}", machine.node)))
+    Ok(drained.map_err(|fault| {
+        format!("`{}` is cordoned here, and ECS still gives it tasks; import again: {fault}", machine.node)
+    }))
 }
 
 /// Machines of ECS that this store knows, by each of their names.

@@ -3,19 +3,21 @@
 //! Rows are those of the views `ecs_job`, `ecs_task` and `ecs_node`: read anew in each round and compared with what was written,
 //! so whatever a round could not write, a later one does. Invariants: nothing waits for this, and nothing is decided by it. Each
 //! write carries a number that grows from write to write and from leader to leader, and happens only if the row has a smaller one;
-//! so a write that comes late, or from a server that leads no more, undoes no newer one.
+//! so a write that comes late, or from a server that leads no more, undoes no newer one. Rows of the system before are not touched until
+//! they were imported.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::RunKey;
 use pitcrew_ecs::client::{Condition, Item, Typed};
 use pitcrew_ecs::tables::{MARK, Table, Tables};
 use pitcrew_ecs::{Client, Fault, Kind};
-use pitcrew_store::{EcsFilter, EcsJob, EcsNode, EcsOrigin, EcsTask, Paging, Store, StoreError};
+use pitcrew_store::{EcsFilter, EcsJob, EcsNode, EcsNodeStatus, EcsOrigin, EcsTask, Paging, Store, StoreError};
 use tokio::sync::watch;
 
+use super::import::IMPORTED_KEY;
 use crate::clock;
 
 /// Between two rounds.
@@ -26,10 +28,13 @@ const LONGEST: Duration = Duration::from_secs(60);
 const BEFORE: SignedDuration = SignedDuration::from_mins(10);
 /// And where nothing was ever written.
 const FIRST: SignedDuration = SignedDuration::from_hours(24);
-/// Numbers of one leader: more writes than one of them does.
-const TERM: u64 = 1 << 40;
+/// Numbers of one leader; terms are seconds, and nobody writes as often in one.
+const TERM: u64 = 1 << 24;
 
-/// Counts the leaders that wrote.
+/// After a row, or a table, was refused.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// The term of the newest leader that wrote.
 const TERM_KEY: &str = "ecs.tables.term";
 /// Until when everything that happened is written.
 const UNTIL_KEY: &str = "ecs.tables.until";
@@ -46,6 +51,10 @@ struct Term {
     /// Of the next write.
     number: u64,
     written: BTreeMap<(Table, String), Item>,
+    /// Rows, and whole tables, that are not tried before.
+    put_off: BTreeMap<(Table, Option<String>), Instant>,
+    /// The tables were imported.
+    may_replace: bool,
     /// Until when everything that happened is written.
     until: Timestamp,
 }
@@ -112,50 +121,74 @@ impl Keeper {
     async fn begin(&self, now: Timestamp) -> Result<Term, Hindrance> {
         let number = loop {
             let before = self.store.setting(TERM_KEY).await?;
-            let next = before.as_deref().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default() + 1;
+            let last = before.as_deref().and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+            // Also where the database is younger than the tables: restored, or another one.
+            let next = u64::try_from(now.as_second()).unwrap_or_default().max(last + 1);
             if self.store.swap_setting(TERM_KEY, before.as_deref(), &next.to_string()).await? {
                 break next;
             }
         };
         let until = self.store.setting(UNTIL_KEY).await?.and_then(|text| text.parse::<Timestamp>().ok());
         let until = until.or_else(|| now.checked_sub(FIRST).ok()).unwrap_or(now);
-        Ok(Term { number: number.saturating_mul(TERM), written: BTreeMap::new(), until })
+        let (written, put_off) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Term { number: number.saturating_mul(TERM), written, put_off, may_replace: false, until })
     }
 
     /// Writes whatever is not there yet.
     async fn round(&self, term: &mut Term, begun: Timestamp) -> Result<(), Hindrance> {
-        let wanted = self.wanted(term.until).await?;
+        let mut wanted = self.wanted(term.until).await?;
+        // A machine that is gone is not left as one that can be used.
+        let gone = Fields(Item::new()).text("node_status", Some(EcsNodeStatus::Unknown.name())).0;
+        for (key, row) in &term.written {
+            if key.0 == Table::Node && *row != gone && !wanted.contains_key(key) {
+                wanted.insert(key.clone(), gone.clone());
+            }
+        }
         term.written.retain(|key, _| wanted.contains_key(key));
-        let mut hindered = None;
-        let mut closed = BTreeSet::new();
+        let now = clock::instant();
+        term.put_off.retain(|_, until| *until > now);
+        // What the system before has written is its own until it was imported.
+        let may_replace = self.store.setting(IMPORTED_KEY).await?.is_some();
+        if may_replace && !std::mem::replace(&mut term.may_replace, true) {
+            term.put_off.clear();
+        }
         let mut is_changed = false;
         for (key, row) in wanted {
-            if term.written.get(&key) == Some(&row) || closed.contains(&key.0) {
+            let place = (key.0, Some(key.1.clone()));
+            let is_put_off = term.put_off.contains_key(&place) || term.put_off.contains_key(&(key.0, None));
+            if term.written.get(&key) == Some(&row) || is_put_off {
                 continue;
             }
             let table = self.tables.of(key.0).to_owned();
-            match self.write(term, &key, &row).await {
-                Ok(()) => {
+            let again = now + REFUSED;
+            match self.write(term, &key, &row, may_replace).await {
+                Ok(true) => {
                     is_changed = true;
                     term.written.insert(key, row);
                 }
-                Err(fault) => {
-                    match fault.kind {
-                        // Of one row, and perhaps of no other.
-                        Kind::Invalid | Kind::Conflict => {}
-                        // Of the whole table.
-                        Kind::NotFound | Kind::Denied => drop(closed.insert(key.0)),
-                        // Of DynamoDB as a whole: the others would wait for nothing.
-                        Kind::Throttled | Kind::Unreached | Kind::Capacity => {
-                            return Err(Hindrance::Aws { table, fault });
-                        }
-                    }
-                    hindered = Some(Hindrance::Aws { table, fault });
+                Ok(false) => {
+                    let why = match may_replace {
+                        true => "it is newer than what this server writes: does another Pitcrew write this table?",
+                        false => "the system before may have written it: `pitcrew aws import` takes its tables over",
+                    };
+                    tracing::warn!(table, key = key.1, "a row of DynamoDB is left alone: {why}");
+                    term.put_off.insert(place, again);
                 }
+                Err(fault) => match fault.kind {
+                    // Of DynamoDB as a whole: the others would wait for nothing.
+                    Kind::Throttled | Kind::Unreached | Kind::Capacity => return Err(Hindrance::Aws { table, fault }),
+                    // Of one row, and perhaps of no other.
+                    Kind::Invalid | Kind::Conflict => {
+                        tracing::warn!(table, key = key.1, "a row of DynamoDB cannot be written: {fault}");
+                        term.put_off.insert(place, again);
+                    }
+                    // Of the whole table.
+                    Kind::NotFound | Kind::Denied => {
+                        tracing::warn!(table, "a table of DynamoDB cannot be written: {fault}");
+                        term.put_off.insert((key.0, None), again);
+                    }
+                },
             }
-        }
-        if let Some(hindered) = hindered {
-            return Err(hindered);
         }
         term.until = begun;
         // A server with nothing to do writes nothing.
@@ -185,23 +218,31 @@ impl Keeper {
         Ok(wanted)
     }
 
-    async fn write(&self, term: &mut Term, (table, key): &(Table, String), row: &Item) -> Result<(), Fault> {
+    /// Says whether it was written; else there is a newer row, or one that is not to be replaced yet.
+    async fn write(
+        &self,
+        term: &mut Term,
+        (table, key): &(Table, String),
+        row: &Item,
+        may_replace: bool,
+    ) -> Result<bool, Fault> {
         term.number += 1;
         let number = Typed::N(term.number.to_string());
         let mut set = row.clone();
         set.insert(MARK.to_owned(), number.clone());
+        let free = if may_replace { "#version" } else { "#key" };
+        let mut names = BTreeMap::from([("#version".to_owned(), MARK.to_owned())]);
+        if !may_replace {
+            names.insert("#key".to_owned(), table.key().to_owned());
+        }
         let condition = Condition {
-            expression: "attribute_not_exists(#version) OR #version < :version".to_owned(),
-            names: BTreeMap::from([("#version".to_owned(), MARK.to_owned())]),
+            expression: format!("attribute_not_exists({free}) OR #version < :version"),
+            names,
             values: BTreeMap::from([(":version".to_owned(), number)]),
         };
         let name = self.tables.of(*table);
         let id = Item::from([(table.key().to_owned(), Typed::text(key))]);
-        if !self.client.update_item(name, &id, &set, Some(&condition)).await? {
-            // Whoever leads by now has written it.
-            tracing::info!(table = name, key, "a row of DynamoDB is newer than what this server would write");
-        }
-        Ok(())
+        self.client.update_item(name, &id, &set, Some(&condition)).await
     }
 }
 

@@ -36,6 +36,8 @@ pub struct World {
     pub done: Vec<String>,
     /// Checks go on until the test ends them.
     pub held: bool,
+    /// ECS refuses to drain.
+    pub undrained: bool,
     /// Nobody answers for DynamoDB.
     pub tables_away: bool,
     /// What was to be written to tables of DynamoDB, in order.
@@ -234,6 +236,9 @@ impl Agent {
             // What is drained takes nothing, not even a check.
             let failure = json!({ "arn": arns("containerInstances")[0], "reason": "INACTIVE" });
             return (200, json!({ "tasks": [], "failures": [failure] }).to_string());
+        }
+        if operation == "UpdateContainerInstancesState" && self.world().undrained {
+            return (400, json!({ "__type": "InvalidParameterException", "message": "not now" }).to_string());
         }
         if asked.target.starts_with("DynamoDB") && self.world().tables_away {
             return (500, json!({ "__type": "InternalServerError", "message": "away" }).to_string());

@@ -96,6 +96,8 @@ fn nodes_that_were_not_well_are_cordoned_and_the_history_of_jobs_is_kept() {
     let [well, sick] = filled(&moto, &agent);
     let mut world = World::new();
     moto.serve(&mut world);
+    world.env.retain(|(name, _)| *name != "AWS_ENDPOINT_URL");
+    world.env.push(("AWS_ENDPOINT_URL", agent.url.clone()));
     world.env.push(("JOB_TABLE_NAME", "jobs-of-old".to_owned()));
     std::fs::write(world.path("pitcrew.yaml"), "ecs: {clusters: [gpus]}\n").unwrap();
     world.env.push(("PITCREW_CONFIG", world.path("pitcrew.yaml").display().to_string()));
@@ -110,27 +112,35 @@ fn nodes_that_were_not_well_are_cordoned_and_the_history_of_jobs_is_kept() {
     assert!(rows(&world, "jobs").is_empty() && rows(&world, "nodes").is_empty(), "nothing was written");
     assert_eq!(agent.instance(&sick)["status"], "ACTIVE");
 
+    // A machine that could not be taken out of use all the way is not taken over yet.
+    agent.world().undrained = true;
+    let cut = text(&world.run(&["aws", "import", "--jobs", "none", "--tasks", "none"]));
+    assert!(cut.contains("ECS still gives it tasks; import again"), "{cut}");
+    assert_eq!(agent.instance(&sick)["status"], "ACTIVE");
+    agent.world().undrained = false;
+
     let report = import(&[]);
-    assert_eq!(report, would, "it does what it said that it would");
+    assert_eq!(report["cordoned"], would["cordoned"], "{report}");
     let counts = |report: &Value| -> Vec<(String, [u64; 5])> {
         let count = |table: &Value, name: &str| table[name].as_u64().unwrap();
         let of = |table: &Value| ["added", "changed", "same", "ours", "bad"].map(|name| count(table, name));
         let tables = report["tables"].as_array().unwrap();
         tables.iter().map(|table| (table["table"].as_str().unwrap().to_owned(), of(table))).collect()
     };
-    let expected = [("ecs_node", [4, 0, 0, 0, 1]), ("jobs-of-old", [2, 0, 0, 1, 1]), ("ecs_task", [1, 0, 0, 0, 1])];
+    let expected = [("ecs_node", [1, 0, 3, 0, 1]), ("jobs-of-old", [2, 0, 0, 1, 1]), ("ecs_task", [1, 0, 0, 0, 1])];
     assert_eq!(counts(&report), expected.map(|(name, counts)| (name.to_owned(), counts)));
     let problems = report["problems"].as_array().unwrap();
     let told: Vec<String> = problems
         .iter()
         .map(|problem| [&problem["table"], &problem["key"], &problem["why"]].map(|v| v.as_str().unwrap()).join(" "))
         .collect();
-    let gone = "ecs_node gpu-3 it was `FAILED`, and no machine of a cluster is known for it: nothing is cordoned";
+    let gone = "`gpu-3`: it was `FAILED`, and no machine of a cluster is known for it: nothing is cordoned";
+    assert!(cut.contains(gone), "{cut}");
     let happy = told.iter().find(|told| told.starts_with("jobs-of-old llm-3 ")).unwrap_or_else(|| panic!("{told:?}"));
     assert!(happy.starts_with("jobs-of-old llm-3 `HAPPY` is none of `PENDING_HEALTHCHECK`"), "{happy}");
     let rest: Vec<&str> = told.iter().map(String::as_str).filter(|one| one != happy).collect();
     let bad_task = "ecs_task t9 `retry` is no number, but a map";
-    assert_eq!(rest, ["ecs_node gpu-4 it has no `node_status`", gone, bad_task]);
+    assert_eq!(rest, ["ecs_node gpu-4 it has no `node_status`", bad_task]);
 
     let jobs = rows(&world, "jobs");
     assert_eq!(
@@ -148,8 +158,6 @@ fn nodes_that_were_not_well_are_cordoned_and_the_history_of_jobs_is_kept() {
     assert_eq!(agent.instance(&well)["status"], "ACTIVE");
 
     // A server knows it as it was left; what people then say of it stays, also after another import.
-    world.env.retain(|(name, _)| *name != "AWS_ENDPOINT_URL");
-    world.env.push(("AWS_ENDPOINT_URL", agent.url.clone()));
     let _server = world.serve();
     let show = |name: &str| -> Value {
         serde_json::from_slice(&world.run(&["nodes", "show", name, "--output", "json"]).stdout).unwrap_or_default()
@@ -247,6 +255,11 @@ fn the_tables_follow_a_drill_from_the_failure_to_the_end_also_when_they_are_away
     let first = drill.begin();
     drill.until_placed(1);
     drill.until_job("1-train", "IN_PROGRESS");
+    // What the system before says is its own until it was imported.
+    let refused = |row: &Row| row.key == drill.machine && !row.written;
+    drill.world.wait("its machine is to be written", || drill.agent.world().rows.iter().any(refused));
+    assert_eq!(drill.node_status(), "UNKNOWN");
+    drill.world.ok(&["aws", "import"]);
     drill.world.wait("its machine is in use", || drill.node_status() == "IN_PROGRESS");
     drill.world.wait("its task is there", || drill.task_status(&first) == "IN_PROGRESS");
 

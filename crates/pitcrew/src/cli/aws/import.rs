@@ -37,15 +37,16 @@ pub struct ImportArgs {
 
 pub async fn command(args: ImportArgs, context: Context) -> anyhow::Result<ExitCode> {
     let settings = context.settings.ecs.as_ref();
-    let configured = settings.and_then(|ecs| ecs.tables.as_ref()).map(|tables| tables.names());
-    let mut tables = configured.unwrap_or_else(|| Tables::from_env(&variable));
+    let configured = settings.and_then(|ecs| ecs.tables.as_ref());
+    let mut tables = configured.map_or_else(|| Tables::from_env(&variable), |tables| tables.names());
     for (table, given) in [(Table::Job, args.jobs), (Table::Task, args.tasks), (Table::Node, args.nodes)] {
         if let Some(name) = given {
             *tables.of_mut(table) = name;
         }
     }
-    let region = args.region.unwrap_or_else(|| context.aws.region());
-    let client = Client::new(context.aws.clone(), &region).map_err(refused)?;
+    let region = args.region.or_else(|| configured?.region.clone()).unwrap_or_else(|| context.aws.region());
+    let role = configured.and_then(|tables| tables.role.as_deref());
+    let client = Client::new(context.aws.clone(), &region).map_err(refused)?.as_role(role);
     let configured = settings.and_then(|ecs| ecs.clusters.first()).map(|one| one.name.clone());
     let cluster = args.cluster.or_else(|| variable("ECS_CLUSTER_NAME")).or(configured);
     let plan = Plan { tables, cluster, who: context::who(), dry_run: args.dry_run };
