@@ -240,7 +240,7 @@ impl LogWatch {
             && add(state.last_output.unwrap_or(state.began), most).is_some_and(|due| due <= now)
         {
             state.is_silence_told = true;
-            let since = state.last_output.map_or("since it began".to_owned(), |at| format!("since {at}"));
+            let since = state.last_output.map_or("since it began".to_owned(), |at| format!("since {at:.0}"));
             found.push(Found::Silence { evidence: format!("it has written nothing {since}, for {most:#}") });
         }
         if let Some((pattern, first, every)) = &self.progress
@@ -252,7 +252,7 @@ impl LogWatch {
             };
             if add(since, most).is_some_and(|due| due <= now) {
                 state.is_progress_told = true;
-                let evidence = format!("no line like `{}` since {since}, for {most:#}", evidence(pattern.as_str()));
+                let evidence = format!("no line like `{}` since {since:.0}, for {most:#}", evidence(pattern.as_str()));
                 found.push(Found::Silence { evidence });
             }
         }

@@ -6,6 +6,7 @@
 
 mod http;
 mod process;
+mod recovery;
 mod scrape;
 pub mod table;
 
@@ -25,7 +26,8 @@ use serde_json::Value;
 
 pub use http::measure;
 pub use prometheus::TEXT_FORMAT;
-pub use scrape::{Figures, PoolFigures, QuotaFigures, exposition};
+pub use recovery::RecoveryFigures;
+pub use scrape::{Figures, PoolFigures, QuotaFigures, Scraped, exposition};
 
 /// Workflows, pools, namespaces, nodes, channels, queues and hosts with series of their own; those that come later are counted together as `other`.
 pub const CAP: usize = 200;
@@ -74,6 +76,13 @@ struct Families {
     http_requests: CounterVec,
     http_seconds: HistogramVec,
     spans: CounterVec,
+    recovery_steps: HistogramVec,
+    incident_seconds: HistogramVec,
+    job_recovery: HistogramVec,
+    incidents: CounterVec,
+    repairs: CounterVec,
+    job_restarts: CounterVec,
+    budgets: CounterVec,
 }
 
 /// Names that users give, as values of a label: the first [`CAP`] as they are, the rest as `other`.
@@ -138,6 +147,13 @@ impl Default for Metrics {
             http_requests: table::HTTP_REQUESTS.counter(&registry),
             http_seconds: table::HTTP_SECONDS.histogram(&registry),
             spans: table::SPANS.counter(&registry),
+            recovery_steps: table::RECOVERY_STEPS.histogram(&registry),
+            incident_seconds: table::INCIDENT_SECONDS.histogram(&registry),
+            job_recovery: table::JOB_RECOVERY.histogram(&registry),
+            incidents: table::INCIDENTS.counter(&registry),
+            repairs: table::REPAIRS.counter(&registry),
+            job_restarts: table::JOB_RESTARTS.counter(&registry),
+            budgets: table::BUDGETS.counter(&registry),
             registry,
         }))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use prometheus::{Registry, TextEncoder};
 
 use super::table::{self, Def};
-use super::{Metrics, process};
+use super::{Metrics, RecoveryFigures, process};
 use crate::app::App;
 use crate::clock;
 use crate::fleet::{NodeView, WorkerView};
@@ -53,7 +53,26 @@ pub async fn exposition(app: &App) -> String {
     let figures = app.scheduler.figures().await;
     // Ends are counted by the metrics themselves.
     let workers = app.fleet.workers(&app.workers, &BTreeMap::new());
-    app.metrics.text(figures.as_ref(), &app.fleet.views(), &workers, broken)
+    let recovery = app.recovery.is_on().then(|| app.recovery.look(RecoveryFigures::of));
+    let nodes = app.fleet.views();
+    let scraped = Scraped {
+        figures: figures.as_ref(),
+        nodes: &nodes,
+        workers: &workers,
+        recovery: recovery.as_ref(),
+        broken_files: broken,
+    };
+    app.metrics.text(&scraped)
+}
+
+/// What is known at a moment; what is not is left out.
+#[derive(Default)]
+pub struct Scraped<'a> {
+    pub figures: Option<&'a Figures>,
+    pub nodes: &'a [NodeView],
+    pub workers: &'a [WorkerView],
+    pub recovery: Option<&'a RecoveryFigures>,
+    pub broken_files: Option<usize>,
 }
 
 impl Metrics {
@@ -105,14 +124,9 @@ impl Metrics {
         }
     }
 
-    /// Everything, as text. What is not known is left out.
-    pub fn text(
-        &self,
-        figures: Option<&Figures>,
-        nodes: &[NodeView],
-        workers: &[WorkerView],
-        broken_files: Option<usize>,
-    ) -> String {
+    /// Everything, as text.
+    pub fn text(&self, scraped: &Scraped<'_>) -> String {
+        let Scraped { figures, nodes, workers, recovery, broken_files } = *scraped;
         let registry = Registry::new();
         let gauge = |def: Def, value: f64| def.gauge(&registry).with_label_values::<&str>(&[]).set(value);
         if let Some(figures) = figures {
@@ -141,11 +155,14 @@ impl Metrics {
                 }
             }
         }
-        // Workers talk with the server that leads; a standby would call each of them down.
+        // Workers talk with the server that leads; a standby would call each of them down, and knows of no incident.
         let leader = figures.filter(|figures| figures.leads);
         self.nodes(&registry, nodes.iter().filter(|node| leader.is_some() || !node.is_worker));
         if let Some(leader) = leader {
             self.workers(&registry, workers, &leader.queues);
+            if let Some(recovery) = recovery {
+                recovery.into(&registry);
+            }
         }
         if let Some(broken) = broken_files {
             gauge(table::BROKEN_FILES, broken as f64);

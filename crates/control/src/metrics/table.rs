@@ -1,6 +1,7 @@
 //! Every metric in one table: what `docs/metrics.md` documents, what is registered, and what tests walk.
 //!
-//! Invariant: a series exists only once something was recorded in it, and the number of series is bounded whatever
+//! Invariant: a series exists only once something was recorded in it (those of recovery at 0, from when it may be
+//! next: what is rare would else be missed by every rate), and the number of series is bounded whatever
 //! users do: each label takes its values from the program, or from [`super::Names`], which stops at a cap.
 
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry};
@@ -27,6 +28,10 @@ const SHORT: Kind = Kind::Histogram(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0
 /// From a tenth of a second to a day: what does the work.
 const LONG: Kind =
     Kind::Histogram(&[0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 7200.0, 14400.0, 28800.0, 86400.0]);
+
+/// From a twentieth of a second to four hours: the steps of a recovery.
+const STEPS: Kind =
+    Kind::Histogram(&[0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0, 14400.0]);
 
 macro_rules! table {
     ($($id:ident = $kind:expr, $name:literal, [$($label:literal),*], $help:literal;)*) => {
@@ -135,6 +140,29 @@ table! {
         "Workflow files that do not compile.";
     LEADER = Gauge, "pitcrew_leader", [],
         "1 if this server works on the runs, 0 if it stands by for another.";
+
+    INCIDENTS_OPEN = Gauge, "pitcrew_incidents_open", ["state"],
+        "Incidents that are not over, by where their node stands, such as `checking` or `awaiting_approval`.";
+    NODES_WATCHED = Gauge, "pitcrew_nodes_watched", [],
+        "Nodes that recovery looks after.";
+    NODES_IN_REPAIR = Gauge, "pitcrew_nodes_in_repair", [],
+        "Of those, nodes that are drained, repaired or verified.";
+    NODES_OUT = Gauge, "pitcrew_nodes_out_of_service", [],
+        "Of those, nodes that wait for a person; nothing more happens to them by itself.";
+    INCIDENTS = Counter, "pitcrew_incidents_total", ["cause", "verdict"],
+        "Incidents that are over, by what they began with, and whether the node was to blame: `pass`, `fail` or `inconclusive`.";
+    INCIDENT_SECONDS = STEPS, "pitcrew_incident_seconds", ["cause", "outcome"],
+        "Incidents, from their first signal to their end; those with the outcome `repaired` are the time to repair.";
+    RECOVERY_STEPS = STEPS, "pitcrew_recovery_step_seconds", ["step", "cause"],
+        "Steps of an incident: `detect` (from the signal until it was heard: a log that is polled is told late), `suspect` (it cannot be reached), `fence` (until nothing more is placed there: what Pitcrew itself takes), `check`, `approval`, `queue`, `drain`, `repair` and `verify`.";
+    JOB_RECOVERY = STEPS, "pitcrew_job_recovery_seconds", ["step", "class"],
+        "Steps of a job that begins anew: `stop`, `verdict`, `restart` (until it has its nodes), `start`, and `whole`; by whose fault it was.";
+    REPAIRS = Counter, "pitcrew_repairs_total", ["rung"],
+        "Repairs that were begun: `reset_gpu`, `reboot`, `hard_reboot` or `replace`.";
+    JOB_RESTARTS = Counter, "pitcrew_job_restarts_total", ["class"],
+        "Jobs that began anew, by whose fault it was, as far as was known then: `application`, `infrastructure`, `unknown`, or `moved` to make room.";
+    BUDGETS = Counter, "pitcrew_recovery_budgets_total", ["budget"],
+        "Jobs and nodes that came to the end of a budget: `application_restarts`, `infrastructure_restarts`, `reboots_per_day`, `remediations_per_week`, or had to wait for the `repair_share`.";
 
     STORE_SECONDS = SHORT, "pitcrew_store_seconds", ["operation"],
         "Calls of the store.";

@@ -158,6 +158,7 @@ impl Service {
         let Some(records) = self.restored(leads).await else { return Ok(()) };
         let policy = self.desk.look(|recovery| recovery.policy().clone());
         let (recovery, open) = Recovery::restore(policy, records);
+        self.hands.metrics.expect_recovery(&recovery);
         *self.desk.lock() = recovery;
         self.fence();
         self.take(Input::Resumed).await?;
@@ -208,8 +209,10 @@ impl Service {
     /// Writes what follows, and then begins it.
     async fn take(&mut self, input: Input) -> Result<(), Superseded> {
         let settled = settled(&input);
-        let changes = self.desk.lock().apply(input, clock::now());
+        let now = clock::now();
+        let changes = self.desk.lock().apply(input, now);
         self.write(&changes).await?;
+        self.desk.look(|recovery| self.hands.metrics.recovered(&changes, recovery, now));
         if let Some(effect) = settled {
             self.doing.remove(&effect);
         }

@@ -23,6 +23,7 @@ use super::workers::{self, Order};
 use super::{Desk, check, ecs, facts, kubernetes, look, signals, spot, wish};
 use crate::clock;
 use crate::fleet::Reach;
+use crate::metrics::Metrics;
 use crate::scheduler::Scheduler;
 
 /// For a command that orders a repair; the repair itself has its own deadline.
@@ -59,6 +60,7 @@ pub struct Hands {
     pub config: Arc<RecoveryConfig>,
     /// Who is told what.
     pub notify: Arc<crate::notify::config::Config>,
+    pub metrics: Metrics,
 }
 
 impl Hands {
@@ -168,7 +170,11 @@ impl Hands {
                 let order = Order { kind: errands::REBOOT, id: name(effect.incident, &id) };
                 let ran =
                     self.insist(&id, Rung::Reboot, || self.reached.order(&node, order.clone(), &script, ORDER)).await;
-                self.ordered(id, ran)
+                match ran {
+                    // The order was given, and that ends the connection; whether it is followed, the node shows.
+                    Err(NotRun { broke: true, .. }) => Input::Done { effect: id },
+                    ran => self.ordered(id, ran),
+                }
             }
             Act::HardReboot { node, boot_id } => {
                 let body = commands.hard_reboot.as_deref()?;

@@ -5,7 +5,7 @@
 
 use jiff::Timestamp;
 use pitcrew_core::engine::record::InstanceRecord;
-use pitcrew_core::recovery::{EffectId, Incident, IncidentId, Input, JobKey, Notice};
+use pitcrew_core::recovery::{Again, EffectId, Incident, IncidentId, Input, JobKey, Notice};
 use pitcrew_store::{InstanceFilter, NewNotice, Paging, Store, StoreError};
 
 use super::perform::Hands;
@@ -150,9 +150,15 @@ async fn facts(store: &Store, about: &About, notice: &Notice) -> Result<Incident
     })
 }
 
+/// `3 times, last at 12:00:05`.
+pub fn repeated(again: Again) -> String {
+    format!("{} times, last at {}", again.times + 1, again.last.strftime("%H:%M:%S"))
+}
+
 fn step(step: &pitcrew_core::recovery::Transition) -> String {
     let change = if step.from == step.to { step.to.clone() } else { format!("{} → {}", step.from, step.to) };
-    format!("{} {change}: {}", step.at.strftime("%H:%M:%S"), step.why)
+    let again = step.again.map(|again| format!(" ({})", repeated(again))).unwrap_or_default();
+    format!("{} {change}: {}{again}", step.at.strftime("%H:%M:%S"), step.why)
 }
 
 /// The last lines of a job; of a gang, those of a member that failed.

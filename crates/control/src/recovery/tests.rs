@@ -55,6 +55,7 @@ fn serve(rig: &Rig) -> (Desk, JoinHandle<()>) {
         store: app.store.clone(),
         config: config.into(),
         notify: std::sync::Arc::default(),
+        metrics: app.metrics.clone(),
     };
     let task = tokio::spawn(opening.with(hands).run(app.scheduler.standing()));
     (desk, task)

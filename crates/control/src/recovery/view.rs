@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::engine::record::{AttemptRecord, RunRecord};
 use pitcrew_core::id::UNMAPPED;
-use pitcrew_core::recovery::{Incident, IncidentId, JobKey, NodeState, Recovery};
+use pitcrew_core::recovery::{Again, Incident, IncidentId, JobKey, NodeState, Recovery};
 use pitcrew_core::{RunId, RunKey, WorkflowId};
 use pitcrew_health::Tables;
 use pitcrew_store::{Store, StoreError};
@@ -23,7 +23,7 @@ pub struct IncidentView {
     /// Where it stands: its outcome, or the state of its node.
     pub state: String,
     pub is_open: bool,
-    /// What was seen first.
+    /// What says most of what was seen.
     pub cause: String,
     pub fault_of: String,
     pub verdict: Option<String>,
@@ -69,6 +69,8 @@ pub struct StepView {
     pub from: String,
     pub to: String,
     pub why: String,
+    /// It was noted again in the same state: so often, and last then.
+    pub again: Option<Again>,
 }
 
 impl StepView {
@@ -132,6 +134,7 @@ impl IncidentView {
             from: step.from.clone(),
             to: step.to.clone(),
             why: step.why.clone(),
+            again: step.again,
         });
         IncidentView {
             id: incident.id.to_string(),
@@ -139,7 +142,7 @@ impl IncidentView {
             gpus: incident.gpus.iter().cloned().collect(),
             state: state(incident),
             is_open: incident.is_open(),
-            cause: incident.signals.first().map(|signal| signal.kind.to_string()).unwrap_or_default(),
+            cause: incident.chief().map(|signal| signal.kind.to_string()).unwrap_or_default(),
             fault_of: incident.class.to_string(),
             verdict: incident.verdict.map(|verdict| verdict.name().to_owned()),
             outcome: incident.outcome.map(|outcome| outcome.name().to_owned()),
@@ -161,6 +164,13 @@ impl IncidentView {
     pub fn waits(&self) -> bool {
         self.may.contains(&Deed::Approve)
     }
+}
+
+/// The attempt of a job that an incident ended, or that ended in it: what ran when it was opened, and did not succeed.
+pub fn ended<'a>(incident: &Incident, attempts: &'a [AttemptRecord]) -> Option<&'a AttemptRecord> {
+    let began = |attempt: &&AttemptRecord| attempt.start.unwrap_or(attempt.queued_at) <= incident.opened;
+    let last = attempts.iter().filter(began).max_by_key(|attempt| attempt.number)?;
+    Some(last).filter(|attempt| attempt.exit.as_ref().is_some_and(|exit| !exit.is_success()))
 }
 
 /// Finds the pages of jobs; each run is read once.

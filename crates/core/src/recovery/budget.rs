@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Recovery;
-use super::record::JobRecord;
+use super::record::{JobRecord, NodeRecord};
 use super::signal::Class;
 use super::state::Rung;
 use super::step::{Step, earlier};
@@ -32,12 +32,11 @@ impl Step<'_> {
             return Plan::Nothing("nothing shows that it is broken".to_owned());
         }
         let limits = &self.r.policy;
-        let since = |span| move |at: Timestamp| at > earlier(self.now, span);
-        let all = row.remediations.iter().filter(|past| since(WEEK)(past.at)).count();
+        let all = row.repairs_of_week(self.now);
         if all >= limits.remediations_per_week as usize {
             return Plan::Nothing(format!("it was repaired {all} times in 7 days"));
         }
-        let reboots = row.remediations.iter().filter(|past| past.rung.is_reboot() && since(DAY)(past.at)).count();
+        let reboots = row.reboots_of_day(self.now);
         let spent = reboots >= limits.reboots_per_day as usize;
         let last = incident.tried.iter().map(|tried| tried.rung).max();
         let fits = |rung: &&Rung| {
@@ -62,11 +61,8 @@ impl Step<'_> {
 
     /// Whether the job may begin anew.
     pub fn may_restart(&self, job: &JobRecord, class: Class) -> Result<(), String> {
-        let since = earlier(self.now, DAY);
-        let application = job.restarts.iter().filter(|restart| restart.class == Class::Application).count();
-        let is_machine = |class| matches!(class, Class::Infrastructure | Class::Unknown);
-        let infrastructure =
-            job.restarts.iter().filter(|restart| is_machine(restart.class) && restart.at > since).count();
+        let application = job.application_restarts();
+        let infrastructure = job.infrastructure_restarts(self.now);
         let spec = &job.spec;
         match class {
             Class::Application if application >= spec.application_restarts as usize => Err(format!(
@@ -81,6 +77,32 @@ impl Step<'_> {
             }
             Class::Application | Class::Infrastructure | Class::Unknown | Class::Moved => Ok(()),
         }
+    }
+}
+
+impl NodeRecord {
+    /// How often it was repaired in the last 7 days.
+    pub fn repairs_of_week(&self, now: Timestamp) -> usize {
+        self.remediations.iter().filter(|past| past.at > earlier(now, WEEK)).count()
+    }
+
+    /// How often it was rebooted in the last 24 hours.
+    pub fn reboots_of_day(&self, now: Timestamp) -> usize {
+        self.remediations.iter().filter(|past| past.rung.is_reboot() && past.at > earlier(now, DAY)).count()
+    }
+}
+
+impl JobRecord {
+    /// How often it has begun anew for failures of its own.
+    pub fn application_restarts(&self) -> usize {
+        self.restarts.iter().filter(|restart| restart.class == Class::Application).count()
+    }
+
+    /// How often it has begun anew in the last 24 hours because machines failed it, or perhaps did.
+    pub fn infrastructure_restarts(&self, now: Timestamp) -> usize {
+        let is_machine = |class| matches!(class, Class::Infrastructure | Class::Unknown);
+        let since = earlier(now, DAY);
+        self.restarts.iter().filter(|restart| is_machine(restart.class) && restart.at > since).count()
     }
 }
 

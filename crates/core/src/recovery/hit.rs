@@ -13,7 +13,7 @@ impl Step<'_> {
         if !self.r.may_act(&signal.node) {
             return;
         }
-        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
+        let why = signal.words_on();
         for job in self.job_keys() {
             let row = &self.r.jobs[&job];
             let here = |rank: &&RankRecord| rank.place.node == signal.node;
@@ -69,7 +69,7 @@ impl Step<'_> {
 
     /// The application's own error. It is the reason, should the attempt fail now; one that hangs is ended.
     pub fn of_application(&mut self, signal: &Signal) {
-        let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
+        let why = signal.words_on();
         if let Some(of) = &signal.job {
             return self.end_meant(&of.job.clone(), of.attempt, Class::Application, &why);
         }
@@ -87,7 +87,7 @@ impl Step<'_> {
         let Some(of) = &signal.job else { return };
         let class = if signal.advice >= Advice::Check { Class::Unknown } else { Class::Application };
         if signal.advice != Advice::Ignore {
-            let why = format!("{}: {}", signal.kind, signal.evidence);
+            let why = signal.words();
             self.end_meant(&of.job.clone(), of.attempt, class, &why);
         }
     }
@@ -95,7 +95,7 @@ impl Step<'_> {
     /// A job goes on on a node that is out of service, and must not.
     pub fn end_on_retired(&mut self, signal: &Signal) {
         if let Some(of) = signal.job.as_ref().filter(|_| signal.advice >= Advice::Check) {
-            let why = format!("{} on {}: {}", signal.kind, signal.node, signal.evidence);
+            let why = signal.words_on();
             self.end_meant(&of.job, of.attempt, Class::Infrastructure, &why);
         }
     }

@@ -107,7 +107,7 @@ impl Step<'_> {
         if let Some(past) = row.incident.replace(id) {
             self.let_go(past);
         }
-        let why = format!("{}: {}", signal.kind, signal.evidence);
+        let why = signal.words();
         self.become_node(&signal.node, NodeState::Suspected, Some(self.r.policy.deadlines.suspected), why);
         id
     }
@@ -130,7 +130,7 @@ impl Step<'_> {
             incident.absent = false;
             incident.peer &= matches!(signal.kind, SignalKind::Peer);
         }
-        self.remark(&signal.node, format!("{}: {}", signal.kind, signal.evidence));
+        self.remark(&signal.node, signal.words());
         is_new
     }
 
@@ -308,7 +308,7 @@ impl Step<'_> {
     pub fn tell(&mut self, node: &str, kind: NoticeKind, text: String) {
         let Some(id) = self.r.nodes[node].incident else { return };
         let Some(incident) = self.r.incidents.get(&id) else { return };
-        let evidence = incident.signals.iter().map(|signal| format!("{}: {}", signal.kind, signal.evidence));
+        let evidence = incident.signals.iter().map(Signal::words);
         let tried = incident.tried.iter().map(|tried| match &tried.result {
             Some(result) => format!("{}: {result}", tried.rung),
             None => tried.rung.to_string(),

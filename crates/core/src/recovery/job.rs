@@ -204,7 +204,10 @@ impl Step<'_> {
         let attempt = row.attempt;
         let has_hint = row.hint.as_ref().is_some_and(|(at, _)| later(*at, HINT) > self.now);
         let advice = row.spec.exits.advice(exit);
-        let why = match message.lines().last() {
+        let told = exit.to_string();
+        let why = match message.lines().map(str::trim).rfind(|line| !line.is_empty()) {
+            // It says by itself how it ended.
+            Some(line) if line.contains(&told) => format!("rank {rank} on {}: {line}", place.node),
             Some(line) => format!("rank {rank} on {}: {exit}: {line}", place.node),
             None => format!("rank {rank} on {}: {exit}", place.node),
         };

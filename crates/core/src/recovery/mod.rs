@@ -44,7 +44,7 @@ pub use effect::{Act, CheckLevel, Effect, EffectId, Input, NodeFacts, Notice, No
 pub use key::{BadJob, JobKey};
 pub use policy::{Deadlines, DrainPolicy, ExitRules, JobSpec, Mode, OnInconclusive, Policy, Restart};
 pub use record::{
-    ApplicationError, Failure, FleetRecord, Incident, IncidentId, JobRecord, Key, NodeRecord, Outcome, PastAttempt,
+    Again, ApplicationError, Failure, FleetRecord, Incident, IncidentId, JobRecord, Key, NodeRecord, Outcome, PastAttempt,
     RankRecord, Record, Remediation, RestartRecord, Step as Transition, Tried, Verdict,
 };
 pub use signal::{Advice, CheckOutcome, Class, JobRef, Signal, SignalKind};
@@ -71,6 +71,8 @@ pub struct Recovery {
 pub struct Changes {
     /// To be written before anything is performed.
     pub records: Vec<Record>,
+    /// How they were before, but for those that are new.
+    pub before: BTreeMap<Key, Record>,
     /// Rows that are not needed any more; closed incidents are not among them, they are history.
     pub removed: Vec<Key>,
     /// To be performed then, in this order.

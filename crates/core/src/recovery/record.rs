@@ -6,10 +6,12 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::JobKey;
 use super::effect::{Effect, EffectId, NodeFacts, Place, Seen, StopWhy};
 use super::policy::JobSpec;
 use super::signal::{Advice, Class, Signal};
 use super::state::{JobState, NodeState, Rung};
+use crate::id::RunKey;
 use crate::state::Exit;
 
 /// `inc-7`.
@@ -60,13 +62,33 @@ pub struct FleetRecord {
     pub incidents: u64,
 }
 
-/// A change of state, and why.
+/// A change of state, and why; or, from a state to itself, a remark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     pub at: Timestamp,
     pub from: String,
     pub to: String,
     pub why: String,
+    /// Of a remark: it was made again, in the same state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Again>,
+}
+
+/// How often something came once more, and when last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Again {
+    pub times: u32,
+    pub last: Timestamp,
+}
+
+impl Step {
+    pub fn new(at: Timestamp, from: impl Into<String>, to: impl Into<String>, why: impl Into<String>) -> Step {
+        Step { at, from: from.into(), to: to.into(), why: why.into(), again: None }
+    }
+
+    pub fn is_change(&self) -> bool {
+        self.from != self.to
+    }
 }
 
 /// A repair that was begun.
@@ -237,6 +259,16 @@ impl Incident {
 
     pub fn is_open(&self) -> bool {
         self.closed.is_none()
+    }
+
+    /// The signal that says most: the first of the strongest.
+    pub fn chief(&self) -> Option<&Signal> {
+        self.signals.iter().find(|signal| self.signals.iter().all(|other| other.advice <= signal.advice))
+    }
+
+    /// It hit a job of that run.
+    pub fn is_of_run(&self, run: RunKey) -> bool {
+        self.jobs.iter().any(|job| job.parse::<JobKey>().is_ok_and(|key| key.run == run))
     }
 
     /// Something of the node's own says that it is not well: reason enough to repair it.

@@ -30,6 +30,26 @@ pub struct Signal {
     pub evidence: String,
 }
 
+impl Signal {
+    /// What it is and what was seen, for people. What the evidence says by itself is not said before it.
+    pub fn words(&self) -> String {
+        let kind = self.kind.to_string();
+        match self.evidence.to_lowercase().contains(&kind.to_lowercase()) {
+            true => self.evidence.clone(),
+            false => format!("{kind}: {}", self.evidence),
+        }
+    }
+
+    /// The same, of its node.
+    pub fn words_on(&self) -> String {
+        let kind = self.kind.to_string();
+        match self.evidence.to_lowercase().contains(&kind.to_lowercase()) {
+            true => format!("{}: {}", self.node, self.evidence),
+            false => format!("{kind} on {}: {}", self.node, self.evidence),
+        }
+    }
+}
+
 /// A job and one of its attempts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct JobRef {
@@ -146,6 +166,28 @@ impl SignalKind {
     /// Whether people are told of it also where nothing that can be done from here helps.
     pub fn is_for_people(&self) -> bool {
         matches!(self, SignalKind::Thermal | SignalKind::Power)
+    }
+
+    /// One of a few words for what a trouble began with: the label of metrics.
+    pub fn cause(&self) -> &'static str {
+        match self {
+            SignalKind::Xid { .. } | SignalKind::Repeated { .. } => "xid",
+            SignalKind::Dcgm { .. } => "dcgm",
+            SignalKind::LostGpu => "lost_gpu",
+            SignalKind::Hang => "hang",
+            SignalKind::Ecc | SignalKind::RemapPending | SignalKind::RemapFailure => "memory",
+            SignalKind::NvLink => "nvlink",
+            SignalKind::Thermal => "thermal",
+            SignalKind::Power => "power",
+            SignalKind::NodeLost => "node_lost",
+            SignalKind::SpotInterruption => "spot",
+            SignalKind::ExitCode { .. } => "exit_code",
+            SignalKind::LogPattern => "log_pattern",
+            SignalKind::Silence => "silence",
+            SignalKind::Peer => "peer",
+            SignalKind::Returned => "returned",
+            SignalKind::User => "person",
+        }
     }
 
     /// Whether a short check could pass although it is so: memory and links need the longer one.
@@ -309,7 +351,7 @@ impl fmt::Display for CheckOutcome {
             CheckOutcome::Pass => f.write_str("passed"),
             CheckOutcome::Fail { gpus, advice } if gpus.is_empty() => write!(f, "failed; advice: {advice}"),
             CheckOutcome::Fail { gpus, advice } => write!(f, "failed on {}; advice: {advice}", gpus.join(", ")),
-            CheckOutcome::Inconclusive => f.write_str("inconclusive"),
+            CheckOutcome::Inconclusive => f.write_str("gave no verdict"),
             CheckOutcome::Infrastructure => f.write_str("could not be run"),
         }
     }

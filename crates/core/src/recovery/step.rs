@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::effect::{Act, Effect, EffectId, Input};
-use super::record::{Incident, IncidentId, JobRecord, Key, NodeRecord, Record, Step as Move};
+use super::record::{Again, Incident, IncidentId, JobRecord, Key, NodeRecord, Record, Step as Move};
 use super::state::{JobState, NodeState};
 use super::{Changes, Recovery};
 
@@ -81,11 +81,13 @@ impl<'a> Step<'a> {
         // What was wanted for a moment only is nobody's business.
         self.effects.retain(|effect| r.is_open(&effect.id));
         let differs = |record: &Record| self.before.get(&record.key()) != Some(record);
-        let records = self.changed.iter().filter_map(|key| r.record(key)).filter(differs).collect();
+        let records: Vec<Record> = self.changed.iter().filter_map(|key| r.record(key)).filter(differs).collect();
+        let mut before = self.before;
+        before.retain(|key, _| records.iter().any(|record| record.key() == *key));
         for id in self.past {
             self.r.incidents.remove(&id);
         }
-        Changes { records, removed: self.removed.into_iter().collect(), effects: self.effects }
+        Changes { records, before, removed: self.removed.into_iter().collect(), effects: self.effects }
     }
 
     /// The row, which is going to change.
@@ -215,11 +217,21 @@ impl<'a> Step<'a> {
 }
 
 fn note(trail: &mut Vec<Move>, at: Timestamp, from: &str, to: &str, why: String) {
+    let step = Move::new(at, from, to, why);
+    // What is said again and again in a state is said once, with how often.
+    let mut here = trail.iter_mut().rev().take_while(|past| !past.is_change());
+    if !step.is_change()
+        && let Some(said) = here.find(|past| past.to == step.to && past.why == step.why)
+    {
+        let times = said.again.map_or(0, |again| again.times);
+        said.again = Some(Again { times: times + 1, last: at });
+        return;
+    }
     if trail.len() >= TRAIL {
         // The beginning and the end tell the most.
         trail.remove(TRAIL / 2);
     }
-    trail.push(Move { at, from: from.to_owned(), to: to.to_owned(), why });
+    trail.push(step);
 }
 
 impl Recovery {

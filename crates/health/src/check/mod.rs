@@ -167,7 +167,13 @@ impl Report {
         match &self.verdict {
             Verdict::Pass => format!("{by}: passed"),
             Verdict::Fail { faults } => {
-                let all: Vec<String> = faults.iter().take(8).map(Fault::in_words).collect();
+                let mut all: Vec<String> = Vec::new();
+                for words in faults.iter().map(Fault::in_words) {
+                    // Two tests may say the same.
+                    if all.len() < 8 && !all.contains(&words) {
+                        all.push(words);
+                    }
+                }
                 format!("{by}: {}", all.join("; "))
             }
             Verdict::Inconclusive { why } => format!("{by}: no verdict: {why}"),

@@ -4,12 +4,10 @@ use std::process::ExitCode;
 
 use pitcrew_control::recovery::Signs;
 use pitcrew_control::recovery::runbook::Runbook;
-use pitcrew_control::recovery::wish::{self, Deed, Wish};
-use pitcrew_core::recovery::{Incident, IncidentId, Outcome, Verdict};
-use pitcrew_store::{IncidentFilter, Paging};
+use pitcrew_control::recovery::wish::Deed;
+use pitcrew_core::recovery::{Incident, Verdict};
+use pitcrew_store::IncidentFilter;
 
-use super::context::{self, Context};
-use super::error::invalid;
 use super::target::Target;
 use super::{Output, format};
 
@@ -62,82 +60,55 @@ enum IncidentsCommand {
 }
 
 pub async fn command(args: IncidentsArgs, target: Target) -> anyhow::Result<ExitCode> {
-    let Target::Here(context) = &target else {
-        let hint = "leave out `--server`, and name the database with `--store` or `--data-dir`";
-        return Err(invalid(format!("incidents are read from the database itself\nhint: {hint}")));
-    };
     match args.command {
         IncidentsCommand::List { open, node, output } => {
             let filter = IncidentFilter { open: open.then_some(true), node };
-            let all = context.store.incidents(&filter, Paging::first(MOST)).await?.rows;
+            let all = target.incidents(&filter, MOST).await?;
             match output.is_json() {
                 true => target.ui().json(&all)?,
-                false => list(&target, &all)?,
+                false => list(&target, &filter, &all)?,
             }
         }
         IncidentsCommand::Show { incident, output } => {
-            let incident = find(context, &incident).await?;
-            let signs = context.settings.recovery.as_ref().map(|config| config.signs.clone()).unwrap_or_default();
+            let incident = target.incident(&incident).await?;
+            // What a server elsewhere says of signs stands in its own configuration.
+            let signs = match &target {
+                Target::Here(context) => context.settings.recovery.as_ref().map(|config| config.signs.clone()),
+                Target::There(_) => None,
+            };
+            let signs = signs.unwrap_or_default();
             match output.is_json() {
                 true => target.ui().json(&incident)?,
                 false => show(&target, &incident, &signs)?,
             }
         }
         IncidentsCommand::Approve { incident, repair } => {
-            wished(context, &incident, Deed::Approve, None, repair).await?;
+            said(&target, &incident, Deed::Approve, None, repair).await?;
         }
         IncidentsCommand::Dismiss { incident, reason } => {
-            wished(context, &incident, Deed::Dismiss, reason, None).await?;
+            said(&target, &incident, Deed::Dismiss, reason, None).await?;
         }
-        IncidentsCommand::Retry { incident } => wished(context, &incident, Deed::Retry, None, None).await?,
+        IncidentsCommand::Retry { incident } => said(&target, &incident, Deed::Retry, None, None).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// `inc-7`, or `7`.
-async fn find(context: &Context, text: &str) -> anyhow::Result<Incident> {
-    let number = text.strip_prefix("inc-").unwrap_or(text).parse();
-    let number = number.map_err(|_| invalid(format!("`{text}` is no incident: it is called like `inc-7`")))?;
-    let found = context.store.incident(IncidentId(number)).await?;
-    let hint = || format!("`{} incidents list` shows all of them", context.pitcrew());
-    found.ok_or_else(|| invalid(format!("there is no incident `{text}`\nhint: {}", hint())))
-}
-
-async fn wished(
-    context: &Context,
+async fn said(
+    target: &Target,
     text: &str,
     deed: Deed,
     reason: Option<String>,
     repair: Option<String>,
 ) -> anyhow::Result<()> {
-    let incident = find(context, text).await?;
+    let incident = target.incident(text).await?;
     let id = incident.id;
-    match (deed, incident.is_open(), incident.outcome) {
-        (Deed::Retry, false, Some(Outcome::OutOfService)) | (Deed::Approve | Deed::Dismiss, true, _) => {}
-        (Deed::Dismiss, false, Some(Outcome::OutOfService)) => {}
-        (Deed::Retry, _, _) => return Err(invalid(format!("{id} is not out of service, so it is not tried again"))),
-        (Deed::Approve | Deed::Dismiss, false, _) => return Err(invalid(format!("{id} is over"))),
-    }
-    let plan = incident.plan.filter(|_| deed == Deed::Approve);
-    match (deed, plan, repair) {
-        (Deed::Approve, None, _) => {
-            return Err(invalid(format!("{id} waits with no repair: there is nothing to approve")));
-        }
-        (Deed::Approve, Some(now), Some(seen)) if seen != now.name() => {
-            return Err(invalid(format!("{id} needs `{now}`, and not `{seen}`\nhint: look at it again")));
-        }
-        (Deed::Approve | Deed::Dismiss | Deed::Retry, _, _) => {}
-    }
-    let wish = Wish { deed, by: context::who(), why: reason.unwrap_or_default(), repair: plan };
-    wish::put(&context.store, id, &wish, context.audit(&format!("incident.{}", deed.name()))).await?;
-    let id = plan.map_or(id.to_string(), |plan| format!("{id}: {plan}"));
-    match context.server_url().await {
-        Some(_) => context.ui.say(format!(
-            "{id}: told; `{} incidents show {}` shows what follows",
-            context.pitcrew(),
-            incident.id
-        )),
-        None => context.ui.say(format!("{id}: written down; the next server of this database hears of it")),
+    let what = match incident.plan.filter(|_| deed == Deed::Approve) {
+        Some(plan) => format!("{id}: {plan}"),
+        None => id.to_string(),
+    };
+    match target.say_to_incident(&incident, deed, reason.unwrap_or_default(), repair).await? {
+        true => target.ui().say(format!("{what}: told; `{} incidents show {id}` shows what follows", target.pitcrew())),
+        false => target.ui().say(format!("{what}: written down; the next server of this database hears of it")),
     }
     Ok(())
 }
@@ -158,13 +129,15 @@ fn state(incident: &Incident) -> String {
     }
 }
 
-fn list(target: &Target, all: &[Incident]) -> anyhow::Result<()> {
+fn list(target: &Target, filter: &IncidentFilter, all: &[Incident]) -> anyhow::Result<()> {
     if all.is_empty() {
-        target.ui().say("no incidents");
+        let which = if filter.open.is_some() { "no incident is open" } else { "there were no incidents" };
+        let of = filter.node.as_ref().map(|node| format!(" of the node `{node}`")).unwrap_or_default();
+        target.ui().say(format!("{which}{of}"));
         return Ok(());
     }
     let row = |incident: &Incident| {
-        let cause = incident.signals.first().map(|signal| signal.kind.to_string()).unwrap_or_default();
+        let cause = incident.chief().map(|signal| signal.kind.to_string()).unwrap_or_default();
         let tried: Vec<&str> = incident.tried.iter().map(|tried| tried.rung.name()).collect();
         vec![
             incident.id.to_string(),
@@ -196,7 +169,7 @@ fn show(target: &Target, incident: &Incident, signs: &Signs) -> anyhow::Result<(
         line("job", job.clone())?;
     }
     for signal in &incident.signals {
-        line("signal", format!("{}: {} (advice: {})", signal.kind, signal.evidence, signal.advice))?;
+        line("signal", format!("{} (advice: {})", signal.words(), signal.advice))?;
     }
     if incident.more_signals > 0 {
         line("", format!("and {} more", incident.more_signals))?;
@@ -214,7 +187,11 @@ fn show(target: &Target, incident: &Incident, signs: &Signs) -> anyhow::Result<(
     }
     for step in &incident.trail {
         let change = if step.from == step.to { step.to.clone() } else { format!("{} → {}", step.from, step.to) };
-        ui.line(format!("  {} {change}: {}", format::clock_time(step.at), format::one_line(&step.why)))?;
+        let again = match step.again {
+            Some(again) => format!(" ({} times, last at {})", again.times + 1, format::clock_time(again.last)),
+            None => String::new(),
+        };
+        ui.line(format!("  {} {change}: {}{again}", format::clock_time(step.at), format::one_line(&step.why)))?;
     }
     Ok(())
 }

@@ -150,7 +150,8 @@ impl Prepared {
             };
             let (desk, scheduler) = (desk.clone(), scheduler.clone());
             let notify = context.settings.notify.clone();
-            opening.with(recovery::Hands { desk, reached, scheduler, store: store.clone(), config, notify })
+            let (store, metrics) = (store.clone(), metrics.clone());
+            opening.with(recovery::Hands { desk, reached, scheduler, store, config, notify, metrics })
         });
         let role = if claim == Claim::Leading { Role::Server } else { Role::Run };
         let app = App {

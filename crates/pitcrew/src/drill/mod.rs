@@ -133,6 +133,8 @@ async fn drill(
     let trigger = Trigger { by: "drill".to_owned(), ..Trigger::default() };
     let run = app.trigger(&WorkflowId::new(training::NAME)?, trigger).await?;
     let page = serving.server.login_link(&format!("/runs/{}", run.key));
+    // For whoever looks only when it is over.
+    let incidents = serving.server.login_link("/incidents");
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(serving.until(async move { drop(ended.await) }));
     let drill = Drill { ui, app: &app, run: &run, machines, checkpoints: &checkpoints, fault, seed };
@@ -146,7 +148,8 @@ async fn drill(
         () = shutdown_signal()? => Err(anyhow::anyhow!("the drill was ended before it was over")),
     };
     if watched.is_ok() && !args.exit {
-        ui.say("\nThe server goes on until Ctrl-C.");
+        ui.say(format!("\nWhat was seen and done: {}", ui.err.cyan(incidents)));
+        ui.say("The server goes on until Ctrl-C.");
         shutdown_signal()?.await;
     }
     let _ = end.send(());

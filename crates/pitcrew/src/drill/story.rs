@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn step(second: i64, from: &str, to: &str) -> Transition {
-        Transition { at: at(second), from: from.to_owned(), to: to.to_owned(), why: "why".to_owned() }
+        Transition::new(at(second), from, to, "why")
     }
 
     #[test]

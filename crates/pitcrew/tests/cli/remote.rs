@@ -81,6 +81,7 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         "notify list --output json",
         "pools list --output json",
         "variables list --output json",
+        "incidents list --output json",
     ] {
         let (here, there) = (place.run(line).ends(0), there.run(line).ends(0));
         // Only a data directory has files to point to.
@@ -90,6 +91,11 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         assert_eq!(plain(&here), plain(&there), "{line}");
     }
     assert_eq!(there.run("dags state nightly bad").stdout, "failed\n");
+    let none = |more: &str| there.run(&format!("incidents list {more}")).ends(0).stderr;
+    assert_eq!(
+        (none("").trim(), none("--open --node s21").trim()),
+        ("there were no incidents", "no incident is open of the node `s21`")
+    );
 
     let digest = there.run("report digest --since 24h --output json").ends(0).json();
     assert_eq!(
@@ -145,6 +151,8 @@ fn a_server_elsewhere_is_asked_with_the_same_words() {
         ("connections get nothing", "there is no connection `nothing`"),
         ("backfill pause 99", "99"),
         ("notify retry 99", "there is no notice 99"),
+        ("incidents show 99", "there is no incident `99`"),
+        ("incidents approve x", "`x` is no incident"),
         ("notify test mail", "on its machine"),
         ("report mine", "has no report"),
         ("users list", "does not go with this command"),

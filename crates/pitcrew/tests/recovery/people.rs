@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use serde_json::Value;
 
+use crate::harness::text;
 use crate::machine::FALLEN;
 use crate::site::Site;
 
@@ -32,7 +33,20 @@ async fn people_are_told_once_also_by_the_next_server_and_a_channel_that_is_away
     assert_eq!((&told["event"], &told["page"]), (&"incident.approval_wanted".into(), &"/incidents/inc-1".into()));
     assert!(told["subject"].as_str().unwrap().starts_with("inc-1: s21 needs: reboot"), "{told}");
     site.again(&mut server);
-    site.world.ok(&["incidents", "approve", "inc-1"]);
+    // A server elsewhere is asked with the same words, and says the same.
+    let log = std::fs::read_to_string(site.world.path("server.log")).unwrap();
+    let url = log.lines().rev().find_map(|line| line.trim().strip_prefix("pages")).unwrap().trim().to_owned();
+    let asked = |line: &[&str]| site.world.run(&[line, &["--server", &url]].concat());
+    for line in [
+        &["incidents", "list"][..],
+        &["incidents", "show", "inc-1"],
+        &["incidents", "list", "--open", "--output", "json"],
+    ] {
+        assert_eq!(text(&asked(line)), site.world.ok(line), "{line:?}");
+    }
+    let refused = asked(&["incidents", "retry", "inc-1"]);
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(asked(&["incidents", "approve", "inc-1"]).status.success());
     site.until_done("s21", &["reboot", "check 1"]);
     site.until("s21", "it serves again", |node| node["standing"] == "ready");
     site.world.wait("that is told", || site.told().len() > 1);

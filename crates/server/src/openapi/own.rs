@@ -74,7 +74,9 @@ IncidentSignal
 IncidentRepair
   at: time, what: text, result: text?
 IncidentStep
-  at: time, from: text, to: text, why: text
+  at: time, from: text, to: text, why: text, again: IncidentAgain?
+IncidentAgain
+  times: int, last: time
 IncidentJob
   name: text, workflow: text?, run_id: text?, state: text?, page: text
 Runbook

@@ -1,12 +1,15 @@
 //! Incidents: what went wrong with nodes and what was done about it; and what people say to that.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
 use pitcrew_control::clock;
+use pitcrew_control::links;
 use pitcrew_control::recovery::view::{IncidentView, Jobs, deeds, state};
 use pitcrew_control::recovery::wish::{self, Deed, Wish};
-use pitcrew_core::recovery::{Incident, IncidentId};
+use pitcrew_core::recovery::{Incident, IncidentId, NodeState};
 use pitcrew_store::{AuditEntry, IncidentFilter, Paging};
 use serde_json::{Value, json};
 
@@ -18,6 +21,9 @@ use crate::input::{Body, Query};
 use crate::openapi::doc;
 use crate::routes::Access::Role;
 use crate::routes::Routes;
+
+/// Incidents that are open at a time and looked at.
+const MOST: u32 = 1000;
 
 pub fn routes() -> Routes {
     const INCIDENT: &str = "/api/pitcrew/v1/incidents/{incident}";
@@ -60,6 +66,43 @@ async fn views(site: &Site, incidents: &[Incident]) -> ApiResult<Vec<IncidentVie
         views.push(IncidentView::new(incident, may, hit, site.app.recovery.signs().tables()));
     }
     Ok(views)
+}
+
+/// The incident that a node stands in: it is not over, or has taken the node out of service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AtNode {
+    pub id: IncidentId,
+    /// Of the node, in the words of recovery.
+    pub state: String,
+    /// It waits for a person.
+    pub waits: bool,
+}
+
+impl AtNode {
+    pub fn page(&self) -> String {
+        links::incident(self.id)
+    }
+}
+
+/// By the names of nodes. Only the server that leads knows of those that are out of service.
+pub async fn at_nodes(site: &Site) -> ApiResult<BTreeMap<String, AtNode>> {
+    if !site.app.recovery.is_on() {
+        return Ok(BTreeMap::new());
+    }
+    let at = |id, state: String, waits| AtNode { id, state, waits };
+    if site.app.scheduler.holds_lead() {
+        return Ok(site.app.recovery.look(|recovery| {
+            let nodes = recovery.nodes().filter(|node| node.state != NodeState::Healthy);
+            let stands = nodes.filter_map(|node| {
+                let waits = matches!(node.state, NodeState::AwaitingApproval | NodeState::OutOfService);
+                Some((node.name.clone(), at(node.incident?, node.state.to_string(), waits)))
+            });
+            stands.collect()
+        }));
+    }
+    let open = IncidentFilter { open: Some(true), node: None };
+    let open = site.app.store.incidents(&open, Paging::first(MOST)).await?.rows;
+    Ok(open.into_iter().map(|one| (one.node.clone(), at(one.id, state(&one), false))).collect())
 }
 
 /// `inc-7`, or `7`.
@@ -106,8 +149,22 @@ pub async fn wish(site: &Site, user: &User, name: &str, wished: Wished) -> ApiRe
     Ok(())
 }
 
+fn filter(query: &Query) -> ApiResult<IncidentFilter> {
+    Ok(IncidentFilter { open: query.boolean("open")?, node: query.text("node").map(str::to_owned) })
+}
+
+/// For the command line of another machine.
+pub async fn records(State(site): State<Site>, query: Query) -> ApiResult<Json<Value>> {
+    let page = site.app.store.incidents(&filter(&query)?, query.paging()?).await?;
+    Ok(Json(json!({ "total_entries": page.total, "incidents": page.rows })))
+}
+
+pub async fn record(State(site): State<Site>, Path(name): Path<String>) -> ApiResult<Json<Incident>> {
+    find(&site, &name).await.map(Json)
+}
+
 async fn list(State(site): State<Site>, query: Query) -> ApiResult<Json<Value>> {
-    let filter = IncidentFilter { open: query.boolean("open")?, node: query.text("node").map(str::to_owned) };
+    let filter = filter(&query)?;
     let (incidents, total) = page(&site, &filter, query.paging()?).await?;
     Ok(Json(json!({ "total_entries": total, "incidents": incidents })))
 }

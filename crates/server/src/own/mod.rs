@@ -97,6 +97,15 @@ pub fn routes() -> Routes {
         .doc(doc("Record", "Lets instances run again").answer(200, "any"))
         .get("/api/pitcrew/v1/runs/{run_key}/logs/{task}/{map_index}/{attempt}", Role(Viewer), records::log)
         .doc(doc("Record", "Reads the log of an attempt as it is kept").query("offset: int").answer(200, "object"))
+        .get("/api/pitcrew/v1/records/incidents", Role(Viewer), incidents::records)
+        .doc(
+            doc("Record", "Lists incidents as they are kept, the newest first")
+                .query("open: bool, node: text")
+                .paged()
+                .answer(200, "object"),
+        )
+        .get("/api/pitcrew/v1/records/incidents/{incident}", Role(Viewer), incidents::record)
+        .doc(doc("Record", "Shows an incident as it is kept").answer(200, "object"))
         .merge(nodes::routes())
         .merge(incidents::routes())
         .merge(between::routes())

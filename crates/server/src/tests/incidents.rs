@@ -67,6 +67,7 @@ async fn broken() -> (Rig, watch::Sender<bool>) {
         store,
         config,
         notify: Arc::default(),
+        metrics: app.metrics.clone(),
     };
     let (leads, leading) = watch::channel(true);
     tokio::spawn(opening.with(hands).run(leading));

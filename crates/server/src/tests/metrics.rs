@@ -1,6 +1,6 @@
 //! `/metrics`: what is recorded is what the documentation says, and what the dashboard and the alerts ask for.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -8,7 +8,12 @@ use std::process::{Command, Stdio};
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use pitcrew_control::clock;
+use pitcrew_control::config::{Overrides, Settings};
 use pitcrew_control::metrics::table::{ALL, Def, Kind};
+use pitcrew_control::recovery::Service;
+use pitcrew_core::recovery::{
+    Act, Advice, CheckOutcome, Input, JobSpec, Mode, NodeFacts, Place, Policy, Recovery, Rung, Seen, Signal, SignalKind,
+};
 use pitcrew_exec::gpu::Reading;
 use pitcrew_exec::ssh::Fault;
 use pitcrew_store::{AuditEntry, Settled, VariableSet};
@@ -39,9 +44,57 @@ fn def(name: &str) -> Option<&'static Def> {
     ALL.iter().find(|def| def.name == name || (def.name == base && matches!(def.kind, Kind::Histogram(_))))
 }
 
+/// Recovery is on, and a node was repaired while its job began anew; nobody does anything to a real one.
+fn recovers(rig: &mut Rig) {
+    let file = rig._dir.path().join("pitcrew.yaml");
+    std::fs::write(&file, "recovery: {mode: auto}\n").unwrap();
+    let settings = Settings::read(&Overrides { config: Some(file), ..Overrides::default() }, &|_| None).unwrap();
+    let (desk, _) = Service::open(&settings.recovery.unwrap(), rig.app.store.clone());
+    rig.site.app.recovery = desk;
+    rig.router = crate::router(rig.site.clone());
+
+    let mut recovery = Recovery::new(Policy { mode: Mode::Auto, ..Policy::default() });
+    let (node, job) = (|| "s21".to_owned(), || "1/a".to_owned());
+    let facts = NodeFacts { rungs: [Rung::ResetGpu].into(), boot_id: Some("b".to_owned()), ..NodeFacts::default() };
+    let seen = || Seen { boot_id: Some("b".to_owned()), agent: true, gpus: Some(1) };
+    let started = |attempt| {
+        let ranks = vec![Place { node: node(), gpus: vec!["gpu-0".to_owned()] }];
+        Input::JobStarted { job: job(), attempt, ranks, spec: JobSpec::default() }
+    };
+    let signal = Input::Signal(Signal {
+        id: "b/7".to_owned(),
+        node: node(),
+        boot_id: Some("b".to_owned()),
+        gpu: Some("gpu-0".to_owned()),
+        job: None,
+        at: clock::now(),
+        kind: SignalKind::Xid { code: 119 },
+        advice: Advice::ResetGpu,
+        evidence: "timeout".to_owned(),
+    });
+    let mut told =
+        VecDeque::from([Input::Node { node: node(), facts }, Input::Observed { node: node(), seen: seen() }]);
+    told.extend([started(1), signal]);
+    rig.app.metrics.expect_recovery(&recovery);
+    while let Some(input) = told.pop_front() {
+        let changes = recovery.apply(input, clock::now());
+        rig.app.metrics.recovered(&changes, &recovery, clock::now());
+        told.extend(changes.effects.into_iter().map(|effect| match effect.act {
+            Act::StopJob { job, attempt, .. } => Input::JobStopped { job, attempt },
+            Act::RestartJob { attempt, .. } => started(attempt),
+            Act::Observe { node } => Input::Observed { node, seen: seen() },
+            Act::RunCheck { .. } => {
+                Input::CheckEnded { effect: effect.id, outcome: CheckOutcome::Pass, evidence: String::new() }
+            }
+            _ => Input::Done { effect: effect.id },
+        }));
+    }
+}
+
 /// A server that has recorded something in every family.
 async fn busy() -> Rig {
-    let rig = Rig::placing(None).await.knowing(BUSY).await;
+    let mut rig = Rig::placing(None).await.knowing(BUSY).await;
+    recovers(&mut rig);
     let quota = serde_json::json!({ "gpus": 4 });
     assert!(rig.patch("/api/pitcrew/v1/quotas/default", quota).await.status.is_success());
     rig.finish("busy").await;
@@ -127,6 +180,12 @@ async fn what_is_recorded_is_what_the_documentation_says() {
         "pitcrew_queue_slots{queue=\"nobodys\"} 0",
         "pitcrew_queue_waiting{queue=\"nobodys\"} 1",
         "pitcrew_queue_waiting{queue=\"s21\"} 0",
+        "pitcrew_incidents_total{cause=\"xid\",verdict=\"fail\"} 1",
+        "pitcrew_repairs_total{rung=\"reset_gpu\"} 1",
+        "pitcrew_incident_seconds_count{cause=\"xid\",outcome=\"repaired\"} 1",
+        "pitcrew_job_recovery_seconds_count{class=\"infrastructure\",step=\"whole\"} 1",
+        "pitcrew_incidents_open{state=\"checking\"} 0",
+        "pitcrew_nodes_out_of_service 0",
     ] {
         assert!(answer.text.lines().any(|line| line == expected), "{expected}\n{}", answer.text);
     }

@@ -165,3 +165,18 @@ tasks:
         assert!(refused.status.is_client_error() && refused.text.contains(why), "{}", refused.text);
     }
 }
+
+#[tokio::test]
+async fn pages_of_a_gang_say_that_it_is_one() {
+    let source = "workflow: w\ntasks:\n  train: {run: x, nodes: {count: 2, near: rack}}\n";
+    let rig = Rig::placing(None).await.knowing(source).await;
+    let run = rig.start("w", json!({})).await;
+    rig.until(run.key, "train", "scheduled").await;
+    let page = async |rest: &str| rig.get(&format!("/workflows/w/runs/r/tasks/train{rest}")).await.text;
+    for rest in ["", "/1"] {
+        let text = page(rest).await;
+        assert!(text.contains("gang of 2, script"), "{rest}: {text}");
+    }
+    let text = page("/1?tab=details").await;
+    assert!(text.contains("2, each on a node of its own, with the same `rack` if possible"), "{text}");
+}

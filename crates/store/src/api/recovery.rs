@@ -1,5 +1,7 @@
 //! What recovery knows of nodes and jobs, and the incidents there were.
 
+use jiff::Timestamp;
+use pitcrew_core::RunKey;
 use pitcrew_core::recovery::{Incident, IncidentId, Key, Record};
 
 use super::ask;
@@ -28,6 +30,11 @@ impl Store {
     /// The newest first.
     pub async fn incidents(&self, filter: &IncidentFilter, paging: Paging) -> Result<Page<Incident>> {
         ask!(self, incidents(filter, paging))
+    }
+
+    /// Those that hit jobs of a run, the newest first and a hundred at most; none can be older than the run.
+    pub async fn incidents_of_run(&self, run: RunKey, queued_at: Timestamp) -> Result<Vec<Incident>> {
+        ask!(self, incidents_of_run(run, queued_at))
     }
 
     pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>> {

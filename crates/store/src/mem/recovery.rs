@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+use pitcrew_core::RunKey;
 use pitcrew_core::recovery::{Incident, IncidentId, Key, Record};
 
 use super::Mem;
 use crate::error::{Result, StoreError};
 use crate::types::*;
+
+/// As many incidents of a run are found.
+const MOST: usize = 100;
 
 impl Mem {
     pub fn recovery_records(&self) -> Result<Vec<Record>> {
@@ -57,6 +62,12 @@ impl Mem {
         let total = all.len() as u64;
         let rows = all.into_iter().skip(paging.offset as usize).take(paging.limit as usize).cloned().collect();
         Ok(Page { rows, total })
+    }
+
+    pub fn incidents_of_run(&self, run: RunKey, queued_at: Timestamp) -> Result<Vec<Incident>> {
+        let page = self.incidents(&IncidentFilter::default(), Paging::ALL)?;
+        let hits = |incident: &Incident| incident.opened >= queued_at && incident.is_of_run(run);
+        Ok(page.rows.into_iter().filter(hits).take(MOST).collect())
     }
 
     pub fn incident(&self, id: IncidentId) -> Result<Option<Incident>> {

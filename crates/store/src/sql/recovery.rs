@@ -1,5 +1,7 @@
 //! What recovery knows of nodes and jobs, and the incidents there were.
 
+use jiff::Timestamp;
+use pitcrew_core::RunKey;
 use pitcrew_core::recovery::{Incident, IncidentId, Key, Record};
 use sqlx::AssertSqlSafe;
 
@@ -9,6 +11,9 @@ use super::rows::json;
 use crate::error::{Result, StoreError};
 use crate::normalise;
 use crate::types::*;
+
+/// As many incidents of a run are found.
+const MOST: i64 = 100;
 
 /// Which row it is, where it is none of an incident.
 fn place(key: &Key) -> (&'static str, &str) {
@@ -131,6 +136,14 @@ impl Sql {
         values.extend(args![paging.limit, paging.offset as i64]);
         let rows = self.all(sql, values, incident).await?;
         Ok(Page { rows, total: total as u64 })
+    }
+
+    pub async fn incidents_of_run(&self, run: RunKey, queued_at: Timestamp) -> Result<Vec<Incident>> {
+        // What begins a text of the row may be something else than a job; jobs themselves are looked at after that.
+        let sql = "SELECT body FROM incidents WHERE opened >= $1 AND body LIKE $2 ORDER BY id DESC LIMIT $3";
+        let named = format!("%\"{run}/%");
+        let rows = self.all(sql.to_owned(), args![queued_at, named, MOST], incident).await?;
+        Ok(rows.into_iter().filter(|incident| incident.is_of_run(run)).collect())
     }
 
     pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>> {

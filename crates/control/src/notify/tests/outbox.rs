@@ -93,7 +93,7 @@ async fn what_will_not_pass_is_given_up_and_says_why() {
     assert_eq!(hook.next().await.json()["subject"], "b");
     assert_eq!(rig.states().await[1].0, "sent");
 
-    let counted = rig.app.metrics.text(None, &[], &[], None);
+    let counted = rig.app.metrics.text(&Default::default());
     let of = |line: &&str| line.starts_with("pitcrew_notifications_total");
     insta::assert_snapshot!(counted.lines().filter(of).collect::<Vec<_>>().join("\n"), @r#"
     pitcrew_notifications_total{channel="blind",result="failed"} 1

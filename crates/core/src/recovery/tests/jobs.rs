@@ -547,3 +547,18 @@ fn a_job_that_was_given_up_and_is_over_frees_its_node_and_stays_known() {
     story.tell(Input::JobOver { job: "train".to_owned(), attempt: 2 });
     assert_eq!(story.job_state("train"), JobState::Restarting);
 }
+
+#[test]
+fn how_a_rank_ended_is_said_once() {
+    for (message, told) in [
+        ("", "train: rank 0 on n0: exit code 1"),
+        ("exit code 1", "train: rank 0 on n0: exit code 1"),
+        ("Traceback\nKeyError: 'x'\n", "train: rank 0 on n0: exit code 1: KeyError: 'x'"),
+    ] {
+        let mut story = Story::new(1);
+        story.job("train", 1, &["n0"]);
+        let (exit, message) = (Exit::Code { code: 1 }, message.to_owned());
+        story.tell(Input::RankEnded { job: "train".to_owned(), attempt: 1, rank: 0, exit, message });
+        assert_eq!(story.incident("n0").trail[0].why, told);
+    }
+}

@@ -91,6 +91,33 @@ fn a_check_that_runs_and_never_comes_to_an_end_speaks_against_the_node() {
 }
 
 #[test]
+fn what_is_said_again_while_a_node_is_verified_is_kept_once_with_how_often() {
+    let mut story = Story::new(1);
+    story.xid("n0", 79, Advice::Reboot);
+    let id = story.the("drain");
+    story.done(&id);
+    let id = story.the("reboot");
+    story.done(&id);
+    story.see("n0", 2);
+    let before = story.incident("n0").trail.len();
+    for _ in 0..4 {
+        story.check(CheckOutcome::Inconclusive);
+        story.wait(secs(31));
+    }
+    assert_eq!(story.state("n0"), NodeState::Verifying);
+    let trail = &story.incident("n0").trail;
+    let said: Vec<_> = trail.iter().filter(|step| step.why.contains("the check gave no verdict")).collect();
+    assert_eq!((said.len(), trail.len()), (1, before + 1), "{trail:#?}");
+    let again = said[0].again.unwrap();
+    assert_eq!((again.times, again.last.duration_since(said[0].at)), (3, secs(93)));
+    // Something else is another line, and so is the same in another state.
+    let effect = story.the("check");
+    story.tell(Input::CheckEnded { effect, outcome: CheckOutcome::Infrastructure, evidence: "busy".to_owned() });
+    let trail = &story.incident("n0").trail;
+    assert_eq!((trail.len(), trail.last().unwrap().why.as_str()), (before + 2, "the check could not be run: busy"));
+}
+
+#[test]
 fn weakness_06_a_check_that_cannot_run_yet_is_tried_again_and_people_are_told_in_the_end() {
     let mut story = Story::new(1);
     story.xid("n0", 94, Advice::Check);

@@ -4,6 +4,7 @@
 
 mod connections;
 mod ecs;
+mod incidents;
 mod logs;
 mod nodes;
 mod notices;

@@ -1,21 +1,28 @@
 //! The machines that tasks run on: all of them, and each with its GPUs, what runs there, and what somebody may do to it.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_control::fleet::{GpuView, NodeView, Sample, change};
 use pitcrew_control::links;
+use pitcrew_control::recovery::view::IncidentView;
 use pitcrew_control::scheduler::Queue;
-use pitcrew_store::NodeChange;
+use pitcrew_store::{IncidentFilter, NodeChange, Paging};
 
 use crate::Site;
 use crate::auth::{Role, User};
 use crate::error::ApiResult;
 use crate::live::{Watch, follow_part};
+use crate::own::incidents::{self, AtNode};
 use crate::own::nodes;
 use crate::web::fmt;
 use crate::web::form::{Field, Form, FormPage, Typed};
 use crate::web::page::{PageResult, Shell, html, render};
+
+/// Incidents of a node that are shown with it.
+const LATELY: u32 = 5;
 
 #[derive(Template)]
 #[template(path = "admin/fleet.html")]
@@ -29,6 +36,7 @@ struct FleetPage {
 struct List {
     queue: Queue,
     rows: Vec<NodeView>,
+    incidents: BTreeMap<String, AtNode>,
 }
 
 #[derive(Template)]
@@ -43,7 +51,17 @@ struct NodePage {
 struct Node {
     gpus: String,
     node: NodeView,
+    incident: Option<AtNode>,
+    /// The newest of them, and how many there are.
+    incidents: Vec<IncidentView>,
+    total: u64,
     is_op: bool,
+}
+
+impl Node {
+    fn has_more(&self) -> bool {
+        self.total > self.incidents.len() as u64
+    }
 }
 
 /// The devices of a node, on its own page and on that of its worker.
@@ -150,8 +168,14 @@ fn whole(number: Option<f64>, unit: &str) -> String {
     number.map_or("–".to_owned(), |number| format!("{number:.0} {unit}"))
 }
 
+/// What recovery does is seen soon.
+fn watch(site: &Site) -> Watch {
+    if site.app.recovery.is_on() { Watch::incidents(&site.app) } else { Watch::machines(&site.app) }
+}
+
 async fn list(site: &Site) -> ApiResult<String> {
-    Ok(render(List { queue: site.app.scheduler.queue(0).await, rows: nodes::all(site).await? }))
+    let incidents = incidents::at_nodes(site).await?;
+    Ok(render(List { queue: site.app.scheduler.queue(0).await, rows: nodes::all(site).await?, incidents }))
 }
 
 /// What is shown of a node's devices.
@@ -161,7 +185,10 @@ pub fn gpus(site: &Site, node: &NodeView) -> String {
 
 async fn node(site: &Site, name: &str, is_op: bool) -> ApiResult<String> {
     let node = nodes::one(site, name).await?;
-    Ok(render(Node { gpus: gpus(site, &node), node, is_op }))
+    let filter = IncidentFilter { open: None, node: Some(name.to_owned()) };
+    let (incidents, total) = incidents::page(site, &filter, Paging::first(LATELY)).await?;
+    let incident = incidents::at_nodes(site).await?.remove(name);
+    Ok(render(Node { gpus: gpus(site, &node), node, incident, incidents, total, is_op }))
 }
 
 pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) -> PageResult {
@@ -170,7 +197,7 @@ pub async fn page(State(site): State<Site>, Extension(user): Extension<User>) ->
 }
 
 pub async fn live(State(site): State<Site>) -> PageResult<Response> {
-    let watch = Watch::machines(&site.app);
+    let watch = watch(&site);
     let render = |site: Site| async move { list(&site).await };
     Ok(follow_part(&site, "fleet".to_owned(), watch, "nodes", render).into_response())
 }
@@ -193,7 +220,7 @@ pub async fn live_one(
         let name = name.clone();
         async move { node(&site, &name, is_op).await }
     };
-    Ok(follow_part(&site, key, Watch::machines(&site.app), "node", render).into_response())
+    Ok(follow_part(&site, key, watch(&site), "node", render).into_response())
 }
 
 /// Lets a node take no new work, or take it again.

@@ -4,8 +4,9 @@ use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_control::links;
-use pitcrew_control::recovery::view::IncidentView;
+use pitcrew_control::recovery::view::{IncidentView, StepView};
 use pitcrew_control::recovery::wish::Deed;
+use pitcrew_core::recovery::NodeState;
 use pitcrew_store::IncidentFilter;
 
 use crate::Site;
@@ -13,7 +14,7 @@ use crate::auth::{Role, User};
 use crate::error::ApiResult;
 use crate::input::Query;
 use crate::live::{Watch, follow_part};
-use crate::own::incidents::{self, Wished};
+use crate::own::incidents::{self, AtNode, Wished};
 use crate::web::fmt;
 use crate::web::form::Typed;
 use crate::web::page::{PageResult, Shell, html, render};
@@ -64,11 +65,37 @@ pub(super) fn sign(incident: &IncidentView) -> &'static str {
     }
 }
 
-fn words(state: &str) -> String {
+/// The same for where the node of one stands that is not over.
+pub(super) fn sign_at(at: &AtNode) -> &'static str {
+    match (at.state == NodeState::OutOfService.name(), at.waits) {
+        (true, _) => "failed",
+        (false, true) => "up_for_retry",
+        (false, false) => "recovering",
+    }
+}
+
+pub(super) fn words(state: &str) -> String {
     state.replace('_', " ")
 }
 
-fn took(incident: &IncidentView) -> String {
+/// How long after the beginning: `+4.2 s`.
+fn since(incident: &IncidentView, step: &StepView) -> String {
+    format!("+{}", fmt::duration(step.at.duration_since(incident.opened)))
+}
+
+/// With a capital at its beginning, and names as code.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let text: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    fmt::ticks(&text)
+}
+
+/// How often something was noted again; empty: once.
+fn repeated(step: &StepView) -> String {
+    step.again.map(|again| format!("{} times, last at ", again.times + 1)).unwrap_or_default()
+}
+
+pub(super) fn took(incident: &IncidentView) -> String {
     fmt::elapsed(&Some(incident.opened), &incident.closed, false)
 }
 

@@ -9,6 +9,7 @@ use askama::Template;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_control::links;
+use pitcrew_control::recovery::view::state;
 use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::{RunRecord, RunStop};
 use pitcrew_store::StateCounts;
@@ -73,6 +74,8 @@ struct Head<'a> {
     can_retry: bool,
     can_mark: bool,
     stopped: Option<String>,
+    /// Those that hit its jobs: name, page, and what became of them.
+    incidents: Vec<(String, String, String)>,
 }
 
 /// The parts of a run's page.
@@ -109,7 +112,7 @@ impl Reading<'_> {
         links::run(&self.run().workflow, &self.run().run_id)
     }
 
-    fn head(&self, counts: &StateCounts) -> String {
+    async fn head(&self, counts: &StateCounts) -> ApiResult<String> {
         let run = self.run();
         let has = |state: &str| counts.get(state).is_some_and(|count| *count > 0);
         let stopped = run.stop.as_ref().map(|stop| match stop {
@@ -117,7 +120,12 @@ impl Reading<'_> {
             RunStop::TimedOut => "stopped: it ran longer than its timeout".to_owned(),
             RunStop::FailFast { task } => format!("stopped because `{task}` failed (fail_fast)"),
         });
-        render(Head {
+        let hits = self.site.app.store.incidents_of_run(run.key, run.queued_at).await?;
+        let incidents = hits.iter().rev().map(|one| {
+            let about = format!("of {}, {}", one.node, state(one).replace('_', " "));
+            (one.id.to_string(), links::incident(one.id), about)
+        });
+        Ok(render(Head {
             run,
             href: self.href(),
             workflow_href: links::workflow(&run.workflow),
@@ -127,7 +135,8 @@ impl Reading<'_> {
             can_retry: has("failed") || has("upstream_failed"),
             can_mark: counts.keys().any(|state| !matches!(*state, "success" | "skipped" | "removed")),
             stopped,
-        })
+            incidents: incidents.collect(),
+        }))
     }
 
     async fn graph(&self) -> ApiResult<String> {
@@ -164,7 +173,7 @@ pub async fn page(
     );
     let shell =
         Shell::new(&site, &user, format!("{} · {}", view.run.run_id, view.run.workflow)).section("runs").live(live);
-    let (head, graph) = (reading.head(&counts), reading.graph().await?);
+    let (head, graph) = (reading.head(&counts).await?, reading.graph().await?);
     let (tasks, side) = (reading.tasks(&counts).await?, reading.side().await?);
     let workflow_href = links::workflow(&view.run.workflow);
     let files = artifacts::of_run(&site, view.run.key).await?.len();
@@ -182,7 +191,7 @@ pub async fn short(State(site): State<Site>, Path(key): Path<String>) -> PageRes
 pub async fn head(site: &Site, view: &RunView, user: &User) -> ApiResult<String> {
     let wish = Wish { state: None, page: 1, graph: false };
     let reading = Reading { site, view, wish, role: user.role };
-    Ok(reading.head(&view.counts(&site.app).await?))
+    reading.head(&view.counts(&site.app).await?).await
 }
 
 pub async fn live(
@@ -222,7 +231,7 @@ async fn look(site: &Site, role: Role, run: RunRecord, wish: Wish, elsewhere: bo
     let reading = Reading { site, view: &view, wish, role };
     let counts = view.counts(&site.app).await?;
     let parts = vec![
-        Part { id: "run-head", html: reading.head(&counts) },
+        Part { id: "run-head", html: reading.head(&counts).await? },
         Part { id: "run-graph", html: reading.graph().await? },
         Part { id: "run-tasks", html: reading.tasks(&counts).await? },
         Part { id: "run-side", html: reading.side().await? },

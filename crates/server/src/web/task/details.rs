@@ -3,6 +3,7 @@
 use pitcrew_control::scheduler::{Pick, Rendered};
 use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::AttemptRecord;
+use pitcrew_core::fleet::Gang;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::ir::{Task, TaskIx, Work, Workflow};
 use pitcrew_core::state::Exit;
@@ -10,6 +11,7 @@ use pitcrew_exec::{GpuUsage, Usage};
 use serde_json::Value;
 
 use super::Reading;
+use super::incidents::Ended;
 use crate::Site;
 use crate::web::fmt;
 
@@ -20,6 +22,13 @@ pub struct Details {
     /// Why nothing is rendered.
     pub unrendered: String,
     pub attempts: Vec<AttemptRecord>,
+    pub incidents: Vec<Ended>,
+}
+
+impl Details {
+    pub fn incidents_of(&self, attempt: &AttemptRecord) -> Vec<&Ended> {
+        self.incidents.iter().filter(|ended| ended.attempt == attempt.number).collect()
+    }
 }
 
 impl Reading {
@@ -35,17 +44,22 @@ impl Reading {
             (Some(workflow), Some(task)) => definition(workflow, task),
             _ => Vec::new(),
         };
-        Details { facts, rendered, unrendered, attempts: self.attempts.clone() }
+        let (attempts, incidents) = (self.attempts.clone(), self.incidents.clone());
+        Details { facts, rendered, unrendered, attempts, incidents }
     }
 }
 
-/// What a task is, in a word.
+/// What a task is, in a word or two.
 pub fn kind_of(task: &Task) -> String {
-    match &task.work {
+    let work = match &task.work {
         Work::Noop => "milestone".to_owned(),
         Work::Steps(steps) if steps.len() == 1 => "script".to_owned(),
         Work::Steps(steps) => format!("{} steps", steps.len()),
         Work::Action { uses, .. } => uses.clone(),
+    };
+    match &task.gang {
+        Some(gang) => format!("gang of {}, {work}", gang.count),
+        None => work,
     }
 }
 
@@ -77,8 +91,19 @@ fn definition(workflow: &Workflow, task: &Task) -> Vec<(&'static str, String)> {
     add("GPUs", resource(&task.resources.gpu));
     add("CPU", resource(&task.resources.cpu));
     add("Memory", resource(&task.resources.memory));
+    add("Members", task.gang.as_ref().map(members));
     add("Instances at a time", task.max_parallel.map(|most| most.to_string()));
     facts
+}
+
+/// Where the members of a gang are.
+fn members(gang: &Gang) -> String {
+    let near = match &gang.topology {
+        Some(near) if near.is_required => format!(", all with the same `{}`", near.label),
+        Some(near) => format!(", with the same `{}` if possible", near.label),
+        None => String::new(),
+    };
+    format!("{}, each on a node of its own{near}", gang.count)
 }
 
 pub fn attempt_state(attempt: &AttemptRecord) -> &'static str {

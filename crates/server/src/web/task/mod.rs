@@ -1,6 +1,7 @@
 //! The page of a task instance: why it is in its state, its attempts and what they used, what it handed on, its log.
 
 mod details;
+mod incidents;
 pub mod mapped;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub use self::details::kind_of;
 use self::details::{Details, attempt_state, facts, step_names, used, waited};
+use self::incidents::Ended;
 use super::fmt;
 use super::log::{LogView, Place};
 use super::page::{PageResult, Shell, html, render};
@@ -77,6 +79,8 @@ struct Head<'a> {
     /// Changes when another attempt than the shown one became the newest, and the page must be read anew.
     newest: u32,
     facts: Vec<(&'static str, String)>,
+    /// The incidents in which it ended.
+    incidents: Vec<&'a Ended>,
     outputs: &'a BTreeMap<String, Value>,
     item: Option<String>,
     /// How a form names it.
@@ -94,6 +98,7 @@ struct Reading {
     /// The number of the attempt that is shown.
     shown: u32,
     reasons: Vec<String>,
+    incidents: Vec<Ended>,
 }
 
 impl Reading {
@@ -118,7 +123,8 @@ impl Reading {
             let index = (map_index != UNMAPPED).then_some(map_index);
             own::reasons(site, &view, task.as_str(), index).await?
         };
-        Ok(Reading { view, row, attempts, shown: wanted.unwrap_or(newest), reasons })
+        let incidents = incidents::of_instance(site, &view, task, map_index, &attempts).await?;
+        Ok(Reading { view, row, attempts, shown: wanted.unwrap_or(newest), reasons, incidents })
     }
 
     fn task(&self) -> Option<&Task> {
@@ -162,6 +168,7 @@ impl Reading {
             attempt: self.attempt(),
             newest: self.attempts.last().map_or(0, |attempt| attempt.number),
             facts: self.attempt().map(facts).unwrap_or_default(),
+            incidents: self.incidents.iter().filter(|ended| ended.attempt == self.shown).collect(),
             outputs: &self.row.outputs,
             item: self.row.item.as_ref().map(fmt::pretty),
             pick: self.name(),

@@ -1,5 +1,6 @@
 //! What recovery knows: rows of nodes and jobs that are replaced, and incidents that stay.
 
+use pitcrew_core::RunKey;
 use pitcrew_core::recovery::{
     Advice, IncidentId, Input, Key, NodeFacts, Policy, Record, Recovery, Rung, Seen, Signal, SignalKind,
 };
@@ -56,6 +57,7 @@ pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: 
     let page = store.incidents(&of_n1, Paging { limit: 1, offset: 1 }).await.unwrap();
     assert_eq!((page.total, page.rows[0].id), (2, IncidentId(1)));
     assert!(!page.rows[0].is_open());
+    let history = page.rows[0].clone();
     assert_eq!(store.incident(IncidentId(1)).await.unwrap().as_ref(), page.rows.first());
     assert_eq!(store.incident(IncidentId(99)).await.unwrap(), None);
     let over = IncidentFilter { open: Some(false), ..IncidentFilter::default() };
@@ -79,4 +81,19 @@ pub async fn what_recovery_knows_is_written_at_once_and_read_by_the_next(store: 
     assert!(store.recovery_records().await.unwrap().is_empty());
     store.write_recovery(next, &records, &[]).await.unwrap();
     assert_eq!(store.recovery_records().await.unwrap(), records);
+
+    // Those of a run, by the jobs that they hit, and not by what only reads like one.
+    let mut hit = history;
+    for (id, job, evidence) in
+        [(50, "7/train", "x"), (51, "7/train[2]", "x"), (52, "17/train", "7/train: x"), (53, "70/train", "x")]
+    {
+        (hit.id, hit.opened, hit.jobs) = (IncidentId(id), at(20 + id as i64), [job.to_owned()].into());
+        hit.signals[0].evidence = evidence.to_owned();
+        store.write_recovery(next, &[Record::Incident(hit.clone())], &[]).await.unwrap();
+    }
+    let of_run = async |run, second| {
+        let found = store.incidents_of_run(RunKey(run), at(second)).await.unwrap();
+        found.into_iter().map(|incident| incident.id.0).collect::<Vec<_>>()
+    };
+    assert_eq!((of_run(7, 0).await, of_run(7, 71).await, of_run(8, 0).await), (vec![51, 50], vec![51], vec![]));
 }
