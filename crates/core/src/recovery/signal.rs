@@ -173,6 +173,7 @@ impl SignalKind {
         match self {
             SignalKind::Xid { .. } | SignalKind::Repeated { .. } => "xid",
             SignalKind::Dcgm { .. } => "dcgm",
+            SignalKind::Condition { .. } => "condition",
             SignalKind::LostGpu => "lost_gpu",
             SignalKind::Hang => "hang",
             SignalKind::Ecc | SignalKind::RemapPending | SignalKind::RemapFailure => "memory",
