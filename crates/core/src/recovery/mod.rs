@@ -44,8 +44,8 @@ pub use effect::{Act, CheckLevel, Effect, EffectId, Input, NodeFacts, Notice, No
 pub use key::{BadJob, JobKey};
 pub use policy::{Deadlines, DrainPolicy, ExitRules, JobSpec, Mode, OnInconclusive, Policy, Restart};
 pub use record::{
-    Again, ApplicationError, Failure, FleetRecord, Incident, IncidentId, JobRecord, Key, NodeRecord, Outcome, PastAttempt,
-    RankRecord, Record, Remediation, RestartRecord, Step as Transition, Tried, Verdict,
+    Again, ApplicationError, Failure, FleetRecord, Incident, IncidentId, JobRecord, Key, NodeRecord, Outcome,
+    PastAttempt, RankRecord, Record, Remediation, RestartRecord, Step as Transition, Tried, Verdict,
 };
 pub use signal::{Advice, CheckOutcome, Class, JobRef, Signal, SignalKind};
 pub use state::{JobState, NodeState, Rung};

@@ -83,7 +83,7 @@ impl Target {
             Target::There(remote) => {
                 let body = match deed {
                     Deed::Dismiss => json!({ "reason": reason }),
-                    Deed::Approve => json!({ "repair": plan.map(|plan| plan.name()) }),
+                    Deed::Approve => plan.map_or(json!({}), |plan| json!({ "repair": plan.name() })),
                     Deed::Retry => json!({}),
                 };
                 let path = ["api", "pitcrew", "v1", "incidents", &id.to_string(), deed.name()];
