@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::{Extension, Path, State};
 use axum::http::StatusCode;
+use jiff::SignedDuration;
 use pitcrew_control::clock;
 use pitcrew_control::links;
 use pitcrew_control::recovery::view::{IncidentView, Jobs, deeds, state};
 use pitcrew_control::recovery::wish::{self, Deed, Wish};
+use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::recovery::{Incident, IncidentId, NodeState};
 use pitcrew_store::{AuditEntry, IncidentFilter, Paging};
 use serde_json::{Value, json};
@@ -103,6 +105,12 @@ pub async fn at_nodes(site: &Site) -> ApiResult<BTreeMap<String, AtNode>> {
     let open = IncidentFilter { open: Some(true), node: None };
     let open = site.app.store.incidents(&open, Paging::first(MOST)).await?.rows;
     Ok(open.into_iter().map(|one| (one.node.clone(), at(one.id, state(&one), false))).collect())
+}
+
+/// Those that hit jobs of a run. One may be older than it: where recovery only watches, a node that is suspected stays in use.
+pub async fn of_run(site: &Site, run: &RunRecord) -> ApiResult<Vec<Incident>> {
+    let since = run.queued_at.checked_sub(SignedDuration::from_hours(24)).unwrap_or(run.queued_at);
+    Ok(site.app.store.incidents_of_run(run.key, since).await?)
 }
 
 /// `inc-7`, or `7`.

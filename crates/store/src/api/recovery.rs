@@ -32,9 +32,9 @@ impl Store {
         ask!(self, incidents(filter, paging))
     }
 
-    /// Those that hit jobs of a run, the newest first and a hundred at most; none can be older than the run.
-    pub async fn incidents_of_run(&self, run: RunKey, queued_at: Timestamp) -> Result<Vec<Incident>> {
-        ask!(self, incidents_of_run(run, queued_at))
+    /// Those that hit jobs of a run and were opened then or later, the newest first and a hundred at most.
+    pub async fn incidents_of_run(&self, run: RunKey, since: Timestamp) -> Result<Vec<Incident>> {
+        ask!(self, incidents_of_run(run, since))
     }
 
     pub async fn incident(&self, id: IncidentId) -> Result<Option<Incident>> {

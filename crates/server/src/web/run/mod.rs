@@ -120,7 +120,7 @@ impl Reading<'_> {
             RunStop::TimedOut => "stopped: it ran longer than its timeout".to_owned(),
             RunStop::FailFast { task } => format!("stopped because `{task}` failed (fail_fast)"),
         });
-        let hits = self.site.app.store.incidents_of_run(run.key, run.queued_at).await?;
+        let hits = own::incidents::of_run(self.site, run).await?;
         let incidents = hits.iter().rev().map(|one| {
             let about = format!("of {}, {}", one.node, state(one).replace('_', " "));
             (one.id.to_string(), links::incident(one.id), about)

@@ -9,6 +9,7 @@ use pitcrew_core::recovery::JobKey;
 
 use crate::Site;
 use crate::error::ApiResult;
+use crate::own::incidents;
 use crate::view::RunView;
 
 /// An attempt that ended in an incident, and that.
@@ -35,8 +36,8 @@ pub async fn of_instance(
     let is_one = map_index == UNMAPPED || found.is_some_and(|task| task.gang.is_some());
     let index = if is_one { None } else { u32::try_from(map_index).ok() };
     let job = JobKey { run: run.key, task: task.clone(), index }.to_string();
-    let incidents = site.app.store.incidents_of_run(run.key, run.queued_at).await?;
-    let hits = incidents.iter().filter(|incident| incident.jobs.contains(&job));
+    let all = incidents::of_run(site, run).await?;
+    let hits = all.iter().filter(|incident| incident.jobs.contains(&job));
     let ended = hits.filter_map(|incident| {
         Some(Ended {
             attempt: ended(incident, attempts)?.number,
