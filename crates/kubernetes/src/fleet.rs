@@ -109,6 +109,13 @@ impl KubeFleet {
         self.change(name, |node| is_ours(node).then(|| change.clone())).await
     }
 
+    /// A node that somebody else has uncordoned bears our mark no more.
+    pub async fn unmark(&self, name: &str) -> Result<(), Fault> {
+        let change = json!({ "metadata": { "annotations": { CORDONED: null } } });
+        let is_stale = |node: &KubeNode| !node.is_cordoned && node.annotations.get(CORDONED) == Some(&self.owner);
+        self.change(name, |node| is_stale(node).then(|| change.clone())).await
+    }
+
     /// Changes a node as it is now, if it needs to be; one that is not there needs nothing.
     pub(crate) async fn change(&self, name: &str, what: impl Fn(&KubeNode) -> Option<Value>) -> Result<(), Fault> {
         let mut last = None;

@@ -86,8 +86,9 @@ impl KubeFleet {
             let outcome = match self.node(node).await {
                 Ok(None) => return Outcome::Refused("its cluster does not know it any more".to_owned()),
                 Ok(Some(now)) if now.boot_id != boot_id => {
+                    // Whoever brought that about, it is as good as what was ordered: it is looked at, and verified.
                     return match perhaps {
-                        false => Outcome::Refused("it is in another boot already".to_owned()),
+                        false => Outcome::Unknown("it is in another boot already".to_owned()),
                         true => Outcome::Done,
                     };
                 }
@@ -102,9 +103,10 @@ impl KubeFleet {
             };
             match outcome {
                 Ok(()) => return Outcome::Done,
-                // The same call again changes nothing that it has changed already.
-                Err(fault) if fault.may_pass() && clock::instant() + LOOK < until => {
-                    perhaps |= fault.kind == Kind::Unknown
+                // The same call again changes nothing that it has changed already; what is forbidden may be allowed meanwhile.
+                Err(fault) if fault.kind != Kind::NotFound && clock::instant() + LOOK < until => {
+                    perhaps |= fault.kind == Kind::Unknown;
+                    tracing::warn!(node, "a node of Kubernetes cannot be told to reboot yet: {fault}");
                 }
                 Err(fault) if perhaps => return Outcome::Unknown(fault.to_string()),
                 Err(fault) => return fault.into(),
@@ -134,7 +136,8 @@ impl KubeFleet {
             if !is_made {
                 match plan.create(&self.client).await {
                     Ok(()) => is_made = true,
-                    Err(fault) if fault.may_pass() => {
+                    Err(fault) if fault.kind != Kind::NotFound => {
+                        tracing::warn!(node = plan.node, "the pod that reboots a node cannot be made yet: {fault}");
                         perhaps |= fault.kind == Kind::Unknown;
                         last = fault.to_string();
                     }
@@ -146,7 +149,7 @@ impl KubeFleet {
                 Ok(Some(pod)) => match pod.stage() {
                     Stage::Ended { code: 0 } | Stage::Running => return Outcome::Done,
                     Stage::Ended { code: OTHER_BOOT } => {
-                        return Outcome::Refused("it is in another boot already".to_owned());
+                        return Outcome::Unknown("it is in another boot already".to_owned());
                     }
                     Stage::Ended { code } => {
                         let said = plan.log(&self.client).await.unwrap_or_default();

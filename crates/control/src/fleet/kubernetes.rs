@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::fleet::Standing;
 use pitcrew_exec::gpu::Reading;
 use pitcrew_kubernetes::client::Change;
+use pitcrew_kubernetes::fleet::CORDONED;
 use pitcrew_kubernetes::node::{Condition, KubeNode};
 use pitcrew_kubernetes::reboot::ordered;
 use pitcrew_kubernetes::{Fault, Kind};
@@ -27,6 +28,10 @@ use crate::kubernetes::{KubeCluster, KubeClusters, KubePlace};
 
 /// Between two looks at a cluster that cannot be watched, and at what only time changes.
 const POLL: Duration = Duration::from_secs(5);
+/// Between two watches, at least.
+const BETWEEN: Duration = Duration::from_secs(1);
+/// The most GPUs that a node has; whoever counts something else by them is not taken at the word.
+const MOST_GPUS: u32 = 1024;
 /// A list is read anew after this long, although changes are heard of.
 const RELIST: Duration = Duration::from_secs(300);
 /// After a cluster could not be asked, at most.
@@ -42,6 +47,9 @@ pub struct KubeSeen {
     pub at: KubePlace,
     pub labels: BTreeMap<String, String>,
     pub is_cordoned: bool,
+    /// Which Pitcrew says that it cordoned it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marked_by: Option<String>,
     /// It is ready, as its cluster says.
     pub is_ready: bool,
     pub boot_id: String,
@@ -129,8 +137,8 @@ impl Fleet {
                     let mut nodes = by_name(nodes);
                     self.take_all(cluster, clusters, &nodes, &leads).await;
                     match self.hear(cluster, clusters, &mut nodes, &version, &leads).await {
-                        // It is listed anew at once; a watch that is over each time lasts its time.
-                        Ok(()) => Duration::ZERO,
+                        // Whoever cuts watches at once is not asked all the time.
+                        Ok(()) => BETWEEN,
                         Err(fault) => {
                             // That it may not watch is said once; it is right without.
                             if fault.kind == Kind::Denied && !std::mem::replace(&mut is_told, true) {
@@ -144,7 +152,8 @@ impl Fleet {
                 Err(fault) => {
                     failures += 1;
                     tracing::warn!(cluster = %cluster.name, "the nodes of a cluster cannot be asked for: {fault}");
-                    LONGEST.min(POLL * 2u32.saturating_pow(failures - 1))
+                    let wait = LONGEST.min(POLL * 2u32.saturating_pow(failures - 1));
+                    wait.max(fault.after.unwrap_or_default())
                 }
             };
             tokio::time::sleep(wait).await;
@@ -197,6 +206,12 @@ impl Fleet {
         if leads {
             for name in &changed {
                 self.write(name, now).await;
+            }
+        }
+        for name in gone.iter().filter(|_| leads) {
+            // It may only be none of ours any more, as by a label that was taken from it.
+            if let Err(fault) = cluster.fleet.uncordon(name).await {
+                tracing::warn!(node = name, "a node of Kubernetes cannot be uncordoned: {fault}");
             }
         }
         self.drop_kubes(&gone, leads).await;
@@ -299,13 +314,13 @@ fn take<T>(
     now: Timestamp,
 ) -> KubeSeen {
     let had = seen.gpus.iter().filter(|gpu| gpu.gone_since.is_none()).count();
-    let is_fewer = (node.gpus as usize) < had;
+    let is_fewer = (node.gpus.min(MOST_GPUS) as usize) < had;
     // What tells of devices begins anew with the kubelet, and with a new version of it.
     let fewer_since = is_fewer.then(|| before.fewer_since.unwrap_or(now));
     let is_lasting = fewer_since.is_some_and(|since| now.duration_since(since) >= FEWER);
     if !is_fewer || (is_lasting && node.unready.is_none()) {
         let reading = |index: u32| Reading { index, uuid: format!("{}/gpu-{index}", node.name), ..Reading::default() };
-        let readings: Vec<Reading> = (0..node.gpus).map(reading).collect();
+        let readings: Vec<Reading> = (0..node.gpus.min(MOST_GPUS)).map(reading).collect();
         seen.devices(&readings, "its cluster counts one GPU less than before", now);
     }
     seen.cores = u32::try_from(node.cpu_milli / 1000).ok();
@@ -318,6 +333,7 @@ fn take<T>(
         at: KubePlace { cluster: cluster.to_owned(), node: node.name.clone() },
         labels,
         is_cordoned: node.is_cordoned,
+        marked_by: node.annotations.get(CORDONED).cloned(),
         is_ready: node.unready.is_none(),
         reboot_of: ordered(node).map(str::to_owned),
         boot_id: node.boot_id.clone(),

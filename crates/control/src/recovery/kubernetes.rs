@@ -16,7 +16,7 @@ use pitcrew_kubernetes::check::{Checked, run};
 use pitcrew_kubernetes::drain::{Evict, Staying};
 use pitcrew_kubernetes::fleet::Outcome;
 use pitcrew_kubernetes::node::KubeNode;
-use pitcrew_kubernetes::pod::{Plan, Pod, name_of, sweep};
+use pitcrew_kubernetes::pod::{Plan, Pod, ROLE, name_of, sweep};
 
 use super::ecs::read;
 use super::perform::{Hands, name};
@@ -41,11 +41,12 @@ pub(super) async fn watch(hands: Hands) {
     hands.desk.is_ready().await;
     let mut told: BTreeSet<String> = BTreeSet::new();
     let mut swept: Option<Instant> = None;
+    let mut stray: BTreeSet<String> = BTreeSet::new();
     loop {
         let all = hands.reached.fleet.kubes();
         hands.get_to_know_kubes(&all);
         hands.tell_conditions(&all, &mut told);
-        hands.keep_kubes(&all).await;
+        hands.keep_kubes(&all, &mut stray).await;
         if swept.is_none_or(|at| clock::instant() >= at + SWEEP) {
             swept = Some(clock::instant());
             hands.sweep_pods().await;
@@ -70,10 +71,10 @@ impl Hands {
             | Act::Unfence { node }
             | Act::RunCheck { node, .. }
             | Act::Drain { node, .. }
-            | Act::Reboot { node, .. } => node.clone(),
+            | Act::Reboot { node, .. }
+            | Act::HardReboot { node, .. }
+            | Act::Replace { node } => node.clone(),
             Act::ResetGpu { .. }
-            | Act::HardReboot { .. }
-            | Act::Replace { .. }
             | Act::Observe { .. }
             | Act::StopJob { .. }
             | Act::RestartJob { .. }
@@ -84,6 +85,11 @@ impl Hands {
         let Some((cluster, place)) = self.kube(&node) else { return Err(effect) };
         let id = effect.id.clone();
         let word = name(effect.incident, &id);
+        if effect.act.is_once()
+            && let Err(why) = self.emptied_again(&id, &node).await
+        {
+            return Ok(Some(Input::EffectFailed { effect: id, why, certain: true }));
+        }
         Ok(match effect.act {
             Act::Fence { .. } => {
                 self.set_cordoned(&id, &node, true).await;
@@ -145,10 +151,7 @@ impl Hands {
 
     /// Until no pod of others is there any more, or nobody wants to know.
     async fn empty(&self, effect: &EffectId, node: &str) {
-        let evict = match self.config.policy.drain {
-            DrainPolicy::Wait => Evict::Kept,
-            DrainPolicy::Preempt => Evict::All,
-        };
+        let evict = self.evicts();
         let mut before: Option<Result<Vec<Staying>, String>> = None;
         while self.is_wanted(effect) {
             let Some((cluster, place)) = self.kube(node) else { return };
@@ -160,15 +163,42 @@ impl Hands {
             if before.as_ref() != Some(&now) {
                 match &now {
                     Ok(staying) => {
-                        let each: Vec<String> =
-                            staying.iter().map(|one| format!("{} ({})", one.pod, one.why)).collect();
-                        tracing::info!(node, "pods are there yet: {}", each.join(", "));
+                        tracing::info!(node, "pods are there yet: {}", shown(staying));
                     }
                     Err(fault) => tracing::warn!(node, "a node of Kubernetes cannot be emptied: {fault}"),
                 }
                 before = Some(now);
             }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Pods may have come since it was emptied: a person uncordoned it, or it was registered anew. The error says what is there
+    /// when half of the time for a reboot is over.
+    async fn emptied_again(&self, effect: &EffectId, node: &str) -> Result<(), String> {
+        let until = clock::instant() + (self.config.policy.deadlines.reboot / 2).unsigned_abs();
+        loop {
+            let Some((cluster, place)) = self.kube(node) else { return Err("it is no node any more".to_owned()) };
+            let emptied = async {
+                cluster.fleet.cordon(&place.node).await?;
+                cluster.fleet.drain(&place.node, self.evicts()).await
+            };
+            let why = match emptied.await {
+                Ok(staying) if staying.is_empty() => return Ok(()),
+                Ok(staying) => format!("pods have come since: {}", shown(&staying)),
+                Err(fault) => fault.to_string(),
+            };
+            if clock::instant() >= until || !self.is_wanted(effect) {
+                return Err(why);
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    fn evicts(&self) -> Evict {
+        match self.config.policy.drain {
+            DrainPolicy::Wait => Evict::Kept,
+            DrainPolicy::Preempt => Evict::All,
         }
     }
 
@@ -199,6 +229,8 @@ impl Hands {
                     Err(fault) => return (CheckOutcome::Infrastructure, fault.to_string()),
                 };
                 let passive = passive || !users.is_empty();
+                // Beside others, only what puts no load on any device.
+                let level = if passive { CheckLevel::Quick } else { level };
                 let number = match level {
                     CheckLevel::Quick => "1",
                     CheckLevel::Medium => "2",
@@ -324,7 +356,9 @@ impl Hands {
         let heeded = &self.reached.kubernetes.settings().conditions;
         let mut now = BTreeSet::new();
         for (name, kube) in all {
-            for condition in &kube.conditions {
+            // One that is not known yet would be told to nobody; it is in the next round.
+            let is_known = self.desk.look(|r| r.node(name).is_some());
+            for condition in kube.conditions.iter().filter(|_| is_known) {
                 let Some(advice) = heeded.get(&condition.kind) else { continue };
                 let since = condition.last_transition_time.map(|at| at.to_string()).unwrap_or_default();
                 let id = format!("{name}/{}/{}/{since}", condition.kind, kube.boot_id);
@@ -347,9 +381,24 @@ impl Hands {
     }
 
     /// A node that was registered anew is not cordoned, and an order that was carried out must not be once more.
-    async fn keep_kubes(&self, all: &[(String, KubeSeen)]) {
+    /// What bears our mark, and is fenced by nobody in two rounds (`stray`), takes pods again; the mark goes where a person has
+    /// uncordoned the node, so that a later cordon is that person's.
+    async fn keep_kubes(&self, all: &[(String, KubeSeen)], stray: &mut BTreeSet<String>) {
         for (name, kube) in all {
             let Some((cluster, place)) = self.kube(name) else { continue };
+            let is_free = |r: &pitcrew_core::recovery::Recovery| r.node(name).is_none_or(|node| !node.fenced);
+            let is_ours = kube.marked_by.as_ref() == Some(&cluster.fleet.owner) && kube.away_since.is_none();
+            if !is_ours || !self.desk.look(is_free) {
+                stray.remove(name);
+            } else if !stray.insert(name.clone()) && self.scheduler.holds_lead() {
+                let done = match kube.is_cordoned {
+                    true => cluster.fleet.uncordon(&place.node).await,
+                    false => cluster.fleet.unmark(&place.node).await,
+                };
+                if let Err(fault) = done {
+                    tracing::warn!(node = name, "a node of Kubernetes cannot be uncordoned: {fault}");
+                }
+            }
             let is_fenced = |r: &pitcrew_core::recovery::Recovery| r.node(name).is_some_and(|node| node.fenced);
             if kube.away_since.is_none()
                 && !kube.is_cordoned
@@ -386,8 +435,13 @@ impl Hands {
         let has_pods =
             settings.check.is_some() || matches!(settings.reboot, Some(pitcrew_kubernetes::reboot::How::Pod(_)));
         for cluster in self.reached.kubernetes.all().iter().filter(|_| has_pods) {
+            // One that begins late would reboot a node for which that was given up.
             let is_wanted = |pod: &Pod| {
-                self.desk.look(|r| r.node(&pod.spec.node_name).is_some_and(|row| row.incident.is_some() && row.fenced))
+                let state = self.desk.look(|r| r.node(&pod.spec.node_name).map(|row| row.state));
+                match pod.metadata.labels.get(ROLE).map(String::as_str) {
+                    Some("reboot") => state == Some(NodeState::Remediating { rung: Rung::Reboot }),
+                    _ => matches!(state, Some(NodeState::Checking | NodeState::Verifying)),
+                }
             };
             if !self.scheduler.holds_lead() {
                 return;
@@ -398,4 +452,9 @@ impl Hands {
             }
         }
     }
+}
+
+/// For people.
+fn shown(staying: &[Staying]) -> String {
+    staying.iter().map(|one| format!("{} ({})", one.pod, one.why)).collect::<Vec<_>>().join(", ")
 }

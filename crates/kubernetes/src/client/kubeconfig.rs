@@ -159,9 +159,10 @@ fn read(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let text =
         std::fs::read_to_string(path).map_err(|error| format!("cannot read the kubeconfig `{shown}`: {error}"))?;
-    let mut value = yaml::to_json(&text).map_err(|why| format!("the kubeconfig `{shown}`: {why}"))?;
+    // What is said of a wrong value may show it, and it may be a secret.
+    let wrong = |_| format!("`{shown}` is no YAML: `kubectl config view --kubeconfig {shown}` says what is wrong");
+    let mut value = yaml::to_json(&text).map_err(wrong)?;
     leave_out(&mut value);
-    // What serde says of a wrong type may show the value, which may be a secret.
     let wrong =
         |_| format!("`{shown}` is no kubeconfig: `kubectl config view --kubeconfig {shown}` says what is wrong");
     let mut file: File = serde_json::from_value(value).map_err(wrong)?;
@@ -317,7 +318,7 @@ mod tests {
         let odd = told(&WHOLE.replace("token: s3cret", "token: [s3cret]"), None);
         assert!(odd.contains("is no kubeconfig") && !odd.contains("s3cret"), "{odd}");
         assert!(told(&WHOLE.replace("Q0E=", "'*'"), None).contains("is no Base64"));
-        assert!(told("a: [", None).starts_with("the kubeconfig `FILE`: "));
+        assert!(told("a: [", None).starts_with("`FILE` is no YAML"));
         let nowhere = Access::find(None, None, &|_| None).err().unwrap();
         assert!(nowhere.contains("set KUBECONFIG"), "{nowhere}");
         let gone = Access::find(Some(Path::new("/nowhere/x")), None, &|_| None).err().unwrap();

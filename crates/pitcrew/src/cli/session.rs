@@ -62,7 +62,7 @@ impl Prepared {
     /// Registers this process as one that can own runs.
     pub async fn new(context: &Context) -> anyhow::Result<Prepared> {
         let ssh = ssh::pool(&context.data, &context.secrets);
-        let (clusters, kubernetes) = (clusters(context)?, kubernetes(context).await?);
+        let (clusters, kubernetes) = (clusters(context)?, KubeClusters::none());
         let (backends, workers, events) = backends(context, &ssh, &clusters)?;
         let owner = Arc::new(context.store.register_owner().await?);
         Ok(Prepared { owner, backends, ssh, workers, clusters, kubernetes, events })
@@ -77,7 +77,9 @@ impl Prepared {
     }
 
     /// Works on every run that nobody works on. `base_url` is where the pages are.
-    pub async fn serve(self, context: &Context, base_url: String) -> anyhow::Result<Session> {
+    pub async fn serve(mut self, context: &Context, base_url: String) -> anyhow::Result<Session> {
+        // Of no use to a run in the foreground, which must not fail for a kubeconfig that is not here.
+        self.kubernetes = kubernetes(context).await?;
         if let Some(local) = self.backends.homed() {
             keep::take_back(&local).await?;
         }
