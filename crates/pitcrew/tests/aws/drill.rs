@@ -61,10 +61,6 @@ impl Drill {
         server
     }
 
-    pub fn node(&self) -> Value {
-        self.node_of(&self.machine)
-    }
-
     pub fn machines(&self) -> Vec<String> {
         self.agent.world().machines.keys().cloned().collect()
     }

@@ -107,7 +107,7 @@ fn a_node_that_a_person_cordoned_is_repaired_and_stays_cordoned() {
     assert!(
         remarks
             .as_array()
-            .is_some_and(|all| all.iter().any(|one| *one == Value::from("it is cordoned in the cluster `gpus`"))),
+            .is_some_and(|all| all.iter().any(|one| one.as_str() == Some("it is cordoned in the cluster `gpus`"))),
         "{remarks}"
     );
 }
