@@ -12,6 +12,7 @@ mod frames;
 #[allow(dead_code, reason = "shared with the tests of the command line, which use more of it")]
 #[path = "../cli/harness.rs"]
 mod harness;
+mod incidents;
 mod keys;
 mod site;
 mod steer;

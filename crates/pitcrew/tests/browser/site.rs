@@ -88,7 +88,11 @@ struct Running(Child);
 
 impl Running {
     fn start(place: &Place, port: u16) -> Running {
-        Running(place.start(&format!("server --workflows flows --listen 127.0.0.1:{port}")))
+        let mut command = place.command(&format!("server --workflows flows --listen 127.0.0.1:{port}"));
+        // Programs that a test has made come before those of the machine.
+        let dirs = std::env::var_os("PATH").unwrap_or_default();
+        let dirs = [place.path("bin")].into_iter().chain(std::env::split_paths(&dirs));
+        Running(command.env("PATH", std::env::join_paths(dirs).unwrap()).spawn().unwrap())
     }
 
     fn end(&mut self) {

@@ -1,7 +1,5 @@
 //! From a condition of a node to the node that serves again.
 
-use serde_json::Value;
-
 use crate::cluster::Cluster;
 use crate::site::{ANNOTATION, AUTO, CHECK, CONDITIONS, POD, Site};
 

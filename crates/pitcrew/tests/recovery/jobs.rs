@@ -188,14 +188,22 @@ async fn three_nodes_that_fail_at_once_are_each_repaired_once_and_no_more_at_a_t
     site.until_read(site.machine(&queued));
     assert!(site.machine(&queued).done().is_empty());
     first.iter().for_each(|one| site.machine(&one.node).remove("hold-reboot"));
-    let second = site.until_begun(&["train.1.0", "train.1.1", "train.1.2", "train.2.0", "train.2.1", "train.2.2"]);
     for one in &first {
         site.until_over(&one.node, "repaired");
         site.until_done(&one.node, &["reboot", "check 1"]);
     }
-    second[3..].iter().for_each(|one| site.end(&one.name, 0));
+    // Each node is heard by itself, so the job may have been begun once more where a fault had not been heard of yet.
+    let mut last = Vec::new();
+    site.world.wait("all of its ranks have begun anew", || {
+        let tasks = site.run(&run)["tasks"].as_array().unwrap().clone();
+        let number = tasks[0]["attempts"].as_u64().unwrap();
+        let name = format!("train.{number}.");
+        last = site.begun().into_iter().filter(|one| one.name.starts_with(&name)).collect();
+        number > 1 && last.len() == 3 && tasks.iter().all(|task| task["state"] == "running")
+    });
+    last.iter().for_each(|one| site.end(&one.name, 0));
     site.until_run(&run, "success");
-    assert_eq!((site.begun().len(), site.incidents().len()), (6, 3));
+    assert_eq!(site.incidents().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,8 +34,14 @@ async fn people_are_told_once_also_by_the_next_server_and_a_channel_that_is_away
     assert!(told["subject"].as_str().unwrap().starts_with("inc-1: s21 needs: reboot"), "{told}");
     site.again(&mut server);
     // A server elsewhere is asked with the same words, and says the same.
-    let log = std::fs::read_to_string(site.world.path("server.log")).unwrap();
-    let url = log.lines().rev().find_map(|line| line.trim().strip_prefix("pages")).unwrap().trim().to_owned();
+    let mut pages = Vec::new();
+    site.world.wait("the next server says where it is", || {
+        let log = std::fs::read_to_string(site.world.path("server.log")).unwrap();
+        let said = log.lines().filter_map(|line| line.trim().strip_prefix("pages"));
+        pages = said.map(|url| url.trim().to_owned()).collect();
+        pages.len() == 2
+    });
+    let url = pages.remove(1);
     let asked = |line: &[&str]| site.world.run(&[line, &["--server", &url]].concat());
     for line in [
         &["incidents", "list"][..],

@@ -534,5 +534,16 @@ async fn a_taint_that_ends_what_runs_ends_tasks_that_do_not_tolerate_it_and_no_o
     assert!(row.message.contains(why), "{}", row.message);
     let row = ended(&rig, run, "lingers", 1).await;
     assert!(row.message.contains("which it tolerates for 1 s"), "{}", row.message);
+    for task in ["moves", "lingers"] {
+        // There are no retries that this could have drawn on.
+        let second = loop {
+            let rows = rig.attempts(run, task).await;
+            if let Some(row) = rows.into_iter().find(|row| row.number == 2) {
+                break row;
+            }
+            tokio::task::yield_now().await;
+        };
+        assert_eq!(second.node.as_deref(), Some("n1"), "{task}");
+    }
     assert_eq!(rig.attempts(run, "stays").await.iter().map(|row| row.number).collect::<Vec<_>>(), [1]);
 }
