@@ -156,10 +156,13 @@ impl World {
             incident.is_some_and(|incident| incident.gpus.is_empty() || incident.gpus.contains(gpu))
         };
         let is_first = self.server.r.open_incident(node).is_none_or(|incident| incident.tried.len() <= 1);
+        let is_approved =
+            self.server.r.open_incident(node).is_some_and(|incident| self.approved.contains(&incident.id));
         let meant = self.machines[node].fault.as_ref().is_some_and(|fault| is_meant(&fault.gpu));
         let machine = self.machines.get_mut(node).expect("a machine");
-        // Another rung of the same incident needs no more than the first did.
-        if !machine.evidence && is_first {
+        // Another rung of the same incident needs no more than the first did. While a person is waited for nobody looks, and
+        // the machine may have come up anew by itself: what the person then allows is done all the same.
+        if !machine.evidence && is_first && !is_approved {
             return Err(format!("{rung} of {node}, which has shown nothing but that it is away, or is mended"));
         }
         machine.repairs.push((now, rung));

@@ -62,6 +62,9 @@ impl Server {
 impl World {
     /// Tells the machine; what changed is written, unless the server crashes before that.
     pub fn tell(&mut self, input: Input) -> Outcome {
+        if let Input::Approve { incident, .. } = &input {
+            self.approved.insert(*incident);
+        }
         if self.may_crash(1) {
             let twin = self.server.r.clone();
             self.saw("crashed before it wrote");

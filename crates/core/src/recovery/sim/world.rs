@@ -7,8 +7,8 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    Advice, DrainPolicy, EffectId, ExitRules, Input, JobRef, JobSpec, Mode, NodeFacts, OnInconclusive, Place, Policy,
-    Restart, Rung, Signal, SignalKind,
+    Advice, DrainPolicy, EffectId, ExitRules, IncidentId, Input, JobRef, JobSpec, Mode, NodeFacts, OnInconclusive,
+    Place, Policy, Restart, Rung, Signal, SignalKind,
 };
 use super::Options;
 use super::jobs::{Attempt, Jobs, Rank};
@@ -71,6 +71,8 @@ pub(super) struct World {
     pub user_stopped: BTreeSet<String>,
     /// Effects that were performed, where once is enough.
     pub performed: BTreeSet<EffectId>,
+    /// Incidents in which a person let a repair go ahead.
+    pub approved: BTreeSet<IncidentId>,
     /// Nodes that nobody may repair, since when; but for a repair that was begun by then.
     pub opted_out: BTreeMap<String, Timestamp>,
     /// When the newest word of a job reaches the server.
@@ -121,6 +123,7 @@ impl World {
             people_left: rng.between(0, 6) as u32,
             user_stopped: BTreeSet::new(),
             performed: BTreeSet::new(),
+            approved: BTreeSet::new(),
             opted_out: BTreeMap::new(),
             told_until: BTreeMap::new(),
             is_down: false,
