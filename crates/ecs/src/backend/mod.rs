@@ -413,7 +413,8 @@ impl Backend for EcsBackend {
                         Wake::Task { arn, .. } => drop(wake(&watches, arn)),
                         Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
                     }
-                    // Polling finds out what the others tell of, but an interruption nobody tells again.
+                    // Polling finds out what the others tell of, but an interruption nobody tells again: where nobody at all listens,
+                    // it stays in the queue. Taken is not yet written down: whoever listens may still lose it.
                     let is_urgent = matches!(event, Wake::Interruption { .. });
                     others.send(event).is_ok() || !is_urgent
                 };

@@ -233,7 +233,7 @@ impl Rig {
         self.app.store.run(run).await.unwrap().unwrap().state
     }
 
-    /// The newest first.
+    /// The oldest first.
     async fn attempts(&self, run: RunKey, task: &str) -> Vec<AttemptRecord> {
         self.app.store.attempts(run, &TaskId::new(task).unwrap(), -1).await.unwrap()
     }
