@@ -39,6 +39,8 @@ pub struct App {
     pub notify: Arc<crate::notify::config::Config>,
     /// Wakes whoever serves the schedules: a workflow changed, or was paused or unpaused.
     pub schedules: Arc<tokio::sync::Notify>,
+    /// What listeners share.
+    pub hooks: Arc<crate::hooks::Desk>,
 }
 
 /// A wish for a run.

@@ -10,6 +10,7 @@ use crate::cluster::homed::Homed;
 use async_trait::async_trait;
 use pitcrew_core::SignedDuration;
 use pitcrew_core::ir::BackendKind;
+use pitcrew_exec::signed::Gate;
 use pitcrew_exec::worker::Hub;
 use pitcrew_exec::{AttemptSpec, Backend, BackendError, Capabilities, Handle, LogChunk, Observation};
 
@@ -22,11 +23,12 @@ pub struct Backends {
     all: Arc<BTreeMap<BackendKind, Arc<dyn Backend>>>,
     homed: Option<Arc<Homed>>,
     hub: Option<Hub>,
+    gate: Option<Arc<Gate>>,
 }
 
 impl Backends {
     pub fn new(all: impl IntoIterator<Item = (BackendKind, Arc<dyn Backend>)>) -> Self {
-        Backends { all: Arc::new(all.into_iter().collect()), homed: None, hub: None }
+        Backends { all: Arc::new(all.into_iter().collect()), homed: None, hub: None, gate: None }
     }
 
     /// With the `local` backend, as one of several servers has it.
@@ -57,6 +59,16 @@ impl Backends {
         self.all = Arc::new(all);
         self.hub = Some(hub);
         self
+    }
+
+    /// With what images come through, before a container is made of them.
+    pub fn with_gate(mut self, gate: Option<Arc<Gate>>) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    pub fn gate(&self) -> Option<Arc<Gate>> {
+        self.gate.clone()
     }
 
     pub fn hub(&self) -> Option<&Hub> {

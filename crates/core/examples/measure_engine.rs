@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use pitcrew_core::admission::Admission;
 use pitcrew_core::engine::record::{RunRecord, RunType};
-use pitcrew_core::engine::{Demand, Evaluate, Event, Report, Run, Slot};
+use pitcrew_core::engine::{Answer, Demand, Evaluate, Event, Report, Run, Slot};
 use pitcrew_core::ir::{MapUnit, Task, TaskIx, Work, Workflow};
 use pitcrew_core::state::{Exit, RunState};
 use pitcrew_core::{RunId, RunKey, TaskId, Timestamp, WorkflowId};
@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 struct Nothing;
 
 impl Evaluate for Nothing {
-    fn when(&self, _: &Run, _: Slot) -> Result<bool, String> {
-        Ok(true)
+    fn when(&self, _: &Run, _: Slot) -> Result<Answer, String> {
+        Ok(Answer::Go)
     }
     fn items(&self, _: &Run, _: MapUnit) -> Result<Vec<Value>, String> {
         Ok(Vec::new())
@@ -64,6 +64,7 @@ fn run(workflow: Arc<Workflow>) -> Run {
         stop: None,
         note: String::new(),
         backfill: None,
+        finally_start: None,
     };
     Run::new(record, workflow)
 }

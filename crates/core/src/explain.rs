@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use crate::admission::{Admission, Blocked};
-use crate::engine::record::RunStop;
+use crate::engine::record::{RunStop, StopHow};
 use crate::engine::{Held, Run, Slot};
 use crate::fleet::{Miss, Policy};
 use crate::ir::{Kind, TaskIx};
@@ -76,9 +76,22 @@ impl fmt::Display for Reason {
             Reason::Is { state, message } => write!(f, "is {state}: {}", message.lines().last().unwrap_or("")),
             Reason::HeldUpBy { task } => write!(f, "did not run: `{task}` failed"),
             Reason::RunNotBegun => f.write_str("waits for its run to begin (`max_active_runs`)"),
-            Reason::RunStopped(RunStop::Cancelled { by }) => write!(f, "will not run: {by} cancelled the run"),
+            Reason::RunStopped(RunStop::Cancelled { by, how: StopHow::DrainThenFinally }) => {
+                write!(f, "will not run: {by} cancelled the run, and only what had begun goes on")
+            }
+            Reason::RunStopped(RunStop::Cancelled { by, how: StopHow::ThenFinally | StopHow::Everything }) => {
+                write!(f, "will not run: {by} cancelled the run")
+            }
             Reason::RunStopped(RunStop::TimedOut) => f.write_str("will not run: the run timed out"),
+            Reason::RunStopped(RunStop::TasksTimedOut) => f.write_str("will not run: the time for the tasks is over"),
+            Reason::RunStopped(RunStop::FinallyTimedOut) => {
+                f.write_str("will not run: the time for the `finally` tasks is over")
+            }
             Reason::RunStopped(RunStop::FailFast { task }) => write!(f, "will not run: `{task}` failed (`fail_fast`)"),
+            Reason::RunStopped(RunStop::Drain { task }) => {
+                write!(f, "will not run: `{task}` failed, and nothing new begins")
+            }
+            Reason::RunStopped(RunStop::Refused { message, .. }) => write!(f, "will not run: {message}"),
             Reason::RunEnded(state) => write!(f, "will not run: the run is over ({state})"),
             Reason::WaitsForTask { task, state } => write!(f, "waits for `{task}`, which is {}", word(*state)),
             Reason::WaitsForMore(count) => write!(f, "waits for {count} more tasks"),
@@ -208,10 +221,11 @@ impl Run {
         match self.record.state {
             RunState::Queued => return vec![Reason::RunNotBegun],
             RunState::Running => {}
+            RunState::Failed if matches!(self.record.stop, Some(RunStop::Refused { .. })) => {}
             state => return vec![Reason::RunEnded(state)],
         }
         if let Some(stop) = &self.record.stop
-            && !self.is_cleanup(slot.task)
+            && self.skipped_by_stop(slot).is_some()
         {
             return vec![Reason::RunStopped(stop.clone())];
         }

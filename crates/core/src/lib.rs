@@ -10,6 +10,7 @@ pub mod explain;
 pub mod fleet;
 pub mod id;
 pub mod ir;
+pub mod pod;
 pub mod recovery;
 pub mod retry;
 pub mod sim;

@@ -52,6 +52,8 @@ pub enum Change {
     Start,
     Succeed,
     Fail,
+    /// It failed, and its failure is ignored.
+    Forgive,
     Skip,
     /// What it needs has failed.
     FailUpstream,
@@ -182,6 +184,17 @@ impl State {
                 | S::UpForReschedule { .. }
                 | S::Deferred
                 | S::Recovering => S::Failed,
+                S::Success | S::Failed | S::Skipped | S::UpstreamFailed | S::Removed => return illegal,
+            },
+            C::Forgive => match self {
+                S::None
+                | S::Scheduled
+                | S::Queued
+                | S::Running
+                | S::UpForRetry { .. }
+                | S::UpForReschedule { .. }
+                | S::Deferred
+                | S::Recovering => S::Success,
                 S::Success | S::Failed | S::Skipped | S::UpstreamFailed | S::Removed => return illegal,
             },
             C::Skip => match self {

@@ -6,7 +6,7 @@ use pitcrew_core::recovery;
 use pitcrew_core::sim::{self, Options};
 
 /// Enough to reach every rare event below, and few enough for a debug build.
-const SEEDS: u64 = 240;
+const SEEDS: u64 = 360;
 
 #[test]
 fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
@@ -36,6 +36,15 @@ fn simulated_worlds_come_to_rest_with_every_invariant_kept() {
         "preempted",
         "reclaimed",
         "refused",
+        "a failure was ignored",
+        "a guard found something missing",
+        "a guard skipped a task",
+        "a run was refused",
+        "nothing new began after a cancel",
+        "nothing new began after a failure",
+        "the time of `finally` was over",
+        "the time of the run was over",
+        "the time of the tasks was over",
         "a gang was admitted",
         "a gang was lost",
         "a gang was preempted",

@@ -26,12 +26,13 @@ const STATES: [State; 13] = [
 ];
 
 /// What happens by itself, and what people do; apart, because people may do nearly everything.
-const BY_ITSELF: [(Change, &str); 12] = [
+const BY_ITSELF: [(Change, &str); 13] = [
     (Change::Ready, "ready"),
     (Change::Admit, "admit"),
     (Change::Start, "start"),
     (Change::Succeed, "succeed"),
     (Change::Fail, "fail"),
+    (Change::Forgive, "forgive"),
     (Change::Skip, "skip"),
     (Change::FailUpstream, "fail upstream"),
     (Change::Retry { at: AT }, "retry"),
@@ -89,6 +90,8 @@ fn document() -> String {
          An attempt that failed on a machine under suspicion is not tried again at once: its instance, or its whole gang, is\n\
          `recovering` until recovery has a verdict. It holds no slot meanwhile, and draws on nothing. It then begins anew, goes on as\n\
          after any other failure, or fails; whoever cancels, clears or marks it does not wait for that.\n\n\
+         A task whose failure is ignored (`forgive`) succeeds where another would fail for good; its row keeps how it failed. What\n\
+         a person or the end of the run fails is failed all the same.\n\n\
          What people do stands apart, because it is allowed nearly everywhere. What is queued or running is ended first;\n\
          its state changes when its end is reported. `remove` and `clear` also happen when a mapping finds other items, and\n\
          `clear` when something upstream is cleared before a ready instance was started.\n\n{}",

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::arn::Family;
 use crate::client::ecs::{InstanceState, Listed};
 use crate::client::{Client, Kind, Rule};
+use crate::tables::{Table, Tables};
 
 /// Machines that are asked for one by one.
 const FEW: usize = 20;
@@ -82,6 +83,28 @@ impl Findings {
     fn bad(&mut self, words: String) {
         self.0.push(Finding { grade: Grade::Bad, words });
     }
+}
+
+/// The tables that are written for whoever reads them: that they are there, may be read, and have rows of the kind.
+pub async fn examine_tables(client: &Client, tables: &Tables) -> Vec<Finding> {
+    let mut found = Findings::default();
+    for table in Table::ALL {
+        let (name, key) = (tables.of(table), table.key());
+        match client.scan(name, 1).await {
+            Ok(scanned) => match scanned.items.first() {
+                Some(row) if !row.contains_key(key) => {
+                    found.bad(format!(
+                        "rows of the table `{name}` have no `{key}`: `{}` names another",
+                        table.variable()
+                    ));
+                }
+                Some(_) => found.good(format!("the table `{name}` can be read")),
+                None => found.good(format!("the table `{name}` can be read, and is empty")),
+            },
+            Err(fault) => found.bad(format!("the table `{name}` cannot be read: {fault}")),
+        }
+    }
+    found.0
 }
 
 async fn cluster(client: &Client, subject: &Subject, found: &mut Findings) {

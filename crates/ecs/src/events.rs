@@ -3,7 +3,7 @@
 //! An event only wakes whoever asks AWS. It comes late, twice, in any order, or not at all, and nothing is decided by
 //! what it says.
 //!
-//! Invariant: a message is deleted once it was taken, or is of no use to us. One that cannot be read is left: the queue
+//! Invariant: a message is deleted once it was taken (a warning that a machine goes: once that is written), or is of no use to us. One that cannot be read is left: the queue
 //! hands it out again and, by its redrive policy, puts it aside as a dead letter; the others go on meanwhile.
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,6 +12,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::arn::is_same_cluster;
 use crate::client::ecs::{Instance, Task};
@@ -128,6 +130,32 @@ pub enum Wake {
     Interruption { id: String, action: String },
 }
 
+/// Whether somebody has heard of it, so that its message is deleted.
+#[derive(Debug)]
+pub enum Word {
+    Heard,
+    /// It comes again.
+    Nobody,
+    /// As soon as this says so; it comes again if that never does.
+    Awaited(oneshot::Receiver<()>),
+}
+
+impl From<bool> for Word {
+    fn from(heard: bool) -> Word {
+        if heard { Word::Heard } else { Word::Nobody }
+    }
+}
+
+/// That a machine will be taken away. Nobody tells that again, so whoever takes it says when it is safe.
+#[derive(Debug)]
+pub struct Warning {
+    pub id: String,
+    pub action: String,
+    pub heard: Instant,
+    /// To be told once it is written down; dropped, it comes again.
+    pub taken: oneshot::Sender<()>,
+}
+
 /// The last version of each thing that was heard of.
 #[derive(Debug, Default)]
 pub struct Versions(HashMap<String, u64>);
@@ -222,9 +250,13 @@ impl Listener {
         Listener { client, queue: queue.to_owned(), clusters, versions, told: BTreeMap::new(), heard: Heard::default() }
     }
 
-    /// Waits for messages once, at most `wait`, and tells whom to look at. They are deleted after `wake` has returned; those
-    /// of which it says that nobody has heard come again.
-    pub async fn once(&mut self, wait: Duration, mut wake: impl FnMut(Wake) -> bool) -> Result<Heard, Fault> {
+    /// Waits for messages once, at most `wait`, and tells whom to look at. They are deleted after `wake` has returned, or when
+    /// what it gave back says so, which holds up nothing else; those of which it says that nobody has heard come again.
+    pub async fn once<W: Into<Word>>(
+        &mut self,
+        wait: Duration,
+        mut wake: impl FnMut(Wake) -> W,
+    ) -> Result<Heard, Fault> {
         let url = self.client.queue_url(&self.queue).await?;
         let messages = self.client.receive(&url, wait).await?;
         let before = self.heard;
@@ -234,7 +266,15 @@ impl Listener {
         self.heard.wakes += taken.wakes.len() as u64;
         self.heard.unreadable += taken.unreadable.len() as u64;
         let mut done = taken.done;
-        done.extend(taken.wakes.into_iter().filter_map(|(told, message)| wake(told).then_some(message)));
+        for (told, message) in taken.wakes {
+            match wake(told).into() {
+                Word::Heard => done.push(message),
+                Word::Nobody => {}
+                Word::Awaited(taken) => {
+                    drop(tokio::spawn(delete_once(taken, self.client.clone(), url.clone(), message)))
+                }
+            }
+        }
         for (message, why) in taken.unreadable {
             if self.told.len() >= 1000 {
                 self.told.clear();
@@ -254,7 +294,7 @@ impl Listener {
     }
 
     /// Listens until it is dropped. While the queue cannot be asked, polling goes on without it.
-    pub async fn run(mut self, mut wake: impl FnMut(Wake) -> bool) {
+    pub async fn run<W: Into<Word>>(mut self, mut wake: impl FnMut(Wake) -> W) {
         let mut pause = FIRST_PAUSE;
         loop {
             match self.once(WAIT, &mut wake).await {
@@ -266,6 +306,15 @@ impl Listener {
                 }
             }
         }
+    }
+}
+
+/// One that is not deleted is told once more, and known.
+async fn delete_once(taken: oneshot::Receiver<()>, client: Client, url: String, message: Message) {
+    if taken.await.is_ok()
+        && let Err(fault) = client.delete(&url, &[message]).await
+    {
+        tracing::warn!("a warning that was taken could not be deleted from the queue, and comes again: {fault}");
     }
 }
 

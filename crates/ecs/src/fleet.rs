@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use pitcrew_exec::limited::limited;
 
 use crate::client::ecs::{Attribute, Instance, InstanceState, Listed};
 use crate::client::{Client, Fault, Kind, MachineState, Ran};
@@ -186,7 +187,10 @@ impl EcsFleet {
     /// Runs shell lines on a machine as root and waits for their end, at most `limit`.
     pub async fn command(&self, machine: &str, lines: &[&str], why: &str, limit: Duration) -> Result<Ran, Fault> {
         let run_s = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX).max(1);
-        let sent = self.patiently(|| self.client.send_command(machine, lines, why, DELIVER_S, run_s).boxed()).await?;
+        // The agent of SSM ends the shell, and not what that began.
+        let script = limited(&lines.join("\n"), limit);
+        let lines = [script.as_str()];
+        let sent = self.patiently(|| self.client.send_command(machine, &lines, why, DELIVER_S, run_s).boxed()).await?;
         let until = clock::instant() + limit + Duration::from_secs(DELIVER_S.into());
         loop {
             match self.client.command_result(&sent).await {
@@ -277,7 +281,8 @@ impl EcsFleet {
         let lines = [guard.as_str(), order];
         match self.command(machine, &lines, "pitcrew: reboot", Duration::from_secs(30)).await {
             Ok(Ran::Ended { code: 0, .. }) => Outcome::Done,
-            Ok(Ran::Ended { code: 75, .. }) => Outcome::Refused("it is in another boot already".to_owned()),
+            // Which a look shows; it is no reason for anything harder.
+            Ok(Ran::Ended { code: 75, .. }) => Outcome::Unknown("it is in another boot already".to_owned()),
             Ok(Ran::Ended { code, stderr, .. }) => {
                 Outcome::Refused(format!("the reboot could not be ordered: exit code {code}: {}", stderr.trim()))
             }

@@ -10,6 +10,7 @@
 //! Invariant: an attempt with `log` and without `exit.json` runs, or was lost.
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use pitcrew_core::state::Exit;
@@ -70,6 +71,27 @@ pub fn observed(ended: Ended) -> Observation {
     }
 }
 
+/// Removes a directory with all that is in it, also where its owner may not look: a container may have closed its own.
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+        other => return other,
+    }
+    open_all(dir)?;
+    std::fs::remove_dir_all(dir)
+}
+
+/// Gives the owner all rights to it, and to every directory below.
+fn open_all(dir: &Path) -> io::Result<()> {
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700))?;
+    for entry in std::fs::read_dir(dir)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            open_all(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Removes everything but the log and the end; of an attempt that is not over, nothing.
 pub fn clean(dir: &Path) -> io::Result<()> {
     if !exit(dir).exists() {
@@ -80,11 +102,8 @@ pub fn clean(dir: &Path) -> io::Result<()> {
         if matches!(entry.file_name().to_str(), Some("log" | "exit.json")) {
             continue;
         }
-        let removed = if entry.file_type()?.is_dir() {
-            std::fs::remove_dir_all(entry.path())
-        } else {
-            std::fs::remove_file(entry.path())
-        };
+        let removed =
+            if entry.file_type()?.is_dir() { remove_tree(&entry.path()) } else { std::fs::remove_file(entry.path()) };
         match removed {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}

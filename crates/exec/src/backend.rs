@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::AttemptId;
+use pitcrew_core::pod::{ContainerState, PodEnded};
 use pitcrew_core::state::Exit;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -216,6 +217,9 @@ pub struct Ended {
     /// The files of [`AttemptSpec::fetch`] that are there and not too large, by their path.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub files: BTreeMap<String, String>,
+    /// How the containers of its pod ended, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Box<PodEnded>>,
     /// The last lines that it wrote, when it failed: at most 10 lines and 4 KiB.
     pub tail: String,
     pub usage: Usage,
@@ -234,13 +238,14 @@ impl Ended {
             output_problems: Vec::new(),
             stdout: None,
             files: BTreeMap::new(),
+            pod: None,
             tail: String::new(),
             usage: Usage::default(),
         }
     }
 
     /// What is kept of an attempt beside its log shows no secret either.
-    pub(crate) fn mask(&mut self, masker: &Masker) {
+    pub fn mask(&mut self, masker: &Masker) {
         self.outputs = std::mem::take(&mut self.outputs)
             .into_iter()
             .map(|(name, mut value)| {
@@ -250,6 +255,7 @@ impl Ended {
             .collect();
         let texts = self.output_problems.iter_mut().chain(&mut self.stdout).chain(self.files.values_mut());
         texts.for_each(|text| *text = masker.text(text));
+        self.pod.iter_mut().for_each(|pod| mask_pod(pod, masker));
     }
 
     /// The last line of its log; none after a success.
@@ -260,6 +266,21 @@ impl Ended {
             (Exit::Signal { .. }, Some(step)) => Some(format!("step `{step}` was {}", self.exit)),
             (Exit::OutOfMemory, Some(step)) => Some(format!("step `{step}` ran out of memory")),
             (exit, _) => Some(exit.to_string()),
+        }
+    }
+}
+
+fn mask_pod(pod: &mut PodEnded, masker: &Masker) {
+    masker.value(&mut pod.artifacts);
+    pod.results.iter_mut().for_each(|(_, value)| masker.value(value));
+    for container in &mut pod.containers {
+        masker.value(&mut container.artifacts);
+        container.results.iter_mut().for_each(|(_, value)| masker.value(value));
+        match &mut container.state {
+            ContainerState::Waiting { message, .. } | ContainerState::Terminated { message, .. } => {
+                *message = masker.text(message);
+            }
+            ContainerState::Running { .. } => {}
         }
     }
 }

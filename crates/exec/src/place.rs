@@ -21,6 +21,7 @@ pub enum Place {
     Ssh(SshPlace),
     Worker(WorkerPlace),
     Ecs(EcsPlace),
+    Kubernetes(KubernetesPlace),
 }
 
 /// A cluster of Amazon ECS, and what is run there.
@@ -84,6 +85,23 @@ pub struct EcsMember {
     pub avoid: BTreeSet<String>,
     /// The directory of the first member: which machines were chosen is written down there.
     pub seats: PathBuf,
+}
+
+/// A cluster of Kubernetes, and where in it pods are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct KubernetesPlace {
+    /// Whose attempts these are: a word of the server that began it, so that the next one means the same pod.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub instance: String,
+    /// What says how the cluster is reached. `None`: as `kubectl` would find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubeconfig: Option<PathBuf>,
+    /// `None`: the current one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// `None`: that of the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
 }
 
 /// A worker, with what an attempt is rendered with.

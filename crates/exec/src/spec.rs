@@ -9,10 +9,14 @@ use std::path::PathBuf;
 
 use jiff::SignedDuration;
 use pitcrew_core::AttemptId;
+use pitcrew_core::pod::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::docker::Registry;
+use crate::docker::keeper::EnginePlace;
 use crate::gpu::HeldGpu;
 use crate::place::Place;
+use crate::sandbox::Settings;
 
 /// Variables of members of a gang: by what each is reached, in the order of their ranks, and the first of these.
 pub const PEERS: &str = "PITCREW_PEERS";
@@ -67,6 +71,39 @@ pub struct AttemptSpec {
     /// Directories that are made before the first step, absolute; only of an attempt on a worker.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dirs: Vec<PathBuf>,
+    /// Containers that it runs instead of `steps`, which are then empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Box<PodRun>>,
+}
+
+/// A pod, and what it runs in.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct PodRun {
+    pub pod: Pod,
+    pub runtime: Runtime,
+    /// From the start of the attempt to its forced end.
+    #[serde(default)]
+    pub deadline: Option<SignedDuration>,
+    /// The data directory, absolute: volumes of [`pitcrew_core::pod::Source::Shared`] lie below it, and no container may see it.
+    pub data: PathBuf,
+    /// What people said about the sandboxes of this machine.
+    #[serde(default)]
+    pub sandbox: Settings,
+}
+
+/// What makes the containers of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Runtime {
+    /// Namespaces of the kernel on the machine of the runner, over its own files.
+    Sandbox,
+    /// A Docker engine, which may be on another machine.
+    Docker {
+        engine: EnginePlace,
+        /// Who one is where images come from.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        registries: Vec<Registry>,
+    },
 }
 
 fn default_grace() -> SignedDuration {
@@ -96,6 +133,7 @@ impl AttemptSpec {
             masks: Vec::new(),
             fetch: Vec::new(),
             dirs: Vec::new(),
+            pod: None,
         }
     }
 

@@ -50,6 +50,7 @@ fn main() {
         stop: None,
         note: String::new(),
         backfill: None,
+        finally_start: None,
     };
     let run = Run::new(record, Arc::new(small));
     let evaluator = Evaluator::default();

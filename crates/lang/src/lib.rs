@@ -5,6 +5,7 @@
 //! is ever ignored. [`template`] renders what depends on a run, [`params`] checks what a run is given, and [`graph`]
 //! draws. Nothing here does IO.
 
+pub mod cel;
 mod decode;
 pub mod diagnostic;
 pub mod ecs;
@@ -16,7 +17,9 @@ pub mod quantity;
 mod resolve;
 pub mod schema;
 mod schema_check;
+pub mod tekton;
 pub mod template;
+pub mod triggers;
 pub mod yaml;
 
 use pitcrew_core::ir::{BackendKind, Workflow};

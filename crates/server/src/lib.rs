@@ -5,6 +5,7 @@
 
 mod auth;
 mod error;
+mod hooks;
 mod input;
 mod live;
 mod oidc;
@@ -191,6 +192,8 @@ impl Site {
 pub struct Server {
     site: Site,
     listener: TcpListener,
+    /// Where webhooks alone are taken.
+    hooks: Option<TcpListener>,
     fresh_password: Option<String>,
 }
 
@@ -222,7 +225,12 @@ impl Server {
             live: live::Hub::default(),
             wire: Arc::default(),
         });
-        Ok(Server { site, listener, fresh_password })
+        Ok(Server { site, listener, hooks: None, fresh_password })
+    }
+
+    /// Takes webhooks at another address too, where nothing else is answered.
+    pub fn with_hooks(self, listener: TcpListener) -> Server {
+        Server { hooks: Some(listener), ..self }
     }
 
     /// Where browsers find it: `http://127.0.0.1:8080`.
@@ -258,6 +266,16 @@ impl Server {
     /// Answers requests until `shutdown`; open ones get a few seconds to end.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
         let closing = self.site.closing.clone();
+        let beside = self.hooks.map(|listener| {
+            let service = hooks::alone(self.site.clone()).into_make_service_with_connect_info::<SocketAddr>();
+            axum::serve(listener, service).with_graceful_shutdown(closing.clone().cancelled_owned()).into_future()
+        });
+        let beside = async {
+            match beside {
+                Some(serving) => serving.await,
+                None => std::future::pending().await,
+            }
+        };
         let router = router(self.site);
         let asked = closing.clone();
         let signal = async move {
@@ -273,6 +291,7 @@ impl Server {
         };
         tokio::select! {
             ended = serving => Ok(ended?),
+            Err(error) = beside => Err(error.into()),
             () = drained => Ok(()),
         }
     }
@@ -282,7 +301,12 @@ impl Server {
 fn table(metrics_open: bool) -> Routes {
     let access = if metrics_open { Access::Open } else { Access::Role(Role::Viewer) };
     let scrape = Routes::api().get("/metrics", access, exposition).here();
-    rest::routes().merge(own::routes()).merge(openapi::routes()).merge(web::routes()).merge(scrape)
+    rest::routes()
+        .merge(own::routes())
+        .merge(openapi::routes())
+        .merge(web::routes())
+        .merge(hooks::routes())
+        .merge(scrape)
 }
 
 /// Every route as a line: its method, `api` or `pages`, and its path.

@@ -32,6 +32,8 @@ pub enum Access {
     Enrolment,
     /// A worker, by its credential.
     Worker,
+    /// Whoever sends events: what they prove is looked at with their bodies.
+    Hook,
 }
 
 /// What a refusal looks like.
@@ -154,7 +156,7 @@ impl Routes {
     /// The router, each route behind the check of who may use it, and then passed on where another server leads.
     pub fn build(self, site: &Site) -> Router<Site> {
         let guarded = |info: RouteInfo, answer: MethodRouter<Site>| match info.access {
-            Access::Open => answer,
+            Access::Open | Access::Hook => answer,
             Access::Server => answer.route_layer(from_fn_with_state(site.clone(), auth::guard_server)),
             Access::Enrolment | Access::Worker => {
                 // Who it is, is looked up in the same database, whichever server is asked.

@@ -158,7 +158,7 @@ pub async fn attempts(app: &App, run: &RunRecord, task: &TaskId, map_index: i32)
 
 /// The workflow in the version that the run began with, if that is still understood.
 pub async fn workflow_of(app: &App, run: &RunRecord) -> Option<Arc<Workflow>> {
-    match app.catalog.load(&app.store, &run.workflow, &run.version).await {
+    match app.catalog.load_for(&app.store, run).await {
         Ok(workflow) => Some(workflow),
         Err(error) => {
             tracing::warn!(run = run.key.0, "the workflow of run {} cannot be shown: {error:#}", run.run_id);
@@ -267,5 +267,6 @@ fn untried(task: TaskId, retries: u32) -> InstanceRecord {
         item: None,
         followed: None,
         stop: None,
+        skip: None,
     }
 }

@@ -32,6 +32,7 @@ fn instance(task: &str, map_index: i32, state: State) -> InstanceRecord {
         item: None,
         followed: None,
         stop: None,
+        skip: None,
     }
 }
 
@@ -52,6 +53,7 @@ fn attempt(of: &InstanceRecord) -> AttemptRecord {
         request: None,
         usage: Value::Null,
         names: Value::Null,
+        detail: Value::Null,
     }
 }
 

@@ -3,9 +3,11 @@
 //! Input is normalised and checked here, once; then the memory or the SQL does the work.
 
 mod across;
+mod deliveries;
 mod ecs;
 mod files;
 mod nodes;
+mod objects;
 mod outbox;
 mod people;
 mod quotas;

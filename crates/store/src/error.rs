@@ -53,6 +53,10 @@ impl StoreError {
         StoreError::Conflict(format!("the workflow `{workflow}` still has a file or runs: remove those first"))
     }
 
+    pub(crate) fn name_taken(kind: &str, name: &str) -> Self {
+        StoreError::Conflict(format!("there is a {kind} `{name}` already"))
+    }
+
     pub(crate) fn backfill_over(id: i64) -> Self {
         StoreError::Conflict(format!("backfill {id} is over, so it gets no more runs"))
     }

@@ -42,6 +42,27 @@ pub fn name(kind: &str, name: &str) -> Result<()> {
     Err(StoreError::Invalid(format!("the name of a {kind} {reason}: {name:?}")))
 }
 
+/// Its document stays as it is: JSON writes a NUL character out.
+pub fn object(new: &mut NewObject) -> Result<()> {
+    name("kind", &new.kind)?;
+    name("namespace", &new.namespace)?;
+    name("object", &new.name)?;
+    time(&mut new.at);
+    Ok(())
+}
+
+/// What a stranger sent is in it: only texts that a database can hold are kept.
+pub fn delivery(new: &mut NewDelivery) -> Result<()> {
+    name("event", &new.event)?;
+    name("listener", &new.listener)?;
+    [&mut new.namespace, &mut new.source, &mut new.about].into_iter().for_each(text);
+    time(&mut new.received);
+    if let Some((_, until)) = &mut new.guard {
+        time(until);
+    }
+    Ok(())
+}
+
 pub fn new_run(run: &mut NewRun) {
     times(run.logical_date.iter_mut().chain([&mut run.run_after, &mut run.queued_at]));
     if let Some((start, end)) = &mut run.data_interval {
@@ -71,10 +92,19 @@ pub fn commit(commit: &mut RunCommit) -> Result<()> {
 
 fn record(run: &mut RunRecord) {
     times([&mut run.run_after, &mut run.queued_at]);
-    times(run.start.iter_mut().chain(&mut run.end));
+    times(run.start.iter_mut().chain(&mut run.end).chain(&mut run.finally_start));
     text(&mut run.note);
-    if let Some(RunStop::Cancelled { by }) = &mut run.stop {
-        text(by);
+    match &mut run.stop {
+        Some(RunStop::Cancelled { by, .. }) => text(by),
+        Some(RunStop::Refused { reason, message }) => [reason, message].into_iter().for_each(text),
+        Some(
+            RunStop::TimedOut
+            | RunStop::TasksTimedOut
+            | RunStop::FinallyTimedOut
+            | RunStop::FailFast { .. }
+            | RunStop::Drain { .. },
+        )
+        | None => {}
     }
 }
 

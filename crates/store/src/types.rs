@@ -4,10 +4,12 @@
 
 mod across;
 mod backfills;
+mod deliveries;
 mod ecs;
 mod files;
 mod nodes;
 mod notices;
+mod objects;
 mod people;
 mod recovery;
 mod secrets;
@@ -15,10 +17,12 @@ mod workers;
 
 pub use across::*;
 pub use backfills::*;
+pub use deliveries::*;
 pub use ecs::*;
 pub use files::*;
 pub use nodes::*;
 pub use notices::*;
+pub use objects::*;
 pub use people::*;
 pub use recovery::*;
 pub use secrets::*;
@@ -75,6 +79,7 @@ impl NewRun {
             stop: None,
             note: self.note,
             backfill: self.backfill,
+            finally_start: None,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod artifact_publish;
 mod aws;
+mod docker_exec;
 mod git_checkout;
 mod http;
 mod notebook;
@@ -176,8 +177,9 @@ pub fn record_name(task: &str, map_index: i32) -> String {
     if map_index < 0 { task.to_owned() } else { format!("{task}[{map_index}]") }
 }
 
-const ALL: [&dyn Action; 18] = [
+const ALL: [&dyn Action; 19] = [
     &artifact_publish::ArtifactPublish,
+    &docker_exec::DockerExec,
     &git_checkout::GitCheckout,
     &http::Http,
     &aws::LambdaInvoke,

@@ -237,7 +237,7 @@ fn task(call: &Call<'_>, slot: Slot) -> TaskInput {
         state: instance.state.to_string(),
         action: match &task.work {
             Work::Action { uses, .. } => uses.clone(),
-            Work::Steps(_) | Work::Noop => String::new(),
+            Work::Steps(_) | Work::Pod { .. } | Work::Noop => String::new(),
         },
         attempts: attempt.into_iter().collect(),
         outputs,

@@ -16,9 +16,12 @@ use crate::fleet::config::{NodeConfig, nodes};
 use crate::kubernetes::config::{KubernetesSettings, kubernetes};
 use crate::notify::config::{Config, Sections, sections};
 use crate::recovery::config::{RecoveryConfig, recovery};
+use crate::sandbox::{SandboxSettings, sandbox};
+use crate::signatures::{SignatureSettings, signatures};
 
 /// The keys with more than one value.
-const SECTIONS: [&str; 8] = ["environments", "channels", "notify", "digest", "nodes", "recovery", "ecs", "kubernetes"];
+const SECTIONS: [&str; 10] =
+    ["environments", "channels", "notify", "digest", "nodes", "recovery", "ecs", "kubernetes", "sandbox", "signatures"];
 
 /// A value of the file, with the line it stands on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,9 @@ pub struct FileValues {
     pub ecs: Option<EcsSettings>,
     /// `None`: no node of Kubernetes is a node.
     pub kubernetes: Option<KubernetesSettings>,
+    pub sandbox: SandboxSettings,
+    /// `None`: images need no signature.
+    pub signatures: Option<SignatureSettings>,
     /// The names under `environments`.
     pub environments: Vec<String>,
 }
@@ -66,6 +72,10 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             found.ecs = ecs(r, &entry.value);
         } else if &*entry.key.text == "kubernetes" {
             found.kubernetes = kubernetes(r, base, &entry.value);
+        } else if &*entry.key.text == "sandbox" {
+            found.sandbox = sandbox(r, base, &entry.value).unwrap_or_default();
+        } else if &*entry.key.text == "signatures" {
+            found.signatures = signatures(r, base, &entry.value);
         } else if &*entry.key.text != "environments" && !sections(r, base, &entry.key.text, &entry.value, &mut top) {
             value(r, base, entry, &mut found.values, true);
         }
@@ -81,6 +91,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
             let mut own_recovery = None;
             let mut own_ecs = None;
             let mut own_kubernetes = None;
+            let mut own_sandbox = None;
+            let mut own_signatures = None;
             for inner in r.mapping(&entry.value, &format!("the environment `{name}`")).unwrap_or_default() {
                 if &*inner.key.text == "nodes" {
                     own_nodes = Some(nodes(r, &inner.value));
@@ -90,6 +102,10 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                     own_ecs = Some(ecs(r, &inner.value));
                 } else if &*inner.key.text == "kubernetes" {
                     own_kubernetes = Some(kubernetes(r, base, &inner.value));
+                } else if &*inner.key.text == "sandbox" {
+                    own_sandbox = sandbox(r, base, &inner.value);
+                } else if &*inner.key.text == "signatures" {
+                    own_signatures = Some(signatures(r, base, &inner.value));
                 } else if !sections(r, base, &inner.key.text, &inner.value, &mut own) {
                     value(r, base, inner, &mut values, false);
                 }
@@ -103,6 +119,8 @@ fn read_root(r: &mut Reader<'_>, base: &Path, root: &Node, environment: Option<&
                 found.recovery = own_recovery.unwrap_or(found.recovery);
                 found.ecs = own_ecs.unwrap_or(found.ecs);
                 found.kubernetes = own_kubernetes.unwrap_or(found.kubernetes);
+                found.sandbox = own_sandbox.unwrap_or(found.sandbox);
+                found.signatures = own_signatures.unwrap_or(found.signatures);
             }
             found.environments.push(name);
         }

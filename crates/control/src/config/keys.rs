@@ -52,6 +52,10 @@ pub enum Kind {
     Role,
     /// `pack`, `spread` or `fgd`.
     Policy,
+    /// `sandbox` or `docker`.
+    Pods,
+    /// The address of a Docker engine.
+    Engine,
     /// `group=role`, separated by commas.
     Roles,
     /// A filter for messages, such as `info` or `pitcrew=debug`.
@@ -123,12 +127,22 @@ keys! {
         "when tasks of another server that is silent are lost";
     RETENTION = Days, "retention_days", "PITCREW_RETENTION_DAYS",
         "how long finished runs are kept; 0: for ever";
+    HOOKS_LISTEN = Address, "hooks_listen", "PITCREW_HOOKS_LISTEN",
+        "a second address, which takes webhooks and answers nothing else";
+    HOOKS_REPLAY_WINDOW = Span, "hooks_replay_window", "PITCREW_HOOKS_REPLAY_WINDOW",
+        "how long a webhook that comes twice is known";
     SSH_USER = Text, "ssh_user", "PITCREW_SSH_USER",
         "who signs in on hosts, where neither workflow nor connection says";
     SSH_PORT = Port, "ssh_port", "PITCREW_SSH_PORT",
         "the port of hosts";
     SSH_TIMEOUT = Timeout, "ssh_timeout", "PITCREW_SSH_TIMEOUT",
         "how long a connect to a host may take, sign-in included";
+    PODS = Pods, "pods", "PITCREW_PODS",
+        "where containers of Tekton's tasks run: `sandbox` or `docker`";
+    DOCKER_HOST = Engine, "docker_host", "PITCREW_DOCKER_HOST",
+        "the Docker engine for them, as `DOCKER_HOST` has it";
+    DOCKER_CERTIFICATES = Path, "docker_certificates", "PITCREW_DOCKER_CERTIFICATES",
+        "the folder with `ca.pem`, `cert.pem` and `key.pem` for an engine over TLS";
     AWS_REGION = Region, "aws_region", "PITCREW_AWS_REGION",
         "the region of AWS, where nothing else names one";
     ECS_EVENTS = Text, "ecs_events", "PITCREW_ECS_EVENTS",
@@ -179,6 +193,13 @@ impl Kind {
                 Ok(_) => Ok(()),
                 Err(_) => wrong("`pack`, `spread` or `fgd`"),
             },
+            Kind::Pods => match text {
+                "sandbox" | "docker" => Ok(()),
+                _ => wrong("`sandbox` or `docker`"),
+            },
+            Kind::Engine => {
+                pitcrew_exec::docker::Address::parse(text, None).map(drop).map_err(|why| format!("is not right: {why}"))
+            }
             Kind::Roles => match roles(text) {
                 Some(_) => Ok(()),
                 None => wrong("pairs such as `devs=user, admins=admin`"),

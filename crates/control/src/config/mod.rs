@@ -16,6 +16,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use jiff::SignedDuration;
 use pitcrew_core::fleet::Policy;
+use pitcrew_exec::docker;
+use pitcrew_exec::docker::keeper::EnginePlace;
 use pitcrew_exec::ssh::Defaults;
 use pitcrew_lang::Diagnostic;
 use pitcrew_store::StoreUrl;
@@ -30,6 +32,8 @@ use crate::kubernetes::config::KubernetesSettings;
 use crate::notify::config::Config as Notify;
 use crate::provider::{OidcConfig, roles};
 use crate::recovery::config::RecoveryConfig;
+use crate::sandbox::SandboxSettings;
+use crate::signatures::SignatureSettings;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +118,10 @@ pub struct Settings {
     pub ecs: Option<Arc<EcsSettings>>,
     /// Clusters of Kubernetes whose nodes are nodes.
     pub kubernetes: Option<Arc<KubernetesSettings>>,
+    /// What names of images stand for on this machine.
+    pub sandbox: Arc<SandboxSettings>,
+    /// Whose signatures images need; `None`: nobody's.
+    pub signatures: Option<Arc<SignatureSettings>>,
     settings: Vec<Setting>,
     /// Never shown, and never in a file that others may read: out of the environment only.
     oidc_secret: Option<String>,
@@ -180,6 +188,8 @@ impl Settings {
             recovery: from_file.recovery.map(Arc::new),
             ecs: from_file.ecs.map(|ecs| Arc::new(ecs.with_env(env))),
             kubernetes: from_file.kubernetes.map(Arc::new),
+            sandbox: Arc::new(from_file.sandbox),
+            signatures: from_file.signatures.map(Arc::new),
             settings,
             oidc_secret,
         })
@@ -240,7 +250,13 @@ impl Settings {
         let kubernetes = self.kubernetes.iter();
         let kubernetes = kubernetes
             .map(|k| line("kubernetes".into(), k.to_string(), k.line, "clusters whose nodes are looked after"));
-        channels.chain(rules).chain(digest).chain(nodes).chain(recovery).chain(ecs).chain(kubernetes).collect()
+        let sandbox = Some(&self.sandbox).filter(|s| s.line > 0);
+        let sandbox = sandbox.map(|s| line("sandbox".into(), s.to_string(), s.line, "what images are on this machine"));
+        let machines = nodes.chain(recovery).chain(ecs).chain(kubernetes);
+        let signatures = self.signatures.iter();
+        let signatures =
+            signatures.map(|s| line("signatures".into(), s.to_string(), s.line, "whose signatures images need"));
+        channels.chain(rules).chain(digest).chain(machines).chain(sandbox).chain(signatures).collect()
     }
 
     /// How to call this program with the same data directory and database, as far as flags named them.
@@ -365,6 +381,17 @@ impl Settings {
         self.text(keys::RETENTION).parse().ok().filter(|days| *days > 0)
     }
 
+    /// Where webhooks are taken, and nothing else is answered.
+    pub fn hooks_listen(&self) -> Option<&str> {
+        Some(self.text(keys::HOOKS_LISTEN)).filter(|text| !text.is_empty())
+    }
+
+    /// How long a webhook that comes twice is known.
+    pub fn hooks_replay_window(&self) -> jiff::SignedDuration {
+        let said = pitcrew_lang::parse_duration(self.text(keys::HOOKS_REPLAY_WINDOW)).ok();
+        said.unwrap_or(crate::hooks::REPLAY_WINDOW)
+    }
+
     /// Where nothing else names one.
     pub fn aws_region(&self) -> &str {
         self.text(keys::AWS_REGION)
@@ -394,6 +421,18 @@ impl Settings {
             port: self.text(keys::SSH_PORT).parse().unwrap_or(plain.port),
             timeout_s: timeout.and_then(|span| span.as_secs().try_into().ok()).unwrap_or(plain.timeout_s),
         }
+    }
+
+    /// Where containers of pods run, unless a run says otherwise; `None`: in the sandbox.
+    pub fn pods(&self) -> Option<EnginePlace> {
+        (self.text(keys::PODS) == "docker").then(|| self.docker())
+    }
+
+    /// The Docker engine.
+    pub fn docker(&self) -> EnginePlace {
+        let certificates = Some(self.text(keys::DOCKER_CERTIFICATES)).filter(|folder| !folder.is_empty());
+        let host = Some(self.text(keys::DOCKER_HOST)).filter(|host| !host.is_empty());
+        EnginePlace { host: host.unwrap_or(docker::USUAL).to_owned(), certificates: certificates.map(PathBuf::from) }
     }
 
     /// What the service figures are held against.
@@ -451,10 +490,16 @@ fn default(key: Key, env: &dyn Fn(&str) -> Option<String>) -> String {
         keys::PLACEMENT_POLICY => Policy::default().to_string(),
         keys::LOST_AFTER => "5m".to_owned(),
         keys::RETENTION => "90".to_owned(),
+        keys::HOOKS_REPLAY_WINDOW => "24h".to_owned(),
         keys::SSH_USER => "ubuntu".to_owned(),
         keys::SSH_PORT => "22".to_owned(),
         keys::SSH_TIMEOUT => "30s".to_owned(),
         keys::WORKER_LEASE => "5m".to_owned(),
+        keys::PODS => "sandbox".to_owned(),
+        keys::DOCKER_HOST => env("DOCKER_HOST").unwrap_or_default(),
+        keys::DOCKER_CERTIFICATES => {
+            docker::place_of(env).certificates.map(|folder| folder.display().to_string()).unwrap_or_default()
+        }
         keys::AWS_REGION => "us-east-1".to_owned(),
         keys::TARGET_GPU_USE => "70".to_owned(),
         keys::TARGET_SUCCESS => "95".to_owned(),

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use pitcrew_ecs::Client;
 use pitcrew_ecs::backend::{Gate, Gates};
-use pitcrew_ecs::events::Wake;
+use pitcrew_ecs::events::{Wake, Warning};
 use pitcrew_ecs::fleet::EcsFleet;
 use pitcrew_exec::aws::Aws;
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast;
+use tokio::sync::{Mutex, MutexGuard, broadcast, mpsc};
 
 use config::EcsSettings;
 
@@ -32,6 +32,7 @@ struct Inner {
     instance: String,
     stop_start: bool,
     wakes: broadcast::Sender<Wake>,
+    warnings: (mpsc::UnboundedSender<Warning>, Mutex<mpsc::UnboundedReceiver<Warning>>),
     gates: Gates,
 }
 
@@ -64,6 +65,7 @@ impl Clusters {
             instance: String::new(),
             stop_start: false,
             wakes,
+            warnings: warnings(),
             gates: Gates::default(),
         }))
     }
@@ -80,7 +82,8 @@ impl Clusters {
         }
         let (instance, stop_start) = (instance.to_owned(), settings.stop_start);
         let wakes = broadcast::channel(WAITING).0;
-        Ok(Clusters(Arc::new(Inner { all, instance, stop_start, wakes, gates: Gates::default() })))
+        let inner = Inner { all, instance, stop_start, wakes, warnings: warnings(), gates: Gates::default() };
+        Ok(Clusters(Arc::new(inner)))
     }
 
     pub fn all(&self) -> &[Cluster] {
@@ -113,6 +116,21 @@ impl Clusters {
     pub fn wakes(&self) -> &broadcast::Sender<Wake> {
         &self.0.wakes
     }
+
+    /// Where warnings are to be told, which stay in their queue until recovery has written them.
+    pub fn warnings(&self) -> Option<mpsc::UnboundedSender<Warning>> {
+        (!self.0.all.is_empty()).then(|| self.0.warnings.0.clone())
+    }
+
+    /// They wait for one at a time.
+    pub async fn warned(&self) -> MutexGuard<'_, mpsc::UnboundedReceiver<Warning>> {
+        self.0.warnings.1.lock().await
+    }
+}
+
+fn warnings() -> (mpsc::UnboundedSender<Warning>, Mutex<mpsc::UnboundedReceiver<Warning>>) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    (sender, Mutex::new(receiver))
 }
 
 impl Cluster {

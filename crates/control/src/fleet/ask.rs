@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use pitcrew_exec::SshPlace;
 use pitcrew_exec::gpu::{self, Probe, Reading, Readings, Smi, parse_dcgm, parse_probe};
-use pitcrew_exec::ssh::{Defaults, Lease, Pool, Talk};
-use pitcrew_store::Store;
+use pitcrew_exec::ssh::{ASKED, BY_ITSELF, ConfigFile, Defaults, Follow, Followed, Lease, Pool, Talk};
+use pitcrew_store::{Connection as Row, Paging, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::config::NodeConfig;
+use super::places::Places;
 use crate::clock;
 use crate::connection::Connection;
 use crate::ssh;
@@ -39,6 +40,7 @@ pub struct Asker {
     pub pool: Pool,
     pub defaults: Defaults,
     pub http: reqwest::Client,
+    places: Arc<Places>,
     /// By stored connection, and what is asked there.
     talks: Arc<Mutex<HashMap<(String, &'static str), Kept>>>,
 }
@@ -52,6 +54,20 @@ struct Kept {
     used: Instant,
 }
 
+/// A host that tells by itself, and where that is.
+pub struct Following {
+    pub follow: Follow,
+    place: SshPlace,
+    since: Instant,
+}
+
+/// Why a node tells nothing by itself.
+pub enum Silent {
+    /// Its host lacks what that takes; it can be asked.
+    Cannot,
+    Failed(String),
+}
+
 /// What came back.
 pub struct Answer {
     pub probe: Probe,
@@ -62,7 +78,7 @@ pub struct Answer {
 impl Asker {
     pub fn new(store: Store, vault: Vault, pool: Pool, defaults: Defaults) -> anyhow::Result<Asker> {
         let http = reqwest::Client::builder().timeout(EXPORTER).redirect(reqwest::redirect::Policy::none());
-        Ok(Asker { store, vault, pool, defaults, http: http.build()?, talks: Arc::default() })
+        Ok(Asker { store, vault, pool, defaults, http: http.build()?, places: Arc::default(), talks: Arc::default() })
     }
 
     /// The error is why the node cannot be used.
@@ -72,15 +88,73 @@ impl Asker {
                 Some(id) => self.over_ssh(id).await?,
                 None => here().await?,
             };
-            let probe = parse_probe(&text).ok_or("it runs no `/bin/sh` for this user")?;
-            let dcgm = match &node.dcgm {
-                Some(url) => Some(exporter(&self.http, url).await),
-                None => None,
-            };
-            Ok(Answer { probe, dcgm })
+            self.answer(node, &text).await
         };
         let late = || Err(format!("it does not answer within {} s", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| late())
+    }
+
+    async fn answer(&self, node: &NodeConfig, text: &str) -> Result<Answer, String> {
+        let probe = parse_probe(text).ok_or("it runs no `/bin/sh` for this user")?;
+        let dcgm = match &node.dcgm {
+            Some(url) => Some(exporter(&self.http, url).await),
+            None => None,
+        };
+        Ok(Answer { probe, dcgm })
+    }
+
+    /// The same as [`Asker::ask`], of a node over SSH that tells it every so often by itself; at once, when it is not followed yet.
+    pub async fn next(
+        &self,
+        node: &NodeConfig,
+        every: Duration,
+        following: &mut Option<Following>,
+    ) -> Result<Answer, Silent> {
+        let Some(id) = &node.connection else { return Err(Silent::Cannot) };
+        let told = async {
+            if let Some(known) = following
+                && !self.is_current(id, known).await
+            {
+                *following = None;
+            }
+            // One that broke says nothing of the host.
+            let kept = match following {
+                Some(known) => known.follow.next().await.ok(),
+                None => None,
+            };
+            let said = match kept {
+                Some(said) => said,
+                None => {
+                    let look = gpu::probe_script();
+                    let what = Followed { look: &look, wake: "", found: "", every: every.as_secs() };
+                    let known = following.insert(self.follow(id, "", what).await.map_err(Silent::Failed)?);
+                    known.follow.next().await.map_err(|error| Silent::Failed(error.to_string()))?
+                }
+            };
+            if said.code != ASKED && said.code != BY_ITSELF {
+                return Err(Silent::Cannot);
+            }
+            self.answer(node, &String::from_utf8_lossy(&said.stdout)).await.map_err(Silent::Failed)
+        };
+        let late = || Err(Silent::Failed(format!("it does not answer within {} s", PATIENCE.as_secs())));
+        let told = tokio::time::timeout(every + PATIENCE, told).await.unwrap_or_else(|_| late());
+        if told.is_err() {
+            *following = None;
+        }
+        told
+    }
+
+    /// Begins to follow the host that a stored connection leads to.
+    pub async fn follow(&self, id: &str, first: &str, what: Followed<'_>) -> Result<Following, String> {
+        let place = self.usual_place(id).await?;
+        let lease = self.pool.get(&place).await.map_err(|error| error.to_string())?;
+        let follow = Follow::open(lease, first, what).await.map_err(|error| error.to_string())?;
+        Ok(Following { follow, place, since: clock::instant() })
+    }
+
+    /// Whether the stored connection still leads there, and keys need not be looked up anew.
+    pub async fn is_current(&self, id: &str, following: &Following) -> bool {
+        following.since.elapsed() < RENEWED && self.usual_place(id).await.is_ok_and(|place| place == following.place)
     }
 
     /// A connection to the node that this stored connection leads to.
@@ -111,10 +185,24 @@ impl Asker {
         Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Where a stored connection leads, as of some seconds ago: for whoever asks there again and again, and changes nothing.
+    async fn usual_place(&self, id: &str) -> Result<SshPlace, String> {
+        let read = async || {
+            let rows = self.store.connections(None, Paging::ALL).await.map_err(|error| error.to_string())?.rows;
+            Ok((rows, self.pool.setup().config_file().map_err(|error| error.to_string())?))
+        };
+        let place = |row: &Row, file: &ConfigFile| {
+            let place = Connection::open(row.clone(), &self.vault)
+                .and_then(|connection| ssh::place::place(&connection, file, &self.defaults));
+            place.map_err(|error| format!("{error:#}"))
+        };
+        self.places.of(id, clock::instant(), read, place).await
+    }
+
     /// Runs a script on a host that is asked the same again soon, in a shell that is kept there for `what`, for as long as the
     /// stored connection leads to the same place. Whoever gives up waiting gives up that shell.
     pub async fn again(&self, id: &str, what: &'static str, script: &str) -> Result<Vec<u8>, String> {
-        let place = self.place(id).await?;
+        let place = self.usual_place(id).await?;
         let key = (id.to_owned(), what);
         let kept = {
             let mut talks = self.talks();

@@ -13,15 +13,13 @@ use pitcrew_ecs::client::MachineState;
 use pitcrew_ecs::events::Wake;
 use pitcrew_ecs::fleet::EcsNode;
 use pitcrew_exec::gpu::Reading;
-use pitcrew_store::NodeRow;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
 use super::Fleet;
 use super::assemble::Assembled;
+use super::clustered::named;
 use super::config::NodeConfig;
-use super::seen::Seen;
-use super::service::Known;
 use crate::clock;
 use crate::ecs::{Cluster, Clusters, Machine};
 
@@ -72,7 +70,7 @@ impl Instance {
 }
 
 /// What is configured of such a machine: what its attributes say.
-fn config(name: &str, instance: &Instance) -> NodeConfig {
+pub(super) fn config(name: &str, instance: &Instance) -> NodeConfig {
     NodeConfig { labels: instance.labels.clone(), ..NodeConfig::plain(name) }
 }
 
@@ -92,19 +90,6 @@ fn down(instance: &Instance, node: &EcsNode, state: Option<&MachineState>, now: 
 }
 
 impl Fleet {
-    /// Machines of clusters as they were seen last, by whichever server.
-    pub(super) fn read_instances(&self, rows: &BTreeMap<String, NodeRow>) {
-        let mut all = self.lock();
-        for (name, row) in rows {
-            let Ok(seen) = serde_json::from_value::<Seen>(row.seen.clone()) else { continue };
-            let Some(instance) = seen.ecs.as_ref().filter(|instance| !instance.is_gone) else { continue };
-            if !all.iter().any(|known| known.config.name == *name) {
-                let config = config(name, instance);
-                all.push(Known::new(config, Some(seen), None));
-            }
-        }
-    }
-
     /// What is known of a machine of ECS; `None`: the node is none.
     pub fn instance(&self, name: &str) -> Option<Instance> {
         self.lock().iter().find(|known| known.config.name == name).and_then(|known| known.instance().cloned())
@@ -137,7 +122,7 @@ impl Fleet {
     async fn keep_to(&self, clusters: &Clusters, leads: bool) {
         let others = self.instances().into_iter().filter(|(_, instance)| clusters.of(&instance.at).is_none());
         let names: Vec<String> = others.map(|(name, _)| name).collect();
-        self.drop_instances(&names, leads).await;
+        self.leave_clusters(&names, leads).await;
     }
 
     async fn follow_cluster(&self, cluster: &Cluster, clusters: &Clusters, leads: watch::Receiver<bool>) {
@@ -181,7 +166,7 @@ impl Fleet {
                 self.write(name, now).await;
             }
         }
-        self.drop_instances(&gone, leads).await;
+        self.leave_clusters(&gone, leads).await;
         Ok(())
     }
 
@@ -217,14 +202,7 @@ impl Fleet {
             if now.duration_since(since) >= GONE { gone.push(name) } else { told.push(name) }
         }
         for (name, node) in by_machine {
-            let at = match all.iter().position(|known| known.config.name == name) {
-                Some(at) => at,
-                None => {
-                    all.push(Known::new(NodeConfig::plain(&name), Some(Seen::default()), None));
-                    all.len() - 1
-                }
-            };
-            let known = &mut all[at];
+            let known = named(&mut all, &name);
             let is_other = known.config.connection.is_some() || known.worker.is_some();
             let Some(seen) = known.seen.as_mut().filter(|_| !is_other) else { continue };
             let before = seen.ecs.take().unwrap_or_default();
@@ -258,24 +236,6 @@ impl Fleet {
             told.push(name);
         }
         (told, gone)
-    }
-
-    async fn drop_instances(&self, names: &[String], leads: bool) {
-        if names.is_empty() {
-            return;
-        }
-        for known in self.lock().iter_mut().filter(|known| names.contains(&known.config.name)) {
-            if let Some(instance) = known.seen.as_mut().and_then(|seen| seen.ecs.as_mut()) {
-                instance.is_gone = true;
-            }
-        }
-        if leads {
-            for name in names {
-                self.write(name, clock::now()).await;
-            }
-        }
-        self.lock().retain(|known| !names.contains(&known.config.name) || known.instance().is_none());
-        self.publish();
     }
 }
 

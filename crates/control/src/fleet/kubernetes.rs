@@ -14,15 +14,14 @@ use pitcrew_kubernetes::fleet::CORDONED;
 use pitcrew_kubernetes::node::{Condition, KubeNode};
 use pitcrew_kubernetes::reboot::ordered;
 use pitcrew_kubernetes::{Fault, Kind};
-use pitcrew_store::NodeRow;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::Fleet;
 use super::assemble::Assembled;
+use super::clustered::named;
 use super::config::{NodeConfig, check_name};
 use super::seen::Seen;
-use super::service::Known;
 use crate::clock;
 use crate::kubernetes::{KubeCluster, KubeClusters, KubePlace};
 
@@ -87,24 +86,11 @@ impl KubeSeen {
 }
 
 /// What is configured of such a node: what its labels say.
-fn config(name: &str, seen: &KubeSeen) -> NodeConfig {
+pub(super) fn config(name: &str, seen: &KubeSeen) -> NodeConfig {
     NodeConfig { labels: seen.labels.clone(), ..NodeConfig::plain(name) }
 }
 
 impl Fleet {
-    /// Nodes of clusters as they were seen last, by whichever server.
-    pub(super) fn read_kubernetes(&self, rows: &BTreeMap<String, NodeRow>) {
-        let mut all = self.lock();
-        for (name, row) in rows {
-            let Ok(seen) = serde_json::from_value::<Seen>(row.seen.clone()) else { continue };
-            let Some(kube) = seen.kubernetes.as_ref().filter(|kube| !kube.is_gone) else { continue };
-            if !all.iter().any(|known| known.config.name == *name) {
-                let config = config(name, kube);
-                all.push(Known::new(config, Some(seen), None));
-            }
-        }
-    }
-
     /// What is known of a node of Kubernetes; `None`: the node is none.
     pub fn kube(&self, name: &str) -> Option<KubeSeen> {
         self.lock().iter().find(|known| known.config.name == name).and_then(|known| known.kube().cloned())
@@ -121,7 +107,7 @@ impl Fleet {
         let leads_now = *leads.borrow();
         let others = self.kubes().into_iter().filter(|(_, kube)| clusters.of(&kube.at.cluster).is_none());
         let others: Vec<String> = others.map(|(name, _)| name).collect();
-        self.drop_kubes(&others, leads_now).await;
+        self.leave_clusters(&others, leads_now).await;
         let each = clusters.all().iter().map(|cluster| self.follow_kube(cluster, &clusters, leads.clone()));
         futures::future::join_all(each).await;
     }
@@ -214,7 +200,7 @@ impl Fleet {
                 tracing::warn!(node = name, "a node of Kubernetes cannot be uncordoned: {fault}");
             }
         }
-        self.drop_kubes(&gone, leads).await;
+        self.leave_clusters(&gone, leads).await;
     }
 
     /// Takes what a cluster tells: which nodes it told of, and which are none any more.
@@ -239,14 +225,7 @@ impl Fleet {
         }
         for (name, node) in nodes {
             let name = name.clone();
-            let at = match all.iter().position(|known| known.config.name == name) {
-                Some(at) => at,
-                None => {
-                    all.push(Known::new(NodeConfig::plain(&name), Some(Seen::default()), None));
-                    all.len() - 1
-                }
-            };
-            let known = &mut all[at];
+            let known = named(&mut all, &name);
             // One that is reached in another way, or is of another cluster, stays that.
             let is_other = known.config.connection.is_some() || known.worker.is_some() || known.instance().is_some();
             let is_new = |seen: &Seen| seen.kubernetes.is_none() && seen != &Seen::default();
@@ -262,24 +241,6 @@ impl Fleet {
             told.push(name);
         }
         (told, gone)
-    }
-
-    async fn drop_kubes(&self, names: &[String], leads: bool) {
-        if names.is_empty() {
-            return;
-        }
-        for known in self.lock().iter_mut().filter(|known| names.contains(&known.config.name)) {
-            if let Some(kube) = known.seen.as_mut().and_then(|seen| seen.kubernetes.as_mut()) {
-                kube.is_gone = true;
-            }
-        }
-        if leads {
-            for name in names {
-                self.write(name, clock::now()).await;
-            }
-        }
-        self.lock().retain(|known| !names.contains(&known.config.name) || known.kube().is_none());
-        self.publish();
     }
 }
 

@@ -7,9 +7,11 @@
 mod ask;
 mod assemble;
 pub mod change;
+mod clustered;
 pub mod config;
 mod instances;
 mod kubernetes;
+mod places;
 mod seen;
 mod series;
 mod service;
@@ -24,7 +26,7 @@ use pitcrew_core::fleet::Node;
 use pitcrew_exec::WorkerPlace;
 use tokio::sync::watch;
 
-pub use ask::{Asker, this_machine};
+pub use ask::{Asker, Following, this_machine};
 pub use config::NodeConfig;
 pub use instances::Instance;
 pub use kubernetes::KubeSeen;

@@ -264,6 +264,15 @@ impl Fleet {
         worker.map(|worker| worker.told.about.errands.clone()).unwrap_or_default()
     }
 
+    /// The nodes whose workers do errands of this kind.
+    pub fn who_does(&self, kind: &str) -> BTreeSet<String> {
+        let all = self.lock();
+        let does = |known: &&Known| {
+            known.worker.as_ref().is_some_and(|worker| worker.told.about.errands.iter().any(|does| does == kind))
+        };
+        all.iter().filter(does).map(|known| known.config.name.clone()).collect()
+    }
+
     /// The node of a worker.
     pub fn node_of(&self, id: &str) -> Option<String> {
         let all = self.lock();

@@ -12,12 +12,12 @@ use pitcrew_core::recovery::{
     Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, Input, NodeState, Seen, Signal, SignalKind,
 };
 use pitcrew_ecs::check::{Checked, Plan};
-use pitcrew_ecs::events::Wake;
+use pitcrew_ecs::events::Warning;
 use pitcrew_ecs::fleet::Outcome;
 use pitcrew_health::Tables;
 use pitcrew_health::check::{Ended, Expected, read_diag};
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::oneshot;
 
 use super::check::{How, judge};
 use super::perform::{DRAIN, Hands, ORDER};
@@ -70,32 +70,51 @@ pub(super) async fn watch(hands: Hands) {
     if hands.reached.clusters.all().is_empty() {
         return;
     }
-    let wakes = hands.reached.clusters.wakes().subscribe();
-    tokio::join!(hands.hear(wakes), hands.get_to_know(), hands.keep());
+    tokio::join!(hands.hear(), hands.get_to_know(), hands.keep());
 }
 
 impl Hands {
     /// What is told of machines that will be taken away. One that nobody knows yet is found when its cluster is looked at.
-    async fn hear(&self, mut wakes: broadcast::Receiver<Wake>) {
-        let mut unknown: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+    async fn hear(&self) {
+        let mut warnings = self.reached.clusters.warned().await;
+        let mut waiting: Vec<Waiting> = Vec::new();
         loop {
-            let heard = match unknown.is_empty() {
-                true => Some(wakes.recv().await),
-                false => tokio::time::timeout(LOOK, wakes.recv()).await.ok(),
+            let heard = match waiting.is_empty() {
+                true => Some(warnings.recv().await),
+                false => tokio::time::timeout(LOOK, warnings.recv()).await.ok(),
             };
             match heard {
-                Some(Ok(Wake::Interruption { id, action })) => {
-                    unknown.insert(id, (action, clock::instant() + NOTICE));
+                Some(Some(Warning { id, action, heard, taken })) => {
+                    waiting.push(Waiting { id, action, until: heard.into_std() + NOTICE, taken: Some(taken) });
                 }
-                Some(Ok(Wake::Task { .. } | Wake::Instance { .. } | Wake::Machine { .. })) => {}
-                Some(Err(broadcast::error::RecvError::Lagged(missed))) => {
-                    tracing::warn!(missed, "events of ECS came faster than they could be read");
-                }
-                Some(Err(broadcast::error::RecvError::Closed)) => return,
+                Some(None) => return,
                 None => {}
             }
-            let now = clock::instant();
-            unknown.retain(|id, (action, until)| !self.interrupted(id, action) && now < *until);
+            for warning in std::mem::take(&mut waiting) {
+                waiting.extend(self.warned(warning).await.filter(|warning| clock::instant() < warning.until));
+            }
+        }
+    }
+
+    /// Gives back what is to be tried again. What cannot be written here stays in its queue, for whoever leads.
+    async fn warned(&self, mut warning: Waiting) -> Option<Waiting> {
+        let is_ours = self.reached.fleet.instance(&warning.id).is_some();
+        match self.interruption(&warning.id, &warning.action) {
+            Some(signal) => match self.desk.tell(Input::Signal(signal)).await {
+                Ok(()) => {
+                    // Its message is deleted now; if nobody does, it is told once more, and known.
+                    warning.taken.map(|taken| taken.send(()));
+                    None
+                }
+                Err(_) => warning.taken.is_none().then_some(warning),
+            },
+            None => {
+                // The queue tells of all machines of the account.
+                if !is_ours && let Some(taken) = warning.taken.take() {
+                    let _ = taken.send(());
+                }
+                Some(warning)
+            }
         }
     }
 
@@ -172,7 +191,8 @@ impl Hands {
             Act::HardReboot { boot_id, .. } if commands.hard_reboot.is_none() => {
                 if self.is_other_boot(&node, boot_id.as_deref()).await {
                     let why = "it is in another boot already".to_owned();
-                    return Ok(Some(Input::EffectFailed { effect: id, why, certain: true }));
+                    // A look shows it, and a check what it needs.
+                    return Ok(Some(Input::EffectFailed { effect: id, why, certain: false }));
                 }
                 Some(said(id, cluster.fleet.hard_reboot(&machine.id).await))
             }
@@ -363,12 +383,11 @@ impl Hands {
         view.labels.get(pitcrew_store::IMPORTED_STATUS).cloned()
     }
 
-    /// Its provider takes it away, usually in two minutes. Says whether it is a node that recovery knows.
-    fn interrupted(&self, machine: &str, action: &str) -> bool {
-        let Some(node) = self.reached.fleet.instance(machine) else { return false };
-        let known = self.desk.look(|recovery| recovery.node(machine).map(|node| node.boot_id.clone()));
-        let Some(boot_id) = known else { return false };
-        self.desk.mention(Input::Signal(Signal {
+    /// Its provider takes it away, usually in two minutes. `None`: it is no node that recovery knows.
+    fn interruption(&self, machine: &str, action: &str) -> Option<Signal> {
+        let node = self.reached.fleet.instance(machine)?;
+        let boot_id = self.desk.look(|recovery| recovery.node(machine).map(|node| node.boot_id.clone()))?;
+        Some(Signal {
             // Once for each boot, however often it is told.
             id: format!("{machine}/spot/{}", boot_id.as_deref().unwrap_or("unknown")),
             node: machine.to_owned(),
@@ -379,9 +398,18 @@ impl Hands {
             kind: SignalKind::SpotInterruption,
             advice: Advice::Check,
             evidence: format!("EC2 takes this Spot machine of `{}` away: {action}", node.at.cluster),
-        }));
-        true
+        })
     }
+}
+
+/// A warning that is not written down yet.
+struct Waiting {
+    id: String,
+    action: String,
+    /// By then the machine is gone.
+    until: Instant,
+    /// `None`: it is taken out of the queue.
+    taken: Option<oneshot::Sender<()>>,
 }
 
 /// What a check's end means: by the codes of `dcgmi`, or those of a wrapper, which has 0 and 1.

@@ -34,13 +34,7 @@ pub(super) async fn watch(hands: Hands) {
         let list = nodes.borrow_and_update().clone();
         let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
         for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
-            let does = hands.reached.fleet.errands_of(&node.node.name);
-            let may = match &node.reach {
-                Reach::Ecs(_) => hands.reached.clusters.may_stop_start(),
-                Reach::Kubernetes(_) => hands.reached.kubernetes.settings().reboot.is_some(),
-                Reach::Local | Reach::Connection(_) | Reach::Worker(_) => false,
-            };
-            there.insert(node.node.name.clone(), facts(node, &hands.config.commands, &does, may));
+            there.insert(node.node.name.clone(), hands.facts_of(node));
         }
         for (name, facts) in &there {
             if told.get(name) != Some(facts) {
@@ -79,6 +73,25 @@ pub(super) async fn watch(hands: Hands) {
         if nodes.changed().await.is_err() {
             return;
         }
+    }
+}
+
+impl Hands {
+    fn facts_of(&self, node: &FleetNode) -> NodeFacts {
+        let does = self.reached.fleet.errands_of(&node.node.name);
+        let may = match &node.reach {
+            Reach::Ecs(_) => self.reached.clusters.may_stop_start(),
+            Reach::Kubernetes(_) => self.reached.kubernetes.settings().reboot.is_some(),
+            Reach::Local | Reach::Connection(_) | Reach::Worker(_) => false,
+        };
+        facts(node, &self.config.commands, &does, may)
+    }
+
+    /// Of a node that is to be repaired, at this moment; `None`: nobody tells of it.
+    pub(super) fn facts_now(&self, name: &str) -> Option<Input> {
+        let list = self.reached.fleet.nodes().borrow().clone();
+        let node = list.iter().find(|node| node.node.name == name && !node.node.gpus.is_empty())?;
+        Some(Input::Node { node: name.to_owned(), facts: self.facts_of(node) })
     }
 }
 
@@ -228,25 +241,35 @@ fn lost_devices(hands: &Hands, node: &FleetNode, missing: &mut BTreeMap<(String,
     }
     let lost = hands.reached.fleet.lost(name);
     missing.retain(|(of, gpu), _| of != name || lost.iter().any(|lost| lost.id == *gpu));
-    for Lost { id: gpu, why, since } in lost {
-        let boot_id = hands.desk.look(|recovery| recovery.node(name).and_then(|row| row.boot_id.clone()));
-        let id = match since {
-            Some(since) => format!("{name}/{gpu}/gone/{since}"),
-            None => format!("{name}/{gpu}/broken/{}", boot_id.unwrap_or_default()),
-        };
-        if missing.insert((name.clone(), gpu.clone()), why.clone()).is_none() {
-            hands.desk.mention(Input::Signal(Signal {
-                id,
-                node: name.clone(),
-                boot_id: None,
-                gpu: Some(gpu),
-                job: None,
-                at: since.unwrap_or_else(clock::now),
-                kind: SignalKind::LostGpu,
-                advice: Advice::Check,
-                evidence: why,
-            }));
+    for lost in lost {
+        if missing.insert((name.clone(), lost.id.clone()), lost.why.clone()).is_none() {
+            hands.desk.mention(Input::Signal(lost_gpu(hands, name, lost)));
         }
+    }
+}
+
+/// Of each device that the node lacks, as it is known now; the same for the same device, however often it is told.
+pub(super) fn lost(hands: &Hands, name: &str) -> Vec<Signal> {
+    hands.reached.fleet.lost(name).into_iter().map(|lost| lost_gpu(hands, name, lost)).collect()
+}
+
+fn lost_gpu(hands: &Hands, name: &str, lost: Lost) -> Signal {
+    let Lost { id: gpu, why, since } = lost;
+    let boot_id = hands.desk.look(|recovery| recovery.node(name).and_then(|row| row.boot_id.clone()));
+    let id = match since {
+        Some(since) => format!("{name}/{gpu}/gone/{since}"),
+        None => format!("{name}/{gpu}/broken/{}", boot_id.unwrap_or_default()),
+    };
+    Signal {
+        id,
+        node: name.to_owned(),
+        boot_id: None,
+        gpu: Some(gpu),
+        job: None,
+        at: since.unwrap_or_else(clock::now),
+        kind: SignalKind::LostGpu,
+        advice: Advice::Check,
+        evidence: why,
     }
 }
 

@@ -127,6 +127,9 @@ impl Hands {
                     Class::Application => true,
                     Class::Infrastructure | Class::Unknown | Class::Moved => false,
                 };
+                self.hear_nodes_of(job).await;
+                // No rank goes to a node that was fenced for what was heard.
+                self.scheduler.settled().await?;
                 let answer = self.scheduler.restart_job(job, *attempt, *not_before, draws, exclude.clone()).await?;
                 match answer {
                     JobAnswer::Done { .. } | JobAnswer::Already { .. } => None,

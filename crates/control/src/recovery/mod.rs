@@ -10,6 +10,7 @@ mod each;
 mod ecs;
 mod facts;
 mod hang;
+mod hear;
 mod jobs;
 mod kubernetes;
 mod look;
@@ -42,6 +43,7 @@ pub use perform::Hands;
 pub use reach::Reached;
 pub use signs::Signs;
 
+use hear::Ears;
 use look::Looks;
 use tasks::Jobs;
 use workers::Logs;
@@ -59,6 +61,7 @@ struct Inner {
     logs: Logs,
     /// What was seen of nodes by looking at them.
     looks: Looks,
+    ears: Ears,
     lead: Lead,
     /// Somebody has wished something.
     wished: Notify,
@@ -95,6 +98,7 @@ impl Desk {
             jobs: Jobs::default(),
             logs: Logs::default(),
             looks: Looks::default(),
+            ears: Ears::default(),
             lead: Lead::default(),
             wished: Notify::new(),
         }))
@@ -108,6 +112,7 @@ impl Desk {
             jobs: Jobs::new(signs),
             logs: Logs::default(),
             looks: Looks::default(),
+            ears: Ears::default(),
             lead: Lead::default(),
             wished: Notify::new(),
         };

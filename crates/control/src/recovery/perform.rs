@@ -1,6 +1,7 @@
 //! Does what recovery wants to nodes, and tells it what came of that.
 //!
-//! Invariant: whatever must not happen twice is noted as begun, and that is written, before it begins.
+//! Invariant: whatever must not happen twice is noted as begun, and that is written, before it begins; and right before that it is
+//! looked at once more whether it may be done there, since somebody may have said otherwise while nobody led.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,8 +48,6 @@ const REBOOT: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }; $sudo syste
 const RESET: &str = "{ [ \"$(id -u)\" = 0 ] || sudo=\"sudo -n\"; }
 [ -n \"$PITCREW_GPUS\" ] || exec $sudo nvidia-smi --gpu-reset
 for gpu in $PITCREW_GPUS; do $sudo nvidia-smi --gpu-reset -i \"$gpu\" || exit 1; done";
-/// Exit code of our own scripts: the node is not in the state that the order was given for.
-const OTHER_BOOT: i32 = 86;
 
 /// What doing needs. Cheap to clone.
 #[derive(Clone)]
@@ -106,7 +105,13 @@ impl Hands {
             if !self.scheduler.holds_lead() {
                 return;
             }
-            // Not written, so not done: whoever leads next decides anew.
+            if let EffectId::Node { node, .. } = &id
+                && let Some(facts) = self.facts_now(node)
+                && self.desk.tell(facts).await.is_err()
+            {
+                return;
+            }
+            // Not written, so not done: whoever leads next decides anew. Nothing is begun that is not wanted any more.
             if self.desk.tell(Input::Begun { effect: id.clone() }).await.is_err() {
                 return;
             }
@@ -162,7 +167,7 @@ impl Hands {
                 let ran = self
                     .insist(&id, Rung::ResetGpu, || self.reached.order(&node, order.clone(), &script, within))
                     .await;
-                self.ordered(id, ran)
+                ordered(id, ran)
             }
             Act::Reboot { node, boot_id } => {
                 let body = commands.reboot.as_deref().unwrap_or(REBOOT);
@@ -173,7 +178,7 @@ impl Hands {
                 match ran {
                     // The order was given, and that ends the connection; whether it is followed, the node shows.
                     Err(NotRun { broke: true, .. }) => Input::Done { effect: id },
-                    ran => self.ordered(id, ran),
+                    ran => ordered(id, ran),
                 }
             }
             Act::HardReboot { node, boot_id } => {
@@ -181,14 +186,14 @@ impl Hands {
                 let env = [("PITCREW_NODE", node), ("PITCREW_BOOT_ID", boot_id.unwrap_or_default())];
                 let script = script(&env, body);
                 let ran = self.insist(&id, Rung::HardReboot, || self.reached.run_here(&script, ORDER)).await;
-                self.ordered(id, ran)
+                ordered(id, ran)
             }
             Act::Replace { node } => {
                 let body = commands.replace.as_deref()?;
                 let within = self.config.policy.deadlines.replace.unsigned_abs();
                 let script = script(&[("PITCREW_NODE", node)], body);
                 let ran = self.insist(&id, Rung::Replace, || self.reached.run_here(&script, within)).await;
-                self.ordered(id, ran)
+                ordered(id, ran)
             }
             Act::Observe { node } => {
                 let seen = self.observe(&node).await;
@@ -236,18 +241,6 @@ impl Hands {
             }
             tracing::warn!(effect = %id, "a repair cannot be ordered yet: {why}");
             tokio::time::sleep(ORDER_AGAIN).await;
-        }
-    }
-
-    fn ordered(&self, effect: EffectId, ran: Result<Ran, NotRun>) -> Input {
-        match ran {
-            // A connection that breaks is what a reboot looks like; whether it was one, the node shows.
-            Ok(ran) if ran.is_success() || ran.code.is_none() => Input::Done { effect },
-            Ok(ran) => {
-                let certain = ran.code == Some(OTHER_BOOT);
-                Input::EffectFailed { effect, why: ran.words(), certain }
-            }
-            Err(not) => Input::EffectFailed { effect, why: not.why, certain: not.certain },
         }
     }
 
@@ -432,7 +425,35 @@ impl Hands {
     }
 }
 
+fn ordered(effect: EffectId, ran: Result<Ran, NotRun>) -> Input {
+    match ran {
+        // A connection that breaks is what a reboot looks like; whether it was one, the node shows.
+        Ok(ran) if ran.is_success() || ran.code.is_none() => Input::Done { effect },
+        // The node shows what came of it. One that is in another boot already needs a check, and no harder repair.
+        Ok(ran) => Input::EffectFailed { effect, why: ran.words(), certain: false },
+        Err(not) => Input::EffectFailed { effect, why: not.why, certain: not.certain },
+    }
+}
+
 /// For ever: numbers of nodes begin anew when one was forgotten, and those of incidents never do.
 pub(super) fn name(incident: Option<IncidentId>, effect: &EffectId) -> String {
     incident.map_or_else(|| effect.to_string(), |incident| format!("{incident}/{effect}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_is_in_another_boot_already_is_looked_at_and_not_repaired_harder() {
+        let effect = EffectId::Node { node: "n0".to_owned(), step: 4 };
+        let ran =
+            Ran { code: Some(86), stdout: String::new(), stderr: "the node has been started anew since".to_owned() };
+        let why = "exit code 86: the node has been started anew since".to_owned();
+        let told = ordered(effect.clone(), Ok(ran));
+        assert_eq!(told, Input::EffectFailed { effect: effect.clone(), why, certain: false });
+        let never = Err(NotRun::never("there is no node `n0`"));
+        let why = "there is no node `n0`".to_owned();
+        assert_eq!(ordered(effect.clone(), never), Input::EffectFailed { effect, why, certain: true });
+    }
 }

@@ -1,9 +1,11 @@
 //! What the kernel logs of nodes say about their GPUs.
 //!
-//! On the machine of the server the log tells by itself ([`follow_here`]). Of other nodes it is read every so often, by one
-//! script that prints what is new about GPUs; also here, where the device may not be read. What was read is remembered in the
-//! store, so that no line acts twice and none is missed while no server runs; where that cannot be read, nothing is taken.
+//! On the machine of the server the log tells by itself ([`follow_here`]), and so does a host over SSH ([`listen`]): a loop there
+//! waits for a line about GPUs, and says now and then how far the log has come. Where that is not possible it is read every so
+//! often, by the script that prints what is new about GPUs. What was read is remembered in the store, so that no line acts twice
+//! and none is missed while no server runs; where that cannot be read, nothing is taken.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,15 +13,20 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_core::recovery::{Advice, Signal, SignalKind};
-use pitcrew_exec::gpu::kernel_log::{KernelLog, Told, kernel_log_script, parse_kernel_log};
+use pitcrew_exec::gpu::kernel_log::{
+    KERNEL_LOG_FOUND, KERNEL_LOG_WAKE, KernelLog, Told, kernel_log_look, kernel_log_script, kernel_log_since,
+    parse_kernel_log,
+};
 use pitcrew_exec::gpu::kmsg::{DEVICE, Kmsg, boot_id};
+use pitcrew_exec::ssh::{ASKED, BY_ITSELF, Followed};
 use pitcrew_health::check::Fault;
 use pitcrew_health::kernel::{Judging, read_kmsg};
 
 use super::each::{each_node, share};
+use super::hear::Ear;
 use super::perform::Hands;
 use super::reach::script;
-use super::tail::{Tail, answer};
+use super::tail::{Tail, Untold, answer};
 use crate::clock;
 use crate::fleet::{FleetNode, Reach};
 
@@ -48,7 +55,10 @@ async fn poll(hands: Hands, node: String, is_followed: Option<Arc<AtomicBool>>) 
     let every = hands.config.watch.unsigned_abs();
     let mut pause = share(&node, every);
     let mut tail: Option<Tail> = None;
+    let ear = hands.desk.0.ears.of(&node);
+    let mut may_listen = hands.config.commands.kernel_log.is_none();
     loop {
+        let asked = ear.asked();
         if is_followed.as_ref().is_some_and(|is| is.load(Ordering::Relaxed)) {
             tail = None;
         } else if tail.is_none() {
@@ -57,16 +67,32 @@ async fn poll(hands: Hands, node: String, is_followed: Option<Arc<AtomicBool>>) 
         let round = async {
             if let Some(tail) = &mut tail {
                 // Whether a node answers is for others to find out.
-                let after = tail.watch.follower().sequence();
-                if let Some(log) = tail.beside(read(&hands, &node, after)).await? {
-                    hands.saw(&node, &log.boot);
-                    tail.hear(&log).await?;
+                let host = host_of(&hands, &node).filter(|_| may_listen);
+                if let Some(id) = host {
+                    match listen(&hands, &node, &id, tail, &ear).await? {
+                        Listened::Renewed => return Ok(()),
+                        Listened::Broke => {}
+                        // It is asked at once.
+                        Listened::Cannot => {
+                            may_listen = false;
+                            return Ok(());
+                        }
+                    }
+                } else {
+                    let since = since(tail);
+                    if let Some(log) = tail.beside(read(&hands, &node, since)).await? {
+                        hands.saw(&node, &log.boot);
+                        tail.hear(&log).await?;
+                    }
+                    ear.heard(asked);
                 }
-                tail.beside(tokio::time::sleep(pause)).await?;
+                tail.beside(ear.pause(pause, asked)).await?;
             } else {
-                tokio::time::sleep(pause).await;
+                // It is followed, and all is told that came.
+                ear.heard(asked);
+                ear.pause(pause, asked).await;
             }
-            Ok::<(), super::tail::Untold>(())
+            Ok::<(), Untold>(())
         };
         if round.await.is_err() {
             tail = None;
@@ -76,13 +102,94 @@ async fn poll(hands: Hands, node: String, is_followed: Option<Arc<AtomicBool>>) 
     }
 }
 
-async fn read(hands: &Hands, node: &str, after: Option<u64>) -> Option<KernelLog> {
+/// The stored connection by which it is reached, if it is.
+fn host_of(hands: &Hands, node: &str) -> Option<String> {
+    let nodes = hands.reached.fleet.nodes();
+    let list = nodes.borrow();
+    match &list.iter().find(|one| one.node.name == node)?.reach {
+        Reach::Connection(id) => Some(id.clone()),
+        Reach::Local | Reach::Worker(_) | Reach::Ecs(_) | Reach::Kubernetes(_) => None,
+    }
+}
+
+/// How far its log was read: the boot, and the number there.
+fn since(tail: &Tail) -> Option<(String, u64)> {
+    let follower = tail.watch.follower();
+    Some((follower.boot()?.to_owned(), follower.sequence()?))
+}
+
+/// Why a host is not listened to any more.
+enum Listened {
+    /// It is time to connect anew, or it is another host.
+    Renewed,
+    Broke,
+    /// It has not what that takes.
+    Cannot,
+}
+
+/// Takes what the log of a host tells by itself, for as long as it does.
+async fn listen(hands: &Hands, node: &str, id: &str, tail: &mut Tail, ear: &Ear) -> Result<Listened, Untold> {
+    let look = with_boot_id(hands, kernel_log_look());
+    let every = hands.config.watch.unsigned_abs();
+    let what = Followed { look: &look, wake: KERNEL_LOG_WAKE, found: KERNEL_LOG_FOUND, every: every.as_secs() };
+    let known = since(tail);
+    let known = kernel_log_since(known.as_ref().map(|(boot, number)| (&**boot, *number)));
+    let first = script(&[("PITCREW_NODE", node.to_owned())], &known);
+    let asker = &hands.reached.asker;
+    let mut newest = ear.asked();
+    // Who waits for an answer: the first one comes unasked.
+    let mut asked = VecDeque::from([newest]);
+    let opened = tail.beside(tokio::time::timeout(PATIENCE, asker.follow(id, &first, what))).await?;
+    let Ok(Ok(mut following)) = opened else { return Ok(Listened::Broke) };
+    while asker.is_current(id, &following).await {
+        let told = async {
+            tokio::select! {
+                // A host that says nothing for so long is gone, or hangs.
+                said = tokio::time::timeout(every + PATIENCE, following.follow.next()) => Some(said),
+                () = ear.wanted(newest) => None,
+            }
+        };
+        let said = match tail.beside(told).await? {
+            Some(Ok(Ok(said))) => said,
+            Some(Ok(Err(_)) | Err(_)) => return Ok(Listened::Broke),
+            None => {
+                newest = ear.asked();
+                asked.push_back(newest);
+                if following.follow.ask().await.is_err() {
+                    return Ok(Listened::Broke);
+                }
+                continue;
+            }
+        };
+        if said.code != ASKED && said.code != BY_ITSELF {
+            return Ok(Listened::Cannot);
+        }
+        if let Some(log) = parse_kernel_log(&said.stdout) {
+            hands.saw(node, &log.boot);
+            tail.hear(&log).await?;
+        }
+        if said.code == ASKED
+            && let Some(number) = asked.pop_front()
+        {
+            ear.heard(number);
+        }
+    }
+    Ok(Listened::Renewed)
+}
+
+/// The script, with the user's own way to find out who the machine is.
+fn with_boot_id(hands: &Hands, body: String) -> String {
+    match &hands.config.commands.boot_id {
+        Some(boot) => body.replace(BOOT_ID, &format!(" ({boot}) 2>/dev/null")),
+        None => body,
+    }
+}
+
+async fn read(hands: &Hands, node: &str, since: Option<(String, u64)>) -> Option<KernelLog> {
     let env = [("PITCREW_NODE", node.to_owned())];
     let Some(own) = &hands.config.commands.kernel_log else {
-        let mut body = kernel_log_script(after);
-        if let Some(boot) = &hands.config.commands.boot_id {
-            body = body.replace(BOOT_ID, &format!("({boot}) 2>/dev/null"));
-        }
+        let since = since.as_ref().map(|(boot, number)| (&**boot, *number));
+        let body = with_boot_id(hands, kernel_log_script(since));
         let said = hands.reached.again(node, "kernel log", &script(&env, &body), PATIENCE).await?;
         return parse_kernel_log(&said);
     };

@@ -137,8 +137,9 @@ pub(super) async fn watch(hands: Hands) {
     let (mut under_way, mut asking) = (BTreeSet::new(), JoinSet::new());
     loop {
         let nodes = hands.reached.fleet.nodes().borrow().clone();
-        let names: Vec<String> =
-            nodes.iter().filter(|node| is_asked(&hands, node)).map(|node| node.node.name.clone()).collect();
+        let does = hands.reached.fleet.who_does(errands::ASK);
+        let asked = nodes.iter().filter(|node| is_asked(&does, node));
+        let names: BTreeSet<String> = asked.map(|node| node.node.name.clone()).collect();
         known.retain(|name, _| names.contains(name));
         let now = clock::instant();
         let is_due = |name: &String| known.get(name).and_then(|known| known.due).is_none_or(|due| due <= now);
@@ -170,10 +171,11 @@ pub(super) async fn watch(hands: Hands) {
     }
 }
 
-fn is_asked(hands: &Hands, node: &FleetNode) -> bool {
+/// `does`: nodes whose workers do errands.
+fn is_asked(does: &BTreeSet<String>, node: &FleetNode) -> bool {
     let can_be = match &node.reach {
         Reach::Local | Reach::Connection(_) => true,
-        Reach::Worker(_) => hands.reached.fleet.errands_of(&node.node.name).iter().any(|does| does == errands::ASK),
+        Reach::Worker(_) => does.contains(&node.node.name),
         // Events tell of machines of ECS; on those of Kubernetes nothing can be run.
         Reach::Ecs(_) | Reach::Kubernetes(_) => false,
     };

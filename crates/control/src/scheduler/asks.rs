@@ -18,14 +18,14 @@ impl Core {
     pub async fn take(&mut self, ask: Ask) {
         match ask {
             Ask::Look => self.look_wanted = true,
-            Ask::Cancel { run, by, queued_only, reply } => match self.loaded(run).await {
+            Ask::Cancel { run, by, how, queued_only, reply } => match self.loaded(run).await {
                 Ok(()) if queued_only && self.runs[&run].run.record.state != RunState::Queued => {
                     self.answer(run, reply, ());
                 }
                 Ok(()) => {
                     self.audit(run, "run.cancel", &by, Value::Null);
                     let before = self.standing(run);
-                    self.apply(run, Event::Cancel { by: by.clone() });
+                    self.apply(run, Event::Cancel { by: by.clone(), how });
                     self.tell_stopped(run, before, &by);
                     self.answer(run, reply, ());
                 }

@@ -15,6 +15,7 @@ use pitcrew_store::ClaimFilter;
 
 use super::active::Active;
 use super::core_loop::{Core, LOOK, Later, launch_row};
+use super::languages::Languages;
 use super::perform::After;
 use super::{AskError, Claim, leases};
 use crate::clock;
@@ -117,7 +118,7 @@ impl Core {
     async fn load(&mut self, stored: StoredRun) {
         let record = stored.run;
         let key = record.key;
-        let workflow = match self.parts.catalog.load(&self.parts.store, &record.workflow, &record.version).await {
+        let workflow = match self.parts.catalog.load_for(&self.parts.store, &record).await {
             Ok(workflow) => workflow,
             Err(error) => return self.give_up(record, error).await,
         };
@@ -144,7 +145,7 @@ impl Core {
             self.admission.forget(key);
             return tracing::error!(run = key.0, "run {key} cannot go on before its attempts can be read: {error}");
         }
-        let fx = active.run.resume(clock::now(), &*self.evaluator);
+        let fx = active.run.resume(clock::now(), &Languages(&self.evaluator));
         let live: Vec<_> = active.run.live_slots();
         if state == RunState::Running && !live.is_empty() {
             tracing::info!(
@@ -179,7 +180,7 @@ impl Core {
         // Rows from before there were nodes have devices of this machine alone.
         let here = || (!attempt.gpus.is_empty()).then(|| LOCAL.to_owned());
         // Where its backend placed it, it holds nothing of what is given out here.
-        if attempt.backend == BackendKind::Ecs.name() {
+        if [BackendKind::Ecs, BackendKind::Kubernetes].map(BackendKind::name).contains(&attempt.backend.as_str()) {
             return None;
         }
         let node = attempt.node.clone().or_else(here)?;

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 
 use super::active::Active;
 use super::evict::Tainted;
+use super::languages::Languages;
 use super::launch::Observed;
 use super::lead::Standing;
 use super::nodes::{Hosts, Way, placeable, way_to};
@@ -251,7 +252,7 @@ impl Core {
     pub fn apply(&mut self, key: RunKey, event: Event) {
         let Some(active) = self.runs.get_mut(&key) else { return };
         let before = active.run.record.state;
-        let effects = active.run.apply(event, clock::now(), &*self.evaluator);
+        let effects = active.run.apply(event, clock::now(), &Languages(&self.evaluator));
         let record = &active.run.record;
         if record.state != before {
             tracing::info!(run = key.0, workflow = %record.workflow, "run {key} of `{}` is {}", record.workflow, record.state);
@@ -572,6 +573,12 @@ pub(super) fn launch_row(
             Err(why) => message = why,
         }
     }
+    if kind == BackendKind::Kubernetes {
+        match place::on_kubernetes(task.place.as_ref(), &active.run.record.conf) {
+            Ok(place) => bare.place = Some(Place::Kubernetes(place)),
+            Err(why) => message = why,
+        }
+    }
     match way {
         Way::Worker(place) => bare.place = Some(Place::Worker(place)),
         Way::Gone => message = "its node was gone when it was to start there".to_owned(),
@@ -582,7 +589,7 @@ pub(super) fn launch_row(
     let instance = active.run.instance(slot);
     let names = match &bare.place {
         Some(Place::Ecs(place)) => names(active, slot, place),
-        Some(Place::Ssh(_) | Place::Worker(_)) | None => Value::Null,
+        Some(Place::Ssh(_) | Place::Worker(_) | Place::Kubernetes(_)) | None => Value::Null,
     };
     AttemptRecord {
         task: id.task,
@@ -600,6 +607,7 @@ pub(super) fn launch_row(
         request: None,
         usage: Value::Null,
         names,
+        detail: Value::Null,
     }
 }
 

@@ -60,7 +60,7 @@ fn address(nodes: &[FleetNode], row: &AttemptRecord) -> String {
     let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
     let host = match handle.and_then(|handle| handle.place) {
         Some(Place::Ssh(place)) => Some(place.host),
-        Some(Place::Worker(_) | Place::Ecs(_)) | None => None,
+        Some(Place::Worker(_) | Place::Ecs(_) | Place::Kubernetes(_)) | None => None,
     };
     label(ADDRESS).or(host).or_else(|| label(HOSTNAME)).unwrap_or_else(|| name.to_owned())
 }

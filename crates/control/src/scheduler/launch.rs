@@ -13,13 +13,15 @@ use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::engine::{Evaluate, Event, Report, Slot};
 use pitcrew_core::fleet::{Held, held, mps_environment};
 use pitcrew_core::ir::{BackendKind, OutputSource, Step, Task, Work};
+use pitcrew_core::pod::{ARTIFACTS, PodEnded};
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_exec::aws;
 use pitcrew_exec::gpu::HeldGpu;
 use pitcrew_exec::{
-    AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, StepSpec,
+    AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, PodRun,
+    Runtime, StepSpec,
 };
-use pitcrew_lang::{Evaluator, Rendering};
+use pitcrew_lang::{Evaluator, Rendering, tekton};
 use pitcrew_store::{VariableSet, WorkerEnds};
 use serde_json::{Map, Value};
 
@@ -30,11 +32,14 @@ use super::secrets::{Marks, mask_known};
 use super::{Ask, Parts, gang, outputs};
 use crate::actions::notify::Letter;
 use crate::actions::{self, Action, Call, Job, Plan, Sources};
+use crate::catalog::ENGINE;
 use crate::clock;
 use crate::cluster::files::Elsewhere;
 use crate::metrics::SetBy;
 use crate::paths::DataDir;
 use crate::sensitive::is_sensitive;
+use crate::signatures::{self, Admission};
+use crate::tekton::launch;
 
 /// What a backend said about an attempt when it was asked.
 pub(super) struct Observed {
@@ -49,7 +54,8 @@ const AGAIN: Duration = Duration::from_secs(2);
 
 /// What is said of an attempt whose place is not known.
 fn no_place(row: &AttemptRecord) -> Exit {
-    match [BackendKind::Ssh.name(), BackendKind::Ecs.name()].contains(&row.backend.as_str()) {
+    let own = [BackendKind::Ssh, BackendKind::Ecs, BackendKind::Kubernetes].map(BackendKind::name);
+    match own.contains(&row.backend.as_str()) {
         true => Exit::cannot_start(row.message.clone()),
         // Another node may take it.
         false => Exit::Lost { reason: row.message.clone() },
@@ -67,7 +73,7 @@ fn uses_files(spec: &AttemptSpec) -> bool {
 
 /// Whether paths of this machine mean nothing there.
 fn is_host(place: Option<&Place>) -> bool {
-    matches!(place, Some(Place::Ssh(_) | Place::Ecs(_)))
+    matches!(place, Some(Place::Ssh(_) | Place::Ecs(_) | Place::Kubernetes(_)))
 }
 
 /// What an attempt comes to.
@@ -128,6 +134,8 @@ impl Core {
         let handle = stored.unwrap_or_else(|| backend.prepare(&spec));
         let me = self.me.clone();
         let secrets = self.parts.secrets.clone();
+        let (store, vault) = (self.parts.store.clone(), self.parts.vault.clone());
+        let gate = self.parts.backends.gate();
         let known = self.known.values_of(is_sensitive);
         // One that is to end does nothing when it is started.
         let is_ending = self.runs.get(&run).and_then(|a| a.run.get(slot)).is_some_and(|i| i.stop.is_some());
@@ -152,9 +160,37 @@ impl Core {
                 }
             }
             // A cancel in the meantime is remembered by the backend: the start then does nothing.
+            let mut refused = None;
             let finished = async {
                 if let Some(gathering) = gathering {
                     gathering.finish(&mut spec).await.map_err(Exit::cannot_start)?;
+                }
+                if let Some(run) = &mut spec.pod {
+                    let found = launch::find(&store, &vault, &run.pod).await.map_err(|error| {
+                        Exit::start_failed(format!("what the pod refers to cannot be read: {error:#}"))
+                    })?;
+                    let whose = match spec.place {
+                        Some(Place::Kubernetes(_)) => launch::Whose::Cluster,
+                        Some(Place::Ssh(_) | Place::Worker(_) | Place::Ecs(_)) | None => launch::Whose::Machine,
+                    };
+                    match launch::complete(&mut run.pod, &found, whose) {
+                        Ok(masks) => spec.masks.extend(masks),
+                        Err(failure) => {
+                            refused = Some(failure.clone());
+                            return Err(Exit::cannot_start(launch::words(&failure)));
+                        }
+                    }
+                    // A sandbox has no images: its names only say which files of this machine are meant.
+                    if let Some(gate) = gate.filter(|_| run.runtime != Runtime::Sandbox) {
+                        match signatures::admit(&gate, &mut run.pod).await {
+                            Ok(()) => {}
+                            Err(Admission::Refused(failure)) => {
+                                refused = Some(failure.clone());
+                                return Err(Exit::cannot_start(launch::words(&failure)));
+                            }
+                            Err(Admission::Unknown(why)) => return Err(Exit::start_failed(why)),
+                        }
+                    }
                 }
                 marks.resolve(&mut spec, &secrets).await.map_err(|error| match error.lasting() {
                     true => Exit::cannot_start(error.to_string()),
@@ -164,7 +200,9 @@ impl Core {
                 Ok(())
             };
             if let Err(exit) = finished.await {
-                return observed(Observation::Ended(Ended::bare(exit, clock::now())));
+                let mut ended = Ended::bare(exit, clock::now());
+                ended.pod = refused.map(|failure| Box::new(PodEnded { failure: Some(failure), ..PodEnded::default() }));
+                return observed(Observation::Ended(ended));
             }
             let observation = match backend.start(&handle, spec).await {
                 Ok(()) => return,
@@ -335,6 +373,10 @@ impl Core {
             ended.usage.gpus = self.parts.fleet.usage(node, &row.gpus, &request, from, ended.at);
         }
         let usage = ended.usage.clone();
+        let detail = ended.pod.as_deref().and_then(|pod| serde_json::to_value(pod).ok());
+        // Other tasks may use them, as they use results.
+        let artifacts = ended.pod.as_deref().and_then(PodEnded::all_artifacts);
+        ended.outputs.extend(artifacts.map(|artifacts| (ARTIFACTS.to_owned(), artifacts)));
         let held = self.is_held(run, slot, &ended.exit);
         let Some(active) = self.runs.get_mut(&run) else { return };
         let report: Report = {
@@ -369,9 +411,10 @@ impl Core {
         row.exit = Some(instance.exit.clone().unwrap_or(Exit::Cancelled));
         row.message = instance.message.clone();
         row.usage = serde_json::to_value(&usage).unwrap_or(Value::Null);
+        row.detail = detail.unwrap_or_default();
         let action = match &active.run.workflow.task(slot.task).work {
             Work::Action { uses, .. } => Some(uses.as_str()),
-            Work::Noop | Work::Steps(_) => None,
+            Work::Noop | Work::Steps(_) | Work::Pod { .. } => None,
         };
         self.parts.metrics.attempt_ended(&active.run.record, action, &row, &usage);
         if let Some(tracer) = &self.parts.tracer {
@@ -416,7 +459,8 @@ fn ready(
     // By its row: the node may have decided where it runs.
     let handle: Option<Handle> = serde_json::from_value(row.handle.clone()).ok();
     let place = handle.and_then(|handle| handle.place);
-    let elsewhere = [BackendKind::Ssh, BackendKind::Ecs, BackendKind::Worker].map(BackendKind::name);
+    let elsewhere = [BackendKind::Ssh, BackendKind::Ecs, BackendKind::Kubernetes, BackendKind::Worker];
+    let elsewhere = elsewhere.map(BackendKind::name);
     if place.is_none() && elsewhere.contains(&row.backend.as_str()) {
         return Err(no_place(row));
     }
@@ -441,7 +485,7 @@ fn prepare(
     // On a worker everything lies as it does here, below a data directory of its own.
     let (data, program) = match &place {
         Some(Place::Worker(there)) => (DataDir::there(&there.data_dir), Some(PathBuf::from(&there.program))),
-        Some(Place::Ssh(_) | Place::Ecs(_)) | None => (parts.data.clone(), None),
+        Some(Place::Ssh(_) | Place::Ecs(_) | Place::Kubernetes(_)) | None => (parts.data.clone(), None),
     };
     let is_host = is_host(place.as_ref());
     let root = data.workspace(id.run);
@@ -491,6 +535,34 @@ fn prepare(
     };
     match &task.work {
         Work::Noop => return Err("a task without work was launched".to_owned()),
+        Work::Pod { template } => {
+            let instance = run.instance(slot);
+            let item = instance.item.clone().unwrap_or_default();
+            let at = tekton::run::Instance {
+                index: u32::try_from(id.map_index).ok(),
+                item: &item,
+                retries: attempt.saturating_sub(1 + instance.lost),
+            };
+            let made = tekton::run::pod(template, &tekton::run::Facts::of(run), at);
+            let mut made = made.map_err(|refusal| format!("{}: {}", refusal.reason, refusal.message))?;
+            launch::own_volumes(&mut made.pod, id.run);
+            // Only what its documents say is in the environment of a container.
+            spec.env = BTreeMap::new();
+            spec.pod = Some(Box::new(PodRun {
+                pod: made.pod,
+                runtime: match run.record.conf.get(ENGINE) {
+                    Some(place) => Runtime::Docker {
+                        engine: serde_json::from_value(place.clone())
+                            .map_err(|error| format!("the run does not say which Docker engine it is for: {error}"))?,
+                        registries: Vec::new(),
+                    },
+                    None => Runtime::Sandbox,
+                },
+                deadline: None,
+                data: data.root().to_owned(),
+                sandbox: parts.sandbox.settings.clone(),
+            }));
+        }
         Work::Steps(steps) => {
             let keep = task.outputs.iter().any(|output| output.from == OutputSource::Stdout);
             let last = steps.len().saturating_sub(1);

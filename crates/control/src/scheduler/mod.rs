@@ -12,6 +12,7 @@ mod claim;
 mod core_loop;
 mod evict;
 mod gang;
+mod languages;
 mod launch;
 mod lead;
 mod leases;
@@ -32,7 +33,7 @@ mod settings;
 use std::sync::Arc;
 
 use lead::Lead;
-use pitcrew_core::engine::record::{InstanceRecord, RunRecord};
+use pitcrew_core::engine::record::{InstanceRecord, RunRecord, StopHow};
 use pitcrew_core::fleet::Policy;
 use pitcrew_core::state::State;
 use pitcrew_core::{RunKey, TaskId};
@@ -64,6 +65,8 @@ pub struct Parts {
     pub secrets: Secrets,
     /// Of AWS, for actions, where nothing else names one.
     pub aws_region: String,
+    /// What names of images stand for on this machine.
+    pub sandbox: Arc<crate::sandbox::SandboxSettings>,
     pub vault: Vault,
     pub backends: Backends,
     /// For hosts of which a workflow says less.
@@ -194,6 +197,7 @@ enum Ask {
     Cancel {
         run: RunKey,
         by: String,
+        how: StopHow,
         /// Only if it has not begun.
         queued_only: bool,
         reply: oneshot::Sender<Result<(), AskError>>,
@@ -333,14 +337,20 @@ impl Scheduler {
     /// Stops a run: what runs is ended, what waits is skipped, teardowns and `finally` tasks run. A second time ends
     /// those too. Returns when that is written.
     pub async fn cancel(&self, run: RunKey, by: &str) -> Result<(), AskError> {
+        self.stop(run, StopHow::ThenFinally, by).await
+    }
+
+    /// Stops a run so far; one that is being stopped further already stays so. Returns when that is written.
+    pub async fn stop(&self, run: RunKey, how: StopHow, by: &str) -> Result<(), AskError> {
         let by = by.to_owned();
-        self.ask(|reply| Ask::Cancel { run, by, queued_only: false, reply }).await?
+        self.ask(|reply| Ask::Cancel { run, by, how, queued_only: false, reply }).await?
     }
 
     /// Ends a run that has not begun; one that has goes on.
     pub async fn cancel_queued(&self, run: RunKey, by: &str) -> Result<(), AskError> {
         let by = by.to_owned();
-        self.ask(|reply| Ask::Cancel { run, by, queued_only: true, reply }).await?
+        let how = StopHow::ThenFinally;
+        self.ask(|reply| Ask::Cancel { run, by, how, queued_only: true, reply }).await?
     }
 
     /// Lets instances run again; also of a finished run. Returns those that were chosen.

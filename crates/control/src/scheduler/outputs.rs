@@ -40,7 +40,7 @@ pub(super) fn report(
     let success = ended.exit.is_success();
     let steps = match &task.work {
         Work::Steps(steps) => steps.len(),
-        Work::Noop | Work::Action { .. } => 1,
+        Work::Noop | Work::Action { .. } | Work::Pod { .. } => 1,
     };
     Report {
         error: (success && !problems.is_empty()).then(|| problems.join("\n")),
@@ -53,7 +53,7 @@ pub(super) fn report(
         started_at: ended.started_at,
         at: ended.at,
         held: false,
-        outputs: if success { outputs } else { BTreeMap::new() },
+        outputs: if success || task.keeps_outputs() { outputs } else { BTreeMap::new() },
     }
 }
 
@@ -67,7 +67,7 @@ fn message(exit: &Exit, step: Option<&str>, place: Option<&Place>, tail: &str) -
         Some(Place::Ssh(place)) if !what.contains(&place.host) => what.push_str(&format!(" (on `{place}`)")),
         Some(Place::Worker(place)) => what.push_str(&format!(" (on `{}`)", place.name)),
         Some(Place::Ecs(place)) => what.push_str(&format!(" (in the ECS cluster `{}`)", place.cluster)),
-        Some(Place::Ssh(_)) | None => {}
+        Some(Place::Ssh(_) | Place::Kubernetes(_)) | None => {}
     }
     if tail.is_empty() { what } else { format!("{}\n{what}", tail.trim_end()) }
 }

@@ -4,14 +4,27 @@
 //! Invariant: no secret becomes part of a place; a key is a reference, or the connection's own.
 
 use pitcrew_exec::ssh::{ConfigFile, Defaults, Draft, DraftHop};
-use pitcrew_exec::{EcsPlace, HostKeys, Place, SshPlace};
+use pitcrew_exec::{EcsPlace, HostKeys, KubernetesPlace, Place, SshPlace};
 use pitcrew_lang::place::{JumpTarget, SshTarget, read};
 use pitcrew_lang::{Rendering, ecs};
 use serde_json::{Map, Value};
 
+use crate::catalog::DOCUMENT;
 use crate::connection::Connection;
 use crate::known::Known;
 use crate::ssh;
+
+/// The place of a pod that a cluster of Kubernetes runs: its namespace is that of its document, unless it is said.
+pub(super) fn on_kubernetes(said: Option<&Value>, conf: &Map<String, Value>) -> Result<KubernetesPlace, String> {
+    let said = said.cloned().unwrap_or(Value::Null);
+    let mut place: KubernetesPlace = serde_json::from_value(said)
+        .map_err(|error| format!("it cannot be read in which cluster of Kubernetes it runs: {error}"))?;
+    if place.namespace.is_none() {
+        let own = conf.get(DOCUMENT).and_then(|document| document["metadata"]["namespace"].as_str());
+        place.namespace = own.filter(|name| !name.is_empty()).map(str::to_owned);
+    }
+    Ok(place)
+}
 
 /// The place that a task's `backend: {ssh: …}` comes to now. The error is a sentence for people.
 pub(super) fn of(

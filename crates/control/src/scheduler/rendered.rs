@@ -55,7 +55,7 @@ impl Core {
             add("resume_from".to_owned(), rendering.text(from));
         }
         match &task.work {
-            Work::Noop => {}
+            Work::Noop | Work::Pod { .. } => {}
             Work::Steps(steps) => {
                 for step in steps {
                     for (name, value) in &step.env {

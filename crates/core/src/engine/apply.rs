@@ -8,8 +8,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
-use super::record::{RunStop, Stop};
-use super::{Cancel, Effects, Evaluate, Event, Run, Slot, Timer, Transition, must};
+use super::record::{RunStop, SkipReason, Stop};
+use super::{Answer, Effects, Evaluate, Event, Run, Slot, Timer, Transition, must};
 use crate::ir::{GroupIx, Kind, MapUnit, TaskIx, Work};
 use crate::state::{Change, RunState, State};
 use crate::trigger_rule::Verdict;
@@ -56,7 +56,7 @@ impl Step<'_> {
             Event::Suspect { slot, reason } => self.suspect(slot, reason),
             Event::Recovered { slot, attempt, verdict } => self.recovered(slot, attempt, verdict),
             Event::Past { task, allows } => self.past(task, allows),
-            Event::Cancel { by } => self.stop_run(RunStop::Cancelled { by }),
+            Event::Cancel { by, how } => self.cancel(by, how),
             Event::Clear { slots, downstream } => self.clear(slots, downstream),
             Event::Mark { slot, success } => self.mark(slot, success),
             Event::Output { slot, name, value } => self.put_output(slot, name, value),
@@ -92,6 +92,7 @@ impl Step<'_> {
         }
         self.drop_dead_offers();
         self.finish_if_done();
+        self.run.arm_run_timers();
     }
 
     fn begin(&mut self) {
@@ -101,7 +102,9 @@ impl Step<'_> {
         self.run.record.state = RunState::Running;
         self.run.record.start = Some(self.now);
         self.fx.run_changed = true;
-        self.run.arm_run_timeout();
+        if let Some(refusal) = self.run.workflow.refusal.clone() {
+            return self.refuse(refusal);
+        }
         self.wake_all();
     }
 
@@ -126,11 +129,9 @@ impl Step<'_> {
                         self.stop_all(slot, Stop::TimedOut);
                     }
                 }
-                Timer::RunTimeout => {
-                    if self.run.record.stop.is_none() {
-                        self.stop_run(RunStop::TimedOut);
-                    }
-                }
+                Timer::RunTimeout => self.out_of_time(RunStop::TimedOut),
+                Timer::TasksTimeout => self.out_of_time(RunStop::TasksTimedOut),
+                Timer::FinallyTimeout => self.out_of_time(RunStop::FinallyTimedOut),
             }
         }
     }
@@ -177,13 +178,14 @@ impl Step<'_> {
         let workflow = self.run.workflow.clone();
         let task = workflow.task(slot.task);
         if let Some(reason) = self.run.skipped_by_stop(slot) {
-            return self.skip(slot, reason);
+            return self.skip(slot, reason, self.run.words_of_stop(reason));
         }
         if let Some(branch) = self.run.branched_away(slot) {
-            return self.skip(slot, format!("`{}` took another branch", workflow.task(branch).id));
+            let message = format!("`{}` took another branch", workflow.task(branch).id);
+            return self.skip(slot, SkipReason::Rule, message);
         }
         match self.run.verdict(slot) {
-            Verdict::Skip => return self.skip(slot, String::new()),
+            Verdict::Skip => return self.skip(slot, SkipReason::Rule, String::new()),
             Verdict::UpstreamFailed => return self.change(slot, Change::FailUpstream),
             Verdict::Wait => return,
             Verdict::Run => {}
@@ -191,15 +193,15 @@ impl Step<'_> {
         if !self.run.past_allows(slot.task) {
             return;
         }
-        if !self.ensure_expanded(slot) {
+        let needs_items = !self.run.has_items(slot.task);
+        if needs_items && self.run.waits_for_items_of(slot).is_some() {
             return;
         }
-        if task.when.is_some() {
-            match self.when(slot) {
-                Ok(true) => {}
-                Ok(false) => return self.skip(slot, "`when` is false".to_owned()),
-                Err(error) => return self.fail_all_of(slot, error),
-            }
+        if self.run.is_asked(slot.task, needs_items) && !self.may_go(slot) {
+            return;
+        }
+        if needs_items {
+            return self.find_items(slot);
         }
         self.change(slot, Change::Ready);
         if task.work == Work::Noop {
@@ -211,12 +213,33 @@ impl Step<'_> {
         }
     }
 
+    /// Asks its `when`; an instance that may not go ends here.
+    fn may_go(&mut self, slot: Slot) -> bool {
+        match self.when(slot) {
+            Ok(Answer::Go) => return true,
+            Ok(Answer::Skip(reason)) => self.skip(slot, reason, reason.sentence().to_owned()),
+            Ok(Answer::Invalid(error)) => {
+                for mate in self.run.with_mates(slot) {
+                    let instance = self.run.instance_mut(mate);
+                    if instance.state.is_final() {
+                        continue;
+                    }
+                    instance.message.clone_from(&error);
+                    instance.skip = Some(SkipReason::Invalid);
+                    self.change(mate, Change::Fail);
+                }
+            }
+            Err(error) => self.fail_all_of(slot, error),
+        }
+        false
+    }
+
     /// Asked once, of a gang for its first member: the answer may be another a moment later, and its members go together.
-    fn when(&self, slot: Slot) -> Result<bool, String> {
+    fn when(&self, slot: Slot) -> Result<Answer, String> {
         let speaker = self.run.speaker(slot);
         match self.run.instance(speaker).state {
             State::None => self.eval.when(self.run, speaker),
-            State::Skipped => Ok(false),
+            State::Skipped => Ok(Answer::Skip(self.run.instance(speaker).skip.unwrap_or(SkipReason::When))),
             State::Scheduled
             | State::Queued
             | State::Running
@@ -227,96 +250,20 @@ impl Step<'_> {
             | State::UpForReschedule { .. }
             | State::Deferred
             | State::Recovering
-            | State::Removed => Ok(true),
+            | State::Removed => Ok(Answer::Go),
         }
     }
 
-    /// Ends what runs and skips what waits; teardowns and `finally` tasks still run. Asked a second time by a
-    /// person, it ends those too.
-    pub(super) fn stop_run(&mut self, stop: RunStop) {
-        match self.run.record.state {
-            RunState::Success | RunState::Failed | RunState::Cancelled => return,
-            RunState::Queued => {
-                self.run.record.stop = Some(stop);
-                self.run.record.state = RunState::Cancelled;
-                self.run.record.end = Some(self.now);
-                self.fx.run_changed = true;
-                self.fx.finished = true;
-                return;
-            }
-            RunState::Running => {}
-        }
-        let by_person = matches!(stop, RunStop::Cancelled { .. });
-        let again = by_person && matches!(self.run.record.stop, Some(RunStop::Cancelled { .. }));
-        if self.run.record.stop.is_none() || by_person {
-            self.run.disarm_run_timeout();
-            self.run.record.stop = Some(stop);
-            self.fx.run_changed = true;
-        }
-        self.enforce_stop(again);
-    }
-
-    /// Makes the instances agree with `record.stop`; harmless when they already do.
-    pub(super) fn enforce_stop(&mut self, cleanup_too: bool) {
-        let slots: Vec<Slot> = self.run.all_slots().collect();
-        for slot in slots {
-            let reason = match self.run.skipped_by_stop(slot) {
-                None if cleanup_too => "the run was cancelled twice".to_owned(),
-                None => continue,
-                Some(reason) => reason,
-            };
-            match self.run.instance(slot).state {
-                State::Queued | State::Running => {
-                    let go_on = match self.run.instance(slot).stop {
-                        None => true,
-                        // What was to run again does not any more.
-                        Some(Stop::Cleared | Stop::Preempted | Stop::Gang | Stop::Recovery) => true,
-                        Some(Stop::TimedOut) => cleanup_too,
-                        Some(Stop::Cancelled | Stop::MarkedSuccess | Stop::MarkedFailed) => false,
-                    };
-                    if go_on {
-                        self.stop_attempt(slot, Stop::Cancelled);
-                    }
-                }
-                State::UpForRetry { .. } | State::Recovering => self.change(slot, Change::Fail),
-                // A member of a gang that has ended becomes what its mates become.
-                State::Deferred if self.run.is_member(slot) => {}
-                State::None | State::Scheduled | State::UpForReschedule { .. } | State::Deferred => {
-                    self.skip(slot, reason);
-                }
-                State::Success | State::Failed | State::Skipped | State::UpstreamFailed | State::Removed => {}
-            }
-        }
-    }
-
-    /// Asks the backend to end a live attempt; its report brings the change of state.
-    pub(super) fn stop_attempt(&mut self, slot: Slot, stop: Stop) {
-        let grace = self.run.workflow.task(slot.task).grace;
-        self.run.disarm_timeout(slot);
+    pub(super) fn skip(&mut self, slot: Slot, reason: SkipReason, message: String) {
         let instance = self.run.instance_mut(slot);
-        instance.stop = Some(stop);
-        let attempt = instance.attempt;
-        self.fx.changed.insert(slot);
-        self.fx.cancel.push(Cancel { slot, attempt, grace });
-    }
-
-    pub(super) fn skip(&mut self, slot: Slot, message: String) {
-        self.run.instance_mut(slot).message = message;
+        instance.message = message;
+        instance.skip = Some(reason);
         self.change(slot, Change::Skip);
     }
 
     pub(super) fn fail(&mut self, slot: Slot, message: String) {
         self.run.instance_mut(slot).message = message;
-        self.change(slot, Change::Fail);
-        self.fail_fast(slot.task);
-    }
-
-    pub(super) fn fail_fast(&mut self, task: TaskIx) {
-        let workflow = self.run.workflow.clone();
-        let counts = matches!(workflow.task(task).kind, Kind::Normal | Kind::Setup);
-        if workflow.fail_fast && counts && self.run.record.stop.is_none() {
-            self.stop_run(RunStop::FailFast { task: workflow.task(task).id.clone() });
-        }
+        self.fail_for_good(slot);
     }
 
     /// Changes the state of one instance, keeps every count true, and wakes what comes after it.
@@ -342,6 +289,9 @@ impl Step<'_> {
         instance.state = to;
         if from == State::Recovering {
             instance.stop = None;
+        }
+        if !matches!(to, State::Skipped | State::Failed) {
+            instance.skip = None;
         }
         if to.is_final() && instance.end.is_none() {
             instance.end = Some(now);
@@ -412,7 +362,14 @@ impl Step<'_> {
         });
         run.record.state = match &run.record.stop {
             Some(RunStop::Cancelled { .. }) => RunState::Cancelled,
-            Some(RunStop::TimedOut | RunStop::FailFast { .. }) => RunState::Failed,
+            Some(
+                RunStop::TimedOut
+                | RunStop::TasksTimedOut
+                | RunStop::FinallyTimedOut
+                | RunStop::FailFast { .. }
+                | RunStop::Drain { .. }
+                | RunStop::Refused { .. },
+            ) => RunState::Failed,
             None if failed => RunState::Failed,
             None => RunState::Success,
         };

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::apply::Step;
 use super::record::Stop;
 use super::{Launch, MAX_LOST, Report, Slot, Timer};
-use crate::state::{Change, Exit, RunState, State};
+use crate::state::{Change, Exit, State};
 
 impl Step<'_> {
     pub(super) fn admitted(&mut self, slot: Slot) {
@@ -36,6 +36,11 @@ impl Step<'_> {
         instance.outputs.clear();
         let attempt = instance.attempt;
         self.change(slot, Change::Admit);
+        let counts = self.run.is_finally(slot.task) && self.run.workflow.timeouts.finally.is_some();
+        if counts && self.run.record.finally_start.is_none() {
+            self.run.record.finally_start = Some(now);
+            self.fx.run_changed = true;
+        }
         attempt
     }
 
@@ -101,6 +106,9 @@ impl Step<'_> {
             Some(_) if !success => Exit::Cancelled,
             _ => report.exit.clone(),
         });
+        if stop != Some(Stop::Cleared) && self.run.workflow.task(slot.task).keeps_outputs() {
+            self.run.instance_mut(slot).outputs.clone_from(&report.outputs);
+        }
         if self.run.is_member(slot) {
             let skips = &self.run.workflow.task(slot.task).skip_exit_codes;
             let is_skip = matches!(report.exit, Exit::Code { code } if skips.contains(&code));
@@ -109,7 +117,7 @@ impl Step<'_> {
         match stop {
             Some(Stop::Cleared) => return self.clear_ended(slot),
             Some(Stop::MarkedSuccess) => return self.change(slot, Change::Succeed),
-            Some(Stop::MarkedFailed) => return self.fail_for_good(slot),
+            Some(Stop::MarkedFailed) => return self.fail_as_said(vec![slot]),
             Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang | Stop::Recovery) | None => {}
         }
         if success {
@@ -121,7 +129,7 @@ impl Step<'_> {
         }
         let exits = &self.run.workflow.task(slot.task).skip_exit_codes;
         match stop {
-            // Not the first failure, so it does not set off `fail_fast`.
+            // Not the first failure, so it stops nobody else.
             Some(Stop::Cancelled) => return self.change(slot, Change::Fail),
             Some(Stop::Preempted) => return self.retry_preempted(slot),
             Some(Stop::Recovery) => return self.wait_for_verdict(slot),
@@ -195,8 +203,31 @@ impl Step<'_> {
     }
 
     pub(super) fn fail_for_good(&mut self, slot: Slot) {
-        self.change(slot, Change::Fail);
-        self.fail_fast(slot.task);
+        self.all_fail(vec![slot]);
+    }
+
+    /// Instances of one task, steered together, fail for good; or succeed like that, where their failure is ignored. A run
+    /// that ends them is not their failure.
+    pub(super) fn all_fail(&mut self, slots: Vec<Slot>) {
+        let task = slots[0].task;
+        if self.run.workflow.task(task).ignore_failure && !self.run.is_stopping(task) {
+            return self.end_as(slots, Change::Forgive);
+        }
+        self.fail_as_said(slots);
+    }
+
+    /// They fail, also where that would be ignored.
+    pub(super) fn fail_as_said(&mut self, slots: Vec<Slot>) {
+        let task = slots[0].task;
+        self.end_as(slots, Change::Fail);
+        self.after_failure(task);
+    }
+
+    pub(super) fn end_as(&mut self, slots: Vec<Slot>, change: Change) {
+        for slot in slots {
+            self.run.instance_mut(slot).stop = None;
+            self.change(slot, change);
+        }
     }
 
     /// Marks a success, and lets its branch decide which way to go on.
@@ -255,23 +286,6 @@ impl super::Run {
         let timeout = self.workflow.task(slot.task).timeout?;
         (instance.state == State::Running).then_some(())?;
         Some((saturating_add(instance.start?, timeout), Timer::Timeout(slot, instance.attempt)))
-    }
-
-    /// Arms the timeout of the run, counted from its start. A run that is being stopped has none.
-    pub(super) fn arm_run_timeout(&mut self) {
-        if self.record.state == RunState::Running && self.record.stop.is_none() {
-            self.timers.extend(self.run_timeout());
-        }
-    }
-
-    pub(super) fn disarm_run_timeout(&mut self) {
-        if let Some(timer) = self.run_timeout() {
-            self.timers.remove(&timer);
-        }
-    }
-
-    pub(super) fn run_timeout(&self) -> Option<(Timestamp, Timer)> {
-        Some((saturating_add(self.record.start?, self.workflow.timeout?), Timer::RunTimeout))
     }
 
     /// Runs even when the run is being stopped.

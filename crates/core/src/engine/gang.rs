@@ -56,11 +56,6 @@ impl Run {
         };
         members.iter().filter(guilty).min_by_key(|slot| self.instance(**slot).end).copied()
     }
-
-    /// The run is being stopped, and the task with it.
-    pub(super) fn is_stopping(&self, task: TaskIx) -> bool {
-        self.record.stop.is_some() && !self.is_cleanup(task)
-    }
 }
 
 /// Did a member that has ended end well? One that skipped itself did.
@@ -145,8 +140,8 @@ impl Step<'_> {
     fn conclude(&mut self, members: Vec<Slot>, stop: Option<Stop>) {
         match stop {
             Some(Stop::Cleared) => return self.gang_cleared(members),
-            Some(Stop::MarkedSuccess) => return self.gang_becomes(members, Change::Succeed),
-            Some(Stop::MarkedFailed) => return self.gang_fails(members, None),
+            Some(Stop::MarkedSuccess) => return self.end_as(members, Change::Succeed),
+            Some(Stop::MarkedFailed) => return self.fail_as_said(members),
             Some(Stop::TimedOut | Stop::Cancelled | Stop::Preempted | Stop::Gang | Stop::Recovery) | None => {}
         }
         if members.iter().all(|slot| is_well(self.run.instance(*slot))) {
@@ -175,8 +170,8 @@ impl Step<'_> {
         // Whoever is told of what the gang becomes hears of the culprit first.
         members.sort_by_key(|slot| Some(*slot) != first);
         match stop {
-            // Not the first failure, so it does not set off `fail_fast`.
-            Some(Stop::Cancelled) => self.gang_becomes(members, Change::Fail),
+            // Not the first failure, so it stops nobody else.
+            Some(Stop::Cancelled) => self.end_as(members, Change::Fail),
             _ if stopping || self.cannot_start(&members) => self.gang_fails(members, first),
             Some(Stop::Preempted) => self.gang_again(members, false, first),
             // Whoever misses a mate fails, perhaps long before it is known that the mate's machine is gone.
@@ -240,16 +235,7 @@ impl Step<'_> {
                 }
             }
         }
-        let task = members[0].task;
-        self.gang_becomes(members, Change::Fail);
-        self.fail_fast(task);
-    }
-
-    pub(super) fn gang_becomes(&mut self, members: Vec<Slot>, change: Change) {
-        for slot in members {
-            self.run.instance_mut(slot).stop = None;
-            self.change(slot, change);
-        }
+        self.all_fail(members);
     }
 
     fn gang_cleared(&mut self, members: Vec<Slot>) {
@@ -272,12 +258,13 @@ impl Step<'_> {
 
     /// The instance fails, or its whole gang, before it has begun.
     pub(super) fn fail_all_of(&mut self, slot: Slot, message: String) {
-        for mate in self.run.with_mates(slot) {
-            if !self.run.instance(mate).state.is_final() {
-                self.run.instance_mut(mate).message.clone_from(&message);
-                self.change(mate, Change::Fail);
-            }
+        let mut open = self.run.with_mates(slot);
+        open.retain(|mate| !self.run.instance(*mate).state.is_final());
+        for mate in &open {
+            self.run.instance_mut(*mate).message.clone_from(&message);
         }
-        self.fail_fast(slot.task);
+        if !open.is_empty() {
+            self.all_fail(open);
+        }
     }
 }

@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::apply::Step;
+use super::record::SkipReason;
 use super::{Run, Slot};
 use crate::ir::{Kind, MapUnit, TaskIx};
 use crate::state::{Change, State};
@@ -97,19 +98,11 @@ impl Run {
 }
 
 impl Step<'_> {
-    /// Is the instance one of an expanded task, or of one that is not mapped? If it is a placeholder whose items can
-    /// be found, it is expanded (or ended), and its instances are woken.
-    pub(super) fn ensure_expanded(&mut self, slot: Slot) -> bool {
-        let task = &self.run.tasks[slot.task.at()];
-        let Some(unit) = task.unit else { return true };
-        if task.expanded && !task.stale {
-            return true;
-        }
+    /// Finds the items of a mapped task that has none, or is to find them anew: its placeholder becomes its instances (or
+    /// ends), and they are woken.
+    pub(super) fn find_items(&mut self, slot: Slot) {
         let workflow = self.run.workflow.clone();
-        let foreach = workflow.mapping_of(slot.task).expect("the task has a unit").1;
-        if self.run.waits_for_items_of(slot).is_some() {
-            return false;
-        }
+        let (unit, foreach) = workflow.mapping_of(slot.task).expect("the task is mapped");
         let mut tasks = match unit {
             MapUnit::Task(task) => vec![task],
             MapUnit::Group(group) => self.run.groups[group.at()].tasks.clone(),
@@ -130,7 +123,6 @@ impl Step<'_> {
             Ok(items) => self.expand(&tasks, items),
             Err(error) => self.fail_all(&tasks, &error),
         }
-        false
     }
 
     fn fail_all(&mut self, tasks: &[TaskIx], error: &str) {
@@ -149,7 +141,7 @@ impl Step<'_> {
             self.fill(*task, &[]);
             for slot in self.run.slots(*task) {
                 match self.run.instance(slot).state {
-                    State::None => self.skip(slot, "`foreach` has no items".to_owned()),
+                    State::None => self.skip(slot, SkipReason::NoItems, SkipReason::NoItems.sentence().to_owned()),
                     _ if self.run.tasks[task.at()].expanded => self.fit(slot, 0),
                     _ => {}
                 }

@@ -16,6 +16,7 @@ mod recover;
 mod repeat;
 mod restore;
 mod sanity;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -34,7 +35,7 @@ use crate::state::{Change, Exit, State};
 use crate::trigger_rule::Counts;
 
 pub use limits::Held;
-use record::{RunRecord, Stop};
+use record::{RunRecord, SkipReason, Stop, StopHow};
 pub use view::{Outputs, Upstream};
 
 /// Attempts that are lost to machines are repeated this often without drawing on the task's `retries`.
@@ -57,13 +58,23 @@ impl Slot {
 /// the same answer. An `Err` is a sentence for the user, and fails the instance.
 pub trait Evaluate {
     /// The task's `when`; called only if it has one.
-    fn when(&self, run: &Run, slot: Slot) -> Result<bool, String>;
+    fn when(&self, run: &Run, slot: Slot) -> Result<Answer, String>;
     /// The items of a mapped unit, each as the value of `item`.
     fn items(&self, run: &Run, unit: MapUnit) -> Result<Vec<Value>, String>;
     /// The names that the task's `branch` gives, after its success; called only if it has one.
     fn branch(&self, run: &Run, slot: Slot) -> Result<Vec<String>, String>;
     /// What an attempt of the instance will hold.
     fn demand(&self, run: &Run, slot: Slot) -> Result<Demand, String>;
+}
+
+/// What a `when` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Go,
+    Skip(SkipReason),
+    /// It cannot be: what the task uses is not there. It fails, with this sentence; that does not count as a failure that
+    /// stops others, nor is it one that can be ignored.
+    Invalid(String),
 }
 
 /// What an attempt holds while it is live, with its templates rendered.
@@ -103,8 +114,12 @@ pub enum Event {
     /// Whether the same task of the previous run lets this one go; asked for by `depends_on_past`. Not kept: to be
     /// told again after a restart, and whenever it changes.
     Past { task: TaskIx, allows: bool },
-    /// Somebody wants the run to stop.
-    Cancel { by: String },
+    /// Somebody wants the run to stop. Asked a second time to end what runs, it ends all.
+    Cancel {
+        by: String,
+        #[serde(default)]
+        how: StopHow,
+    },
     /// Run these again, from the beginning, and everything after them if `downstream`.
     Clear { slots: Vec<Slot>, downstream: bool },
     /// A person says how it ended.
@@ -232,6 +247,8 @@ pub struct Run {
     groups: Vec<GroupRun>,
     /// Due times; an entry that no longer fits the instance is ignored when it fires.
     timers: BTreeSet<(Timestamp, Timer)>,
+    /// Those of `timers` that are of the run itself.
+    armed: stop::RunTimers,
     /// Scheduled instances held back by the limits of the run or of their task.
     waiting: limits::Waiting,
     /// The `finally` tasks.
@@ -291,6 +308,7 @@ pub struct Instance {
     pub item: Option<Value>,
     pub followed: Option<Vec<TaskIx>>,
     pub stop: Option<Stop>,
+    pub skip: Option<SkipReason>,
     /// Final states of what it needs.
     upstream: Counts,
     /// Between its offer to the admission and its admission.
@@ -311,6 +329,8 @@ enum Timer {
     /// The timeout of an attempt.
     Timeout(Slot, u32),
     RunTimeout,
+    TasksTimeout,
+    FinallyTimeout,
 }
 
 impl Run {

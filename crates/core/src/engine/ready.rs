@@ -3,9 +3,8 @@
 //! Invariant: every answer is a function of the states alone, so it can be asked again at any time; an instance that
 //! became ready goes back to waiting when a clear upstream takes its answer away.
 
-use super::record::RunStop;
 use super::{Run, Slot};
-use crate::ir::{Kind, TaskIx};
+use crate::ir::{Kind, MapUnit, TaskIx, When};
 use crate::state::State;
 use crate::trigger_rule::Verdict;
 
@@ -85,28 +84,31 @@ impl Run {
         false
     }
 
-    /// Why a stopped run does not start this instance any more.
-    pub(super) fn skipped_by_stop(&self, slot: Slot) -> Option<String> {
-        let stop = self.record.stop.as_ref()?;
-        if self.is_cleanup(slot.task) {
-            return None;
-        }
-        Some(match stop {
-            RunStop::Cancelled { .. } => "the run was cancelled".to_owned(),
-            RunStop::TimedOut => "the run timed out".to_owned(),
-            RunStop::FailFast { task } => format!("`{task}` failed, and the workflow fails fast"),
-        })
-    }
-
     /// Does the previous run let the task go?
     pub(crate) fn past_allows(&self, task: TaskIx) -> bool {
         !self.workflow.task(task).depends_on_past || self.tasks[task.at()].past == Some(true)
     }
 
+    /// Is it not mapped, or are its items known and none of them to be found anew?
+    pub(super) fn has_items(&self, task: TaskIx) -> bool {
+        let run = &self.tasks[task.at()];
+        run.unit.is_none() || (run.expanded && !run.stale)
+    }
+
+    /// Is an instance asked for its `when` now? A guard speaks for the whole task, before its items are found; where a group
+    /// maps the task, that one's items are not the task's own, and each instance is asked.
+    pub(super) fn is_asked(&self, task: TaskIx, needs_items: bool) -> bool {
+        let first = match (&self.workflow.task(task).when, self.tasks[task.at()].unit) {
+            (None, _) => return false,
+            (Some(When::Guard(_)), Some(MapUnit::Task(_))) => true,
+            (Some(When::Guard(_)), Some(MapUnit::Group(_)) | None) | (Some(When::Expression(_)), _) => false,
+        };
+        first == needs_items
+    }
+
     /// A task whose end the instance awaits because its items come from there.
     pub(crate) fn waits_for_items_of(&self, slot: Slot) -> Option<TaskIx> {
-        let run = &self.tasks[slot.task.at()];
-        if run.expanded && !run.stale {
+        if self.has_items(slot.task) {
             return None;
         }
         let (_, foreach) = self.workflow.mapping_of(slot.task)?;

@@ -69,6 +69,9 @@ pub struct RunRecord {
     /// The backfill that it is a run of, by number.
     #[serde(default)]
     pub backfill: Option<i64>,
+    /// When the first `finally` task began; kept only where they have a time of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finally_start: Option<Timestamp>,
 }
 
 /// Why a run is being stopped.
@@ -77,12 +80,46 @@ pub struct RunRecord {
 pub enum RunStop {
     Cancelled {
         by: String,
+        #[serde(default, skip_serializing_if = "StopHow::is_usual")]
+        how: StopHow,
     },
     TimedOut,
-    /// `fail_fast`, with the task that failed.
+    /// The time for all tasks but the `finally` ones is over.
+    TasksTimedOut,
+    /// The time for the `finally` tasks is over.
+    FinallyTimedOut,
+    /// [`OnFailure::Stop`](crate::ir::OnFailure), with the task that failed.
     FailFast {
         task: TaskId,
     },
+    /// [`OnFailure::Drain`](crate::ir::OnFailure), with the task that failed.
+    Drain {
+        task: TaskId,
+    },
+    /// The workflow cannot run; see [`Refusal`](crate::ir::Refusal).
+    Refused {
+        reason: String,
+        message: String,
+    },
+}
+
+/// How far a run is stopped. The later ones stop all that the earlier ones do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StopHow {
+    /// Nothing new begins; what has begun goes on to its end, with its retries. Then `finally` tasks and teardowns run.
+    DrainThenFinally,
+    /// What runs is ended; then `finally` tasks and teardowns run.
+    #[default]
+    ThenFinally,
+    /// All is ended, also `finally` tasks and teardowns.
+    Everything,
+}
+
+impl StopHow {
+    fn is_usual(&self) -> bool {
+        *self == StopHow::default()
+    }
 }
 
 /// The row of a task instance.
@@ -106,7 +143,7 @@ pub struct InstanceRecord {
     pub exit: Option<Exit>,
     /// One or a few lines for people: the end of the log of a failure, why it was skipped.
     pub message: String,
-    /// Of the newest success.
+    /// Of the newest success; of a pod, and where failures are ignored, of the newest attempt that ended.
     pub outputs: BTreeMap<String, Value>,
     /// The item of a mapped instance.
     pub item: Option<Value>,
@@ -115,6 +152,9 @@ pub struct InstanceRecord {
     /// Why the live attempt is being stopped; kept so that a restart still knows. Of a member of a gang that has ended before
     /// its mates, or that is recovering: why it did not end well.
     pub stop: Option<Stop>,
+    /// Why it was skipped, or could not be, without an attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<SkipReason>,
 }
 
 /// Why Pitcrew stops an attempt.
@@ -138,6 +178,89 @@ pub enum Stop {
     /// A person marked it while it ran.
     MarkedSuccess,
     MarkedFailed,
+}
+
+/// Why an instance ended without an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// Its `when` does not hold.
+    When,
+    /// A task before it was skipped, for another reason than its `when`.
+    Parent,
+    /// Another task failed, and nothing new begins.
+    Stopping,
+    /// The run was cancelled.
+    Cancelled,
+    /// The run was cancelled, and what had begun went on to its end.
+    Stopped,
+    /// It uses results that a task before it did not give.
+    MissingResults,
+    RunTimeout,
+    TasksTimeout,
+    FinallyTimeout,
+    /// What it is mapped over is empty.
+    NoItems,
+    /// Its trigger rule, or the branch that another task took.
+    Rule,
+    /// Not skipped but failed: what it uses is not there ([`Answer::Invalid`](super::Answer)).
+    Invalid,
+}
+
+impl SkipReason {
+    pub const ALL: [SkipReason; 12] = [
+        SkipReason::When,
+        SkipReason::Parent,
+        SkipReason::Stopping,
+        SkipReason::Cancelled,
+        SkipReason::Stopped,
+        SkipReason::MissingResults,
+        SkipReason::RunTimeout,
+        SkipReason::TasksTimeout,
+        SkipReason::FinallyTimeout,
+        SkipReason::NoItems,
+        SkipReason::Rule,
+        SkipReason::Invalid,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            SkipReason::When => "when",
+            SkipReason::Parent => "parent",
+            SkipReason::Stopping => "stopping",
+            SkipReason::Cancelled => "cancelled",
+            SkipReason::Stopped => "stopped",
+            SkipReason::MissingResults => "missing_results",
+            SkipReason::RunTimeout => "run_timeout",
+            SkipReason::TasksTimeout => "tasks_timeout",
+            SkipReason::FinallyTimeout => "finally_timeout",
+            SkipReason::NoItems => "no_items",
+            SkipReason::Rule => "rule",
+            SkipReason::Invalid => "invalid",
+        }
+    }
+
+    pub fn from_name(name: &str) -> Option<Self> {
+        SkipReason::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
+    /// For people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            SkipReason::When => "`when` is false",
+            SkipReason::Parent => "a task before it was skipped",
+            SkipReason::Stopping => "another task failed, and nothing new begins",
+            SkipReason::Cancelled => "the run was cancelled",
+            SkipReason::Stopped => "the run was cancelled; only what had begun went on",
+            SkipReason::MissingResults => "it uses results that a task before it did not give",
+            SkipReason::RunTimeout => "the run timed out",
+            SkipReason::TasksTimeout => "the time for the tasks was over",
+            SkipReason::FinallyTimeout => "the time for the `finally` tasks was over",
+            SkipReason::NoItems => "`foreach` has no items",
+            SkipReason::Rule => "its trigger rule is not met",
+            SkipReason::Invalid => "what it uses is not there",
+        }
+    }
 }
 
 /// The row of one attempt, kept for history.
@@ -168,6 +291,9 @@ pub struct AttemptRecord {
     /// `definition` and `instance`. `null` where nobody else has a name for it.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub names: Value,
+    /// Of a pod that has ended: what became of each container, as [`PodEnded`](crate::pod::PodEnded). Else `null`.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub detail: Value,
 }
 
 /// Everything that a restart needs of one run.

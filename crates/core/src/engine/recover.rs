@@ -87,8 +87,7 @@ impl Step<'_> {
                 for mate in &members {
                     self.run.instance_mut(*mate).message.clone_from(&why);
                 }
-                self.gang_becomes(members, Change::Fail);
-                self.fail_fast(slot.task);
+                self.all_fail(members);
             }
         }
     }

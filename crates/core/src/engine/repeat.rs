@@ -13,7 +13,7 @@ use crate::state::{Change, RunState, State};
 impl Step<'_> {
     pub(super) fn clear(&mut self, slots: Vec<Slot>, downstream: bool) {
         let mut chosen: BTreeSet<Slot> = slots.into_iter().filter(|slot| self.run.get(*slot).is_some()).collect();
-        if chosen.is_empty() || self.run.record.state == RunState::Queued {
+        if chosen.is_empty() || self.run.record.state == RunState::Queued || self.run.is_refused() {
             return;
         }
         if downstream {
@@ -28,6 +28,8 @@ impl Step<'_> {
 
     /// Clears these, and the `finally` tasks: they follow everything, so they run again too.
     fn clear_all(&mut self, mut chosen: BTreeSet<Slot>) {
+        // Their time counts anew, too.
+        self.run.record.finally_start = None;
         for task in self.run.finals.clone() {
             chosen.extend(self.run.slots(task));
         }
@@ -73,7 +75,7 @@ impl Step<'_> {
     /// judged anew.
     pub(super) fn mark(&mut self, slot: Slot, success: bool) {
         let Some(state) = self.run.get(slot).map(|i| i.state) else { return };
-        if self.run.record.start.is_none() || state == State::Removed {
+        if self.run.record.start.is_none() || state == State::Removed || self.run.is_refused() {
             return;
         }
         let stop = if success { Stop::MarkedSuccess } else { Stop::MarkedFailed };
@@ -83,12 +85,14 @@ impl Step<'_> {
         self.reopen();
         let marked = self.run.with_mates(slot);
         for slot in &marked {
-            self.run.instance_mut(*slot).message = "marked by hand".to_owned();
+            let instance = self.run.instance_mut(*slot);
+            instance.message = "marked by hand".to_owned();
+            instance.skip = None;
             self.fx.changed.insert(*slot);
             self.change(*slot, if success { Change::MarkSuccess } else { Change::MarkFailed });
         }
         if !success {
-            return self.fail_fast(slot.task);
+            return self.after_failure(slot.task);
         }
         let mut after = self.run.with_downstream(marked.into_iter().collect());
         after.retain(|slot| self.run.instance(*slot).state == State::UpstreamFailed);
@@ -99,9 +103,8 @@ impl Step<'_> {
 
     /// A finished run goes on; a run that is being stopped is no longer.
     fn reopen(&mut self) {
-        self.run.disarm_run_timeout();
         let now = self.now;
-        let over = self.run.run_timeout().is_some_and(|(at, _)| at <= now);
+        let over = self.run.ends().into_iter().flatten().any(|at| at <= now);
         let record = &mut self.run.record;
         if record.state.is_final() {
             record.state = RunState::Running;
@@ -112,7 +115,6 @@ impl Step<'_> {
             record.start = Some(now);
         }
         record.stop = None;
-        self.run.arm_run_timeout();
         self.fx.run_changed = true;
     }
 }

@@ -39,6 +39,7 @@ impl Run {
             tasks,
             groups,
             timers: BTreeSet::new(),
+            armed: super::stop::RunTimers::default(),
             waiting: super::limits::Waiting::default(),
             finals: Vec::new(),
             ordinary: Counts::default(),
@@ -110,6 +111,7 @@ impl Run {
                 item: row.item,
                 followed,
                 stop: row.stop,
+                skip: row.skip,
                 upstream: Counts::default(),
                 offered: false,
             };
@@ -129,7 +131,7 @@ impl Run {
             if step.run.record.state != RunState::Running {
                 return;
             }
-            step.run.arm_run_timeout();
+            step.run.arm_run_timers();
             for slot in step.run.all_slots().collect::<Vec<_>>() {
                 let instance = step.run.instance(slot);
                 let (state, stop, attempt) = (instance.state, instance.stop, instance.attempt);
@@ -188,6 +190,7 @@ impl Run {
                 .as_ref()
                 .map(|followed| followed.iter().map(|ix| self.workflow.task(*ix).id.clone()).collect()),
             stop: instance.stop,
+            skip: instance.skip,
         }
     }
 

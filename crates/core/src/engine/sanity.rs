@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::record::{RunStop, SkipReason, StopHow};
 use super::{Run, Slot, Timer};
-use crate::ir::GroupIx;
+use crate::ir::{GroupIx, Kind};
 use crate::state::{RunState, State};
 use crate::trigger_rule::Verdict;
 
@@ -38,6 +39,11 @@ impl Run {
             if instance.stop.is_none() {
                 timers.extend(self.timeout_of(slot));
             }
+            match instance.skip {
+                None => {}
+                Some(SkipReason::Invalid) => assert_eq!(instance.state, State::Failed, "{id} is invalid"),
+                Some(reason) => assert_eq!(instance.state, State::Skipped, "{id}: {reason:?}"),
+            }
             if running {
                 self.check_decided(slot);
             }
@@ -58,24 +64,100 @@ impl Run {
             self.check_group(GroupIx(ix as u32));
         }
         assert_eq!((self.ordinary, self.finally_open), self.totals(), "counts of the run");
-        if running && self.record.stop.is_none() {
-            timers.extend(self.run_timeout());
+        if running {
+            timers.extend(self.timers_of_the_run());
         }
+        self.check_refusal();
         assert!(!running || timers == self.timers, "timers: {:?}, expected {timers:?}", self.timers);
         if self.record.state.is_final() {
             assert_eq!(self.active, 0, "a finished run holds nothing");
             assert!(self.timers.is_empty(), "a finished run waits for nothing");
-            // One that was cancelled before it began keeps its instances as they were.
+            // One that was cancelled before it began, or that could not begin, keeps its instances as they were.
             let open = self.all_slots().find(|slot| !self.instance(*slot).state.is_final());
-            assert!(open.is_none() || self.record.start.is_none(), "a finished run is finished: {open:?}");
+            let never = self.record.start.is_none() || self.workflow.refusal.is_some();
+            assert!(open.is_none() || never, "a finished run is finished: {open:?}");
         } else {
             let open = self.open_ordinary() + self.finally_open;
             assert!(open > 0 || !running, "a run whose instances are final is final");
         }
     }
 
+    /// How far the run is stopped, by what stopped it.
+    fn stopped_so_far(&self) -> Option<StopHow> {
+        self.record.stop.as_ref().map(|stop| match stop {
+            RunStop::Cancelled { how, .. } => *how,
+            RunStop::Drain { .. } => StopHow::DrainThenFinally,
+            RunStop::TimedOut if self.workflow.timeouts.ends_finally => StopHow::Everything,
+            RunStop::FailFast { .. } | RunStop::TimedOut | RunStop::TasksTimedOut => StopHow::ThenFinally,
+            RunStop::FinallyTimedOut | RunStop::Refused { .. } => StopHow::Everything,
+        })
+    }
+
+    /// A time of the run counts as long as its end would still end something.
+    fn timers_of_the_run(&self) -> BTreeSet<(jiff::Timestamp, Timer)> {
+        let timeouts = self.workflow.timeouts;
+        let after = |start: Option<jiff::Timestamp>, time: Option<jiff::SignedDuration>| {
+            start.zip(time).map(|(start, time)| start.checked_add(time).unwrap_or(jiff::Timestamp::MAX))
+        };
+        let open = |is: fn(&Kind) -> bool| {
+            let open = |slot: &Slot| !self.instance(*slot).state.is_final();
+            self.all_slots().filter(open).any(|slot| is(&self.workflow.task(slot.task).kind))
+        };
+        let (drained, ended, all) = match self.stopped_so_far() {
+            None => (false, false, false),
+            Some(StopHow::DrainThenFinally) => (true, false, false),
+            Some(StopHow::ThenFinally) => (true, true, false),
+            Some(StopHow::Everything) => (true, true, true),
+        };
+        let begun = self.all_slots().any(|slot| {
+            let instance = self.instance(slot);
+            let fresh = instance.state.is_live() && instance.stop.is_none();
+            self.workflow.task(slot.task).kind == Kind::Finally && fresh
+        });
+        assert!(drained || self.record.stop.is_none());
+        assert!(!begun || timeouts.finally.is_none() || self.record.finally_start.is_some(), "`finally` has begun");
+        assert!(timeouts.finally.is_some() || self.record.finally_start.is_none(), "nobody asked when `finally` began");
+        let mut timers = BTreeSet::new();
+        if !ended || (timeouts.ends_finally && !all) {
+            timers.extend(after(self.record.start, timeouts.run).map(|at| (at, Timer::RunTimeout)));
+        }
+        if !ended && open(|kind| *kind != Kind::Finally) {
+            timers.extend(after(self.record.start, timeouts.tasks).map(|at| (at, Timer::TasksTimeout)));
+        }
+        if !all && open(|kind| *kind == Kind::Finally) {
+            timers.extend(after(self.record.finally_start, timeouts.finally).map(|at| (at, Timer::FinallyTimeout)));
+        }
+        timers
+    }
+
+    /// Of a workflow that cannot run, nothing ever begins.
+    fn check_refusal(&self) {
+        if self.workflow.refusal.is_some() {
+            assert_ne!(self.record.state, RunState::Running, "it cannot run");
+            assert_ne!(self.record.state, RunState::Success, "it cannot run");
+            let fresh = |slot: Slot| self.instance(slot).attempt == 0 && self.instance(slot).state == State::None;
+            assert!(self.all_slots().all(fresh), "something of a run began that cannot");
+        }
+    }
+
+    /// What a stopped run may still hold or repeat.
+    fn check_stopped(&self, slot: Slot) {
+        let instance = self.instance(slot);
+        let task = self.workflow.task(slot.task);
+        let cleans = matches!(task.kind, Kind::Finally | Kind::Teardown { .. });
+        let goes_on = match self.stopped_so_far() {
+            None => true,
+            Some(StopHow::DrainThenFinally) => cleans || instance.attempt > 0,
+            Some(StopHow::ThenFinally) => cleans,
+            Some(StopHow::Everything) => false,
+        };
+        let ends = instance.stop.is_some() || instance.state == State::Deferred || instance.state.is_final();
+        assert!(goes_on || ends, "{} is {} in a run that is stopped", task.id, instance.state);
+    }
+
     /// No instance waits whose answer is known.
     fn check_decided(&self, slot: Slot) {
+        self.check_stopped(slot);
         let id = &self.workflow.task(slot.task).id;
         let state = self.instance(slot).state;
         if state == State::Scheduled {

@@ -4,7 +4,10 @@
 
 mod attempts;
 mod branching;
+mod draining;
 mod explaining;
+mod guards;
+mod ignoring;
 mod limits;
 mod mapping;
 mod recovering;
@@ -13,6 +16,7 @@ mod rules;
 mod scopes;
 mod stopping;
 mod text;
+mod times;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -21,8 +25,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::record::{InstanceRecord, RunRecord, RunType};
-use super::{Demand, Effects, Evaluate, Event, Report, Run, Slot};
+use super::record::{InstanceRecord, RunRecord, RunType, SkipReason, StopHow};
+use super::{Answer, Demand, Effects, Evaluate, Event, Report, Run, Slot};
 use crate::admission::Admission;
 use crate::fleet::{Amount, Gpu, Gpus, Node, Request};
 use crate::id::{RunId, RunKey, TaskId, UNMAPPED, WorkflowId};
@@ -33,7 +37,7 @@ use crate::state::{Exit, RunState, State};
 /// What the templates of a test's workflow say, by task or group.
 #[derive(Debug, Clone, Default)]
 struct Script {
-    when: BTreeMap<String, Result<bool, String>>,
+    when: BTreeMap<String, Result<Answer, String>>,
     /// How often a `when` was asked.
     asked: Cell<u32>,
     items: BTreeMap<String, Result<Vec<Value>, String>>,
@@ -46,9 +50,9 @@ fn name_of(run: &Run, slot: Slot) -> String {
 }
 
 impl Evaluate for Script {
-    fn when(&self, run: &Run, slot: Slot) -> Result<bool, String> {
+    fn when(&self, run: &Run, slot: Slot) -> Result<Answer, String> {
         self.asked.update(|asked| asked + 1);
-        self.when.get(&name_of(run, slot)).cloned().unwrap_or(Ok(true))
+        self.when.get(&name_of(run, slot)).cloned().unwrap_or(Ok(Answer::Go))
     }
 
     /// From the script; else the output `items` of the task that the mapping reads.
@@ -129,6 +133,7 @@ impl World {
             stop: None,
             note: String::new(),
             backfill: None,
+            finally_start: None,
         };
         let admission = Admission::new(64, nodes(&workflow)).unwrap();
         World {
@@ -153,7 +158,13 @@ impl World {
     }
 
     fn when(mut self, task: &str, answer: Result<bool, &str>) -> World {
+        let answer = answer.map(|go| if go { Answer::Go } else { Answer::Skip(SkipReason::When) });
         self.script.when.insert(task.to_owned(), answer.map_err(str::to_owned));
+        self
+    }
+
+    fn answer(mut self, task: &str, answer: Answer) -> World {
+        self.script.when.insert(task.to_owned(), Ok(answer));
         self
     }
 
@@ -311,7 +322,11 @@ impl World {
     }
 
     fn cancel(&mut self) {
-        self.apply(Event::Cancel { by: "ann".to_owned() });
+        self.cancel_so(StopHow::ThenFinally);
+    }
+
+    fn cancel_so(&mut self, how: StopHow) {
+        self.apply(Event::Cancel { by: "ann".to_owned(), how });
     }
 
     fn clear(&mut self, names: &[&str]) {

@@ -56,7 +56,9 @@ impl Step<'_> {
         let incident = self.incident(id);
         (incident.check, incident.check_began) = (Some(effect), Some(now));
         if !is_verifying {
-            self.node(node).deadline = Some(until);
+            // Nor is there to be another one beside it, for which it was time soon.
+            let row = self.node(node);
+            (row.deadline, row.wake) = (Some(until), None);
         }
     }
 

@@ -96,7 +96,7 @@ impl Step<'_> {
         match self.r.nodes[node].state {
             NodeState::Suspected | NodeState::Remediating { .. } => self.look(node),
             NodeState::Checking => self.run_check(node),
-            NodeState::Draining if self.lacks_boot(node) => self.look(node),
+            NodeState::Draining => self.draining_wakes(node),
             NodeState::Verifying => {
                 let checked = self.r.open_incident(node).is_some_and(|incident| incident.check.is_some());
                 if !checked {
@@ -107,7 +107,7 @@ impl Step<'_> {
                 }
             }
             NodeState::Healthy | NodeState::OutOfService => self.look_for_held(node),
-            NodeState::Fenced | NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining => {}
+            NodeState::Fenced | NodeState::AwaitingApproval | NodeState::Queued => {}
         }
     }
 

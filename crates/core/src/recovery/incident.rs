@@ -98,11 +98,14 @@ impl Step<'_> {
             tried: Vec::new(),
             restarted: false,
             looked: false,
+            unseen: None,
         };
         self.touch(Key::Incident(id));
         self.r.incidents.insert(id, incident);
-        // What was wanted for an earlier incident would undo what is done for this one.
-        self.drop_open(&signal.node, |act| !matches!(act, Act::Notify { .. } | Act::Cancel { .. }));
+        // What was wanted for an earlier incident would undo what is done for this one. Where this one is only watched, the node is
+        // still to be let go of.
+        let stays = |act: &Act| matches!(act, Act::Notify { .. } | Act::Cancel { .. } | Act::Unfence { .. });
+        self.drop_open(&signal.node, |act| !stays(act));
         let row = self.node(&signal.node);
         if let Some(past) = row.incident.replace(id) {
             self.let_go(past);
@@ -218,6 +221,9 @@ impl Step<'_> {
             NodeState::Fenced => self.after_fence(node, false),
             NodeState::Checking if signal.advice.is_conclusive() => {
                 self.cancel_check(node);
+                if let Some(id) = self.open_incident(node) {
+                    self.decide_verdict(id, Verdict::Fail);
+                }
                 self.plan(node, &format!("{} needs no check", signal.kind));
             }
             NodeState::AwaitingApproval | NodeState::Queued | NodeState::Draining => {
@@ -241,6 +247,7 @@ impl Step<'_> {
             return;
         }
         let why = self.r.open_incident(node).map(|incident| incident.id.to_string()).unwrap_or_default();
+        self.drop_open(node, |act| matches!(act, Act::Unfence { .. }));
         self.emit(node, Act::Fence { node: node.to_owned(), why });
     }
 

@@ -172,7 +172,12 @@ impl Step<'_> {
                 self.incident(id).looked = true;
                 self.verify(name);
             }
-            NodeState::Draining => self.drained(name),
+            NodeState::Draining => {
+                if seen.agent {
+                    self.is_seen(name);
+                }
+                self.drained(name);
+            }
             NodeState::Suspected
             | NodeState::Fenced
             | NodeState::Checking

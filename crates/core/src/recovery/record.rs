@@ -248,6 +248,9 @@ pub struct Incident {
     pub restarted: bool,
     /// It was looked at since the last of them.
     pub looked: bool,
+    /// It waited, for a person or for its turn, and since then has not shown that it is as it was before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<Timestamp>,
 }
 
 impl Incident {

@@ -10,6 +10,9 @@ use super::signal::Class;
 use super::state::{NodeState, Rung};
 use super::step::{Step, earlier, later};
 
+/// How often a node that waited is looked at before it is repaired although it does not answer.
+const LOOKS: i32 = 4;
+
 impl Step<'_> {
     /// The node is broken: chooses what to do, and begins as soon as that is allowed.
     pub fn plan(&mut self, node: &str, why: &str) {
@@ -78,9 +81,20 @@ impl Step<'_> {
 
     /// Nobody's work is ended by a repair elsewhere on the node unless that is what people want.
     fn drain(&mut self, node: &str, why: &str) {
-        let Some(incident) = self.r.open_incident(node) else { return };
-        if incident.drained {
-            return self.remediate(node, why);
+        let Some(id) = self.open_incident(node) else { return };
+        let has_waited = matches!(self.r.nodes[node].state, NodeState::AwaitingApproval | NodeState::Queued);
+        if has_waited {
+            self.incident(id).unseen = Some(self.now);
+        }
+        if self.r.incidents[&id].drained {
+            if !self.is_unseen(node) {
+                return self.remediate(node, why);
+            }
+            if self.r.nodes[node].state != NodeState::Draining {
+                self.become_node(node, NodeState::Draining, Some(self.r.policy.deadlines.suspected), why);
+                self.look(node);
+            }
+            return;
         }
         let gpus = self.to_be_free(node);
         self.drop_open(node, |act| matches!(act, Act::Drain { .. }));
@@ -88,7 +102,7 @@ impl Step<'_> {
             self.become_node(node, NodeState::Draining, Some(self.r.policy.deadlines.drain), why);
         }
         self.emit(node, Act::Drain { node: node.to_owned(), gpus: gpus.clone() });
-        if self.lacks_boot(node) {
+        if self.lacks_boot(node) || self.is_unseen(node) {
             self.look(node);
         }
         if self.r.policy.drain == DrainPolicy::Preempt {
@@ -110,10 +124,43 @@ impl Step<'_> {
     pub fn drained(&mut self, node: &str) {
         let row = &self.r.nodes[node];
         let waits = row.open.iter().any(|effect| matches!(effect.act, Act::Drain { .. }));
-        if row.state != NodeState::Draining || waits || !self.r.users(node, &self.to_be_free(node)).is_empty() {
+        if row.state != NodeState::Draining
+            || waits
+            || self.is_unseen(node)
+            || !self.r.users(node, &self.to_be_free(node)).is_empty()
+        {
             return;
         }
         self.remediate(node, "nobody else is there");
+    }
+
+    /// While it waited for a person or for its turn nobody looked at it, and it may have come up anew by itself: then it is to be
+    /// checked, and not repaired.
+    pub fn is_unseen(&self, node: &str) -> bool {
+        self.r.open_incident(node).is_some_and(|incident| incident.unseen.is_some())
+    }
+
+    /// It answered in the boot that is known, or would not answer for so long that this says nothing.
+    pub fn is_seen(&mut self, node: &str) {
+        if let Some(id) = self.open_incident(node)
+            && self.is_unseen(node)
+        {
+            self.incident(id).unseen = None;
+        }
+    }
+
+    /// Time for another look at one that is drained, or for going on without.
+    pub fn draining_wakes(&mut self, node: &str) {
+        let patience = self.r.policy.deadlines.observe.saturating_mul(LOOKS);
+        let unseen = self.r.open_incident(node).and_then(|incident| incident.unseen);
+        if unseen.is_some_and(|since| later(since, patience) <= self.now) {
+            self.remark(node, "it does not answer, so whether it came up anew while it waited is not known");
+            self.is_seen(node);
+            self.drained(node);
+        }
+        if self.r.nodes[node].state == NodeState::Draining && (self.lacks_boot(node) || self.is_unseen(node)) {
+            self.look(node);
+        }
     }
 
     /// It is to come up anew, and which boot runs is not known: nothing would show that it has.

@@ -106,13 +106,18 @@ impl Step<'_> {
             NodeState::Suspected if is_watched => {}
             NodeState::Suspected | NodeState::Remediating { .. } => self.look(node),
             NodeState::Verifying if check.is_none() => self.look(node),
-            NodeState::Draining if self.lacks_boot(node) => self.look(node),
+            // It may have come up anew while nobody led.
+            NodeState::Draining => {
+                if let Some(id) = self.open_incident(node) {
+                    self.incident(id).unseen = Some(self.now);
+                }
+                self.look(node);
+            }
             NodeState::Healthy
             | NodeState::Fenced
             | NodeState::Checking
             | NodeState::AwaitingApproval
             | NodeState::Queued
-            | NodeState::Draining
             | NodeState::Verifying
             | NodeState::OutOfService => {}
         }

@@ -1,11 +1,20 @@
 //! What users do: cancel, cancel again, clear and mark, at any moment and whatever state the run is in.
 
 use super::world::{Outcome, World};
+use crate::engine::record::StopHow;
 use crate::engine::{Event, Slot};
 use crate::id::RunKey;
 use crate::state::RunState;
 
 impl World {
+    fn how(&mut self) -> StopHow {
+        match self.rng.below(10) {
+            0..5 => StopHow::ThenFinally,
+            5..8 => StopHow::DrainThenFinally,
+            _ => StopHow::Everything,
+        }
+    }
+
     pub fn act(&mut self) -> Outcome {
         self.actions_left -= 1;
         let keys: Vec<RunKey> = self.store.runs.keys().copied().collect();
@@ -25,10 +34,12 @@ impl World {
         match self.rng.below(10) {
             0..2 => {
                 self.saw("cancelled");
-                self.apply(key, Event::Cancel { by: "ann".to_owned() })?;
+                let how = self.how();
+                self.apply(key, Event::Cancel { by: "ann".to_owned(), how })?;
                 if self.rng.percent(40) && running {
                     self.saw("cancelled twice");
-                    self.apply(key, Event::Cancel { by: "ann".to_owned() })?;
+                    let how = self.how();
+                    self.apply(key, Event::Cancel { by: "bob".to_owned(), how })?;
                 }
                 Ok(())
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::world::{Outcome, World};
-use crate::engine::record::Stop;
-use crate::engine::{Effects, Event, Run, Slot};
+use crate::engine::record::{SkipReason, Stop, StopHow};
+use crate::engine::{Effects, Event, Run, Slot, Transition};
 use crate::explain::Reason;
 use crate::id::RunKey;
 use crate::state::{Exit, RunState, State};
@@ -14,6 +14,10 @@ pub(super) struct Before {
     state: RunState,
     /// The event ends an attempt that is to be cleared.
     ends_cleared: Option<Slot>,
+    /// Those that a person's mark ends, or a stop of the run that may be over by now; with their gangs.
+    ended: Vec<Slot>,
+    /// The run is cancelled, and ends all.
+    is_halted: bool,
     /// Why attempts are being stopped, where time passes and nothing else.
     stops: Vec<(Slot, Stop)>,
 }
@@ -38,7 +42,11 @@ impl Before {
             }
             _ => Vec::new(),
         };
-        Before { state: run.record.state, ends_cleared, stops }
+        let slots = run.all_slots();
+        let is_ended = |slot: &Slot| matches!(run.instance(*slot).stop, Some(Stop::MarkedFailed | Stop::Cancelled));
+        let ended = slots.filter(|slot| run.with_mates(*slot).iter().any(is_ended)).collect();
+        let is_halted = run.stopping() >= Some(StopHow::ThenFinally);
+        Before { state: run.record.state, ends_cleared, ended, is_halted, stops }
     }
 }
 
@@ -49,6 +57,9 @@ pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effect
         let lasting = matches!(run.instance(t.slot).exit, Some(Exit::StartFailed { lasting: true, .. }));
         if lasting && matches!(t.to, State::UpForRetry { .. }) {
             return Err(format!("{} tries again what cannot start", run.workflow.task(t.slot.task).id));
+        }
+        if let Some(why) = not_ignored(run, before, event, t) {
+            return Err(format!("{} failed ({why}), which is to be ignored", run.workflow.task(t.slot.task).id));
         }
         let mapping = t.to == State::Removed || t.from == State::Removed;
         if t.from.is_final() && !asked && !mapping && before.ends_cleared != Some(t.slot) {
@@ -70,6 +81,18 @@ pub(super) fn transitions(run: &Run, before: &Before, event: &Event, fx: &Effect
         return Err(format!("the run left {} by {event:?}", before.state));
     }
     Ok(())
+}
+
+/// A task whose failure is ignored fails only where a person says so, where the run ends it, or for what is not there.
+fn not_ignored(run: &Run, before: &Before, event: &Event, t: &Transition) -> Option<String> {
+    let ignores = run.workflow.task(t.slot.task).ignore_failure && t.to == State::Failed;
+    let ends = run.stopping() >= Some(StopHow::ThenFinally) || before.is_halted;
+    let instance = run.instance(t.slot);
+    let said = matches!(event, Event::Mark { .. })
+        || before.ends_cleared == Some(t.slot)
+        || before.ended.contains(&t.slot)
+        || instance.skip == Some(SkipReason::Invalid);
+    (ignores && !ends && !said).then(|| format!("{:?}", instance.exit))
 }
 
 /// After each step, when memory is settled.

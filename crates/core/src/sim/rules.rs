@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::engine::{Demand, Evaluate, Outputs, Run, Slot};
+use crate::engine::record::SkipReason;
+use crate::engine::{Answer, Demand, Evaluate, Outputs, Run, Slot};
 use crate::fleet::Request;
 use crate::ir::{MapUnit, TaskIx};
 use crate::state::State;
@@ -19,6 +20,8 @@ pub(super) struct Rules {
 #[derive(Debug, Clone, Default)]
 pub(super) struct TaskRules {
     pub when_error: bool,
+    /// What a guard says; `None`: it goes by `when_reads`.
+    pub guard: Option<Answer>,
     /// `when` is true if this task gave an even number; without it, it goes by the item.
     pub when_reads: Option<TaskIx>,
     pub branch_error: bool,
@@ -39,15 +42,19 @@ fn number(run: &Run, viewer: Slot, task: TaskIx) -> u64 {
 }
 
 impl Evaluate for Rules {
-    fn when(&self, run: &Run, slot: Slot) -> Result<bool, String> {
+    fn when(&self, run: &Run, slot: Slot) -> Result<Answer, String> {
         let rules = &self.tasks[slot.task.at()];
         if rules.when_error {
             return Err("`undefined` is not defined".to_owned());
         }
-        Ok(match rules.when_reads {
+        if let Some(answer) = &rules.guard {
+            return Ok(answer.clone());
+        }
+        let flag = match rules.when_reads {
             Some(task) => number(run, slot, task).is_multiple_of(2),
             None => !run.item(slot).as_u64().unwrap_or(1).is_multiple_of(3),
-        })
+        };
+        Ok(if flag { Answer::Go } else { Answer::Skip(SkipReason::When) })
     }
 
     fn items(&self, run: &Run, unit: MapUnit) -> Result<Vec<Value>, String> {

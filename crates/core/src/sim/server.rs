@@ -12,7 +12,7 @@ use super::store::Commit;
 use super::world::{Outcome, World};
 use super::{check, workflows};
 use crate::admission::{Admission, Cause, Holder, Placed, Preemption, Quota};
-use crate::engine::record::RunStop;
+use crate::engine::record::{RunStop, SkipReason, StopHow};
 use crate::engine::{Effects, Evaluate, Event, Launch, Report, Run, Slot, Transition};
 use crate::fleet::{Amount, Gpus, Node};
 use crate::id::{AttemptId, RunKey};
@@ -126,8 +126,10 @@ impl World {
         let before = check::Before::of(&active.run, &event);
         match &event {
             // Asked again, nothing of the run may begin any more.
-            Event::Cancel { .. } if active.run.record.state == RunState::Running => {
-                active.halted |= matches!(active.run.record.stop, Some(RunStop::Cancelled { .. }));
+            Event::Cancel { how, .. } if active.run.record.state == RunState::Running => {
+                let ended = |how: &StopHow| *how != StopHow::DrainThenFinally;
+                let before = matches!(&active.run.record.stop, Some(RunStop::Cancelled { how, .. }) if ended(how));
+                active.halted |= *how == StopHow::Everything || (before && ended(how));
             }
             Event::Clear { .. } | Event::Mark { .. } => active.halted = false,
             _ => {}
@@ -171,9 +173,13 @@ impl World {
         active.slots.extend(fx.changed);
         active.record |= fx.run_changed;
         active.finished |= fx.finished;
+        let is_refused = fx.finished && matches!(active.run.record.stop, Some(RunStop::Refused { .. }));
         active.expanded.extend(fx.expanded);
         if active.record || !active.slots.is_empty() {
             memory.unwritten.insert(key);
+        }
+        if is_refused {
+            self.saw("a run was refused");
         }
         self.log_transitions(key, &fx.transitions);
     }
@@ -185,6 +191,22 @@ impl World {
             self.say(|| format!("   run {key} {id}[{}]: {} → {}", run.map_index(t.slot), t.from, t.to));
             match t.to {
                 State::Removed => self.saw("removed"),
+                State::Success
+                    if run.workflow.task(t.slot.task).ignore_failure
+                        && run.instance(t.slot).exit.as_ref().is_some_and(|exit| !exit.is_success()) =>
+                {
+                    self.saw("a failure was ignored");
+                }
+                State::Skipped | State::Failed => match run.instance(t.slot).skip {
+                    Some(SkipReason::Stopping) => self.saw("nothing new began after a failure"),
+                    Some(SkipReason::Stopped) => self.saw("nothing new began after a cancel"),
+                    Some(SkipReason::MissingResults) => self.saw("a guard skipped a task"),
+                    Some(SkipReason::Invalid) => self.saw("a guard found something missing"),
+                    Some(SkipReason::TasksTimeout) => self.saw("the time of the tasks was over"),
+                    Some(SkipReason::FinallyTimeout) => self.saw("the time of `finally` was over"),
+                    Some(SkipReason::RunTimeout) => self.saw("the time of the run was over"),
+                    _ => {}
+                },
                 State::UpstreamFailed => self.saw("upstream failed"),
                 State::UpForRetry { .. } => self.saw("retried"),
                 State::None if t.from == State::Scheduled => self.saw("ready, then not"),

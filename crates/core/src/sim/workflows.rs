@@ -6,13 +6,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
+use serde_json::Value;
 
 use super::rng::Rng;
 use super::rules::{Rules, TaskRules};
 use crate::admission::{Limits, Quota};
+use crate::engine::Answer;
+use crate::engine::record::SkipReason;
 use crate::fleet::{Amount, Gang, Gpus, Node, Request, Sharing};
 use crate::id::{TaskId, WorkflowId};
-use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
+use crate::ir::{
+    Foreach, Group, GroupIx, Kind, OnFailure, Refusal, Shape, Task, TaskIx, Timeouts, When, Work, Workflow,
+};
 use crate::retry::RetryPolicy;
 use crate::trigger_rule::TriggerRule;
 
@@ -25,8 +30,18 @@ pub(super) fn random(rng: &mut Rng, name: &str, max_tasks: u32, nodes: &[Node]) 
     workflow.namespace = name.to_owned();
     workflow.max_active_runs = rng.between(1, 3) as u32;
     workflow.max_active_tasks = rng.percent(25).then(|| rng.between(1, 6) as u32);
-    workflow.fail_fast = rng.percent(12);
-    workflow.timeout = rng.percent(12).then(|| SignedDuration::from_secs(rng.between(30, 600)));
+    workflow.on_failure = match rng.below(100) {
+        0..12 => OnFailure::Stop,
+        12..30 => OnFailure::Drain,
+        _ => OnFailure::GoOn,
+    };
+    let mut time = |chance, most| rng.percent(chance).then(|| SignedDuration::from_secs(rng.between(20, most)));
+    workflow.timeouts =
+        Timeouts { run: time(15, 600), tasks: time(15, 300), finally: time(45, 45), ends_finally: false };
+    workflow.timeouts.ends_finally = rng.percent(50);
+    if rng.percent(2) {
+        workflow.refusal = Some(Refusal { reason: "Missing".to_owned(), message: "a task is not there".to_owned() });
+    }
     let mut rules = Rules { tasks: Vec::new(), params_items: rng.below(5) };
     let count = rng.between(1, i64::from(max_tasks)) as u32;
     let finals = if count > 1 && rng.percent(40) { rng.between(1, 2.min(i64::from(count) - 1)) as u32 } else { 0 };
@@ -173,11 +188,24 @@ fn spice(rng: &mut Rng, workflow: &mut Workflow, rules: &mut Rules, ix: TaskIx, 
     }
     task.depends_on_past = task.kind == Kind::Normal && rng.percent(6);
     if rng.percent(12) {
-        task.when = Some("{{ a condition }}".to_owned());
+        task.when = Some(When::Expression("{{ a condition }}".to_owned()));
         of.when_error = rng.percent(8);
         // Only what is over may be read: a condition over something still open would change with a restart.
         let all_over = matches!(task.trigger_rule, TriggerRule::AllSuccess | TriggerRule::AllDone);
         of.when_reads = task.needs.first().copied().filter(|_| all_over);
+        if rng.percent(50) {
+            task.when = Some(When::Guard(Arc::new(Value::Null)));
+            of.guard = match rng.below(6) {
+                0 => Some(Answer::Skip(SkipReason::MissingResults)),
+                1 => Some(Answer::Invalid("`a` gave no result `b`".to_owned())),
+                2 => Some(Answer::Go),
+                _ => None,
+            };
+        }
+    }
+    task.ignore_failure = rng.percent(10);
+    if rng.percent(10) && task.work != Work::Noop {
+        task.work = Work::Pod { template: Arc::new(Value::Null) };
     }
     if task.kind == Kind::Normal && rng.percent(15) {
         task.branch = Some("{{ names }}".to_owned());
@@ -269,8 +297,8 @@ pub(super) fn quotas(rng: &mut Rng, nodes: &[Node], flows: &[(Arc<Workflow>, Arc
 /// One line for each task, for a person who looks into a failed seed.
 pub(super) fn describe(workflow: &Workflow) -> String {
     let mut text = format!(
-        "{}: max_active_tasks {:?}, fail_fast {}, timeout {:?}\n",
-        workflow.id, workflow.max_active_tasks, workflow.fail_fast, workflow.timeout
+        "{}: max_active_tasks {:?}, on_failure {:?}, {:?}, refusal {:?}\n",
+        workflow.id, workflow.max_active_tasks, workflow.on_failure, workflow.timeouts, workflow.refusal
     );
     for (ix, group) in workflow.groups.iter().enumerate() {
         let refs = group.foreach.as_ref().map(|f| &f.refs);
@@ -286,7 +314,9 @@ pub(super) fn describe(workflow: &Workflow) -> String {
         let _ = write!(text, "  {} {:?} needs {needs:?} {}", task.id, task.kind, task.trigger_rule.name());
         for (what, shown) in [
             ("noop", task.work == Work::Noop),
-            ("when", task.when.is_some()),
+            ("when", matches!(task.when, Some(When::Expression(_)))),
+            ("guard", matches!(task.when, Some(When::Guard(_)))),
+            ("ignore_failure", task.ignore_failure),
             ("branch", task.branch.is_some()),
             ("depends_on_past", task.depends_on_past),
         ] {

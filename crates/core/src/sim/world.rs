@@ -125,6 +125,7 @@ impl World {
             stop: None,
             note: String::new(),
             backfill: None,
+            finally_start: None,
         };
         let run = Run::new(record.clone(), workflow);
         let stored =

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::ends::Intent;
-use crate::client::ecs::Run;
+use crate::client::ecs::{Needs, Run};
 
 /// What is needed of an attempt after its start, by whoever goes on with it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct Sent {
     /// It is of a gang, and has its machine since then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seated: Option<Timestamp>,
+    /// What it takes of that machine: ECS does not count it before its task is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<Needs>,
 }
 
 /// Which task it is.

@@ -46,7 +46,7 @@ use watch::Watch;
 
 use crate::client::{Client, Fault};
 use crate::clock;
-use crate::events::{Listener, Wake};
+use crate::events::{Listener, Wake, Warning, Word};
 
 const NAME: &str = "ecs";
 /// How long somebody who asks waits for an end that ECS knows already and that is being written down.
@@ -98,6 +98,8 @@ pub struct EcsConfig {
     pub events: Option<String>,
     /// Where whatever is heard of the queue is passed on to.
     pub wakes: tokio::sync::broadcast::Sender<Wake>,
+    /// Who writes down that a machine will be taken away; `None`: nobody does.
+    pub warnings: Option<tokio::sync::mpsc::UnboundedSender<Warning>>,
     pub gates: Gates,
     pub timing: Timing,
 }
@@ -408,15 +410,26 @@ impl Backend for EcsBackend {
             Ok(client) => {
                 let watches = Arc::clone(&self.watches);
                 let others = self.config.wakes.clone();
+                let warnings = self.config.warnings.clone();
                 let heard = move |event: Wake| {
-                    match &event {
-                        Wake::Task { arn, .. } => drop(wake(&watches, arn)),
-                        Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. } => {}
-                    }
-                    // Polling finds out what the others tell of, but an interruption nobody tells again: where nobody at all listens,
-                    // it stays in the queue. Taken is not yet written down: whoever listens may still lose it.
-                    let is_urgent = matches!(event, Wake::Interruption { .. });
-                    others.send(event).is_ok() || !is_urgent
+                    // Polling finds out what the others tell of, but an interruption nobody tells again: it stays in the queue
+                    // until it is written down.
+                    let word = match (&event, &warnings) {
+                        (Wake::Task { arn, .. }, _) => {
+                            wake(&watches, arn);
+                            Word::Heard
+                        }
+                        (Wake::Interruption { id, action }, Some(warnings)) => {
+                            let (taken, told) = tokio::sync::oneshot::channel();
+                            let warning =
+                                Warning { id: id.clone(), action: action.clone(), heard: clock::instant(), taken };
+                            warnings.send(warning).map_or(Word::Nobody, |()| Word::Awaited(told))
+                        }
+                        (Wake::Instance { .. } | Wake::Machine { .. } | Wake::Interruption { .. }, _) => Word::Heard,
+                    };
+                    // Nobody listens where no machines are known.
+                    let _ = others.send(event);
+                    word
                 };
                 let task = tokio::spawn(Listener::new(client, queue, Vec::new()).run(heard));
                 *listener = Some(task.abort_handle());
@@ -445,7 +458,7 @@ fn wake(watches: &Watches, task: &str) -> bool {
 fn place_of(handle: &Handle) -> Option<&EcsPlace> {
     match &handle.place {
         Some(Place::Ecs(place)) => Some(place),
-        Some(Place::Ssh(_) | Place::Worker(_)) | None => None,
+        Some(Place::Ssh(_) | Place::Worker(_) | Place::Kubernetes(_)) | None => None,
     }
 }
 

@@ -133,6 +133,7 @@ pub fn sent(spec: &AttemptSpec, place: &EcsPlace, now: Timestamp) -> Result<Sent
         notices,
         at: Some(now),
         seated: None,
+        needs: None,
     })
 }
 

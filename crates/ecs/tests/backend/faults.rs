@@ -311,6 +311,38 @@ async fn tasks_are_placed_while_instances_are_drained_and_checked_elsewhere() {
     drop(placing);
 }
 
+/// That EC2 takes a machine away is told once: it stays in the queue until somebody has written it down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_warning_is_deleted_from_the_queue_only_once_it_is_written() {
+    let world = World::new(Kind::Ecs);
+    let (warnings, mut warned) = tokio::sync::mpsc::unbounded_channel();
+    let detail = json!({"instance-id": "i-0f", "instance-action": "terminate"});
+    let kind = "EC2 Spot Instance Interruption Warning";
+    let event = json!({"id": "e", "detail-type": kind, "source": "aws.ec2", "detail": detail}).to_string();
+    let (backend, _events) =
+        crate::harness::make_with(&world.cluster, world.timing, &world.gates, &world.wakes, Some(warnings));
+    backend.lead();
+    let asked_twice = async || {
+        let before = world.cluster.count("ReceiveMessage");
+        until(async || world.cluster.count("ReceiveMessage") > before + 1).await;
+    };
+    // Whoever heard of it could not write it.
+    world.cluster.state().messages = vec![event.clone()];
+    let first = within(warned.recv()).await.unwrap();
+    assert_eq!((first.id.as_str(), first.action.as_str()), ("i-0f", "terminate"));
+    asked_twice().await;
+    drop(first);
+    asked_twice().await;
+    assert_eq!(world.cluster.count("DeleteMessageBatch"), 0);
+    // It comes again, and is written.
+    world.cluster.state().messages = vec![event];
+    within(warned.recv()).await.unwrap().taken.send(()).unwrap();
+    until(async || world.cluster.count("DeleteMessageBatch") == 1).await;
+    // Nobody listens any more.
+    drop(warned);
+    backend.stand_down();
+}
+
 /// A server that leads no more takes nothing more from the queue: each message is given out once, and is for the one that leads.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_leads_no_more_leaves_the_queue_to_the_next() {

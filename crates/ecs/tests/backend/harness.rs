@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
 use pitcrew_ecs::backend::{Gates, started_by};
-use pitcrew_ecs::events::Wake;
+use pitcrew_ecs::events::{Wake, Warning};
 use pitcrew_ecs::{Client, EcsBackend, EcsConfig, Timing};
 use pitcrew_exec::aws::Aws;
 use pitcrew_exec::{
@@ -18,7 +18,7 @@ use pitcrew_exec::{
     StepSpec,
 };
 use tokio::sync::broadcast::{Sender, channel};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::cluster::{Cluster, REGION};
 
@@ -131,6 +131,12 @@ impl World {
         self.ended(&handle).await
     }
 
+    /// Waits until its first step has begun.
+    pub async fn begun(&mut self, handle: &Handle) {
+        let is_it = |event: &BackendEvent| matches!(event, BackendEvent::Started { id, .. } if id == &handle.id);
+        within(async { while !is_it(&self.events.recv().await.expect("the backend lives")) {} }).await;
+    }
+
     /// The next event of the attempt that is no start, place or name; others are passed over.
     pub async fn over(&mut self, handle: &Handle) -> BackendEvent {
         within(async {
@@ -203,6 +209,17 @@ pub fn make(
     gates: &Gates,
     wakes: &Sender<Wake>,
 ) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
+    make_with(cluster, timing, gates, wakes, None)
+}
+
+/// The same, where somebody writes down which machines go.
+pub fn make_with(
+    cluster: &Cluster,
+    timing: Timing,
+    gates: &Gates,
+    wakes: &Sender<Wake>,
+    warnings: Option<UnboundedSender<Warning>>,
+) -> (Arc<EcsBackend>, UnboundedReceiver<BackendEvent>) {
     let (sender, events) = unbounded_channel();
     let config = EcsConfig {
         instance: INSTANCE.to_owned(),
@@ -210,6 +227,7 @@ pub fn make(
         aws: aws(cluster),
         events: Some("events".to_owned()),
         wakes: wakes.clone(),
+        warnings,
         gates: gates.clone(),
         timing,
     };

@@ -68,7 +68,7 @@ async fn a_reboot_ends_the_boot_that_it_was_meant_for_and_no_other() {
     let after = fleet.look(MACHINE).await.unwrap();
     assert_ne!(after.boot_id.as_ref(), Some(&boot));
     // The same order, delivered once more: it is another boot, and nothing happens.
-    assert_eq!(fleet.reboot(MACHINE, Some(&boot)).await, Outcome::Refused("it is in another boot already".into()));
+    assert_eq!(fleet.reboot(MACHINE, Some(&boot)).await, Outcome::Unknown("it is in another boot already".into()));
     assert_eq!(fleet.look(MACHINE).await.unwrap().boot_id, after.boot_id);
     assert!(matches!(fleet.reboot(MACHINE, Some("$(reboot)")).await, Outcome::Refused(_)));
 
@@ -107,8 +107,12 @@ async fn what_a_command_came_to_is_read() {
     let before = cluster.count("SendCommand");
     assert!(matches!(fleet.reboot(MACHINE, None).await, Outcome::Unknown(_)));
     assert_eq!(cluster.count("SendCommand"), before + 1);
-    let ran = fleet.command(MACHINE, &["true"], "x", Duration::from_secs(10)).await.unwrap();
+    let ran = fleet.command(MACHINE, &["echo a", "exit 3"], "x", Duration::from_secs(10)).await.unwrap();
     assert!(matches!(ran, Ran::Ended { code: 0, .. }));
+    // Whatever it begins there ends with it, also when nobody waits for it any more.
+    let sent = cluster.inputs("SendCommand").last().unwrap()["Parameters"].clone();
+    let script = pitcrew_exec::limited::limited("echo a\nexit 3", Duration::from_secs(10));
+    assert_eq!(sent, json!({ "commands": [script], "executionTimeout": ["10"] }));
 }
 
 /// Weakness 1: the node that failed is the one that is checked; and its log comes along.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pitcrew_ecs::client::ecs::{Attribute, InstanceState, Listed, Overrides, Run, Tag, TaskStatus};
 use pitcrew_ecs::client::{Condition, Invocation, MachineState, Ran, Typed};
+use pitcrew_ecs::doctor::{Grade, examine_tables};
+use pitcrew_ecs::tables::Tables;
 use pitcrew_ecs::{Kind, arn};
 use serde_json::json;
 
@@ -220,4 +222,27 @@ async fn a_denial_names_the_action_that_is_missing() {
     assert_eq!(denied.action, "ecs:UpdateContainerInstancesState");
     let denied = client.reboot("i-0123456789abcdef0").await.unwrap_err();
     assert_eq!(denied.action, "ec2:RebootInstances", "{denied}");
+}
+
+#[tokio::test]
+async fn the_doctor_looks_at_the_tables() {
+    let moto = Moto::start();
+    let client = client(&moto);
+    let make = |name: &str, key: &str| {
+        let table = json!({
+            "TableName": name, "KeySchema": [{"AttributeName": key, "KeyType": "HASH"}], "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": key, "AttributeType": "S"}],
+        });
+        moto.json("dynamodb", "DynamoDB_20120810.CreateTable", &table);
+    };
+    make("ecs_job", "job_id");
+    make("ecs_node", "host");
+    let row = [("host".to_owned(), Typed::text("a".to_owned()))].into();
+    client.put_item("ecs_node", &row, None).await.unwrap();
+    let found = examine_tables(&client, &Tables::default()).await;
+    let [job, task, node] = &found[..] else { panic!("{found:?}") };
+    assert_eq!((job.grade, job.words.as_str()), (Grade::Good, "the table `ecs_job` can be read, and is empty"));
+    assert!(task.grade == Grade::Bad && task.words.starts_with("the table `ecs_task` cannot be read: "), "{task:?}");
+    let words = "rows of the table `ecs_node` have no `node_name`: `NODE_TABLE_NAME` names another";
+    assert_eq!((node.grade, node.words.as_str()), (Grade::Bad, words));
 }

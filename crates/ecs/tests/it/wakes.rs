@@ -45,6 +45,7 @@ async fn the_end_of_a_task_is_seen_when_the_queue_tells_of_it_and_the_server_lea
         aws: aws(&moto),
         events: Some("events".to_owned()),
         wakes,
+        warnings: None,
         gates: Gates::default(),
         timing: Timing { soonest: HOUR, poll: HOUR, ..Timing::default() },
     };

@@ -34,16 +34,45 @@ pub enum Told {
     Denied(String),
 }
 
-/// The script, for `/bin/sh -s`; with the number of the last record that was read, if there was one.
-pub fn kernel_log_script(after: Option<u64>) -> String {
-    let after = after.map_or("-1".to_owned(), |after| after.to_string());
+/// What wakes whoever follows the log on a host: a line about GPUs, by its number; of the journal, any. Only what ends with whoever
+/// follows is begun: so nothing is read here that takes `sudo`, and where that is needed the time alone wakes him.
+pub const KERNEL_LOG_WAKE: &str = "\
+if dd if=/dev/kmsg iflag=nonblock bs=16384 count=1 >/dev/null 2>&1; then dd if=/dev/kmsg bs=16384 conv=noerror 2>/dev/null
+elif command -v journalctl >/dev/null 2>&1; then journalctl -k -f -q -n 0 -o cat --no-pager 2>/dev/null; fi |
+grep --line-buffered -a -e ';NVRM: ' -e ';nvidia-nvswitch' -e '^NVRM: ' -e '^nvidia-nvswitch' | while IFS= read -r l; do
+case $l in NVRM*|nvidia-nvswitch*) echo 'wake 9223372036854775807';; *) l=${l#*,}; echo \"wake ${l%%,*}\";; esac; done";
+/// What was found says how far the log was read.
+pub const KERNEL_LOG_FOUND: &str = "\
+case $o in *\"${n}range \"*) l=${o##*\"${n}range \"}; l=${l#* }; after=${l%% *}
+known=${o#*\"${n}boot \"}; known=${known%%\"$n\"*};; esac";
+
+/// The script, for `/bin/sh -s`, after [`kernel_log_since`].
+pub fn kernel_log_script(since: Option<(&str, u64)>) -> String {
+    format!("{}{}", kernel_log_since(since), kernel_log_look())
+}
+
+/// From where the log is read: the boot, and the number of the last record that was read in it.
+pub fn kernel_log_since(since: Option<(&str, u64)>) -> String {
+    match since {
+        Some((boot, after)) if boot.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') => {
+            format!("known={boot} after={after}\n")
+        }
+        Some(_) | None => "known= after=-1\n".to_owned(),
+    }
+}
+
+/// The same for whoever follows: `$after` is the number of the last record that was read in the boot `$known`.
+pub fn kernel_log_look() -> String {
     // Each `read` of the device is one record, and `dd` ends where there is none; `cat` has to be ended.
     format!(
         "limit() {{ if command -v timeout >/dev/null 2>&1; then timeout -k 2 \"$@\"; else shift; \"$@\"; fi; }}\n\
          echo {MARK}\n\
-         echo \"boot $(cat /proc/sys/kernel/random/boot_id 2>/dev/null)\"\n\
+         boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)\n\
+         echo \"boot $boot\"\n\
+         # Numbers are of one boot.\n\
+         [ \"$boot\" = \"$known\" ] || after=-1\n\
          echo \"up $(cut -d' ' -f1 /proc/uptime 2>/dev/null)\"\n\
-         some() {{ awk -F'[,;]' -v after={after} '/^ /{{next}} NF>3{{if(first==\"\")first=$2; last=$2; at=$3;\n\
+         some() {{ awk -F'[,;]' -v after=\"$after\" '/^ /{{next}} NF>3{{if(first==\"\")first=$2; last=$2; at=$3;\n\
          if($2+0>after+0 && (index($0,\";NVRM: \")||index($0,\";nvidia-nvswitch\")))print \"kmsg \" $0}}\n\
          END{{if(first!=\"\")print \"range \" first \" \" last \" \" at}}'; }}\n\
          try() {{ \"$@\" dd if=/dev/kmsg iflag=nonblock bs=16384 2>/dev/null | some; }}\n\
@@ -194,7 +223,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut stdin = shell.stdin.take().unwrap();
-        std::io::Write::write_all(&mut stdin, kernel_log_script(Some(3)).as_bytes()).unwrap();
+        std::io::Write::write_all(&mut stdin, kernel_log_script(Some(("another", 3))).as_bytes()).unwrap();
         drop(stdin);
         let output = shell.wait_with_output().unwrap();
         assert!(output.status.success());

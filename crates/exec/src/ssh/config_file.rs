@@ -17,13 +17,13 @@ const DEEPEST: usize = 8;
 const MOST_LINES: usize = 100_000;
 
 /// The lines of the file and of those that it includes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ConfigFile {
     lines: Vec<Line>,
     home: PathBuf,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 struct Line {
     /// Every one of them must hold: that of the file, and those of the blocks around an `Include`.
     blocks: Vec<Block>,
@@ -32,7 +32,7 @@ struct Line {
     place: String,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 enum Block {
     /// Patterns for the name that was given.
     Host(Vec<String>),

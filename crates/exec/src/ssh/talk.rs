@@ -16,7 +16,7 @@ const LOOP: &str = "LC_ALL=C; n=$(printf '\\nx'); n=${n%x}; while IFS= read -r l
                     o=$( (eval \"$b\") </dev/null 2>/dev/null; echo \"x$?\"); c=${o##*x}; o=${o%x*}; printf 'pitcrew-talk %s %s\\n%s' \"${#o}\" \"$c\" \"$o\"; done\n";
 const MARK: &str = "pitcrew-talk ";
 /// Bytes of an answer, and of what a login prints before the first.
-const MOST: usize = 4 << 20;
+pub(super) const MOST: usize = 4 << 20;
 
 /// See the module.
 pub struct Talk {
@@ -62,7 +62,7 @@ impl Talk {
 }
 
 /// An answer, if all of it is there, and how much of the text it is. Before the first a login may have said something.
-fn read(text: &[u8]) -> Option<(Said, usize)> {
+pub(super) fn read(text: &[u8]) -> Option<(Said, usize)> {
     let mark = text.windows(MARK.len()).position(|part| part == MARK.as_bytes())? + MARK.len();
     let line = mark + text[mark..].iter().position(|byte| *byte == b'\n')?;
     let words = std::str::from_utf8(&text[mark..line]).ok()?;

@@ -25,7 +25,7 @@ pub mod protocol;
 mod sim;
 mod wire;
 
-pub use courier::{CourierError, Prober, Said, Worker, work};
+pub use courier::{CourierError, GLANCE, Prober, Said, Worker, work};
 pub use disk::{Credential, Disk, DiskError};
 pub use hub::{Home, Hub, LEASE, NotTaken, OtherLogs, SHORTEST_LEASE, Standing, Unanswered};
 pub use ledger::Superseded;

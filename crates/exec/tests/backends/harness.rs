@@ -141,6 +141,12 @@ impl World {
         self.ended(&handle).await
     }
 
+    /// Waits until its first step has begun.
+    pub async fn begun(&mut self, handle: &Handle) {
+        let is_it = |event: &BackendEvent| matches!(event, BackendEvent::Started { id, .. } if id == &handle.id);
+        within(async { while !is_it(&self.events.recv().await.expect("the backend lives")) {} }).await;
+    }
+
     /// The next event of the attempt that is no start; others are passed over.
     pub async fn over(&mut self, handle: &Handle) -> BackendEvent {
         within(async {

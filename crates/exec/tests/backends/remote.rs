@@ -113,11 +113,10 @@ async fn every_shell_stops_what_takes_too_long_and_ends_what_is_left() {
             assert!(!is_alive(read_pid(&world.root.join(file))), "{name}: {file}");
         }
         assert_eq!(world.lines(&begun, LogStream::Stdout).await, ["end"], "{name}");
-        assert_eq!(
-            world.lines(&begun, LogStream::System).await,
-            ["ended 1 processes that were left running"],
-            "{name}"
-        );
+        // The child was killed with its step, and may be seen while it still dies.
+        let said = world.lines(&begun, LogStream::System).await;
+        let expected = [1, 2].map(|count| format!("ended {count} processes that were left running"));
+        assert!(said.len() == 1 && expected.contains(&said[0]), "{name}: {said:?}");
     }
 }
 

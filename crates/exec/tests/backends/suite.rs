@@ -106,6 +106,7 @@ async fn cancelled_before_it_began_it_never_begins(mut world: World) {
 async fn cancelled_while_it_runs_it_ends_cancelled(mut world: World) {
     let spec = world.acting("a", &[("FAKE_SLEEP_MS", "600000")]);
     let handle = world.start(spec).await;
+    world.begun(&handle).await;
     assert!(is_running(&world.backend.attach(&handle).await));
     world.backend.cancel(&handle, seconds(20)).await.unwrap();
     world.backend.cancel(&handle, seconds(20)).await.unwrap();

@@ -1,6 +1,7 @@
 //! Connections over SSH, against real servers.
 
 mod connect;
+mod follow;
 mod forward;
 mod host_keys;
 mod keys;

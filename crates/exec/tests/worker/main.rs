@@ -14,9 +14,10 @@ use axum::http::StatusCode;
 use pitcrew_core::id::UNMAPPED;
 use pitcrew_core::state::Exit;
 use pitcrew_core::{AttemptId, RunKey, TaskId};
+use pitcrew_exec::gpu::parse_probe;
 use pitcrew_exec::local::{LocalConfig, base_environment};
 use pitcrew_exec::worker::protocol::{About, Cancel, Order};
-use pitcrew_exec::worker::{CourierError, Disk, Said, Wire, Worker, work};
+use pitcrew_exec::worker::{CourierError, Disk, Prober, Said, Wire, Worker, work};
 use pitcrew_exec::{AttemptSpec, Command, Handle, StepSpec};
 use server::{CREDENTIAL, Server};
 use tokio::sync::{mpsc, oneshot};
@@ -59,6 +60,10 @@ impl Site {
     }
 
     async fn worker(&self, slots: u32) -> Running {
+        self.worker_with(slots, Box::new(|| Box::pin(async { None }))).await
+    }
+
+    async fn worker_with(&self, slots: u32, prober: Prober) -> Running {
         // One that was just aborted holds the lock until it is gone.
         let disk = loop {
             match Disk::open(&self.root()) {
@@ -86,8 +91,8 @@ impl Site {
             base_env: base_environment(),
         };
         let wire = Wire::new(&self.server.url, CREDENTIAL).unwrap();
-        let worker =
-            Worker { disk, wire, about, local, prober: Box::new(|| Box::pin(async { None })), drain_deadline: LONG };
+        let glance = Duration::from_millis(20);
+        let worker = Worker { disk, wire, about, local, prober, glance, drain_deadline: LONG };
         let (drain, drained) = oneshot::channel();
         let drained = async {
             if drained.await.is_err() {
@@ -138,6 +143,41 @@ async fn number_in(file: &Path) -> i32 {
 
 fn exists(pid: i32) -> bool {
     rustix::process::test_kill_process(rustix::process::Pid::from_raw(pid).unwrap()).is_ok()
+}
+
+/// The devices are asked often, and the server hears of it when something has changed: a GPU may go without a word.
+#[tokio::test]
+async fn a_device_that_goes_is_told_at_once_and_devices_that_are_as_they_were_are_not() {
+    let site = Site::new(LONG).await;
+    let machine = Arc::new(std::sync::Mutex::new((0, 2, 50)));
+    let asked = Arc::clone(&machine);
+    let worker = site
+        .worker_with(
+            1,
+            Box::new(move || {
+                let mut machine = asked.lock().unwrap();
+                // It gets warmer with each question.
+                machine.0 += 1;
+                machine.2 += 1;
+                let mut text = "pitcrew-probe\ncores 8\nsmi 0\n".to_owned();
+                for gpu in 0..machine.1 {
+                    text += &format!("gpu {gpu}, GPU-{gpu}, Disabled, 81920, 4, 0, 70, {}, NVIDIA A100\n", machine.2);
+                }
+                let probe = parse_probe(&text);
+                Box::pin(async move { probe })
+            }),
+        )
+        .await;
+    site.server.until("it has two", |s| s.probes == [2]).await;
+    let questions = || machine.lock().unwrap().0;
+    let enough = questions() + 5;
+    site.server.until("it is asked again and again", |_| questions() >= enough).await;
+    assert_eq!(site.server.with(|s| s.probes.clone()), [2], "nothing has changed");
+    machine.lock().unwrap().1 = 1;
+    site.server.until("one is gone", |s| s.probes == [2, 1]).await;
+    machine.lock().unwrap().1 = 2;
+    site.server.until("it is back", |s| s.probes == [2, 1, 2]).await;
+    worker.task.abort();
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ pub struct Script {
     /// Bytes of logs that did not come with an end.
     pub posted: usize,
     pub last: Option<Sync>,
+    /// How many GPUs it has, as often as it said so.
+    pub probes: Vec<usize>,
     pub incarnations: BTreeSet<u64>,
     pub leave: Vec<RunKey>,
     /// What is said of runs that a worker names.
@@ -188,6 +190,7 @@ fn take(script: &mut Script, sync: &Sync) {
             },
         }
     }
+    script.probes.extend(sync.probe.as_ref().map(|probe| probe.gpus.len()));
     script.last = Some(sync.clone());
 }
 

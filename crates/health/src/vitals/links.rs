@@ -17,6 +17,10 @@ pub(super) struct LinkHistory {
     /// Were up at some time.
     up: BTreeSet<usize>,
     down: Lasting,
+    /// Were up at the last look.
+    were_up: BTreeSet<usize>,
+    /// Looks at which a link had just fallen: one that is up again by the next is no less sick.
+    falls: Rate,
     /// Counters as they were last; `None`: never seen, so nothing is known of what is new.
     counters: Option<BTreeMap<(String, String), u64>>,
     hard: Rate,
@@ -65,8 +69,14 @@ impl LinkHistory {
         let mut told = Vec::new();
         if let Some(links) = links {
             let fallen = self.fallen(links);
-            let up = links.links.iter().enumerate().filter(|(_, link)| **link == Link::Up);
-            self.up.extend(up.map(|(at, _)| at));
+            let up = links.links.iter().enumerate().filter(|(_, link)| **link == Link::Up).map(|(at, _)| at).collect();
+            let were_up = std::mem::replace(&mut self.were_up, up);
+            self.up.extend(&self.were_up);
+            // However many fell at once: that is one trouble.
+            self.falls.add(u64::from(fallen.iter().any(|at| were_up.contains(at))), now);
+            if self.falls.see(rules.falls_per_hour, now) {
+                told.push(format!("its NVLinks fell {} times within an hour", self.falls.sum()));
+            }
             if self.down.see(Some(!fallen.is_empty()), now, rules.lasts) {
                 told.push(format!(
                     "{} down that {} up before",

@@ -47,6 +47,8 @@ pub struct LinkRules {
     pub errors_per_hour: u64,
     /// Of errors that its links repaired by themselves.
     pub crc_errors_per_hour: u64,
+    /// Looks within an hour at which a link of one GPU had just fallen, however soon it was up again.
+    pub falls_per_hour: u64,
     /// How long a link has to be down.
     #[serde(rename = "for")]
     pub lasts: SignedDuration,
@@ -69,7 +71,8 @@ impl Default for Brake {
 impl Default for LinkRules {
     fn default() -> LinkRules {
         let lasts = SignedDuration::from_mins(1);
-        LinkRules { errors_per_hour: 100, crc_errors_per_hour: 100_000, lasts, action: Action::Diagnose }
+        let (errors_per_hour, crc_errors_per_hour) = (100, 100_000);
+        LinkRules { errors_per_hour, crc_errors_per_hour, falls_per_hour: 3, lasts, action: Action::Diagnose }
     }
 }
 

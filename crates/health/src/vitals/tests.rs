@@ -90,6 +90,23 @@ fn a_link_that_falls_is_told_and_one_that_was_never_up_is_not() {
 }
 
 #[test]
+fn a_link_that_falls_again_and_again_is_told_though_it_is_never_down_for_long() {
+    let shown = |links: &str| Shown {
+        links: parse_links(format!("GPUs:\n    gpuId 0:\n        {links}\n").as_bytes()),
+        ..one(smi("GPU-a", 40, "Not Active", "Not Active"))
+    };
+    // Down at one look, up at the next; in the second hour it is well.
+    let flaps = |minute: i64| if minute < 60 && minute % 10 == 5 { shown("U D U") } else { shown("U U U") };
+    let all = told(&VitalRules::default(), flaps, 180);
+    assert_eq!(all.iter().map(|(minute, _)| *minute).collect::<Vec<_>>(), [25]);
+    assert_eq!((&all[0].1.kind, all[0].1.action), (&SignalKind::NvLink, Action::Diagnose));
+    assert_eq!(all[0].1.evidence, "its NVLinks fell 3 times within an hour");
+    // Many that fall at once fell once; a few hours apart are few.
+    let seldom = |minute: i64| if minute % 40 == 5 { shown("D D D") } else { shown("U U U") };
+    assert!(told(&VitalRules::default(), seldom, 600).is_empty());
+}
+
+#[test]
 fn errors_of_links_count_by_how_fast_they_come() {
     let shown = |replays: u64, crc: u64| {
         let json = format!(

@@ -220,6 +220,12 @@ impl File {
         if cluster.tls_server_name.is_some() {
             return Err("`tls-server-name` is not known here: let `server` have the name of the certificate".to_owned());
         }
+        if own.has_secret() && !may_be_told_secrets(&cluster.server) {
+            return Err(format!(
+                "`{}` would be told the credentials of `{user}` in the clear: use `https`, or a tunnel that ends at 127.0.0.1",
+                cluster.server
+            ));
+        }
         let authority =
             material(&cluster.certificate_authority_data, &cluster.certificate_authority, "certificate-authority")?;
         Ok(Access {
@@ -235,7 +241,19 @@ impl File {
     }
 }
 
+/// By TLS, or to this machine.
+fn may_be_told_secrets(server: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(server) else { return true };
+    let host = url.host_str().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
+    url.scheme() == "https" || host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 impl User {
+    fn has_secret(&self) -> bool {
+        self.exec.is_some() || self.token_file.is_some() || self.token.is_some()
+    }
+
     fn identity(&self) -> Result<Option<Vec<u8>>, String> {
         let certificate = material(&self.client_certificate_data, &self.client_certificate, "client-certificate")?;
         let key = material(&self.client_key_data, &self.client_key, "client-key")?;
@@ -306,6 +324,24 @@ mod tests {
         let access = find(WHOLE, None).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!((access.server.as_str(), access.authority.as_deref()), ("https://one:6443", Some(&b"CA"[..])));
         assert_eq!((access.namespace.as_deref(), access.identity), (Some("tools"), None));
+    }
+
+    #[test]
+    fn no_token_goes_in_the_clear_but_to_this_machine() {
+        let at = |server: &str| find(&WHOLE.replace("https://one:6443/", server), None);
+        let why = at("http://one:8080").err().unwrap();
+        assert_eq!(
+            why,
+            "the kubeconfig `FILE`: `http://one:8080` would be told the credentials of `me` in the clear: use `https`, or a \
+             tunnel that ends at 127.0.0.1"
+        );
+        assert!(at("http://10.0.0.1").is_err() && at("http://localhost.one").is_err());
+        for server in ["http://127.0.0.1:8001", "http://localhost:8001", "http://[::1]:8001", "https://10.0.0.1"] {
+            assert!(at(server).is_ok(), "{server}");
+        }
+        // Whoever is nobody has nothing to tell.
+        let nobody = WHOLE.replace("https://one:6443/", "http://one:8080").replace("user: {token: s3cret}", "user: {}");
+        assert!(find(&nobody, None).is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod credentials;
 mod fault;
 mod kubeconfig;
+mod lines;
 mod watch;
 
 use std::path::Path;
@@ -21,6 +22,7 @@ use serde_json::Value;
 
 pub use fault::{Fault, Kind, Right};
 pub use kubeconfig::{Access, Env};
+pub use lines::Lines;
 pub use watch::{Change, Watch};
 
 use credentials::Credentials;
@@ -67,6 +69,8 @@ pub struct Resource {
 
 pub const NODES: Resource = Resource { api: "api/v1", name: "nodes" };
 pub const PODS: Resource = Resource { api: "api/v1", name: "pods" };
+pub const SECRETS: Resource = Resource { api: "api/v1", name: "secrets" };
+pub const CLAIMS: Resource = Resource { api: "api/v1", name: "persistentvolumeclaims" };
 
 #[derive(Deserialize)]
 struct List<T> {

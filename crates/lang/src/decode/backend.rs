@@ -94,7 +94,7 @@ impl Decoder<'_, '_> {
                 None
             }
             (_, None) => Some(Backend { kind, place: None }),
-            (BackendKind::Local | BackendKind::Fake | BackendKind::Worker, Some(entry)) => {
+            (BackendKind::Local | BackendKind::Fake | BackendKind::Kubernetes | BackendKind::Worker, Some(entry)) => {
                 let hint = format!("write `backend: {name}`");
                 self.r.error_hint(entry.value.at, format!("the backend `{name}` takes no settings"), hint);
                 None
@@ -123,7 +123,7 @@ impl Decoder<'_, '_> {
         let backend = backend.unwrap_or_default();
         let uses = match &task.work {
             Work::Action { uses, .. } => Some(uses),
-            Work::Noop | Work::Steps(_) => None,
+            Work::Noop | Work::Steps(_) | Work::Pod { .. } => None,
         };
         let known = uses.and_then(|uses| self.options.actions.iter().find(|action| action.name == *uses));
         let on_hosts = known.map(|action| action.on_hosts).unwrap_or_default();
@@ -191,7 +191,7 @@ impl Decoder<'_, '_> {
             (Work::Noop, None) => return false,
             // A container runs something without being told what.
             (Work::Noop, Some(_)) => task.work = Work::Steps(vec![own_command()]),
-            (Work::Steps(_), _) => {}
+            (Work::Steps(_) | Work::Pod { .. }, _) => {}
         }
         let place = at.unwrap_or(of);
         if let Some(gang) = &mut task.gang {

@@ -93,7 +93,7 @@ impl Decoder<'_, '_> {
             self.r.error_hint(at, "a task with `nodes` cannot have a `branch`: each member would decide", hint);
         }
         match &task.work {
-            Work::Steps(_) => {}
+            Work::Steps(_) | Work::Pod { .. } => {}
             Work::Noop => {
                 let hint = "say what each member runs, with `run` or `steps`";
                 self.r.error_hint(at, "a task with `nodes` has nothing to run", hint);

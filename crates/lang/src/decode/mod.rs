@@ -20,13 +20,13 @@ mod work;
 
 use std::collections::BTreeMap;
 
-use pitcrew_core::ir::{GroupIx, Placement, Resources, TaskIx, Workflow};
+use pitcrew_core::ir::{GroupIx, NotifyRule, OnFailure, Placement, Resources, TaskIx, Workflow};
 use pitcrew_core::retry::RetryPolicy;
 use pitcrew_core::trigger_rule::TriggerRule;
 use pitcrew_core::{SignedDuration, WorkflowId};
 
 use crate::Options;
-use crate::diagnostic::{Place, Reporter, closest, did_you_mean};
+use crate::diagnostic::{Diagnostic, Place, Reporter, Severity, closest, did_you_mean};
 use crate::yaml::{Node, Style};
 
 /// A workflow whose tasks and groups are in place, and whose names are not looked up yet.
@@ -140,33 +140,7 @@ pub(crate) fn document(root: &Node, options: &Options<'_>, r: &mut Reporter<'_>)
         r.error_hint(Place { line: root.at.line, column: root.at.column, length: 1 }, "the workflow has no name", hint);
     }
     let unnamed = || WorkflowId::new("unnamed").expect("a valid id");
-    let empty = pitcrew_core::ir::Task::new(
-        pitcrew_core::TaskId::new("defaults").expect("a valid id"),
-        pitcrew_core::ir::Work::Noop,
-    );
-    let mut decoder = Decoder {
-        r,
-        options,
-        defaults: Defaults {
-            retry: empty.retry,
-            timeout: None,
-            grace: empty.grace,
-            pool: None,
-            priority: 0,
-            is_preemptible: false,
-            trigger_rule: empty.trigger_rule,
-            env: BTreeMap::new(),
-            resources: Resources::default(),
-            placement: Placement::default(),
-            backend: None,
-            shell: Vec::new(),
-        },
-        workflow: Workflow::new(id.unwrap_or_else(unnamed)),
-        tasks: Vec::new(),
-        groups: Vec::new(),
-        sites: Vec::new(),
-        validators: BTreeMap::new(),
-    };
+    let mut decoder = Decoder::new(id.unwrap_or_else(unnamed), options, r);
     // First what the tasks build on, wherever it stands.
     if let Some(defaults) = root.get("defaults") {
         decoder.defaults(defaults);
@@ -174,6 +148,19 @@ pub(crate) fn document(root: &Node, options: &Options<'_>, r: &mut Reporter<'_>)
     decoder.workflow_keys(root, entries);
     let Decoder { workflow, tasks, groups, sites, .. } = decoder;
     Some(Decoded { workflow, name_at: name.map_or(root.at, |n| n.at), tasks, groups, sites })
+}
+
+/// The rules of a text that stands elsewhere than in a workflow; the error names what is wrong with it.
+pub(crate) fn notify_rules(text: &str) -> Result<Vec<NotifyRule>, String> {
+    let said = |found: Vec<Diagnostic>| {
+        let errors = found.iter().filter(|one| one.severity == Severity::Error);
+        errors.map(|one| one.message.clone()).collect::<Vec<_>>().join("; ")
+    };
+    let Some(node) = crate::yaml::read(text, "notify").map_err(said)? else { return Ok(Vec::new()) };
+    let mut r = Reporter::new("notify", text);
+    let id = WorkflowId::new("unnamed").expect("a valid id");
+    let rules = Decoder::new(id, &Options::default(), &mut r).notify(&node);
+    if r.errors() == 0 { Ok(rules) } else { Err(said(r.finish())) }
 }
 
 fn workflow_id(node: &Node, r: &mut Reporter<'_>) -> Option<WorkflowId> {
@@ -186,6 +173,38 @@ fn workflow_id(node: &Node, r: &mut Reporter<'_>) -> Option<WorkflowId> {
         return None;
     };
     WorkflowId::new(&scalar.text).map_err(|error| r.error(node.at, error.to_string())).ok()
+}
+
+impl<'d, 's> Decoder<'d, 's> {
+    fn new(id: WorkflowId, options: &'d Options<'d>, r: &'d mut Reporter<'s>) -> Decoder<'d, 's> {
+        let empty = pitcrew_core::ir::Task::new(
+            pitcrew_core::TaskId::new("defaults").expect("a valid id"),
+            pitcrew_core::ir::Work::Noop,
+        );
+        Decoder {
+            r,
+            options,
+            defaults: Defaults {
+                retry: empty.retry,
+                timeout: None,
+                grace: empty.grace,
+                pool: None,
+                priority: 0,
+                is_preemptible: false,
+                trigger_rule: empty.trigger_rule,
+                env: BTreeMap::new(),
+                resources: Resources::default(),
+                placement: Placement::default(),
+                backend: None,
+                shell: Vec::new(),
+            },
+            workflow: Workflow::new(id),
+            tasks: Vec::new(),
+            groups: Vec::new(),
+            sites: Vec::new(),
+            validators: BTreeMap::new(),
+        }
+    }
 }
 
 impl Decoder<'_, '_> {
@@ -208,8 +227,12 @@ impl Decoder<'_, '_> {
                     self.workflow.max_active_tasks =
                         self.whole(node, "max_active_tasks", 1, 1_000_000).map(|n| n as u32);
                 }
-                "fail_fast" => self.workflow.fail_fast = self.flag(node, "fail_fast").unwrap_or_default(),
-                "timeout" => self.workflow.timeout = self.duration(node, "timeout", true),
+                "fail_fast" => {
+                    if self.flag(node, "fail_fast") == Some(true) {
+                        self.workflow.on_failure = OnFailure::Stop;
+                    }
+                }
+                "timeout" => self.workflow.timeouts.run = self.duration(node, "timeout", true),
                 "params" => self.params(node),
                 "env" => self.workflow.env = self.env(node, Owner::Workflow, Role::Shared),
                 "workspaces" => self.workspaces(node),

@@ -1,7 +1,7 @@
 //! `tasks`, `finally` and groups.
 
 use pitcrew_core::TaskId;
-use pitcrew_core::ir::{BackendKind, Group, GroupIx, Kind, Task, TaskIx, Work};
+use pitcrew_core::ir::{BackendKind, Group, GroupIx, Kind, Task, TaskIx, When, Work};
 use pitcrew_core::trigger_rule::TriggerRule;
 
 use super::backend::Backend;
@@ -132,9 +132,10 @@ impl Decoder<'_, '_> {
         for ix in first..self.workflow.tasks.len() {
             let task = &mut self.workflow.tasks[ix];
             task.when = match task.when.take() {
-                None => Some(format!("{{{{ {outer} }}}}")),
-                Some(own) => match crate::template::as_expression(&own) {
-                    Some(own) => Some(format!("{{{{ ({outer}) | bool and ({own}) | bool }}}}")),
+                None => Some(When::Expression(format!("{{{{ {outer} }}}}"))),
+                Some(When::Guard(guard)) => Some(When::Guard(guard)),
+                Some(When::Expression(own)) => match crate::template::as_expression(&own) {
+                    Some(own) => Some(When::Expression(format!("{{{{ ({outer}) | bool and ({own}) | bool }}}}"))),
                     None => {
                         let message = format!(
                             "the `when` of `{}` mixes text and templates, and its group has a `when` too",
@@ -196,7 +197,7 @@ impl Decoder<'_, '_> {
                 "when" => {
                     if let Some(text) = self.text(node, "when") {
                         self.site(owner, Role::When, &text, node);
-                        task.when = Some(text);
+                        task.when = Some(When::Expression(text));
                     }
                 }
                 "trigger_rule" => {

@@ -129,6 +129,7 @@ fn note(workflow: &Workflow, ix: TaskIx) -> String {
         Work::Steps(steps) if steps.len() == 1 => "script".to_owned(),
         Work::Steps(steps) => format!("{} steps", steps.len()),
         Work::Action { uses, .. } => uses.clone(),
+        Work::Pod { .. } => "pod".to_owned(),
     };
     let gpus = task.resources.gpu.as_ref().filter(|gpu| **gpu != 0);
     if let Some(gpus) = gpus {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use minijinja::{Environment, Error, ErrorKind, Value};
-use pitcrew_core::engine::record::RunRecord;
-use pitcrew_core::engine::{Demand, Evaluate, Run, Slot};
+use pitcrew_core::engine::record::{RunRecord, SkipReason};
+use pitcrew_core::engine::{Answer, Demand, Evaluate, Run, Slot};
 use pitcrew_core::fleet::{Amount, BACKEND_LABEL, Gpus, Request, check_queue};
-use pitcrew_core::ir::{BackendKind, Foreach, MapUnit, Shape, TaskIx};
+use pitcrew_core::ir::{BackendKind, Foreach, MapUnit, Shape, TaskIx, When};
 use serde_json::{Map, Value as Json};
 
 use super::context::{Rendering, find_task};
@@ -165,9 +165,16 @@ fn part(source: &str, range: std::ops::Range<usize>) -> Option<String> {
 }
 
 impl Evaluate for Evaluator {
-    fn when(&self, run: &Run, slot: Slot) -> Result<bool, String> {
-        let Some(when) = &run.workflow.task(slot.task).when else { return Ok(true) };
-        self.rendering(run, slot).flag(when).map_err(|why| format!("`when` cannot be evaluated: {why}"))
+    fn when(&self, run: &Run, slot: Slot) -> Result<Answer, String> {
+        match &run.workflow.task(slot.task).when {
+            None => Ok(Answer::Go),
+            Some(When::Expression(when)) => {
+                let flag = self.rendering(run, slot).flag(when);
+                let flag = flag.map_err(|why| format!("`when` cannot be evaluated: {why}"))?;
+                Ok(if flag { Answer::Go } else { Answer::Skip(SkipReason::When) })
+            }
+            Some(When::Guard(_)) => Err("`when` cannot be evaluated: it is of another language".to_owned()),
+        }
     }
 
     fn items(&self, run: &Run, unit: MapUnit) -> Result<Vec<Json>, String> {
@@ -264,8 +271,8 @@ impl Evaluate for Evaluator {
             }
             request.queue = named.or_else(|| self.queue.clone());
         }
-        // ECS has nodes and a placement of its own.
-        if task.backend == BackendKind::Ecs {
+        // These have nodes and a placement of their own.
+        if matches!(task.backend, BackendKind::Ecs | BackendKind::Kubernetes) {
             return Ok(Demand { request: None, cpu_milli, memory_bytes });
         }
         // A task that names its host and asks for nothing goes there, whether that is a node or not.

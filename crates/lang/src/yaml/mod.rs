@@ -6,6 +6,8 @@
 mod errors;
 pub mod load;
 mod scalar;
+pub mod scalars11;
+pub mod write;
 
 use crate::diagnostic::Place;
 pub use scalar::{Scalar, Style};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use insta::assert_snapshot;
-use pitcrew_core::engine::record::{RunRecord, RunType};
-use pitcrew_core::engine::{Evaluate, Event, Report, Run, Slot};
+use pitcrew_core::engine::record::{RunRecord, RunType, SkipReason};
+use pitcrew_core::engine::{Answer, Evaluate, Event, Report, Run, Slot};
 use pitcrew_core::fleet::{Amount, BACKEND_LABEL, CONNECTION_LABEL, Gpus, HOST_LABEL, PORT_LABEL, Request};
 use pitcrew_core::ir::{MapUnit, Workflow};
 use pitcrew_core::state::{Exit, RunState, State};
@@ -45,6 +45,7 @@ impl World {
             stop: None,
             note: String::new(),
             backfill: None,
+            finally_start: None,
         };
         let variables = |name: &str| match name {
             "region" => Some(json!("eu")),
@@ -203,7 +204,8 @@ tasks:
 "#,
     );
     let when = |world: &World, task: &str| world.evaluator.when(&world.run, world.slot(task, 0));
-    assert_eq!((when(&world, "d"), when(&world, "e"), when(&world, "f")), (Ok(false), Ok(true), Ok(false)));
+    let no = || Ok(Answer::Skip(SkipReason::When));
+    assert_eq!((when(&world, "d"), when(&world, "e"), when(&world, "f")), (no(), Ok(Answer::Go), no()));
     assert_eq!(world.run.instance(world.slot("f", 0)).state, State::Skipped);
     world.succeed("a", 0, json!({"next": ["g", "d"]}));
     let branch = world.evaluator.branch(&world.run, world.slot("a", 0));

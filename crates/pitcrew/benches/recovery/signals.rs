@@ -1,5 +1,5 @@
-//! From a sign to the incident, at the default settings: by event on the machine of a worker and of the server, where the
-//! kernel log of this machine may be written; by polling on hosts.
+//! From a sign to the incident, at the default settings: by event on the machine of a worker, of the server and on a host over
+//! SSH, where the kernel log of this machine may be written; on hosts whose log a command of one's own reads, by polling.
 
 use std::time::Duration;
 
@@ -18,17 +18,18 @@ pub async fn signals() {
     let events = std::thread::spawn(move || runtime.block_on(by_event()));
     let [log, lost] = by_polling().await;
     match events.join().unwrap() {
-        Some([worker, here]) => {
+        Some([worker, here, host]) => {
             println!(
                 "signals    XID in the kernel log → suspicion, by event: a worker's machine  {} (aim ≤ 1)",
                 spread(worker)
             );
             println!("signals    the same on the machine of the server  {} (aim ≤ 1)", spread(here));
+            println!("signals    the same on a host over SSH  {} (aim ≤ 15)", spread(host));
         }
         None => println!("signals    by event: not measured, since /dev/kmsg cannot be written here"),
     }
-    println!("signals    XID in the log of a host, which is asked every 10 s  {} (aim ≤ 15)", spread(log));
-    println!("signals    a GPU of a host that is gone, which is asked every 10 s  {} (aim ≤ 15)", spread(lost));
+    println!("signals    XID in what a command reads on a host every 10 s  {} (aim ≤ 15)", spread(log));
+    println!("signals    a GPU of a host that is gone, which tells every 10 s  {} (aim ≤ 15)", spread(lost));
 }
 
 /// Of a line that the trail of an incident must have by now.
@@ -38,24 +39,23 @@ fn delay(incidents: &[Value], line: &str, since: f64) -> f64 {
     at.unwrap_or_else(|| panic!("`{line}` is not told: {incidents:#?}")) - since
 }
 
-async fn by_event() -> Option<[Vec<f64>; 2]> {
+async fn by_event() -> Option<[Vec<f64>; 3]> {
     let write = |line: &str| std::fs::write("/dev/kmsg", format!("{line}\n"));
     write("pitcrew: a benchmark begins").ok()?;
     let policy = "  mode: observe\n  drill: true";
     let worker = of_worker::Machine::of_worker("s33", policy, false);
     let here = of_worker::Machine::new(policy);
-    let (_servers, _worker) = ((worker.world.serve(), here.serve()), worker.worker(&[]));
+    let host = Site::with_real_log(&["s34"], policy).await;
+    let (_servers, _worker) = ((worker.world.serve(), here.serve(), host.world.serve()), worker.worker(&[]));
     let pid = std::process::id();
     // By a place on the bus, as of so many GPUs: the same one is told once a minute.
     let xid = |number: usize| format!("Xid (PCI:00fb:{:02x}:{number:02x}): 79, pid={pid}, name=drill", pid % 256);
-    let is_told = |machine: &of_worker::Machine| {
-        machine.incidents().iter().any(|incident| incident.to_string().contains(&format!("pid={pid},")))
-    };
+    let incidents: [&dyn Fn() -> Vec<Value>; 3] = [&|| worker.incidents(), &|| here.incidents(), &|| host.incidents()];
     // Whatever was written before it was followed is history.
-    for (number, machine) in [(30, &worker), (31, &here)] {
-        machine.world.wait("the log is followed", || {
+    for (number, incidents) in (30..).zip(incidents) {
+        host.world.wait("the log is followed", || {
             write(&format!("NVRM: {}", xid(number))).unwrap();
-            is_told(machine)
+            incidents().iter().any(|incident| incident.to_string().contains(&format!("pid={pid},")))
         });
     }
     let mut written = Vec::new();
@@ -65,11 +65,11 @@ async fn by_event() -> Option<[Vec<f64>; 2]> {
         write(&format!("NVRM: {}", xid(number))).unwrap();
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let delays = |machine: &of_worker::Machine| {
-        let incidents = machine.incidents();
+    let delays = |incidents: &dyn Fn() -> Vec<Value>| {
+        let incidents = incidents();
         written.iter().enumerate().map(|(number, since)| delay(&incidents, &xid(number), *since)).collect()
     };
-    Some([delays(&worker), delays(&here)])
+    Some(incidents.map(delays))
 }
 
 /// Of lines of kernel logs, and of GPUs that are gone.

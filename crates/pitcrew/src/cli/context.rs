@@ -94,7 +94,7 @@ impl Context {
 
     /// The definition that a run goes by.
     pub async fn definition(&self, run: &RunRecord) -> anyhow::Result<Arc<Workflow>> {
-        self.catalog.load(&self.store, &run.workflow, &run.version).await
+        self.catalog.load_for(&self.store, run).await
     }
 }
 

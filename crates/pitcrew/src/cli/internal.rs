@@ -17,6 +17,8 @@ pub fn dispatch(mut args: impl Iterator<Item = OsString>) -> Option<ExitCode> {
     let words: Vec<Option<&str>> = rest.iter().map(|word| word.to_str()).collect();
     Some(match (words.as_slice(), rest.as_slice()) {
         ([Some("runner"), Some("--dir"), _], [.., dir]) => pitcrew_exec::local::runner::main(Path::new(dir)),
+        ([Some("box")], _) => pitcrew_exec::sandbox::main(),
+        ([Some("keeper")], _) => pitcrew_exec::docker::keeper::main(),
         ([Some("action"), Some(name), _], [.., input]) => {
             let _ = rustls::crypto::ring::default_provider().install_default();
             pitcrew_control::actions::internal(name, Path::new(input))

@@ -17,6 +17,26 @@ use super::ui::Ui;
 /// The most bytes that are read of a file; the language has its own, lower budgets.
 const MAX_BYTES: u64 = 64 << 20;
 
+/// A text and what it is called in messages.
+pub struct Source {
+    pub name: String,
+    pub text: String,
+}
+
+/// The text of a file; `-` is stdin.
+pub fn source(path: &Path) -> anyhow::Result<Source> {
+    if path.as_os_str() != "-" {
+        return Ok(Source { name: path.display().to_string(), text: text(path)? });
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(invalid(format!("stdin is too large: more than {} MiB", MAX_BYTES >> 20)));
+    }
+    let text = String::from_utf8(bytes).map_err(|_| invalid("stdin is no text: what is run is YAML in UTF-8"))?;
+    Ok(Source { name: "stdin".to_owned(), text })
+}
+
 /// The text of a file, or why it has none.
 pub fn text(path: &Path) -> anyhow::Result<String> {
     let shown = path.display();

@@ -12,10 +12,14 @@ mod control;
 mod dags;
 #[cfg(test)]
 mod deploy;
+#[cfg(test)]
+mod deploy_kubernetes;
 mod doctor;
 mod error;
 mod explain;
 mod format;
+mod hooks;
+mod images;
 mod incidents;
 mod internal;
 mod load;
@@ -36,6 +40,7 @@ mod simulate;
 mod ssh;
 mod target;
 mod tasks;
+mod tekton;
 mod tokens;
 mod ui;
 mod users;
@@ -164,6 +169,15 @@ enum Command {
     Report(report::ReportArgs),
     Dags(dags::DagsArgs),
     Tasks(tasks::TasksArgs),
+    Apply(tekton::ApplyArgs),
+    #[command(visible_alias = "p", alias = "pipeline")]
+    Pipelines(tekton::PipelinesArgs),
+    #[command(visible_alias = "pr", alias = "pipelinerun")]
+    Pipelineruns(tekton::PipelineRunsArgs),
+    #[command(name = "task", visible_alias = "t")]
+    TektonTasks(tekton::TektonTasksArgs),
+    #[command(visible_alias = "tr", alias = "taskrun")]
+    Taskruns(tekton::TaskRunsArgs),
     Backfill(backfills::BackfillsArgs),
     Variables(variables::VariablesArgs),
     Connections(connections::ConnectionsArgs),
@@ -177,7 +191,9 @@ enum Command {
     Users(users::UsersArgs),
     Tokens(tokens::TokensArgs),
     Notify(notify::NotifyArgs),
+    Hooks(hooks::HooksArgs),
     Aws(aws::AwsArgs),
+    Images(images::ImagesArgs),
     Config(ConfigArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the workflow language, for editors, or of `report.json`
@@ -301,10 +317,16 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
             | Command::Simulate(_)
             | Command::Server(_)
             | Command::Doctor(_)
+            | Command::Images(_)
             | Command::Users(_)
             | Command::Tokens(_)
             | Command::Ssh(_)
             | Command::Secrets(_)
+            | Command::Apply(_)
+            | Command::Pipelines(_)
+            | Command::Pipelineruns(_)
+            | Command::TektonTasks(_)
+            | Command::Taskruns(_)
             | Command::Aws(aws::AwsArgs { command: aws::AwsCommand::Doctor(_) | aws::AwsCommand::Import(_) })
     );
     if is_for_here && settings.server_is_typed() {
@@ -339,6 +361,17 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Dags(args) => dags::command(args, Target::open(ui, settings).await?).await,
         Command::Backfill(args) => backfills::command(args, Target::open(ui, settings).await?).await,
         Command::Tasks(args) => tasks::command(args, Target::open(ui, settings).await?).await,
+        Command::Apply(args) => tekton::apply(args, Context::open(ui, settings).await?).await,
+        Command::Pipelines(args) => {
+            tekton::definitions("Pipeline", "PipelineRun", args.command, Context::open(ui, settings).await?).await
+        }
+        Command::TektonTasks(args) => {
+            tekton::definitions("Task", "TaskRun", args.command, Context::open(ui, settings).await?).await
+        }
+        Command::Pipelineruns(args) => {
+            tekton::runs("PipelineRun", args.command, Context::open(ui, settings).await?).await
+        }
+        Command::Taskruns(args) => tekton::runs("TaskRun", args.command, Context::open(ui, settings).await?).await,
         Command::Variables(args) => variables::command(args, Target::open(ui, settings).await?).await,
         Command::Connections(args) => connections::command(args, Target::open(ui, settings).await?).await,
         Command::Secrets(args) => secrets::command(args, Context::open(ui, settings).await?).await,
@@ -350,7 +383,9 @@ async fn async_command(command: Command, ui: Ui, settings: Settings) -> anyhow::
         Command::Ssh(args) => ssh::command(args, Context::open(ui, settings).await?).await,
         Command::Users(args) => users::command(args, Context::open(ui, settings).await?).await,
         Command::Tokens(args) => tokens::command(args, Context::open(ui, settings).await?).await,
+        Command::Images(args) => images::command(args, ui, settings).await,
         Command::Notify(args) => notify::command(args, Target::open(ui, settings).await?).await,
+        Command::Hooks(args) => hooks::command(args, Target::open(ui, settings).await?).await,
         Command::Validate(_)
         | Command::Graph(_)
         | Command::Config(_)

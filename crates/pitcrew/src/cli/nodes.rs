@@ -73,8 +73,11 @@ pub async fn command(args: NodesArgs, target: Target) -> anyhow::Result<ExitCode
             }
         }
         NodesCommand::Cordon { node } => {
-            cordon(&target, &node, true).await?;
+            let beside = beside(&cordon(&target, &node, true).await?);
             ui.say(format!("the node `{node}` takes no new work"));
+            if let Some(words) = beside {
+                ui.say(words);
+            }
         }
         NodesCommand::Uncordon { node } => {
             cordon(&target, &node, false).await?;
@@ -103,10 +106,20 @@ fn listed(all: &[String]) -> String {
     if all.is_empty() { "none".to_owned() } else { all.join(", ") }
 }
 
-async fn cordon(target: &Target, name: &str, cordoned: bool) -> anyhow::Result<()> {
+async fn cordon(target: &Target, name: &str, cordoned: bool) -> anyhow::Result<NodeView> {
     let node = target.node(name).await?;
     let change = NodeChange { cordoned: Some(cordoned), ..NodeChange::default() };
-    target.change_node(&node.name, change).await.map(drop)
+    target.change_node(&node.name, change).await
+}
+
+/// What is said beside of a machine of ECS: there it is ECS that places.
+fn beside(node: &NodeView) -> Option<String> {
+    let cluster = node.cluster.as_ref()?;
+    Some(format!(
+        "ECS goes on placing tasks on `{}`, also those of Pitcrew: `aws ecs \
+         update-container-instances-state --cluster {cluster} --status DRAINING --container-instances ID` drains it there",
+        node.name
+    ))
 }
 
 async fn drain(target: &Target, name: &str, timeout: Option<&str>, repeat: bool) -> anyhow::Result<ExitCode> {
@@ -251,4 +264,24 @@ fn show(target: &Target, node: &NodeView) -> anyhow::Result<()> {
         line("runs", format!("{} of run {} of `{}` {}", task.name(), task.run, task.workflow, task.gpus.join(" ")))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_machine_of_ecs_it_is_said_that_ecs_places_there() {
+        let node = |cluster: Option<&str>| -> NodeView {
+            let view = serde_json::json!({
+                "name": "i-0f", "standing": "cordoned", "reason": null, "is_cordoned": true, "connection": null,
+                "cluster": cluster, "labels": {}, "taints": [], "cpu": 8, "memory_mib": 1000, "gpus": [], "remarks": [],
+                "seen_at": null,
+            });
+            serde_json::from_value(view).unwrap()
+        };
+        assert_eq!(beside(&node(None)), None);
+        let said = beside(&node(Some("gpus"))).unwrap();
+        assert!(said.starts_with("ECS goes on placing tasks on `i-0f`") && said.contains("--cluster gpus "), "{said}");
+    }
 }

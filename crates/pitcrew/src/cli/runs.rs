@@ -259,9 +259,15 @@ fn heading(run: &RunRecord, target: &Target) -> String {
     }
     line("by", format::one_line(&run.triggered_by));
     match &run.stop {
-        Some(RunStop::Cancelled { by }) => line("stopped", format!("cancelled by {}", format::one_line(by))),
+        Some(RunStop::Cancelled { by, .. }) => line("stopped", format!("cancelled by {}", format::one_line(by))),
         Some(RunStop::TimedOut) => line("stopped", "the run timed out".to_owned()),
+        Some(RunStop::TasksTimedOut) => line("stopped", "its tasks timed out".to_owned()),
+        Some(RunStop::FinallyTimedOut) => line("stopped", "its `finally` tasks timed out".to_owned()),
         Some(RunStop::FailFast { task }) => line("stopped", format!("`{task}` failed (`fail_fast`)")),
+        Some(RunStop::Drain { task }) => line("stopped", format!("`{task}` failed, and nothing new began")),
+        Some(RunStop::Refused { reason, message }) => {
+            line("refused", format!("{reason}: {}", format::one_line(message)))
+        }
         None => {}
     }
     if !run.params.is_empty() {
@@ -297,8 +303,9 @@ async fn cancel_here(run: RunRecord, context: &Context) -> anyhow::Result<ExitCo
     let session = take_over(context, &run).await?;
     let workflow = context.definition(&run).await?;
     let watch = Watch::new(&session.app, context, run.clone(), workflow, Screen::new(&context.ui, Stream::Stderr));
+    let known = instances(context, &run).await?;
     session.app.scheduler.cancel(run.key, &who()).await.map_err(ask)?;
-    let watched = watch.until_end(true).await?;
+    let watched = watch.until_end(Some(&known)).await?;
     session.shutdown().await;
     if watched == Watched::Left {
         return Ok(ExitCode::FAILURE);
@@ -342,13 +349,14 @@ async fn retry_here(
     // Listening begins before there is something to hear.
     let stream = if output.is_json() { Stream::Stderr } else { Stream::Stdout };
     let watch = Watch::new(&session.app, context, run.clone(), workflow.clone(), Screen::new(&context.ui, stream));
+    let known = instances(context, &run).await?;
     let cleared = session.app.scheduler.clear(run.key, what.into(), &who()).await.map_err(ask)?;
     say_cleared(target, &run, cleared.len());
     if cleared.is_empty() && run.state.is_final() {
         session.shutdown().await;
         return Ok(ExitCode::SUCCESS);
     }
-    let watched = watch.until_end(true).await?;
+    let watched = watch.until_end(Some(&known)).await?;
     run::conclude(context, session, watched, run.key, &workflow, output.output).await
 }
 
@@ -369,8 +377,15 @@ async fn resume(text: &str, output: Format, context: &Context) -> anyhow::Result
         )));
     }
     let workflow = context.definition(&run).await?;
+    // What ends while this process takes over is told as well.
+    let known = instances(context, &run).await?;
     let session = take_over(context, &run).await?;
-    run::finish(context, session, run, workflow, output, true).await
+    run::finish(context, session, run, workflow, output, Some(&known)).await
+}
+
+/// How the tasks of the run stand in the store.
+async fn instances(context: &Context, run: &RunRecord) -> anyhow::Result<Vec<InstanceRecord>> {
+    Ok(context.store.stored_run(run.key).await?.map(|stored| stored.instances).unwrap_or_default())
 }
 
 /// Makes this process the one that works on the run.

@@ -13,6 +13,7 @@ use pitcrew_control::config::Settings;
 use pitcrew_control::ecs::keep::Keeper;
 use pitcrew_control::events;
 use pitcrew_control::folder;
+use pitcrew_control::hooks;
 use pitcrew_control::notify::outbox::Outbox;
 use pitcrew_control::notify::weekly;
 use pitcrew_control::scheduler::schedules;
@@ -79,8 +80,16 @@ pub async fn command(_: ServerArgs, ui: Ui, settings: Settings) -> anyhow::Resul
         (true, Ok(password)) => AuthConfig::Password(password),
         (true, Err(_)) => AuthConfig::Generated,
     };
-    let serving = Serving::start(&context, listener, auth, Some(workflows.clone())).await?;
-    tell(&context, &serving.server, &workflows);
+    let hooks = match context.settings.hooks_listen() {
+        Some(text) => Some(Server::bind(address(text).await?).await.map_err(refused)?),
+        None => None,
+    };
+    let at = hooks.as_ref().map(TcpListener::local_addr).transpose()?;
+    let mut serving = Serving::start(&context, listener, auth, Some(workflows.clone())).await?;
+    if let Some(listener) = hooks {
+        serving.server = serving.server.with_hooks(listener);
+    }
+    tell(&context, &serving.server, &workflows, at);
     serving.until(shutdown_signal()?).await?;
     ui.say("pitcrew has ended; tasks that run go on, and the next server takes them over");
     Ok(ExitCode::SUCCESS)
@@ -111,7 +120,8 @@ impl Serving {
             tokio::spawn(backfill::serve::run(app.clone(), owner.clone())),
             tokio::spawn(outbox.run(owner.clone())),
             tokio::spawn(weekly::run(app.clone(), owner.clone(), base_url)),
-            tokio::spawn(events::run(app.clone(), owner)),
+            tokio::spawn(events::run(app.clone(), owner.clone())),
+            tokio::spawn(hooks::process::run(app.clone(), owner)),
             tokio::spawn(cluster::announce(app.clone(), server.as_leader())),
             tokio::spawn(app.fleet.clone().run(session.asker.clone(), app.scheduler.standing())),
             tokio::spawn(app.fleet.clone().follow_clusters(session.clusters.clone(), app.scheduler.standing())),
@@ -159,12 +169,15 @@ fn tables(context: &Context) -> anyhow::Result<Option<Keeper>> {
     Ok(Some(Keeper { store: context.store.clone(), client, tables: config.names() }))
 }
 
-fn tell(context: &Context, server: &Server, workflows: &std::path::Path) {
+fn tell(context: &Context, server: &Server, workflows: &std::path::Path, hooks: Option<SocketAddr>) {
     let ui = &context.ui;
     let paint = ui.err;
     let line = |name: &str, text: String| ui.say(format!("  {} {text}", paint.dim(format!("{name:<10}"))));
     ui.say(paint.bold("pitcrew is ready"));
     line("pages", server.base_url());
+    if let Some(at) = hooks {
+        line("webhooks", format!("{}/hooks/NAMESPACE/LISTENER", BaseUrl::of(at)));
+    }
     line("workflows", workflows.display().to_string());
     line("data", context.data.root().display().to_string());
     line("database", context.store.url().to_string());

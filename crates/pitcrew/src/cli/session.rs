@@ -11,10 +11,12 @@ use pitcrew_control::cluster::keep;
 use pitcrew_control::cluster::peers::Peers;
 use pitcrew_control::ecs::Clusters;
 use pitcrew_control::fleet::{Asker, Fleet};
+use pitcrew_control::hooks;
 use pitcrew_control::kubernetes::KubeClusters;
 use pitcrew_control::metrics::Metrics;
 use pitcrew_control::recovery;
 use pitcrew_control::scheduler::{Claim, Parts, Scheduler};
+use pitcrew_control::signatures;
 use pitcrew_control::ssh;
 use pitcrew_control::traces::{Target, Tracer};
 use pitcrew_core::RunKey;
@@ -25,6 +27,7 @@ use pitcrew_exec::local::{LocalBackend, LocalConfig};
 use pitcrew_exec::ssh::Pool;
 use pitcrew_exec::worker::{Home, Hub};
 use pitcrew_exec::{Backend, BackendEvent};
+use pitcrew_kubernetes::backend::KubernetesBackend;
 use pitcrew_store::{Owner, StoreUrl};
 use tokio::sync::mpsc;
 
@@ -129,6 +132,7 @@ impl Prepared {
             ssh: context.settings.ssh(),
             secrets: context.secrets.clone(),
             aws_region: context.settings.aws_region().to_owned(),
+            sandbox: context.settings.sandbox.clone(),
             events: self.events,
             parallelism: context.settings.parallelism(),
             policy: context.settings.placement_policy(),
@@ -167,6 +171,7 @@ impl Prepared {
             metrics,
             notify: context.settings.notify.clone(),
             schedules: Arc::default(),
+            hooks: Arc::new(hooks::Desk::new(context.settings.hooks_replay_window(), context.settings.pods())),
             fleet,
             workers: self.workers,
             recovery: desk,
@@ -217,10 +222,16 @@ pub fn backends(
     let fake: Arc<dyn Backend> = Arc::new(FakeBackend::new(sender.clone()));
     let ssh: Arc<dyn Backend> = Arc::new(ssh::backend(&context.data, ssh, &context.vault, sender.clone())?);
     let ecs: Arc<dyn Backend> = Arc::new(ecs(context, clusters, sender.clone())?);
+    let instance = context.data.root().join("kubernetes");
+    let instance = ssh::instance(&instance).with_context(|| format!("cannot use `{}`", instance.display()))?;
+    let env = Arc::new(|name: &str| std::env::var(name).ok());
+    let pods: Arc<dyn Backend> = Arc::new(KubernetesBackend::new(&instance, env, sender.clone()));
     let home = Home { id, others: Arc::new(peers) };
     let hub = Hub::of_home(context.data.root().to_owned(), home, context.settings.worker_lease(), sender);
-    let all = [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Ecs, ecs)];
-    Ok((Backends::new(all).with_hub(hub.clone()).with_homed(local), hub, events))
+    let all =
+        [(BackendKind::Fake, fake), (BackendKind::Ssh, ssh), (BackendKind::Ecs, ecs), (BackendKind::Kubernetes, pods)];
+    let gate = signatures::gate(context.settings.signatures.as_deref()).map_err(refused)?.map(Arc::new);
+    Ok((Backends::new(all).with_hub(hub.clone()).with_homed(local).with_gate(gate), hub, events))
 }
 
 /// The backend for tasks of Amazon ECS. It asks nobody before there is one.
@@ -235,6 +246,7 @@ fn ecs(
         aws: context.aws.clone(),
         events: context.settings.ecs_events(),
         wakes: clusters.wakes().clone(),
+        warnings: clusters.warnings().filter(|_| context.settings.recovery.is_some()),
         gates: clusters.gates().clone(),
         timing: Timing::default(),
     };

@@ -17,7 +17,7 @@ use pitcrew_core::fleet::Amount;
 use pitcrew_exec::local::LocalConfig;
 use pitcrew_exec::worker::errands;
 use pitcrew_exec::worker::protocol::{About, Enrol, PROTOCOL};
-use pitcrew_exec::worker::{CourierError, Credential, Disk, DiskError, Said, Wire, WireError, Worker, work};
+use pitcrew_exec::worker::{CourierError, Credential, Disk, DiskError, GLANCE, Said, Wire, WireError, Worker, work};
 use pitcrew_server::fresh_credential;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -120,6 +120,7 @@ pub async fn command(args: WorkerArgs, ui: Ui, settings: Settings) -> anyhow::Re
         about: plan.about.clone(),
         local,
         prober: Box::new(|| Box::pin(async { fleet::this_machine().await.ok() })),
+        glance: GLANCE,
         drain_deadline: plan.drain_deadline,
     };
     let told = ui;

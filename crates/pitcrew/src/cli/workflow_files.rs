@@ -1,20 +1,22 @@
-//! `validate` and `graph`: what can be said of workflow files without running anything.
+//! `validate` and `graph`: what can be said of workflow files, and of Tekton's, without running anything.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pitcrew_control::catalog;
+use pitcrew_lang::tekton::is_tekton;
 use pitcrew_lang::{Diagnostic, Severity, graph, render_all};
 use serde_json::json;
 
-use super::error::{INVALID, Invalid};
+use super::error::{INVALID, Invalid, invalid};
+use super::load::Source;
 use super::ui::Ui;
-use super::{Output, format, load};
+use super::{Output, format, load, tekton};
 
 /// Check workflow files; nothing is run
 #[derive(Debug, clap::Args)]
 pub struct ValidateArgs {
-    /// Workflow files
+    /// Workflow files, or files of Tekton's documents, which are one set together
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     #[command(flatten)]
@@ -24,9 +26,10 @@ pub struct ValidateArgs {
 /// Draw a workflow's graph
 #[derive(Debug, clap::Args)]
 pub struct GraphArgs {
-    /// The workflow file
-    file: PathBuf,
-    /// Which workflow, if the file holds several
+    /// The workflow file, or all files that a Pipeline of Tekton uses
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Which workflow, Pipeline or run, if there are several
     #[arg(long, value_name = "NAME")]
     workflow: Option<String>,
     /// `text` for the terminal, `mermaid` for documents, `svg` for a picture
@@ -43,6 +46,8 @@ enum GraphFormat {
 
 struct Checked {
     file: String,
+    /// What is right in it, one sentence each.
+    right: Vec<String>,
     /// Name and number of tasks.
     workflows: Vec<(String, usize)>,
     problems: Vec<Diagnostic>,
@@ -51,6 +56,11 @@ struct Checked {
 }
 
 impl Checked {
+    fn of(path: &Path) -> Checked {
+        let file = path.display().to_string();
+        Checked { file, right: Vec::new(), workflows: Vec::new(), problems: Vec::new(), unreadable: None }
+    }
+
     fn is_valid(&self) -> bool {
         self.unreadable.is_none() && self.problems.iter().all(|problem| problem.severity != Severity::Error)
     }
@@ -59,30 +69,54 @@ impl Checked {
         let errors = self.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
         errors + usize::from(self.unreadable.is_some())
     }
-}
 
-fn check(path: &Path, channels: Option<&[String]>) -> anyhow::Result<Checked> {
-    let file = path.display().to_string();
-    let mut checked = Checked { file, workflows: Vec::new(), problems: Vec::new(), unreadable: None };
-    match load::text(path) {
-        Err(error) if error.is::<Invalid>() => checked.unreadable = Some(error.to_string()),
-        Err(error) => return Err(error),
-        Ok(source) => match catalog::compile_for(&source, &checked.file, channels) {
-            Err(problems) => checked.problems = problems,
+    /// Takes the text as a file of workflows.
+    fn native(&mut self, source: &str, channels: Option<&[String]>) {
+        match catalog::compile_for(source, &self.file, channels) {
+            Err(problems) => self.problems = problems,
             Ok(compiled) => {
                 for compiled in compiled {
-                    checked.workflows.push((compiled.workflow.id.to_string(), compiled.workflow.tasks.len()));
-                    checked.problems.extend(compiled.warnings);
+                    let (id, tasks) = (compiled.workflow.id.to_string(), compiled.workflow.tasks.len());
+                    self.right.push(format!("`{id}` is valid, {}", format::plural(tasks as u64, "task")));
+                    self.workflows.push((id, tasks));
+                    self.problems.extend(compiled.warnings);
                 }
             }
-        },
+        }
     }
-    Ok(checked)
+}
+
+fn check(paths: &[PathBuf], channels: Option<&[String]>) -> anyhow::Result<Vec<Checked>> {
+    let mut all = Vec::with_capacity(paths.len());
+    let mut tektons = Vec::new();
+    for path in paths {
+        let mut checked = Checked::of(path);
+        match load::text(path) {
+            Err(error) if error.is::<Invalid>() => checked.unreadable = Some(error.to_string()),
+            Err(error) => return Err(error),
+            Ok(text) if is_tekton(&text) => tektons.push(Source { name: checked.file.clone(), text }),
+            Ok(text) => checked.native(&text, channels),
+        }
+        all.push(checked);
+    }
+    let (found, problems) = if tektons.is_empty() { Default::default() } else { tekton::check(&tektons) };
+    for found in found {
+        if let Some(checked) = all.iter_mut().find(|checked| checked.file == found.file) {
+            checked.right.push(found.sentence());
+            checked.workflows.extend(found.workflow);
+        }
+    }
+    for problem in problems {
+        if let Some(checked) = all.iter_mut().find(|checked| checked.file == problem.file) {
+            checked.problems.push(problem);
+        }
+    }
+    Ok(all)
 }
 
 /// `channels` are those that `notify` may name, if the configuration could be read.
 pub fn validate(args: &ValidateArgs, channels: Option<&[String]>, ui: Ui) -> anyhow::Result<ExitCode> {
-    let checked = args.files.iter().map(|file| check(file, channels)).collect::<anyhow::Result<Vec<_>>>()?;
+    let checked = check(&args.files, channels)?;
     let errors: usize = checked.iter().map(Checked::errors).sum();
     if args.output.is_json() {
         let file = |checked: &Checked| {
@@ -103,9 +137,8 @@ pub fn validate(args: &ValidateArgs, channels: Option<&[String]>, ui: Ui) -> any
             if let Some(why) = &checked.unreadable {
                 ui.say(format!("{} {why}\n", ui.err.red("error:")));
             }
-            for (id, tasks) in checked.workflows.iter().filter(|_| checked.is_valid()) {
-                let line = format!("{}: `{id}` is valid, {}", checked.file, format::plural(*tasks as u64, "task"));
-                ui.line(format!("{} {line}", ui.out.green("✓")))?;
+            for right in checked.right.iter().filter(|_| checked.is_valid()) {
+                ui.line(format!("{} {}: {right}", ui.out.green("✓"), checked.file))?;
             }
         }
         if errors > 0 {
@@ -117,8 +150,16 @@ pub fn validate(args: &ValidateArgs, channels: Option<&[String]>, ui: Ui) -> any
 }
 
 pub fn graph(args: &GraphArgs, ui: Ui) -> anyhow::Result<ExitCode> {
-    let compiled = load::workflow(&args.file, args.workflow.as_deref(), &ui)?;
-    let drawing = graph::Graph::of(&compiled.workflow);
+    let name = args.workflow.as_deref();
+    let sources = args.files.iter().map(|path| load::source(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let workflow = match (sources.iter().all(|source| is_tekton(&source.text)), args.files.as_slice()) {
+        (true, _) => tekton::workflow(&sources, name)?,
+        (false, [file]) => load::workflow(file, name, &ui)?.workflow,
+        (false, _) => {
+            return Err(invalid("a workflow is drawn from one file; only Tekton's documents may lie in several"));
+        }
+    };
+    let drawing = graph::Graph::of(&workflow);
     let drawn = match args.format {
         GraphFormat::Text => graph::text::render(&drawing),
         GraphFormat::Mermaid => graph::mermaid::render(&drawing),

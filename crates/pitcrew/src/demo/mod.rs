@@ -70,9 +70,9 @@ pub async fn command(args: DemoArgs, ui: Ui, settings: Settings) -> anyhow::Resu
 
     let (end, ended) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(serving.until(async move { drop(ended.await) }));
-    let workflow = context.catalog.load(&context.store, &run.workflow, &run.version).await?;
+    let workflow = context.catalog.load_for(&context.store, &run).await?;
     let screen = Screen::new(&ui, Stream::Stdout);
-    let watched = Watch::new(&app, &context, run.clone(), workflow, screen).until_end(false).await?;
+    let watched = Watch::new(&app, &context, run.clone(), workflow, screen).until_end(None).await?;
     let over = context.store.run(run.key).await?.unwrap_or(run);
     let code = exit_code(over.state);
     if watched == Watched::Finished {

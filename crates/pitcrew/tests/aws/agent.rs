@@ -71,6 +71,8 @@ pub struct Machine {
     pub instance: String,
     /// SSM reaches it; what is started anew is reached again.
     pub ssm: bool,
+    /// What is broken is its hardware: no reboot mends that, and on other hardware it is well.
+    pub worn: bool,
 }
 
 impl Machine {
@@ -79,7 +81,10 @@ impl Machine {
     }
 
     fn starts_anew(&mut self) {
-        (self.boot, self.check, self.ssm) = (self.boot + 1, 0, true);
+        (self.boot, self.ssm) = (self.boot + 1, true);
+        if !self.worn {
+            self.check = 0;
+        }
     }
 }
 
@@ -109,7 +114,7 @@ impl Agent {
             );
             let instance = registered["containerInstance"]["containerInstanceArn"].as_str().unwrap().to_owned();
             let gpus = ["a", "b"].map(|letter| format!("GPU-{number}{letter}")).to_vec();
-            world.machines.insert(id, Machine { boot: 1, gpus, check: 0, instance, ssm: true });
+            world.machines.insert(id, Machine { boot: 1, gpus, check: 0, instance, ssm: true, worn: false });
         }
         let world = Arc::new(Mutex::new(world));
         let mut agent = Agent { world, moto: moto.address.clone(), url: String::new() };
@@ -304,7 +309,9 @@ impl Agent {
             "StopInstances" => world.done.push("StopInstances".to_owned()),
             "StartInstances" => {
                 world.done.push("StartInstances".to_owned());
-                world.machines.get_mut(&field("InstanceId.1=")).unwrap().starts_anew();
+                let machine = world.machines.get_mut(&field("InstanceId.1=")).unwrap();
+                machine.worn = false;
+                machine.starts_anew();
             }
             _ => {}
         }

@@ -211,6 +211,35 @@ fn a_machine_that_ssm_does_not_reach_is_rebooted_by_ec2() {
     drill.world.wait("the run has succeeded", || drill.run_state() == "success");
 }
 
+/// A machine that came up anew and is as bad is not rebooted again, in whichever way: it is stopped and started, on other hardware,
+/// if that is allowed.
+#[test]
+fn a_machine_that_no_reboot_mends_is_stopped_and_started_and_the_job_begins_anew() {
+    let drill = Drill::with(1, 0, ", stop_start: true");
+    let _server = drill.serve();
+    drill.world.wait("its boot is known", || drill.agent.world().told > 0);
+    let first = drill.begin();
+    drill.until_placed(1);
+    {
+        let mut world = drill.agent.world();
+        let machine = world.machines.get_mut(&drill.machine).unwrap();
+        (machine.check, machine.worn) = (226, true);
+    }
+    drill.agent.end(&first, 1);
+    let second = drill.until_running(&[&first]);
+    assert_eq!(variable(&second, "ATTEMPT"), "2", "{second}");
+    let checked = ["ACTIVE", "StartTask dcgm", "DRAINING"];
+    let repairs: [&[&str]; 2] = [&["reboot"], &["StopInstances", "StartInstances"]];
+    let repaired = repairs.map(|repair| [repair, &checked].concat()).concat();
+    let expected = [&["RunTask train", "DRAINING"], &checked[..], &repaired, &["ACTIVE", "RunTask train"]];
+    assert_eq!(drill.done(), expected.concat());
+    assert_eq!(drill.agent.world().machines[&drill.machine].boot, 3);
+    drill.agent.end(&second, 0);
+    drill.world.wait("the run has succeeded", || drill.run_state() == "success");
+    let incidents = drill.incidents();
+    assert_eq!((incidents.len(), &incidents[0]["outcome"]), (1, &Value::from("repaired")), "{incidents:?}");
+}
+
 /// A server is killed while it has a machine drained: the next one drains it, once more at worst, and goes on from there.
 #[test]
 fn a_server_that_is_killed_while_it_drains_a_machine_is_followed_by_one_that_goes_on() {

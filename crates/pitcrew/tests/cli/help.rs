@@ -107,6 +107,8 @@ const COMMANDS: &[&str] = &[
     "tokens list",
     "tokens create",
     "tokens revoke",
+    "images",
+    "images verify",
     "config",
     "config show",
     "doctor",

@@ -6,6 +6,7 @@ mod bad_input;
 mod clients;
 mod harness;
 mod help;
+mod images;
 mod nodes;
 mod nvml;
 mod quotas;

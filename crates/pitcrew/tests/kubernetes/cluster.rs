@@ -22,7 +22,7 @@ impl Cluster {
         Some(Cluster { kubeconfig: kubeconfig?.into() })
     }
 
-    fn kubectl(&self, args: &[&str], input: &str) -> Output {
+    pub fn kubectl(&self, args: &[&str], input: &str) -> Output {
         let mut command = Command::new("kubectl");
         command.arg("--kubeconfig").arg(&self.kubeconfig).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

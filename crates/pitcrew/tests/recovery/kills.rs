@@ -52,6 +52,25 @@ async fn while_a_node_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_a_job_that_is_to_begin_anew_was_handed_out_and_finds_no_room() {
+    let (site, mut server, run) = failing(&["hold-check"]).await;
+    site.until_state("s21", "checking");
+    // Somebody keeps the node for themselves, whatever recovery says of it.
+    site.world.ok(&["nodes", "cordon", "s21"]);
+    site.machine("s21").remove("hold-check");
+    site.until_over("s21", "repaired");
+    let waits = || site.run(&run)["tasks"][0]["state"] != "recovering";
+    site.world.wait("its restart was handed out", waits);
+    for _ in 0..2 {
+        site.again(&mut server);
+        site.until_read(site.machine("s21"));
+        assert_eq!(site.begun().len(), 1, "{:#}", site.run(&run));
+    }
+    site.world.ok(&["nodes", "uncordon", "s21"]);
+    repaired_once(&site, &run);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn in_each_state_one_after_the_other() {
     let holds = ["hold-check", "hold-reboot", "hold-verify"];
     let (site, mut server, run) = failing(&holds).await;

@@ -183,3 +183,33 @@ async fn a_check_that_takes_too_long_is_ended_where_it_runs() {
     assert!(std::fs::exists(site.world.path("machines/s21/hold-check")).unwrap(), "it was not let go");
     site.until_over("s21", "out_of_service");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_of_the_real_kernel_log_of_a_host_is_heard_at_once_and_nothing_stays_there_when_nobody_listens() {
+    let write = |line: &str| std::fs::write("/dev/kmsg", format!("{line}\n"));
+    if let Err(error) = write("pitcrew: a test begins") {
+        eprintln!("NOT TESTED: /dev/kmsg cannot be written: {error}");
+        return;
+    }
+    // Nobody asks in this time.
+    let site = Site::with_real_log(&["s61"], "  mode: observe\n  drill: true\n  watch: 1h").await;
+    let mut server = site.world.serve();
+    site.until("s61", "it is ready", |node| node["standing"] == "ready");
+    let pid = std::process::id();
+    let line =
+        format!("NVRM: Xid (PCI:00fa:{:02x}:{:02x}): 79, pid={pid}, name=drill, by a test", pid / 32 % 256, pid % 32);
+    // Whatever was written before it was followed is history.
+    site.world.wait("the log is followed", || {
+        write(&line).unwrap();
+        site.incidents().iter().any(|incident| incident["signals"].to_string().contains(&format!("pid={pid},")))
+    });
+    // Its loops are told where they are, and so can be told from those of others.
+    let loops = || {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| String::from_utf8_lossy(line).contains("PITCREW_NODE='s61'")).count()
+    };
+    assert!(loops() > 0);
+    server.kill();
+    site.world.wait("no loop is left on the host", || loops() == 0);
+}

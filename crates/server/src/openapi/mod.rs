@@ -168,12 +168,13 @@ fn operation(info: &RouteInfo) -> Value {
         operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": body } } });
     }
     operation["security"] = match info.access {
-        Access::Open => json!([]),
+        Access::Open | Access::Hook => json!([]),
         Access::Role(_) if info.path.starts_with("/api/v1/") => json!([{ "bearer": [] }, { "basic": [] }]),
         Access::Role(_) | Access::Server | Access::Enrolment | Access::Worker => json!([{ "bearer": [] }]),
     };
     match info.access {
         Access::Open => {}
+        Access::Hook => operation["description"] = json!("For forges, by the signatures of what they post."),
         Access::Role(role) => operation["description"] = json!(format!("Needs the role `{role:?}`.")),
         Access::Enrolment => operation["description"] = json!("For machines with a token to enrol as a worker."),
         Access::Worker => operation["description"] = json!("For workers, by their credential."),

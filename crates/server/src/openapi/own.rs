@@ -5,7 +5,7 @@ use super::Api;
 pub const API: Api = Api {
     title: "Pitcrew",
     description: "What Airflow has no word for: why a task waits, kept files, reports, events as they happen.",
-    prefixes: &["/api/pitcrew/v1/"],
+    prefixes: &["/api/pitcrew/v1/", "/hooks/"],
     components: COMPONENTS,
     errors: "application/json",
 };

@@ -5,6 +5,7 @@
 pub mod artifacts;
 mod between;
 mod connections;
+pub mod deliveries;
 mod digest;
 mod ecs;
 mod events;
@@ -112,6 +113,7 @@ pub fn routes() -> Routes {
         .merge(quotas::routes())
         .merge(workers::routes())
         .merge(ecs::routes())
+        .merge(deliveries::routes())
 }
 
 /// The run with that key, or 404.

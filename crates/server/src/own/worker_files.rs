@@ -35,7 +35,7 @@ async fn dir(site: &Site, worker: &WorkerRow, run: &str, query: &Query) -> ApiRe
     let handle: Handle = serde_json::from_value(row.handle.clone()).map_err(|_| nobodys())?;
     match handle.place {
         Some(Place::Worker(place)) if place.worker == worker.id => Ok((id.run, site.app.data.run(id.run))),
-        Some(Place::Worker(_) | Place::Ssh(_) | Place::Ecs(_)) | None => Err(nobodys()),
+        Some(Place::Worker(_) | Place::Ssh(_) | Place::Ecs(_) | Place::Kubernetes(_)) | None => Err(nobodys()),
     }
 }
 

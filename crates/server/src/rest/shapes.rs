@@ -94,7 +94,7 @@ pub fn dag_details(
         "asset_expression": null,
         "catchup": schedule.is_some_and(|s| s.catchup),
         "concurrency": map["max_active_tasks"],
-        "dag_run_timeout": workflow.and_then(|w| w.timeout).map(|t| format!("PT{}S", t.as_secs())),
+        "dag_run_timeout": workflow.and_then(|w| w.timeouts.run).map(|t| format!("PT{}S", t.as_secs())),
         "default_args": null,
         "doc_md": null,
         "start_date": schedule.and_then(|s| s.start),
@@ -271,6 +271,7 @@ pub fn operator(work: &Work) -> &str {
         Work::Noop => "noop",
         Work::Steps(_) => "shell",
         Work::Action { uses, .. } => uses,
+        Work::Pod { .. } => "pod",
     }
 }
 

@@ -10,8 +10,8 @@ use pitcrew_control::vault::Vault;
 use pitcrew_core::WorkflowId;
 use pitcrew_core::admission::{Limits, Quota};
 use pitcrew_store::{
-    AuditEntry, AuditFilter, NewNotice, Paging, Pool, RunFilter, Settled, TokenRow, VariableSet, WorkerRow,
-    WorkerToken, WorkflowFilter,
+    AuditEntry, AuditFilter, DeliveryFilter, DeliveryState, NewDelivery, NewNotice, Paging, Pool, RunFilter, Settled,
+    TokenRow, VariableSet, WorkerRow, WorkerToken, WorkflowFilter,
 };
 use serde_json::json;
 use tower::ServiceExt as _;
@@ -111,6 +111,22 @@ impl Walk {
         rig.app.store.put_worker_token(token.clone(), noted("worker.token")).await.unwrap();
         rig.app.store.enrol_worker(&token.hash, worker, noted("worker.enrol")).await.unwrap();
         rig.app.fleet.workers_changed().await.unwrap();
+        let posted = json!({ "url": "/", "headers": [], "received": clock::now(), "text": "{}" });
+        let delivery = NewDelivery {
+            event: "e".into(),
+            namespace: "ci".into(),
+            listener: "forge".into(),
+            received: clock::now(),
+            source: String::new(),
+            about: String::new(),
+            bytes: 2,
+            sealed: Some(rig.app.vault.seal(&posted.to_string()).unwrap()),
+            state: DeliveryState::Waiting,
+            outcome: json!([]),
+            again_of: None,
+            guard: None,
+        };
+        rig.app.store.add_delivery(delivery).await.unwrap();
         Walk { rig, run: run.key.to_string() }
     }
 
@@ -178,9 +194,10 @@ impl Walk {
         let tokens = store.tokens(None).await.unwrap();
         let nodes = store.nodes().await.unwrap();
         let quotas = store.quotas().await.unwrap();
+        let deliveries = store.deliveries(&DeliveryFilter::default(), Paging::ALL).await.unwrap().rows;
         let workers = (store.workers().await.unwrap(), store.worker_tokens().await.unwrap());
         format!(
-            "{workers:?}{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}{quotas:?}"
+            "{workers:?}{audit:?}{runs:?}{workflows:?}{variables:?}{connections:?}{pools:?}{users:?}{tokens:?}{nodes:?}{quotas:?}{deliveries:?}"
         )
     }
 }
@@ -188,7 +205,7 @@ impl Walk {
 fn guarded() -> Vec<(RouteInfo, Role)> {
     let role = |info: &RouteInfo| match info.access {
         // These have tests of their own.
-        Access::Open | Access::Server | Access::Enrolment | Access::Worker => None,
+        Access::Open | Access::Server | Access::Enrolment | Access::Worker | Access::Hook => None,
         Access::Role(role) => Some((info.clone(), role)),
     };
     table(false).infos().filter_map(role).collect()
@@ -416,6 +433,8 @@ const SAMPLES: &[(&str, &str)] = &[
     ("POST /connections/import", "json=%7B%22w%22%3A%22ssh%3A%2F%2Fh%22%7D&existing=overwrite"),
     ("POST /connections/export", ""),
     ("POST /notifications/again", "id=1"),
+    ("POST /api/pitcrew/v1/deliveries/{delivery}/redeliver", ""),
+    ("POST /deliveries/{delivery}/redeliver", ""),
     ("POST /runs/bulk", "action=cancel&run=1"),
     ("POST /users/new", "name=new&role=viewer"),
     ("POST /users/edit", "name=admin&action=sign_out"),

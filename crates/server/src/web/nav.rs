@@ -38,6 +38,7 @@ pub const ADMIN: &[Entry] = &[
     entry("pools", "Pools", "/pools", "p", Role::Viewer),
     entry("quotas", "Quotas", "/quotas", "q", Role::Viewer),
     entry("notifications", "Notifications", "/notifications", "n", Role::Viewer),
+    entry("deliveries", "Webhooks", "/deliveries", "h", Role::Viewer),
     entry("audit", "Audit log", "/audit", "a", Role::Viewer),
     entry("users", "Users", "/users", "u", Role::Admin),
     entry("tokens", "Tokens", "/tokens", "t", Role::Viewer),

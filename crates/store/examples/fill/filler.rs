@@ -114,6 +114,7 @@ impl Filler {
                 item: None,
                 followed: None,
                 stop: None,
+                skip: None,
             });
             // One task of each run held a GPU.
             if n == 1 {
@@ -138,6 +139,7 @@ impl Filler {
                         "mean_utilization_percent": 60.0 + (back % 30) as f64, "max_utilization_percent": 100.0,
                         "mean_memory_bytes": 1u64 << 34, "max_memory_bytes": 1u64 << 35}]}),
                     names: serde_json::Value::Null,
+                    detail: serde_json::Value::Null,
                 });
             }
         }

@@ -14,6 +14,11 @@ impl Store {
         ask!(self, nodes())
     }
 
+    /// Reads little of many nodes, and nothing of those to which nothing was done.
+    pub async fn marks(&self) -> Result<Marks> {
+        ask!(self, marks())
+    }
+
     /// Does something to a node; changes at the same time are all kept. Returns the row that then is.
     pub async fn change_node(&self, name: &str, change: NodeChange, mut audit: AuditEntry) -> Result<NodeRow> {
         normalise::name("node", name)?;

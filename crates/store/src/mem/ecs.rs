@@ -292,7 +292,18 @@ fn status(run: &Run, instance: &InstanceRecord, recovery: Option<&Record>) -> Ec
         State::Failed | State::UpstreamFailed | State::Removed => {
             return match (&instance.exit, &run.record.stop) {
                 (Some(Exit::Cancelled), Some(RunStop::FailFast { .. } | RunStop::TimedOut)) => S::FailedOthers,
-                (Some(Exit::Cancelled), Some(RunStop::Cancelled { .. }) | None) => S::UserStopped,
+                // The last ones are of languages that have no jobs of ECS.
+                (
+                    Some(Exit::Cancelled),
+                    Some(
+                        RunStop::Cancelled { .. }
+                        | RunStop::TasksTimedOut
+                        | RunStop::FinallyTimedOut
+                        | RunStop::Drain { .. }
+                        | RunStop::Refused { .. },
+                    )
+                    | None,
+                ) => S::UserStopped,
                 (Some(Exit::Code { code: 1 }), _) => S::Failed,
                 (_, _) => S::FailedOthers,
             };

@@ -4,9 +4,11 @@
 //! shows otherwise.
 
 mod across;
+mod deliveries;
 mod ecs;
 mod files;
 mod nodes;
+mod objects;
 mod outbox;
 mod people;
 mod quotas;
@@ -73,6 +75,11 @@ struct State {
     /// By run and data directory.
     run_files: BTreeMap<(RunKey, String), i64>,
     removed: BTreeMap<RunKey, RemovedRun>,
+    objects: BTreeMap<objects::Key, ObjectRow>,
+    deliveries: BTreeMap<i64, DeliveryRow>,
+    last_delivery: i64,
+    /// By digest: the delivery, its event, and until when it is known.
+    replays: BTreeMap<String, (i64, String, Timestamp)>,
 }
 
 /// A run with its rows.
@@ -139,6 +146,10 @@ impl Mem {
                 ecs_imported: BTreeMap::new(),
                 run_files: BTreeMap::new(),
                 removed: BTreeMap::new(),
+                objects: BTreeMap::new(),
+                deliveries: BTreeMap::new(),
+                last_delivery: 0,
+                replays: BTreeMap::new(),
             }),
             bell: Bell::new(),
         }
@@ -200,7 +211,16 @@ impl Mem {
         Ok(())
     }
 
-    pub fn create_run(&self, mut run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
+    pub fn create_run(&self, run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
+        self.create_run_as(run, owner, None)
+    }
+
+    pub fn create_run_as(
+        &self,
+        mut run: NewRun,
+        owner: Option<&Owner>,
+        object: Option<NewObject>,
+    ) -> Result<CreateRun> {
         let mut state = self.lock();
         if let Some(id) = run.backfill
             && state.backfills.get(&id).is_none_or(|backfill| !backfill.is_open() || backfill.cancelled)
@@ -217,6 +237,14 @@ impl Mem {
         if let Some((run, same)) = same_id.or_else(same_date) {
             return Ok(CreateRun::Exists { run: run.clone(), same });
         }
+        if let Some(new) = &object
+            && let Some(taken) = state.objects.get(&objects::key(&new.kind, &new.namespace, &new.name))
+        {
+            let run = taken.run.and_then(|key| state.runs.get(&key)).map(|run| run.record.clone());
+            return run
+                .map(|run| CreateRun::Exists { run, same: Same::RunId })
+                .ok_or_else(|| StoreError::name_taken(&new.kind, &new.name));
+        }
         state.last_key += 1;
         state.write_audit(std::mem::take(&mut run.audit));
         let record = run.into_record(RunKey(state.last_key));
@@ -227,6 +255,10 @@ impl Mem {
             attempts: BTreeMap::new(),
         };
         state.runs.insert(record.key, run);
+        if let Some(new) = object {
+            let key = objects::key(&new.kind, &new.namespace, &new.name);
+            state.objects.insert(key, ObjectRow { run: Some(record.key), ..objects::row(new, None) });
+        }
         drop(state);
         self.bell.ring();
         Ok(CreateRun::Created(record))
@@ -260,7 +292,7 @@ impl Mem {
 
     pub fn retention(&self, before: Timestamp) -> Result<Removed> {
         let mut state = self.lock();
-        let State { runs, removed, audit, versions, workflows, notices, backfills, .. } = &mut *state;
+        let State { runs, removed, audit, versions, workflows, notices, backfills, objects, .. } = &mut *state;
         runs.retain(|key, run| {
             let record = &run.record;
             let expired = record.state.is_final() && record.end.is_some_and(|end| end < before);
@@ -270,6 +302,7 @@ impl Mem {
             }
             !expired
         });
+        objects.retain(|_, row| row.run.is_none_or(|key| !removed.contains_key(&key)));
         let (audit_before, versions_before) = (audit.len(), versions.len());
         let (notices_before, backfills_before) = (notices.len(), backfills.len());
         audit.retain(|row| row.entry.at >= before);
@@ -302,6 +335,7 @@ impl Mem {
             }
         }
         state.runs.remove(&key);
+        state.objects.retain(|_, row| row.run != Some(key));
         state.write_audit([audit]);
         drop(state);
         self.bell.ring();
@@ -351,6 +385,7 @@ fn apply(run: &mut Run, commit: &RunCommit) -> Result<()> {
             stop: new.stop.clone(),
             note: new.note.clone(),
             backfill: new.backfill,
+            finally_start: new.finally_start,
             ..old.clone()
         };
     }

@@ -14,6 +14,16 @@ impl Mem {
         Ok(self.lock().nodes.values().cloned().collect())
     }
 
+    pub fn marks(&self) -> Result<Marks> {
+        let state = self.lock();
+        let done = |row: &&NodeRow| row.cordoned || !row.labels.is_empty() || !row.taints.is_empty();
+        let nodes = state.nodes.values().filter(done);
+        let nodes = nodes.map(|row| format!("{}\n{}\n{:?}\n{:?}", row.name, row.cordoned, row.labels, row.taints));
+        let workers = state.workers.values().filter(|row| row.revoked.is_none());
+        let workers = workers.map(|row| format!("{}\n{}\n{}\n{}", row.id, row.name, row.drain, row.about));
+        Ok(Marks(nodes.chain(workers).collect()))
+    }
+
     pub fn change_node(&self, name: &str, change: NodeChange, audit: AuditEntry) -> Result<NodeRow> {
         let mut state = self.lock();
         let row = state.node(name);

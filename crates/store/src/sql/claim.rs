@@ -114,7 +114,8 @@ async fn load(tx: &mut Tx, keys: &[RunKey]) -> Result<Vec<StoredRun>> {
             columns = rows::INSTANCE_COLUMNS
         );
         for row in tx.fetch(AssertSqlSafe(sql), args.clone()).await? {
-            if let Some(stored) = found.get_mut(&RunKey(row.get(16)?)) {
+            let after = rows::INSTANCE_COLUMNS.split(", ").count();
+            if let Some(stored) = found.get_mut(&RunKey(row.get(after)?)) {
                 stored.instances.push(rows::instance(&row)?);
             }
         }

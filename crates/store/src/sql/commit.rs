@@ -39,7 +39,7 @@ static INSTANCES: LazyLock<Insert> = LazyLock::new(|| {
          attempt = excluded.attempt, max_attempt = excluded.max_attempt, lost = excluded.lost, \
          queued_at = excluded.queued_at, started = excluded.started, ended = excluded.ended, exit = excluded.exit, \
          message = excluded.message, outputs = excluded.outputs, item = excluded.item, \
-         followed = excluded.followed, stop = excluded.stop",
+         followed = excluded.followed, stop = excluded.stop, skip = excluded.skip",
     )
 });
 
@@ -51,7 +51,7 @@ static ATTEMPTS: LazyLock<Insert> = LazyLock::new(|| {
          handle = excluded.handle, queued_at = excluded.queued_at, started = excluded.started, \
          ended = excluded.ended, exit = excluded.exit, message = excluded.message, gpus = excluded.gpus, \
          usage = excluded.usage, node = excluded.node, \
-         request = excluded.request, names = excluded.names",
+         request = excluded.request, names = excluded.names, detail = excluded.detail",
     )
 });
 
@@ -191,7 +191,7 @@ async fn write_instances(tx: &mut Tx, commits: &[&RunCommit]) -> Result<()> {
             last.insert((commit.key, &instance.task, instance.map_index), instance);
         }
     }
-    let mut values = Vec::with_capacity(last.len() * 17);
+    let mut values = Vec::with_capacity(last.len() * 18);
     for ((run, ..), instance) in last {
         rows::push_instance(&mut values, run, instance)?;
     }
@@ -205,7 +205,7 @@ async fn write_attempts(tx: &mut Tx, commits: &[&RunCommit]) -> Result<()> {
             last.insert((commit.key, &attempt.task, attempt.map_index, attempt.number), attempt);
         }
     }
-    let mut values = Vec::with_capacity(last.len() * 13);
+    let mut values = Vec::with_capacity(last.len() * 17);
     // What has ended comes first: at no moment may an instance have two live attempts.
     for is_live in [false, true] {
         for ((run, ..), attempt) in last.iter().filter(|(_, attempt)| attempt.exit.is_none() == is_live) {

@@ -37,6 +37,9 @@ static MIGRATIONS: &[Migration] = &[
     migration!("0011_granted"),
     migration!("0012_recovery"),
     migration!("0013_ecs"),
+    migration!("0014_details"),
+    migration!("0015_objects"),
+    migration!("0016_deliveries"),
 ];
 
 /// A lock of the whole database for migrating, out of the way of the owners' random ones.
@@ -99,7 +102,7 @@ mod databases;
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use pitcrew_core::engine::record::RunStop;
+    use pitcrew_core::engine::record::{RunStop, SkipReason};
     use pitcrew_core::id::{RunKey, WorkflowId};
 
     use super::super::{Sql, postgres, sqlite};
@@ -121,6 +124,9 @@ mod tests {
         include_str!("../../tests/data/0011_granted.sql"),
         include_str!("../../tests/data/0012_recovery.sql"),
         include_str!("../../tests/data/0013_ecs.sql"),
+        include_str!("../../tests/data/0014_details.sql"),
+        include_str!("../../tests/data/0015_objects.sql"),
+        include_str!("../../tests/data/0016_deliveries.sql"),
     ];
 
     /// Empties the database, then migrates it step by step, with data in between.
@@ -158,6 +164,9 @@ mod tests {
         assert_eq!((running.instances.len(), running.live.len()), (2, 1));
         assert_eq!(running.live[0].gpus, ["GPU-1"]);
         assert_eq!(running.instances[1].outputs["rows"], 7);
+        assert_eq!(running.instances[0].skip, Some(SkipReason::MissingResults));
+        assert_eq!((running.run.finally_start.is_some(), failed.run.finally_start), (true, None));
+        assert_eq!(running.live[0].detail, serde_json::json!({"containers": []}));
         let workflows = sql.workflows(&WorkflowFilter::default(), Paging::ALL).await.unwrap();
         assert_eq!((workflows.total, workflows.rows[1].tags.as_slice()), (2, &["ci".to_owned(), "gpu".to_owned()][..]));
         let etl = WorkflowId::new("etl").unwrap();
@@ -181,6 +190,11 @@ mod tests {
         assert_eq!((workers.len(), workers[0].revoked, workers[1].drain), (2, None, true));
         assert_eq!(sql.worker_ends().await.unwrap()["w1"], WorkerEnds { ended: 7, failed: 2 });
         assert_eq!(sql.worker_token("def").await.unwrap().unwrap().uses, Some(3));
+        let hello = sql.object("Task", "default", "hello").await.unwrap().unwrap();
+        assert_eq!((hello.generation, hello.run), (3, None));
+        assert_eq!(sql.object("PipelineRun", "ci", "build-x7k2p").await.unwrap().unwrap().run, Some(RunKey(1)));
+        let delivery = sql.delivery(1).await.unwrap().unwrap();
+        assert_eq!((delivery.bytes, delivery.outcome[0]["trigger"].as_str()), (10_240, Some("push")));
         assert_eq!(sql.run_files(RunKey(2)).await.unwrap()[0].version, 3);
         let jobs = sql.ecs_jobs(&EcsFilter::default(), Paging::ALL).await.unwrap();
         assert_eq!((jobs.total, jobs.rows[0].submitted_ecs_task_ids.as_slice()), (1, &["t1".to_owned()][..]));
@@ -231,6 +245,8 @@ mod tests {
                 "UPDATE backfills SET to_date = 0",
                 "UPDATE workers SET revoked = NULL",
                 "UPDATE worker_tokens SET uses = -1",
+                "UPDATE objects SET generation = 0",
+                "UPDATE deliveries SET state = 'lost'",
                 "INSERT INTO backfills (workflow, from_date, to_date, reprocess, reversed, max_active_runs, conf, \
                  made_by, created, updated) VALUES ('etl', 1, 2, 'none', FALSE, 1, '{}', '', 1, 1)",
                 "INSERT INTO attempts (run, task, map_index, number, backend, handle, queued_at, message) \

@@ -59,6 +59,24 @@ impl Sql {
         self.all(format!("{NODE} ORDER BY name"), args![], node).await
     }
 
+    pub async fn marks(&self) -> Result<Marks> {
+        let sql = "SELECT name, cordoned, labels, taints FROM nodes WHERE cordoned OR labels <> '{}' OR taints <> '{}' ORDER BY name";
+        let node = |row: &Row| {
+            let mut row = row.fields();
+            let (name, cordoned): (String, bool) = (row.take()?, row.take()?);
+            Ok(format!("{name}\n{cordoned}\n{}\n{}", row.take::<String>()?, row.take::<String>()?))
+        };
+        let mut all = self.all(sql.to_owned(), args![], node).await?;
+        let worker = |row: &Row| {
+            let mut row = row.fields();
+            let (id, name, drain): (String, String, bool) = (row.take()?, row.take()?, row.take()?);
+            Ok(format!("{id}\n{name}\n{drain}\n{}", row.take::<String>()?))
+        };
+        let sql = "SELECT id, name, drain, about FROM workers WHERE revoked IS NULL ORDER BY id";
+        all.extend(self.all(sql.to_owned(), args![], worker).await?);
+        Ok(Marks(all))
+    }
+
     pub async fn change_node(&self, name: &str, change: NodeChange, audit: AuditEntry) -> Result<NodeRow> {
         let mut tx = self.db.begin().await?;
         lock(&mut tx, name).await?;

@@ -121,6 +121,7 @@ impl Sql {
         for delete in [DELETE_ATTEMPTS, DELETE_INSTANCES] {
             while self.execute(delete, args![key.0, BATCH]).await? == u64::from(BATCH) {}
         }
+        self.execute("DELETE FROM objects WHERE run = $1", args![key.0]).await?;
         Ok(())
     }
 

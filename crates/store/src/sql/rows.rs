@@ -1,7 +1,7 @@
 //! Records to columns and back. Each list of columns stands beside the function that reads it in that order.
 
 use jiff::Timestamp;
-use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType};
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType, SkipReason};
 use pitcrew_core::id::{RunKey, WorkflowId};
 use pitcrew_core::state::{RunState, State};
 use serde::Serialize;
@@ -20,7 +20,7 @@ fn json_optional<T: Serialize>(value: &Option<T>) -> Result<Option<String>> {
 }
 
 pub const RUN_COLUMNS: &str = "key, workflow, run_id, run_type, version, params, conf, logical_date, interval_start, \
-     interval_end, run_after, queued_at, triggered_by, state, started, ended, stop, note, backfill";
+     interval_end, run_after, queued_at, triggered_by, state, started, ended, stop, note, backfill, finally_start";
 
 pub fn run(row: &Row) -> Result<RunRecord> {
     let row = &mut row.fields();
@@ -43,6 +43,7 @@ pub fn run(row: &Row) -> Result<RunRecord> {
         stop: row.json_optional()?,
         note: row.take()?,
         backfill: row.take()?,
+        finally_start: row.time_optional()?,
     })
 }
 
@@ -153,7 +154,7 @@ pub fn new_run_values<'a>(run: &'a NewRun, owner: Option<&'a str>) -> Result<Vec
 
 /// What of a run may change.
 pub const UPDATE_RUN: &str = "UPDATE runs SET version = $2, run_after = $3, queued_at = $4, state = $5, started = $6, \
-     ended = $7, stop = $8, note = $9, backfill = $10, reopened = reopened + $11 WHERE key = $1";
+     ended = $7, stop = $8, note = $9, backfill = $10, finally_start = $11, reopened = reopened + $12 WHERE key = $1";
 
 pub fn update_run_values(run: &RunRecord, reopen: bool) -> Result<Vec<Value<'_>>> {
     Ok(args![
@@ -167,12 +168,13 @@ pub fn update_run_values(run: &RunRecord, reopen: bool) -> Result<Vec<Value<'_>>
         json_optional(&run.stop)?,
         &run.note,
         run.backfill,
+        run.finally_start,
         i64::from(reopen),
     ])
 }
 
 pub const INSTANCE_COLUMNS: &str = "task, map_index, state, wake_at, attempt, max_attempt, lost, queued_at, started, \
-     ended, exit, message, outputs, item, followed, stop";
+     ended, exit, message, outputs, item, followed, stop, skip";
 
 pub fn instance(row: &Row) -> Result<InstanceRecord> {
     instance_fields(&mut row.fields())
@@ -200,6 +202,8 @@ fn instance_fields(row: &mut Fields<'_>) -> Result<InstanceRecord> {
         item: row.json_optional()?,
         followed: row.json_optional()?,
         stop: row.json_optional()?,
+        // One that another version wrote and this one does not know is as good as none: its sentence is kept beside it.
+        skip: row.take::<Option<String>>()?.and_then(|name| SkipReason::from_name(&name)),
     })
 }
 
@@ -228,11 +232,13 @@ pub fn push_instance<'a>(to: &mut Vec<Value<'a>>, run: RunKey, instance: &'a Ins
         json_optional(&instance.item)?,
         json_optional(&instance.followed)?,
         json_optional(&instance.stop)?,
+        instance.skip.map(SkipReason::name),
     ]);
     Ok(())
 }
 
-pub const ATTEMPT_COLUMNS: &str = "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node, request, names";
+pub const ATTEMPT_COLUMNS: &str = "task, map_index, number, backend, handle, queued_at, started, ended, exit, message, gpus, usage, node, request, names, \
+     detail";
 
 pub fn attempt(row: &Row) -> Result<AttemptRecord> {
     let row = &mut row.fields();
@@ -253,6 +259,7 @@ pub fn attempt(row: &Row) -> Result<AttemptRecord> {
         // One that another version wrote and this one does not understand is as good as none.
         request: row.json_optional::<serde_json::Value>()?.and_then(|granted| serde_json::from_value(granted).ok()),
         names: row.json_optional()?.unwrap_or_default(),
+        detail: row.json_optional()?.unwrap_or_default(),
     })
 }
 
@@ -261,6 +268,7 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
     let gpus = if attempt.gpus.is_empty() { None } else { Some(json(&attempt.gpus)?) };
     let usage = if attempt.usage.is_null() { None } else { Some(json(&attempt.usage)?) };
     let names = if attempt.names.is_null() { None } else { Some(json(&attempt.names)?) };
+    let detail = if attempt.detail.is_null() { None } else { Some(json(&attempt.detail)?) };
     to.extend(args![
         run.0,
         attempt.task.as_str(),
@@ -278,6 +286,7 @@ pub fn push_attempt<'a>(to: &mut Vec<Value<'a>>, run: RunKey, attempt: &'a Attem
         attempt.node.as_deref(),
         json_optional(&attempt.request)?,
         names,
+        detail,
     ]);
     Ok(())
 }

@@ -1,16 +1,25 @@
 //! Making runs.
 
 use super::db::{Tx, args};
-use super::{Sql, commit, rows};
+use super::{Sql, commit, objects, rows};
 use crate::error::{Result, StoreError};
 use crate::owner::Owner;
-use crate::types::{CreateRun, NewRun, Same};
+use crate::types::{CreateRun, NewObject, NewRun, Same};
 use pitcrew_core::engine::record::RunRecord;
 use pitcrew_core::id::RunKey;
 use sqlx::AssertSqlSafe;
 
 impl Sql {
     pub async fn create_run(&self, run: NewRun, owner: Option<&Owner>) -> Result<CreateRun> {
+        self.create_run_as(run, owner, None).await
+    }
+
+    pub async fn create_run_as(
+        &self,
+        run: NewRun,
+        owner: Option<&Owner>,
+        object: Option<NewObject>,
+    ) -> Result<CreateRun> {
         // Twice at most: only if retention deletes the old run just after it was in the way.
         for _ in 0..3 {
             let mut tx = self.db.begin().await?;
@@ -20,6 +29,15 @@ impl Sql {
             let values = rows::new_run_values(&run, owner.map(Owner::id))?;
             if let Some(row) = tx.fetch_one(rows::INSERT_RUN, values).await? {
                 let key = RunKey(row.get(0)?);
+                if let Some(new) = &object
+                    && !objects::insert(&mut tx, new, key).await?
+                {
+                    match of_object(&mut tx, new).await? {
+                        // What was written so far goes with the transaction.
+                        Some(run) => return Ok(CreateRun::Exists { run, same: Same::RunId }),
+                        None => return Err(StoreError::name_taken(&new.kind, &new.name)),
+                    }
+                }
                 commit::write_audit(&mut tx, &run.audit).await?;
                 Sql::tell_others(&mut tx).await?;
                 tx.commit().await?;
@@ -43,6 +61,16 @@ async fn backfill_is_open(tx: &mut Tx, id: i64) -> Result<()> {
     let sql = format!("SELECT 1 FROM backfills WHERE id = $1 AND completed IS NULL AND NOT cancelled {lock}");
     let open = tx.fetch_one(AssertSqlSafe(sql), args![id]).await?;
     open.map(drop).ok_or_else(|| StoreError::backfill_over(id))
+}
+
+/// The run that the object of this name stands for.
+async fn of_object(tx: &mut Tx, new: &NewObject) -> Result<Option<RunRecord>> {
+    let sql = format!(
+        "SELECT {} FROM runs WHERE key = (SELECT run FROM objects WHERE kind = $1 AND namespace = $2 AND name = $3)",
+        rows::RUN_COLUMNS
+    );
+    let found = tx.fetch_one(AssertSqlSafe(sql), args![&new.kind, &new.namespace, &new.name]).await?;
+    found.as_ref().map(rows::run).transpose()
 }
 
 /// The run that is in the way of a new one.

@@ -269,6 +269,7 @@ mod tests {
             item: None,
             followed: None,
             stop: None,
+            skip: None,
         };
         RunCommit { instances: vec![instance], ..RunCommit::new(key) }
     }

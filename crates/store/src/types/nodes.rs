@@ -22,6 +22,11 @@ pub struct NodeRow {
     pub seen_at: Option<Timestamp>,
 }
 
+/// What people and other servers have done to nodes, and who the workers are: as text, for whoever only wants to know whether
+/// anything is other than it was. What nodes told of themselves is not in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks(pub(crate) Vec<String>);
+
 /// What somebody does to a node. What is not named stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NodeChange {

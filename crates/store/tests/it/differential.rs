@@ -5,17 +5,17 @@
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 
-use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType, StoredRun};
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunType, SkipReason, StoredRun};
 use pitcrew_core::id::RunKey;
 use pitcrew_core::state::{Exit, RunState, State};
 use pitcrew_store::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::databases::Postgres;
 use crate::sample::{at, attempt, audit, instance, row, run, run_id, task, workflow};
 
-const SEEDS: u64 = 6;
-const STEPS: usize = 250;
+const SEEDS: u64 = 8;
+const STEPS: usize = 300;
 
 /// A small generator of our own, so that a seed means the same for ever (SplitMix64).
 struct Random(u64);
@@ -106,6 +106,15 @@ enum Call {
     /// The worker at this place of the list of all.
     ChangeWorker(usize, WorkerChange),
     EndedOn(String, u32),
+    CreateAs(NewRun, NewObject),
+    PutObject(NewObject),
+    DeleteObject(NewObject),
+    Objects(ObjectFilter, Paging),
+    AddDelivery(NewDelivery),
+    RepeatDelivery(i64),
+    SettleDelivery(i64, i64),
+    Deliveries(DeliveryFilter, Paging),
+    RemoveDeliveries(i64, i64),
 }
 
 fn states() -> Vec<State> {
@@ -130,14 +139,16 @@ fn commit(random: &mut Random) -> RunCommit {
         let map_index = random.below(4) as i32 - 1;
         let message = random.of(&["", "line\n", "nul\0"]).to_owned();
         let name = random.of(&["a", "b", "a.b", "A"]);
-        commit.instances.push(InstanceRecord { map_index, message, ..instance(name, state) });
+        let skip = [None, Some(SkipReason::When), Some(SkipReason::FinallyTimeout)][state.name().len() % 3];
+        commit.instances.push(InstanceRecord { map_index, message, skip, ..instance(name, state) });
     }
     for _ in 0..random.below(3) {
         let exit = random.of(&[None, Some(Exit::Code { code: 1 }), Some(Exit::OutOfMemory)]);
         let number = 1 + random.below(3) as u32;
         let node = random.of(&[None, Some("n1".to_owned()), Some("n2".to_owned())]);
         let end = exit.as_ref().map(|_| at(random.below(20) as i64));
-        commit.attempts.push(AttemptRecord { exit, node, end, ..attempt(random.of(&["a", "b"]), number) });
+        let detail = [Value::Null, json!({"containers": [{"name": "nul\0"}]})][number as usize % 2].clone();
+        commit.attempts.push(AttemptRecord { exit, node, end, detail, ..attempt(random.of(&["a", "b"]), number) });
     }
     if random.chance(20) {
         let ends = WorkerEnds { ended: 1 + random.below(3) as u64, failed: random.below(2) as u64 };
@@ -162,7 +173,7 @@ fn variable(random: &mut Random) -> VariableSet {
 
 fn call(random: &mut Random, runs: usize) -> Call {
     let place = |random: &mut Random| random.below(runs + 1);
-    match random.below(116) {
+    match random.below(138) {
         0..18 => {
             let new = NewRun {
                 run_id: run_id(&format!("r{}", random.below(15))),
@@ -252,11 +263,63 @@ fn call(random: &mut Random, runs: usize) -> Call {
             let drain = random.of(&[None, Some(true), Some(false)]);
             Call::ChangeWorker(random.below(8), WorkerChange { about, drain, revoked })
         }
+        116..119 => {
+            let new = NewRun { run_id: run_id(&format!("r{}", random.below(15))), ..run(&flow(random), "replaced") };
+            Call::CreateAs(new, object(random))
+        }
+        119..122 => Call::PutObject(object(random)),
+        122..123 => Call::DeleteObject(object(random)),
+        123..126 => {
+            let kinds = (0..random.below(3)).map(|_| random.of(&["Task", "PipelineRun"]).to_owned()).collect();
+            let namespace = random.of(&[None, Some("a".to_owned())]);
+            Call::Objects(ObjectFilter { kinds, namespace, run: None }, paging(random))
+        }
+        126..131 => Call::AddDelivery(delivery(random)),
+        131..132 => Call::RepeatDelivery(random.below(30) as i64),
+        132..134 => Call::SettleDelivery(random.below(30) as i64, random.below(30) as i64),
+        134..137 => {
+            let namespace = random.of(&[None, Some("a".to_owned())]);
+            let listener = random.of(&[None, Some("x".to_owned())]);
+            let state = random.of(&[None, Some(DeliveryState::Waiting), Some(DeliveryState::Duplicate)]);
+            Call::Deliveries(DeliveryFilter { namespace, listener, state }, paging(random))
+        }
+        137..138 => Call::RemoveDeliveries(random.below(20) as i64, random.below(30) as i64),
         113..114 => Call::EndedOn(random.of(&["n1", "n2", "n3"]).to_owned(), random.of(&[1, 3, 100])),
         _ => {
             let before = if random.chance(50) { Ok(random.below(20) as i64) } else { Err(place(random)) };
             Call::Previous(flow(random), before)
         }
+    }
+}
+
+fn object(random: &mut Random) -> NewObject {
+    NewObject {
+        kind: random.of(&["Task", "PipelineRun"]).to_owned(),
+        namespace: random.of(&["a", "B"]).to_owned(),
+        name: random.of(&["x", "y", "z_", "Z"]).to_owned(),
+        uid: random.next().to_string(),
+        doc: json!({ "n": random.below(9), "text": "nul\0" }),
+        sealed: random.of(&[None, Some("v1:x".to_owned())]),
+        at: at(random.below(30) as i64),
+    }
+}
+
+fn delivery(random: &mut Random) -> NewDelivery {
+    let received = random.below(30) as i64;
+    let digest = random.of(&[None, Some("d1"), Some("d2")]);
+    NewDelivery {
+        event: format!("e{}", random.below(99)),
+        namespace: random.of(&["a", "B", ""]).to_owned(),
+        listener: random.of(&["x", "y"]).to_owned(),
+        received: at(received),
+        source: "::1".to_owned(),
+        about: random.of(&["push", "nul\0"]).to_owned(),
+        bytes: random.below(9) as u32,
+        sealed: random.of(&[None, Some("v1:x".to_owned())]),
+        state: random.of(&[DeliveryState::Waiting, DeliveryState::Waiting, DeliveryState::Refused]),
+        outcome: json!({ "n": random.below(9), "text": "nul\0" }),
+        again_of: None,
+        guard: digest.map(|digest| (digest.to_owned(), at(received + random.below(9) as i64))),
     }
 }
 
@@ -273,7 +336,7 @@ fn worker_token(random: &mut Random) -> WorkerToken {
         made_by: random.of(&["ada", "nul\0"]).to_owned(),
         created: at(random.below(20) as i64),
         expires: random.of(&[None, None, Some(at(10))]),
-        uses: random.of(&[None, Some(1), Some(3)]),
+        uses: random.of(&[None, Some(1), Some(1), Some(3)]),
     }
 }
 
@@ -323,7 +386,8 @@ async fn perform(side: &mut Side, call: Call) -> String {
                 if let Some((state, end)) = change
                     && let Some(old) = side.store.run(commit.key).await.unwrap()
                 {
-                    commit.run = Some(RunRecord { state, end, ..old });
+                    let finally_start = end.filter(|_| old.finally_start.is_none());
+                    commit.run = Some(RunRecord { state, end, finally_start, ..old });
                 }
                 filled.push(commit);
             }
@@ -401,8 +465,53 @@ async fn perform(side: &mut Side, call: Call) -> String {
             let id = all.get(place).map_or("nobody", |row| &row.id);
             kind(side.store.change_worker(id, change, Some(entry())).await)
         }
+        Call::CreateAs(new, object) => match side.store.create_run_as(new, None, object).await {
+            Ok(CreateRun::Created(run)) => {
+                side.keys.push(run.key);
+                format!("created as {:?}", side.run(run))
+            }
+            Ok(CreateRun::Exists { run, same }) => format!("exists as {same:?} {:?}", side.run(run)),
+            Err(error) => kind(Err::<(), _>(error)),
+        },
+        Call::PutObject(new) => object_text(side, side.store.put_object(new, entry()).await.unwrap()),
+        Call::DeleteObject(NewObject { kind: of, namespace, name, .. }) => {
+            kind(side.store.delete_object(&of, &namespace, &name, entry()).await)
+        }
+        Call::Objects(filter, paging) => {
+            let page = side.store.objects(&filter, paging).await.unwrap();
+            let rows: Vec<String> = page.rows.into_iter().map(|row| object_text(side, row)).collect();
+            format!("objects {}: {rows:?}", page.total)
+        }
+        Call::AddDelivery(new) => format!("added {:?}", side.store.add_delivery(new).await.unwrap()),
+        Call::RepeatDelivery(id) => {
+            format!("repeated {:?}", side.store.repeat_delivery(id, "again", at(9), entry()).await.unwrap())
+        }
+        Call::SettleDelivery(id, seconds) => {
+            kind(side.store.settle_delivery(id, json!({ "ended": seconds }), at(seconds)).await)
+        }
+        Call::Deliveries(filter, paging) => {
+            let page = side.store.deliveries(&filter, paging).await.unwrap();
+            format!("deliveries {}: {:?}", page.total, page.rows.iter().map(delivery_text).collect::<Vec<_>>())
+        }
+        Call::RemoveDeliveries(before, now) => {
+            format!("gone {}", side.store.remove_deliveries(at(before), at(now)).await.unwrap())
+        }
         Call::EndedOn(node, limit) => format!("ended {:?}", ended_on(side, &node, limit).await),
     }
+}
+
+/// All that a row has: its own words leave most of it out.
+fn object_text(side: &Side, row: ObjectRow) -> String {
+    let run = row.run.map(|key| side.place(key));
+    let (name, times) = ((row.kind, row.namespace, row.name), (row.created, row.changed));
+    format!("{name:?} {} {} {} {:?} {run:?} {times:?}", row.uid, row.generation, row.doc, row.sealed)
+}
+
+/// All that a row has.
+fn delivery_text(row: &DeliveryRow) -> String {
+    let DeliveryRow { source, about, bytes, sealed, outcome, again_of, duplicate_of, .. } = row;
+    let times = (row.received, row.settled);
+    format!("{row:?} {source} {about:?} {bytes} {sealed:?} {outcome} {again_of:?} {duplicate_of:?} {times:?}")
 }
 
 /// What ended on a node, with places instead of keys.
@@ -462,6 +571,13 @@ async fn everything(side: &Side) -> Vec<String> {
     for token in store.worker_tokens().await.unwrap() {
         lines.push(format!("{:?}", store.worker_token(&token.hash).await.unwrap()));
     }
+    for row in store.objects(&ObjectFilter::default(), Paging::ALL).await.unwrap().rows {
+        lines.push(object_text(side, row));
+    }
+    for row in store.deliveries(&DeliveryFilter::default(), Paging::ALL).await.unwrap().rows {
+        lines.push(delivery_text(&store.delivery(row.id).await.unwrap().unwrap()));
+    }
+    lines.push(format!("waiting {:?}", store.waiting_deliveries(u32::MAX).await.unwrap()));
     lines.push(format!("{workers:?} {:?}", store.worker_ends().await.unwrap()));
     lines
 }
@@ -518,6 +634,8 @@ async fn random_calls_are_answered_alike_by_every_store() {
     // A generator that never gets anywhere would agree with itself, too.
     for word in [
         "created RunRecord",
+        "created as RunRecord",
+        "exists as RunId RunRecord",
         "exists RunId RunRecord",
         "exists LogicalDate RunRecord",
         "\"committed\"",
@@ -536,6 +654,8 @@ async fn random_calls_are_answered_alike_by_every_store() {
         "Expired",
         "UsedUp",
         "Some",
+        "added Added",
+        "repeated Some",
     ] {
         assert!(words.contains(word), "no call was answered with `{word}`: {words:?}");
     }

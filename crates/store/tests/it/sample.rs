@@ -60,6 +60,7 @@ pub fn instance(name: &str, state: State) -> InstanceRecord {
         item: None,
         followed: None,
         stop: None,
+        skip: None,
     }
 }
 
@@ -80,6 +81,7 @@ pub fn attempt(name: &str, number: u32) -> AttemptRecord {
         request: None,
         usage: Value::Null,
         names: Value::Null,
+        detail: Value::Null,
     }
 }
 

@@ -1,9 +1,11 @@
 //! What every store does. The parts use workflows of their own, so they run one after the other on one store.
 
 mod across;
+mod deliveries;
 mod ecs;
 mod files;
 mod nodes;
+mod objects;
 mod outbox;
 pub mod ownership;
 mod people;
@@ -28,6 +30,11 @@ pub async fn exercise(store: &Store) {
     people::users_sign_in_and_go_with_their_tokens(store).await;
     people::connections_are_kept_as_given(store).await;
     secrets::a_secret_counts_its_values(store).await;
+    objects::an_object_is_itself_through_its_changes(store).await;
+    objects::a_run_and_its_object_are_made_together_and_go_together(store).await;
+    deliveries::a_delivery_waits_until_it_is_settled(store).await;
+    deliveries::what_comes_twice_is_known_for_as_long_as_it_was_said(store).await;
+    deliveries::a_delivery_is_sent_once_more_from_here(store).await;
     nodes::changes_of_a_node_add_up_beside_what_is_seen_of_it(store).await;
     nodes::samples_of_a_node_are_kept_for_a_while(store).await;
     nodes::what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted(store).await;

@@ -2,14 +2,16 @@
 //! before its tasks `name.task`; or `workflow : options`.
 //!
 //! Options: the name of a trigger rule, a word (`noop`, `action`, `when`, `setup`, `finally`, `past`, `fails_run`, `foreach`,
-//! `fail_fast`), or `key=value` (see [`set`]). Times are seconds.
+//! `fail_fast`, `drain`, `guard`, `ignored`, `pod`, …), or `key=value` (see [`set`]). Times are seconds.
+
+use std::sync::Arc;
 
 use jiff::SignedDuration;
 
 use super::Script;
 use crate::fleet::Gang;
 use crate::id::{TaskId, WorkflowId};
-use crate::ir::{Foreach, Group, GroupIx, Kind, Shape, Task, TaskIx, Work, Workflow};
+use crate::ir::{Foreach, Group, GroupIx, Kind, OnFailure, Refusal, Shape, Task, TaskIx, When, Work, Workflow};
 use crate::trigger_rule::TriggerRule;
 
 pub(super) fn parse(text: &str) -> (Workflow, Script) {
@@ -80,8 +82,16 @@ fn seconds(value: &str) -> SignedDuration {
 fn set_workflow(workflow: &mut Workflow, key: &str, value: &str) {
     match key {
         "max_active_tasks" => workflow.max_active_tasks = Some(value.parse().unwrap()),
-        "fail_fast" => workflow.fail_fast = true,
-        "timeout" => workflow.timeout = Some(seconds(value)),
+        "fail_fast" => workflow.on_failure = OnFailure::Stop,
+        "drain" => workflow.on_failure = OnFailure::Drain,
+        "timeout" => workflow.timeouts.run = Some(seconds(value)),
+        "ends_finally" => workflow.timeouts.ends_finally = true,
+        "tasks" => workflow.timeouts.tasks = Some(seconds(value)),
+        "finally" => workflow.timeouts.finally = Some(seconds(value)),
+        "refused" => {
+            let message = "the task `a` needs the param `p`".to_owned();
+            workflow.refusal = Some(Refusal { reason: "ParameterMissing".to_owned(), message });
+        }
         other => panic!("no option {other} of a workflow"),
     }
 }
@@ -91,7 +101,10 @@ fn set(task: &mut Task, script: &mut Script, workflow: &Workflow, key: &str, val
     match key {
         "noop" => task.work = Work::Noop,
         "action" => task.work = Work::Action { uses: "test".to_owned(), with: serde_json::Value::Null },
-        "when" => task.when = Some("{{ a condition }}".to_owned()),
+        "when" => task.when = Some(When::Expression("{{ a condition }}".to_owned())),
+        "guard" => task.when = Some(When::Guard(Arc::new(serde_json::Value::Null))),
+        "ignored" => task.ignore_failure = true,
+        "pod" => task.work = Work::Pod { template: Arc::new(serde_json::Value::Null) },
         // The names that it follows.
         "branch" => {
             task.branch = Some("{{ names }}".to_owned());

@@ -7,8 +7,8 @@ use super::server::Last;
 use super::world::{Event, Outcome, World};
 use crate::state::Exit;
 
-/// Longer than any state of a job lasts that leads on by itself.
-const LONGEST: SignedDuration = SignedDuration::from_hours(26);
+/// Longer than any state of a job lasts that leads on by itself, also if nobody leads at its end.
+const LONGEST: SignedDuration = SignedDuration::from_hours(28);
 
 /// After every step.
 pub(super) fn always(world: &World) -> Outcome {
@@ -35,6 +35,13 @@ pub(super) fn written(world: &World, changes: &Changes, in_repair: usize) -> Out
         return Err(format!("{now_in_repair} nodes are in repair, and {} may be", r.repair_limit()));
     }
     for record in &changes.records {
+        if let Record::Incident(incident) = record
+            && incident.outcome == Some(super::super::Outcome::OutOfService)
+            && incident.advice.is_conclusive()
+            && !incident.is_proven()
+        {
+            return Err(format!("{} is out of service, as if nothing showed that it is broken", incident.node));
+        }
         let Record::Job(job) = record else { continue };
         let is_stopped = world.user_stopped.contains(&job.job);
         if is_stopped && job.state != JobState::UserStopped {
@@ -81,7 +88,8 @@ pub(super) fn what_is_left(world: &World) -> String {
 
 impl World {
     pub fn is_at_rest(&self) -> bool {
-        let told = |event: &Event| matches!(event, Event::Told(_) | Event::Begin(..) | Event::Again(_));
+        let told =
+            |event: &Event| matches!(event, Event::Told(_) | Event::Checked(..) | Event::Begin(..) | Event::Again(_));
         self.fault_at.is_none()
             && self.server.todo.is_empty()
             && !self.server.r.nodes().any(|node| is_under_way(&self.server.r, node))

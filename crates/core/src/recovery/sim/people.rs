@@ -47,14 +47,23 @@ impl World {
         let facts = self.server.facts.get_mut(&node).expect("picked");
         facts.mode = mode;
         facts.opted_out ^= flip;
-        let facts = NodeFacts { boot_id: None, ..facts.clone() };
+        let facts = facts.clone();
         self.saw("what may be done to a node was changed");
         if facts.opted_out {
             self.opted_out.insert(node.clone(), self.now);
         } else {
             self.opted_out.remove(&node);
         }
-        self.tell(Input::Node { node, facts })
+        match self.facts_now(&node) {
+            Some(facts) => self.tell(facts),
+            None => Ok(()),
+        }
+    }
+
+    /// What may be done to a node, as it is configured at this moment.
+    pub fn facts_now(&self, node: &str) -> Option<Input> {
+        let facts = NodeFacts { boot_id: None, ..self.server.facts[node].clone() };
+        (!self.machines[node].gone).then(|| Input::Node { node: node.to_owned(), facts })
     }
 
     /// Somebody who approves what waits, once in a while.

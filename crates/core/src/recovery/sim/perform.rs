@@ -14,6 +14,14 @@ impl World {
             return Ok(());
         }
         if effect.act.is_once() {
+            if let EffectId::Node { node, .. } = &effect.id {
+                if let Some(facts) = self.facts_now(node) {
+                    self.tell_whole(facts)?;
+                }
+                if !self.server.r.is_open(&effect.id) {
+                    return Ok(());
+                }
+            }
             self.tell(Input::Begun { effect: effect.id.clone() })?;
             let begun = self.server.r.effect(&effect.id).is_some_and(|effect| effect.begun);
             if !begun {
@@ -135,7 +143,16 @@ impl World {
             return self.saw("a check never answered");
         }
         let wait = SignedDuration::from_secs(self.rng.between(2, 200));
-        self.at(wait, Event::Told(Input::CheckEnded { effect: id, outcome, evidence: String::new() }));
+        let boot = self.machines[node].boot;
+        self.at(wait, Event::Checked(node.to_owned(), boot, id, outcome));
+    }
+
+    /// What runs on a machine does not survive that it goes down, or comes up anew.
+    pub fn checked(&mut self, node: &str, boot: u32, effect: EffectId, outcome: CheckOutcome) -> Outcome {
+        let machine = &self.machines[node];
+        let is_same = machine.boot == boot && machine.starting.is_none();
+        let outcome = if is_same { outcome } else { CheckOutcome::Infrastructure };
+        self.tell(Input::CheckEnded { effect, outcome, evidence: String::new() })
     }
 
     /// What must hold of every repair, whichever it is.
@@ -156,13 +173,10 @@ impl World {
             incident.is_some_and(|incident| incident.gpus.is_empty() || incident.gpus.contains(gpu))
         };
         let is_first = self.server.r.open_incident(node).is_none_or(|incident| incident.tried.len() <= 1);
-        let is_approved =
-            self.server.r.open_incident(node).is_some_and(|incident| self.approved.contains(&incident.id));
         let meant = self.machines[node].fault.as_ref().is_some_and(|fault| is_meant(&fault.gpu));
         let machine = self.machines.get_mut(node).expect("a machine");
-        // Another rung of the same incident needs no more than the first did. While a person is waited for nobody looks, and
-        // the machine may have come up anew by itself: what the person then allows is done all the same.
-        if !machine.evidence && is_first && !is_approved {
+        // Another rung of the same incident needs no more than the first did.
+        if !machine.evidence && is_first {
             return Err(format!("{rung} of {node}, which has shown nothing but that it is away, or is mended"));
         }
         machine.repairs.push((now, rung));
@@ -186,9 +200,14 @@ impl World {
     }
 
     fn reset(&mut self, node: &str, gpus: &BTreeSet<String>, id: EffectId) -> Outcome {
+        if !self.machines[node].answers() {
+            let certain = self.rng.percent(70);
+            self.send(Input::EffectFailed { effect: id, why: "no line".to_owned(), certain });
+            return Ok(());
+        }
         self.may_repair(node, Rung::ResetGpu, gpus, &id)?;
         self.saw("a GPU was reset");
-        if !self.machines[node].answers() || self.rng.percent(15) {
+        if self.rng.percent(15) {
             let certain = self.rng.percent(70);
             self.send(Input::EffectFailed { effect: id, why: "busy".to_owned(), certain });
             return Ok(());

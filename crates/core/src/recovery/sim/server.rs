@@ -62,15 +62,23 @@ impl Server {
 impl World {
     /// Tells the machine; what changed is written, unless the server crashes before that.
     pub fn tell(&mut self, input: Input) -> Outcome {
-        if let Input::Approve { incident, .. } = &input {
-            self.approved.insert(*incident);
-        }
         if self.may_crash(1) {
             let twin = self.server.r.clone();
             self.saw("crashed before it wrote");
             self.server.r.apply(input, self.now);
             return self.crash(&twin);
         }
+        self.tell_whole(input)?;
+        if self.may_crash(1) {
+            self.saw("crashed after it wrote");
+            let twin = self.server.r.clone();
+            return self.crash(&twin);
+        }
+        Ok(())
+    }
+
+    /// The same, and it is written.
+    pub fn tell_whole(&mut self, input: Input) -> Outcome {
         if let Input::JobStarted { job, attempt, .. } | Input::RankEnded { job, attempt, .. } = &input
             && self.jobs.foreign.contains(&(job.clone(), *attempt))
         {
@@ -106,11 +114,6 @@ impl World {
         }
         self.server.write(changes);
         self.user_stopped.extend(stopped);
-        if self.may_crash(1) {
-            self.saw("crashed after it wrote");
-            let twin = self.server.r.clone();
-            return self.crash(&twin);
-        }
         Ok(())
     }
 
@@ -170,7 +173,7 @@ impl World {
         self.server.todo.clear();
         self.events.retain(|_, event| match event {
             Event::Told(Input::Signal(_)) => true,
-            Event::Told(_) | Event::Drain(..) => false,
+            Event::Told(_) | Event::Checked(..) | Event::Drain(..) => false,
             Event::Machine(_)
             | Event::Begin(..)
             | Event::Rank(..)
@@ -210,6 +213,7 @@ impl World {
                 Event::Machine(_) | Event::Rank(..) => self.happens(event)?,
                 Event::Gone(_)
                 | Event::Told(_)
+                | Event::Checked(..)
                 | Event::Begin(..)
                 | Event::Room(_)
                 | Event::Again(_)

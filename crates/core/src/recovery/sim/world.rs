@@ -7,7 +7,7 @@ use std::rc::Rc;
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    Advice, DrainPolicy, EffectId, ExitRules, IncidentId, Input, JobRef, JobSpec, Mode, NodeFacts, OnInconclusive,
+    Advice, CheckOutcome, DrainPolicy, EffectId, ExitRules, Input, JobRef, JobSpec, Mode, NodeFacts, OnInconclusive,
     Place, Policy, Restart, Rung, Signal, SignalKind,
 };
 use super::Options;
@@ -43,6 +43,8 @@ pub(super) enum Event {
     Again(String),
     /// Does something still run there?
     Drain(EffectId, String, BTreeSet<String>),
+    /// A check that began in this boot has ended.
+    Checked(String, u32, EffectId, CheckOutcome),
     /// A node is taken away.
     Gone(String),
     Poll,
@@ -71,8 +73,6 @@ pub(super) struct World {
     pub user_stopped: BTreeSet<String>,
     /// Effects that were performed, where once is enough.
     pub performed: BTreeSet<EffectId>,
-    /// Incidents in which a person let a repair go ahead.
-    pub approved: BTreeSet<IncidentId>,
     /// Nodes that nobody may repair, since when; but for a repair that was begun by then.
     pub opted_out: BTreeMap<String, Timestamp>,
     /// When the newest word of a job reaches the server.
@@ -123,7 +123,6 @@ impl World {
             people_left: rng.between(0, 6) as u32,
             user_stopped: BTreeSet::new(),
             performed: BTreeSet::new(),
-            approved: BTreeSet::new(),
             opted_out: BTreeMap::new(),
             told_until: BTreeMap::new(),
             is_down: false,
@@ -325,6 +324,7 @@ impl World {
     pub fn happens(&mut self, event: Event) -> Outcome {
         match event {
             Event::Told(input) => self.tell(input)?,
+            Event::Checked(node, boot, id, outcome) => self.checked(&node, boot, id, outcome)?,
             Event::Machine(name) => self.machine(&name),
             Event::Begin(job, attempt) => self.begin(&job, attempt),
             Event::Rank(job, attempt) => self.ranks(&job, attempt),

@@ -36,6 +36,25 @@ fn a_node_that_opted_out_is_never_fenced_nor_repaired_and_people_are_told() {
 }
 
 #[test]
+fn a_node_that_is_being_let_go_of_is_let_go_of_also_if_something_is_seen_that_is_only_watched() {
+    let mut story = Story::new(1);
+    story.lost("n0");
+    story.see("n0", 1);
+    // Whoever does it takes a while.
+    let effect = story.the("check");
+    let evidence = String::new();
+    story.r.apply(Input::CheckEnded { effect, outcome: CheckOutcome::Pass, evidence }, story.now);
+    let unfence = story.the("unfence");
+    story.node("n0", |facts| facts.opted_out = true);
+    story.wait(secs(1));
+    story.xid("n0", 79, Advice::Reboot);
+    assert_eq!((story.state("n0"), story.the("unfence")), (NodeState::Suspected, unfence));
+    // Where it is acted, it is fenced.
+    story.node("n0", |_| {});
+    assert_eq!((story.open("unfence"), story.r.fenced().count()), (None, 1));
+}
+
+#[test]
 fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
     let mut story = Story::with(2, Policy { mode: Mode::Approve, ..Policy::default() });
     story.job("train", 1, &["n0"]);
@@ -48,6 +67,7 @@ fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
     story.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() });
     story.tell(Input::Approve { incident, repair: None, by: "bob".to_owned() });
     story.drained();
+    story.see("n0", 1);
     assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::Reboot });
     story.wait(secs(600));
     assert_eq!(story.state("n0"), NodeState::AwaitingApproval, "a harder one is another question");
@@ -58,6 +78,55 @@ fn a_repair_waits_for_a_person_and_each_rung_for_a_word_of_its_own() {
     assert_eq!(reminded, 1);
     story.wait(SignedDuration::from_hours(1));
     assert_eq!(story.state("n0"), NodeState::OutOfService);
+}
+
+#[test]
+fn a_node_that_came_up_anew_while_it_waited_is_checked_and_not_repaired() {
+    let waiting = || {
+        let mut story = Story::with(1, Policy { mode: Mode::Approve, ..Policy::default() });
+        story.xid("n0", 95, Advice::ResetGpu);
+        story.wait(SignedDuration::from_mins(20));
+        let incident = story.incident("n0").id;
+        story.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() });
+        story.drained();
+        assert_eq!(story.state("n0"), NodeState::Draining, "it is looked at first");
+        story
+    };
+    // A person rebooted it, say, and forgot to say so.
+    let mut story = waiting();
+    story.see("n0", 2);
+    assert_eq!((story.state("n0"), story.count("reset_gpu")), (NodeState::Verifying, 0));
+    story.check(CheckOutcome::Pass);
+    assert_eq!(story.state("n0"), NodeState::Healthy);
+    // It is as it was.
+    let mut story = waiting();
+    story.see("n0", 1);
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::ResetGpu });
+    // It does not answer, which is asked a few times; also by another server.
+    let mut story = waiting();
+    let away = || Seen { boot_id: None, agent: false, gpus: None };
+    story.tell(Input::Observed { node: "n0".to_owned(), seen: away() });
+    story.wait(secs(45));
+    story.down(secs(600));
+    story.tell(Input::Observed { node: "n0".to_owned(), seen: away() });
+    story.wait(secs(45));
+    assert_eq!((story.state("n0"), story.count("observe") > 4), (NodeState::Draining, true));
+    story.wait(secs(15));
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::ResetGpu });
+    // The second rung, whose node was drained before the first.
+    let mut story = waiting();
+    story.see("n0", 1);
+    let reset = story.the("reset_gpu");
+    story.tell(Input::EffectFailed { effect: reset, why: "in use".to_owned(), certain: true });
+    assert_eq!(story.state("n0"), NodeState::AwaitingApproval);
+    let incident = story.incident("n0").id;
+    story.wait(SignedDuration::from_mins(20));
+    story.tell(Input::Approve { incident, repair: None, by: "ann".to_owned() });
+    if story.open("drain").is_some() {
+        story.drained();
+    }
+    story.see("n0", 2);
+    assert_eq!((story.state("n0"), story.count("reboot")), (NodeState::Verifying, 0));
 }
 
 #[test]

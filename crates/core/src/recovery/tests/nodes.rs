@@ -137,6 +137,19 @@ fn weakness_06_a_check_that_cannot_run_yet_is_tried_again_and_people_are_told_in
 }
 
 #[test]
+fn a_check_of_a_node_that_came_up_anew_is_the_only_one() {
+    let mut story = Story::new(1);
+    story.lost("n0");
+    story.see("n0", 1);
+    story.check(CheckOutcome::Infrastructure);
+    assert!(story.open("check").is_none(), "it is tried again after a while");
+    story.see("n0", 2);
+    let check = story.the("check");
+    story.wait(secs(200));
+    assert_eq!((story.the("check"), story.count("check")), (check, 2));
+}
+
+#[test]
 fn weakness_06_a_check_begins_when_what_failed_on_its_gpus_has_ended() {
     let mut story = Story::new(2);
     story.job("train", 1, &["n0", "n1"]);

@@ -23,6 +23,22 @@ fn a_node_that_came_up_while_nobody_led_is_looked_at_before_anything_else_is_don
 }
 
 #[test]
+fn a_node_that_was_being_emptied_and_came_up_anew_while_nobody_led_is_checked_and_not_repaired() {
+    for (code, advice, repair) in [(95, Advice::ResetGpu, "reset_gpu"), (79, Advice::Reboot, "reboot")] {
+        let mut story = Story::new(1);
+        story.xid("n0", code, advice);
+        assert_eq!(story.state("n0"), NodeState::Draining);
+        assert_eq!(names(&story.down(SignedDuration::from_hours(1))), ["observe"]);
+        // Nobody is there any more, and nobody has looked yet.
+        story.drained();
+        assert_eq!(story.state("n0"), NodeState::Draining);
+        story.see("n0", 2);
+        story.check(CheckOutcome::Pass);
+        assert_eq!((story.state("n0"), story.count(repair)), (NodeState::Healthy, 0));
+    }
+}
+
+#[test]
 fn a_reset_that_was_begun_when_the_server_ended_is_checked() {
     let mut story = Story::new(1);
     story.xid("n0", 95, Advice::ResetGpu);

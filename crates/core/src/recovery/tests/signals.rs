@@ -92,6 +92,21 @@ fn weakness_12_an_application_error_again_on_the_same_gpu_is_the_gpu() {
 }
 
 #[test]
+fn a_line_that_needs_no_check_ends_the_one_that_is_under_way_and_the_node_is_repaired() {
+    let mut story = Story::new(2);
+    story.job("train", 1, &["n0"]);
+    // Its failure is heard of first, and then what the kernel wrote.
+    story.ends("train", 1, 0, code(1));
+    assert_eq!(story.state("n0"), NodeState::Checking);
+    story.xid("n0", 95, Advice::ResetGpu);
+    assert_eq!((story.state("n0"), story.count("cancel")), (NodeState::Draining, 1));
+    assert_eq!(story.incident("n0").verdict, Some(Verdict::Fail));
+    assert_eq!(story.r.job("train").unwrap().restarts[0].class, Class::Infrastructure);
+    story.drained();
+    assert_eq!(story.state("n0"), NodeState::Remediating { rung: Rung::ResetGpu });
+}
+
+#[test]
 fn a_job_that_survives_an_error_on_a_gpu_with_a_past_is_looked_at_and_not_disturbed() {
     let mut story = Story::new(1);
     story.xid("n0", 31, Advice::RestartApp);
@@ -197,11 +212,14 @@ fn weakness_12_an_application_error_on_different_gpus_is_the_application() {
 #[test]
 fn weakness_12_a_spot_interruption_moves_the_job_and_draws_on_nothing_of_the_application() {
     let mut story = Story::new(2);
-    story.job_of("train", 1, &["n0"], JobSpec { application_restarts: 0, ..JobSpec::default() });
+    let none = JobSpec { application_restarts: 0, infrastructure_restarts: 0, ..JobSpec::default() };
+    story.job_of("train", 1, &["n0"], none);
     let mut signal = story.signal("n0", SignalKind::SpotInterruption, Advice::Check);
     signal.gpu = None;
     story.tell(Input::Signal(signal));
     assert_eq!(story.job_state("train"), JobState::Stopping);
+    // The machine may be gone before its work has ended: that is the same.
+    story.lost("n0");
     story.ends("train", 1, 0, Exit::Cancelled);
     assert_eq!(story.job_state("train"), JobState::Restarting);
     // Nobody has failed, so nobody's budget is drawn on.

@@ -107,10 +107,7 @@ impl Follow {
         // Nobody asks for a member of a gang before it has its machine.
         let is_asked_for = place.gang.is_none() || sent.seated.is_some();
         let seat = match (&sent.seated, &sent.run.on) {
-            (Some(_), Where::Machine(machine)) => {
-                let gpus = sent.run.overrides.as_ref().and_then(|own| own.gpus).unwrap_or_default() as usize;
-                Some((machine.clone(), Needs { gpus, ..Needs::default() }))
-            }
+            (Some(_), Where::Machine(machine)) => Some((machine.clone(), sent.needs.unwrap_or_default())),
             (Some(_) | None, _) => None,
         };
         Follow {
@@ -355,4 +352,27 @@ impl Follow {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_core::id::UNMAPPED;
+    use pitcrew_core::{AttemptId, RunKey, TaskId};
+    use pitcrew_exec::AttemptSpec;
+
+    use super::*;
+
+    #[test]
+    fn the_next_server_knows_what_a_member_takes_of_its_machine() {
+        let dir = tempfile::tempdir().unwrap();
+        let needs = Needs { gpus: 2, cpu: 512, memory: 900 };
+        let mut sent = Sent { seated: Some(Timestamp::UNIX_EPOCH), needs: Some(needs), ..Sent::default() };
+        sent.run.on = Where::Machine("i-0f".to_owned());
+        sent.write(dir.path()).unwrap();
+        let id = AttemptId { run: RunKey(1), task: TaskId::new("a").unwrap(), map_index: UNMAPPED, number: 1 };
+        let handle = Handle::of(&AttemptSpec::new(id, dir.path(), ""));
+        let read = Sent::read(dir.path()).unwrap().unwrap();
+        let follow = Follow::new(handle, EcsPlace::default(), read, None, None, false);
+        assert_eq!(follow.claim(), Some(("i-0f".to_owned(), needs)));
+    }
 }

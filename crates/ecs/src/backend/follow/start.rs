@@ -59,6 +59,7 @@ impl Follow {
         plan::check_size(overrides).map_err(Unseated::Never)?;
         work.sent.run.on = Where::Machine(machine.clone());
         work.sent.seated = Some(seats.at);
+        work.sent.needs = Some(needs);
         work.since = clock::instant();
         work.sent.write(&self.handle.dir)?;
         if let Some(notice) = &seats.notice {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_exec::aws::Service;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Overrides;
@@ -50,7 +50,8 @@ pub struct Requirement {
 }
 
 /// What a task takes of its machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Needs {
     pub gpus: usize,
     /// Units of CPU, 1024 a core.

@@ -3,6 +3,7 @@
 //! Steps run in order until one fails or somebody stops the attempt. Whatever happens, the end comes after the last
 //! process of the attempt is gone and its output is read, so that a new attempt never meets the old one.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pitcrew_core::pod::short;
 use pitcrew_core::state::Exit;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ use crate::gpu::HeldGpu;
 use crate::local::cgroup::Cgroup;
 use crate::log::{self, LogWriter, Masker};
 use crate::outputs;
-use crate::spec::{AttemptSpec, Command, MAX_OUTPUT, StepSpec};
+use crate::spec::{AttemptSpec, Command, MAX_OUTPUT, Runtime, StepSpec};
 use crate::{attempt_dir, clock};
 
 /// How long the end of an attempt waits for its killed processes to be gone.
@@ -34,7 +36,8 @@ const BURIAL: Duration = Duration::from_secs(5);
 pub struct Attempt<'a> {
     pub runner: &'a Rc<Runner>,
     pub spec: &'a AttemptSpec,
-    pub log: LogWriter,
+    /// Shared with whatever runs beside its steps; never borrowed while something is waited for.
+    pub log: Rc<RefCell<LogWriter>>,
     /// Set once somebody wants the attempt to stop: when its grace ends.
     pub stop: watch::Receiver<Option<Instant>>,
     pub cgroup: Option<Cgroup>,
@@ -75,18 +78,29 @@ pub async fn run(
     log.mask(masker.clone());
     let output = attempt_dir::output(&spec.dir);
     let env = environment(spec, base_env, runner.place.token(), &output);
-    let mut attempt =
-        Attempt { runner, spec, log, stop, cgroup: None, mark: mark(&spec.dir), env, usage: Usage::default() };
+    let mut attempt = Attempt {
+        runner,
+        spec,
+        log: Rc::new(RefCell::new(log)),
+        stop,
+        cgroup: None,
+        mark: mark(&spec.dir),
+        env,
+        usage: Usage::default(),
+    };
     let begun = clock::instant();
     let mut ended = match attempt.prepare() {
-        Ok(meter) => attempt.run_steps(meter).await,
+        Ok(meter) => match &spec.pod {
+            Some(run) => super::pod::run(&mut attempt, run, meter).await,
+            None => attempt.run_steps(meter).await,
+        },
         Err(reason) => Ended::bare(Exit::start_failed(reason), clock::now()),
     };
     attempt.bury().await;
     if ended.started_at.is_some() {
         attempt.usage.wall_seconds = begun.elapsed().as_secs_f64();
         let outputs = outputs::collect(&output);
-        ended.outputs = outputs.values;
+        ended.outputs.extend(outputs.values);
         ended.output_problems.extend(outputs.problems);
     }
     if ended.exit.is_success() {
@@ -135,13 +149,15 @@ fn reserve(env: &mut BTreeMap<String, String>, spec: &AttemptSpec, token: &str, 
 impl Attempt<'_> {
     /// What all steps share; the error is a sentence for people.
     fn prepare(&mut self) -> Result<Option<Rc<Meter>>, String> {
-        if self.spec.steps.is_empty() {
+        if self.spec.steps.is_empty() && self.spec.pod.is_none() {
             return Err("it has no steps".to_owned());
         }
         if let Some(step) = self.spec.steps.iter().find(|step| step.secret.is_some()) {
             return Err(format!("the step `{}` takes a secret as only hosts can hand it over", step.name));
         }
-        if !self.spec.limits.is_empty() {
+        // Those of containers of an engine are the engine's matter.
+        let is_elsewhere = self.spec.pod.as_ref().is_some_and(|run| matches!(run.runtime, Runtime::Docker { .. }));
+        if !self.spec.limits.is_empty() && !is_elsewhere {
             self.make_cgroup()?;
         }
         Ok(self.spec.gpus.as_ref().filter(|gpus| self.spec.sample_usage && !gpus.is_empty()).map(|gpus| {
@@ -160,7 +176,7 @@ impl Attempt<'_> {
         ] {
             if wanted && !possible {
                 let notice = format!("the limit on {what} is not enforced: this machine has no cgroup for it");
-                self.log.say(clock::now(), 0, &notice);
+                self.log.borrow_mut().say(clock::now(), 0, &notice);
             }
         }
         self.cgroup = controllers
@@ -204,7 +220,7 @@ impl Attempt<'_> {
                     }
                     if !exit.is_success() {
                         let notice = format!("step `{}` failed ({exit}); going on", step.name);
-                        self.log.say(clock::now(), index, &notice);
+                        self.log.borrow_mut().say(clock::now(), index, &notice);
                     }
                 }
             }
@@ -273,7 +289,7 @@ impl Attempt<'_> {
         let mut left = if self.has_orphans() { self.find_strays(None) } else { Vec::new() };
         if !left.is_empty() {
             let notice = format!("ended {} processes that were left running", left.len());
-            self.log.say(clock::now(), self.last_step(), &notice);
+            self.log.borrow_mut().say(clock::now(), self.last_step(), &notice);
         }
         while !left.is_empty() && clock::instant() < deadline {
             strays::kill(&left);
@@ -303,20 +319,24 @@ impl Attempt<'_> {
     }
 
     fn last_step(&self) -> u32 {
-        u32::try_from(self.spec.steps.len().saturating_sub(1)).unwrap_or(u32::MAX)
+        let steps = self.spec.pod.as_ref().map_or(self.spec.steps.len(), |run| run.pod.steps.len());
+        u32::try_from(steps.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
     fn tell_end(&mut self, ended: &Ended) {
         let at = clock::now();
         let step = ended.failed_step.as_deref();
-        let index = self.spec.steps.iter().position(|s| Some(s.name.as_str()) == step);
+        let index = match &self.spec.pod {
+            Some(run) => run.pod.steps.iter().position(|s| Some(short(&s.name)) == step),
+            None => self.spec.steps.iter().position(|s| Some(s.name.as_str()) == step),
+        };
         let index = index.and_then(|i| u32::try_from(i).ok()).unwrap_or_else(|| self.last_step());
         for problem in &ended.output_problems {
-            self.log.say(at, index, problem);
+            self.log.borrow_mut().say(at, index, problem);
         }
         if let Some(notice) = ended.notice() {
-            self.log.say(at, index, &notice);
+            self.log.borrow_mut().say(at, index, &notice);
         }
-        self.log.flush();
+        self.log.borrow_mut().flush();
     }
 }

@@ -10,6 +10,7 @@ mod attempt;
 mod connection;
 mod oom;
 mod output;
+mod pod;
 mod process;
 mod reaper;
 mod sampler;
@@ -79,7 +80,8 @@ async fn run(dir: &Path) -> io::Result<()> {
     let Some(_lock) = place.lock()? else { return Ok(()) };
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let reaper = Reaper::start()?;
-    sweep(&place, &reaper).await;
+    let engines = pod::Engines::of(&place, format!("{}-{}", std::process::id(), clock::now().as_millisecond()));
+    sweep(&place, &reaper, &engines).await;
     std::fs::write(place.mark(), std::process::id().to_string())?;
     let listener = connection::listen(&place)?;
     let (open_files, slots) = raise_open_files();
@@ -87,6 +89,7 @@ async fn run(dir: &Path) -> io::Result<()> {
         sampler: Sampler::new(Rc::clone(&reaper)),
         place,
         reaper,
+        engines,
         live: RefCell::default(),
         connections: Connections::default(),
         changed: Notify::new(),
@@ -113,7 +116,7 @@ async fn run(dir: &Path) -> io::Result<()> {
 }
 
 /// Ends the processes that a killed runner left behind.
-async fn sweep(place: &Place, reaper: &Reaper) {
+async fn sweep(place: &Place, reaper: &Reaper, engines: &pod::Engines) {
     if !place.mark().exists() {
         return;
     }
@@ -128,6 +131,8 @@ async fn sweep(place: &Place, reaper: &Reaper) {
         reaper.settle().await;
     }
     Controllers::detect().sweep(&cgroup_prefix(place));
+    pod::sweep(place.token());
+    engines.sweep(reaper, &engines.life).await;
 }
 
 fn cgroup_prefix(place: &Place) -> String {
@@ -150,6 +155,7 @@ pub struct Runner {
     reaper: Rc<Reaper>,
     live: RefCell<HashMap<AttemptId, Rc<Live>>>,
     connections: Connections,
+    engines: pod::Engines,
     /// Told when an attempt or a connection comes or goes.
     changed: Notify,
     slots: Semaphore,
@@ -409,6 +415,7 @@ impl Runner {
             strays::kill(&strays::find(&mark, &[]));
             self.reaper.settle().await;
         }
+        self.engines.sweep(&self.reaper, "").await;
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Plan<'a> {
     pub cgroups: &'a [File],
     /// The limit on open files to give back: the runner's own is higher.
     pub open_files: Option<Rlimit>,
+    /// What it reads; nothing, for `None`.
+    pub stdin: Option<File>,
 }
 
 /// A process that was started. Its number is also that of its group.
@@ -41,7 +43,7 @@ pub struct Spawned {
 }
 
 /// Starts a process; the error is a sentence for people.
-pub fn spawn(reaper: &Reaper, plan: &Plan<'_>) -> Result<Spawned, String> {
+pub fn spawn(reaper: &Reaper, plan: Plan<'_>) -> Result<Spawned, String> {
     let name = plan.argv.first().filter(|n| !n.is_empty()).ok_or("the command is empty")?;
     let path = plan.env.get("PATH").map_or("", String::as_str);
     let program = program::find(name, path, plan.workdir)
@@ -53,7 +55,7 @@ pub fn spawn(reaper: &Reaper, plan: &Plan<'_>) -> Result<Spawned, String> {
         .env_clear()
         .envs(plan.env)
         .current_dir(plan.workdir)
-        .stdin(Stdio::null())
+        .stdin(plan.stdin.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
@@ -143,8 +145,8 @@ pub async fn capture(
     patience: Duration,
 ) -> Result<(String, Option<String>), String> {
     let root = PathBuf::from("/");
-    let plan = Plan { argv, env, workdir: &root, cgroups: &[], open_files: None };
-    let spawned = spawn(reaper, &plan)?;
+    let plan = Plan { argv, env, workdir: &root, cgroups: &[], open_files: None, stdin: None };
+    let spawned = spawn(reaper, plan)?;
     let answer = async {
         let mut stdout = pipe::Receiver::from_owned_fd(spawned.stdout).map_err(|e| e.to_string())?;
         let mut bytes = Vec::new();

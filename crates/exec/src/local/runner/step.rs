@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use pitcrew_core::state::Exit;
 use rustix::process::Signal;
 use tokio::time::Instant;
@@ -26,6 +27,13 @@ const LOOK: Duration = Duration::from_millis(50);
 /// After this, a process that survived SIGKILL is told about: it hangs in a driver or a file system.
 const STUCK: Duration = Duration::from_secs(10);
 
+/// What matters of a step that was started.
+pub struct Followed<'a> {
+    pub name: &'a str,
+    pub timeout: Option<SignedDuration>,
+    pub capture_stdout: bool,
+}
+
 /// A step that is being stopped.
 struct Stop {
     exit: Exit,
@@ -39,6 +47,12 @@ impl Attempt<'_> {
             Ok(spawned) => spawned,
             Err(reason) => return StepEnd::NotStarted { reason },
         };
+        let step = Followed { name: &step.name, timeout: step.timeout, capture_stdout: step.capture_stdout };
+        self.follow(index, &step, spawned).await
+    }
+
+    /// Reads what was started until it is over, or makes it so.
+    pub async fn follow(&mut self, index: u32, step: &Followed<'_>, spawned: process::Spawned) -> StepEnd {
         let group = spawned.pid;
         let mut ended = spawned.exit;
         let mut output = match Output::new(spawned.stdout, spawned.stderr, index, step.capture_stdout) {
@@ -64,9 +78,9 @@ impl Attempt<'_> {
             let over = reaped.is_some();
             tokio::select! {
                 () = output.ready(), if open => {
-                    output.pump(&mut runner.buffer.borrow_mut(), &mut self.log);
+                    output.pump(&mut runner.buffer.borrow_mut(), &mut self.log.borrow_mut());
                 }
-                () = clock::until(output.flush_at) => output.show_half_lines(&mut self.log),
+                () = clock::until(output.flush_at) => output.show_half_lines(&mut self.log.borrow_mut()),
                 end = &mut ended, if !over => {
                     // The reaper sends an end for everything that it watches, or is gone with the whole runner.
                     let Ok(end) = end else { std::future::pending().await };
@@ -76,7 +90,7 @@ impl Attempt<'_> {
                 () = clock::until(timeout_at), if !stopping && !over => {
                     let grace = Duration::try_from(self.spec.grace).unwrap_or_default();
                     let seconds = step.timeout.map_or(0.0, |t| t.as_secs_f64());
-                    self.log.say(clock::now(), index, &format!("step `{}` ran longer than {seconds} s; stopping it", step.name));
+                    self.log.borrow_mut().say(clock::now(), index, &format!("step `{}` ran longer than {seconds} s; stopping it", step.name));
                     stop = Some(self.ask_to_end(group, Exit::TimedOut, clock::instant() + grace));
                 }
                 Ok(()) = self.stop.changed(), if !over || stopping => {
@@ -84,7 +98,7 @@ impl Attempt<'_> {
                     match &mut stop {
                         Some(stop) => stop.kill_at = stop.kill_at.map(|at| at.min(wanted)),
                         None => {
-                            self.log.say(clock::now(), index, "cancelled; asking its processes to end");
+                            self.log.borrow_mut().say(clock::now(), index, "cancelled; asking its processes to end");
                             stop = Some(self.ask_to_end(group, Exit::Cancelled, wanted));
                         }
                     }
@@ -100,8 +114,8 @@ impl Attempt<'_> {
                 () = clock::until(stuck_at) => {
                     stuck_at = None;
                     let notice = format!("process {group} or a child of it does not end, not even by SIGKILL");
-                    self.log.say(clock::now(), index, &notice);
-                    self.log.flush();
+                    self.log.borrow_mut().say(clock::now(), index, &notice);
+                    self.log.borrow_mut().flush();
                 }
             }
             match (&stop, reaped.is_some()) {
@@ -120,7 +134,7 @@ impl Attempt<'_> {
             }
         }
         process::signal_group(group, Signal::KILL);
-        let capture = output.close(&mut runner.buffer.borrow_mut(), &mut self.log);
+        let capture = output.close(&mut runner.buffer.borrow_mut(), &mut self.log.borrow_mut());
         // The loop is left only after the end was seen.
         let exit = reaped.map_or(Exit::Cancelled, |reaped| {
             self.count_usage(&reaped);
@@ -146,8 +160,9 @@ impl Attempt<'_> {
             workdir: &self.workdir(step),
             cgroups: &cgroups,
             open_files: self.runner.open_files,
+            stdin: None,
         };
-        process::spawn(&self.runner.reaper, &plan)
+        process::spawn(&self.runner.reaper, plan)
     }
 
     fn ask_to_end(&self, group: i32, exit: Exit, kill_at: Instant) -> Stop {

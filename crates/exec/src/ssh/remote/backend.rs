@@ -366,7 +366,7 @@ impl Backend for SshBackend {
 pub(super) fn place_of(handle: &Handle) -> Option<&SshPlace> {
     match &handle.place {
         Some(Place::Ssh(place)) => Some(place),
-        Some(Place::Worker(_) | Place::Ecs(_)) | None => None,
+        Some(Place::Worker(_) | Place::Ecs(_) | Place::Kubernetes(_)) | None => None,
     }
 }
 

@@ -30,7 +30,8 @@ const LATE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Flight {
     about: bool,
-    probe: bool,
+    /// Which one.
+    probe: Option<u64>,
     task: Option<tokio::task::AbortHandle>,
 }
 
@@ -86,7 +87,11 @@ impl Courier<'_> {
             drained: self.duty.is_drained(),
             prefetch: self.duty.prefetch(),
             has: self.duty.has(seq),
-            probe: self.probe.clone(),
+            // One that is under way is told once; if its sync fails, again.
+            probe: self
+                .probe
+                .clone()
+                .filter(|_| !self.flights.values().any(|flight| flight.probe == Some(self.probes))),
             load,
             clock: Some(clock::now()),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(0),
@@ -97,7 +102,7 @@ impl Courier<'_> {
             done: self.errands.news(),
         };
         let (wire, news) = (self.wire.clone(), self.news.clone());
-        let (about, probe) = (sync.about.is_some(), sync.probe.is_some());
+        let (about, probe) = (sync.about.is_some(), sync.probe.as_ref().map(|_| self.probes));
         let sent = clock::since_boot();
         let task = tokio::spawn(async move {
             let result = wire.sync(&sync, wait + late).await;
@@ -127,7 +132,7 @@ impl Courier<'_> {
             (self.say)(Said::Connected { found: std::mem::take(&mut self.found) });
         }
         self.about_told |= flight.about;
-        if flight.probe && !self.probing {
+        if flight.probe == Some(self.probes) {
             self.probe = None;
         }
         self.lease_ms = Some(answer.lease_ms);

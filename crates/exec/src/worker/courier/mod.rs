@@ -28,7 +28,7 @@ use super::logs::Logs;
 use super::protocol::{About, Answer, End, ErrandDone, LogTail};
 use super::wire::{Wire, WireError};
 use crate::backend::{Backend, BackendEvent, Handle, Observation};
-use crate::gpu::Probe;
+use crate::gpu::{Probe, Reading, Smi};
 use crate::local::{LocalBackend, LocalConfig, blocking};
 use crate::{clock, thrift};
 use exchange::Flight;
@@ -39,6 +39,8 @@ const TICK: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// How often the machine is asked again what it has.
 const PROBE_EVERY: Duration = Duration::from_secs(60);
+/// How often a machine that has devices is asked whether all of them are there, and as they were. The server hears of it only if not.
+pub const GLANCE: Duration = Duration::from_secs(10);
 /// How often the disk is looked at for directories of runs about which the server is asked.
 const KEEPS_EVERY: Duration = Duration::from_secs(600);
 /// How long a worker that must end waits for what it ended.
@@ -54,6 +56,8 @@ pub struct Worker {
     pub about: About,
     pub local: LocalConfig,
     pub prober: Prober,
+    /// See [`GLANCE`].
+    pub glance: Duration,
     /// How long a drain may take before what runs is ended.
     pub drain_deadline: Duration,
 }
@@ -100,6 +104,26 @@ pub enum CourierError {
     Io(String),
 }
 
+/// What of the devices does not change by itself while they are well.
+#[derive(PartialEq)]
+struct Shown {
+    is_bare: bool,
+    smi: std::mem::Discriminant<Smi>,
+    /// Each with why it cannot be used, and the instances that it is cut into.
+    gpus: Vec<(String, Option<String>, Vec<String>)>,
+}
+
+impl Shown {
+    fn of(probe: &Probe) -> Shown {
+        let gpu = |gpu: &Reading| {
+            let mig = gpu.mig.iter().map(|instance| instance.uuid.clone()).collect();
+            (gpu.uuid.clone(), gpu.fault.clone(), mig)
+        };
+        let smi = std::mem::discriminant(&probe.smi);
+        Shown { is_bare: probe.smi == Smi::Absent, smi, gpus: probe.gpus.iter().map(gpu).collect() }
+    }
+}
+
 enum News {
     Answered {
         seq: u64,
@@ -115,6 +139,8 @@ enum News {
     /// The server has the log of an attempt that is over, but for this.
     Logged(AttemptId, Option<LogTail>),
     Probed(Option<Probe>),
+    /// The same, of which the server is to hear only if something has changed.
+    Glanced(Option<Probe>),
     /// An errand is over.
     Done(ErrandDone),
     /// Runs that have directories here.
@@ -153,6 +179,10 @@ struct Courier<'a> {
     found: usize,
     about_told: bool,
     probe: Option<Probe>,
+    /// Which of all that were told, or are to be, that is.
+    probes: u64,
+    /// The devices as it told of them.
+    shown: Option<Shown>,
     probing: bool,
     lease_ms: Option<u64>,
     lease_over: bool,
@@ -179,7 +209,7 @@ pub async fn work(
     drain: impl Future<Output = ()>,
     say: &mut (dyn FnMut(Said) + Send),
 ) -> Result<(), CourierError> {
-    let Worker { disk, wire, about, local, prober, drain_deadline } = worker;
+    let Worker { disk, wire, about, local, prober, glance, drain_deadline } = worker;
     let io = |what: &str| {
         let what = what.to_owned();
         move |error: std::io::Error| CourierError::Io(format!("{what}: {error}"))
@@ -232,6 +262,8 @@ pub async fn work(
         found,
         about_told: false,
         probe: None,
+        probes: 0,
+        shown: None,
         probing: false,
         lease_ms: None,
         lease_over: false,
@@ -249,11 +281,15 @@ pub async fn work(
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut look = tokio::time::interval(LOOK_EVERY);
     let mut probe = tokio::time::interval(PROBE_EVERY);
+    let mut glance = tokio::time::interval(glance);
+    glance.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut keeps = tokio::time::interval(KEEPS_EVERY);
     keeps.reset();
     // What it has is known before it is given any work.
-    courier.probe = (courier.prober)().await;
+    let first = (courier.prober)().await;
+    courier.probed(first);
     probe.reset();
+    glance.reset();
     let mut is_resting = false;
     loop {
         courier.step();
@@ -309,7 +345,8 @@ pub async fn work(
             () = clock::until(courier.wake_at(clock::instant())) => {}
             _ = tick.tick(), if courier.duty.running() > 0 => courier.tick(),
             _ = look.tick(), if courier.duty.running() > 0 => courier.look(),
-            _ = probe.tick() => courier.ask_machine(),
+            _ = probe.tick() => courier.ask_machine(News::Probed),
+            _ = glance.tick(), if courier.has_devices() => courier.ask_machine(News::Glanced),
             _ = keeps.tick() => courier.look_at_runs(),
         }
     }
@@ -342,7 +379,14 @@ impl Courier<'_> {
             News::Logged(id, tail) => self.duty.logged(&id, tail),
             News::Probed(probe) => {
                 self.probing = false;
-                self.probe = probe.or(self.probe.take());
+                self.probed(probe);
+            }
+            News::Glanced(probe) => {
+                self.probing = false;
+                if let Some(probe) = probe.filter(|probe| self.shown.as_ref() != Some(&Shown::of(probe))) {
+                    self.probed(Some(probe));
+                    self.tidings = true;
+                }
             }
             News::Kept(runs) => self.duty.keeps(runs),
             News::Done(done) => {
@@ -408,11 +452,24 @@ impl Courier<'_> {
         });
     }
 
-    fn ask_machine(&mut self) {
+    fn ask_machine(&mut self, told: fn(Option<Probe>) -> News) {
         if !std::mem::replace(&mut self.probing, true) {
             let (asked, news) = ((self.prober)(), self.news.clone());
-            tokio::spawn(async move { drop(news.send(News::Probed(asked.await))) });
+            tokio::spawn(async move { drop(news.send(told(asked.await))) });
         }
+    }
+
+    /// What it has, which the next sync tells.
+    fn probed(&mut self, probe: Option<Probe>) {
+        if let Some(probe) = probe {
+            self.shown = Some(Shown::of(&probe));
+            self.probe = Some(probe);
+            self.probes += 1;
+        }
+    }
+
+    fn has_devices(&self) -> bool {
+        self.shown.as_ref().is_some_and(|shown| !shown.is_bare)
     }
 
     /// Ends all that runs: nobody would take what comes of it, and somebody else may be doing the same.

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use pitcrew_control::config::Settings;
 use pitcrew_control::secrets;
 use pitcrew_ecs::Client;
-use pitcrew_ecs::doctor::{Grade, Subject, examine};
+use pitcrew_ecs::doctor::{Grade, Subject, examine, examine_tables};
 use pitcrew_ecs::template::{NAMES, meaning, template};
 use serde_json::json;
 
@@ -104,8 +104,15 @@ pub async fn look_over(args: DoctorArgs, ui: Ui, settings: Settings) -> anyhow::
     };
     let aws = secrets::aws(settings.aws_region())?;
     let region = args.region.unwrap_or_else(|| aws.region());
-    let client = Client::new(aws, &region).map_err(refused)?;
-    let found = examine(&client, &subject).await;
+    let client = Client::new(aws.clone(), &region).map_err(refused)?;
+    let mut found = examine(&client, &subject).await;
+    if let Some(tables) = settings.ecs.as_ref().and_then(|ecs| ecs.tables.as_ref()) {
+        let client = match &tables.region {
+            Some(region) => Client::new(aws, region).map_err(refused)?,
+            None => client,
+        };
+        found.extend(examine_tables(&client.as_role(tables.role.as_deref()), &tables.names()).await);
+    }
     if args.output.is_json() {
         let all: Vec<_> = found.iter().map(|one| json!({ "grade": one.grade.word(), "words": one.words })).collect();
         ui.json(&all)?;

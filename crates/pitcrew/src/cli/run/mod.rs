@@ -16,7 +16,7 @@ use pitcrew_control::catalog;
 use pitcrew_control::clock;
 use pitcrew_control::config::Settings;
 use pitcrew_core::engine::Run;
-use pitcrew_core::engine::record::{RunRecord, StoredRun};
+use pitcrew_core::engine::record::{InstanceRecord, RunRecord, StoredRun};
 use pitcrew_core::ir::{BackendKind, Workflow};
 use pitcrew_core::state::RunState;
 use pitcrew_core::{RunId, RunKey};
@@ -27,7 +27,7 @@ use super::context::{Context, who};
 use super::error::{self, BadFile, FAILED, invalid};
 use super::session::{Prepared, Session};
 use super::ui::{Closed, Ui};
-use super::{Format, load};
+use super::{Format, load, tekton};
 
 pub use document::json as run_json;
 pub use document::{failure, ordered, was_cancelled};
@@ -39,10 +39,29 @@ pub use watch::{Watch, Watched};
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
     /// The workflow file
-    pub file: PathBuf,
+    #[arg(required_unless_present = "filename")]
+    pub file: Option<PathBuf>,
+    /// Run the PipelineRuns and TaskRuns of this file; can be given several times, `-` is stdin
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
     /// A param of the workflow; can be given several times
     #[arg(short, long = "param", value_name = "NAME=VALUE")]
     pub param: Vec<String>,
+    /// Bind a workspace of Tekton: `name=NAME,emptyDir=`, `…,claimName=`, `…,config=`, `…,secret=`
+    #[arg(short, long = "workspace", value_name = "BINDING")]
+    pub workspace: Vec<String>,
+    /// The namespace of Tekton's documents that name none
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    pub namespace: String,
+    /// Where containers of Tekton's tasks run [env: PITCREW_PODS]
+    #[arg(long, value_name = "WHERE")]
+    pub on: Option<OnArg>,
+    /// With `-o yaml`: the TaskRuns of a PipelineRun as well
+    #[arg(long)]
+    pub taskruns: bool,
+    /// With `--on kubernetes`: the context of the kubeconfig; its current one unless given
+    #[arg(long, value_name = "NAME", requires = "on")]
+    pub context: Option<String>,
     /// A YAML or JSON file with params; `-p` wins over it
     #[arg(long, value_name = "FILE")]
     pub params_file: Option<PathBuf>,
@@ -58,9 +77,19 @@ pub struct RunArgs {
     /// Live tasks at most [env: PITCREW_PARALLELISM]
     #[arg(long, value_name = "N")]
     pub parallelism: Option<u32>,
-    /// `json`: one document about the run on stdout, progress on stderr
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
-    pub output: Format,
+    /// `json`: one document about the run on stdout, progress on stderr; `yaml`: the PipelineRun or TaskRun with its status
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    pub output: RunFormat,
+}
+
+/// How the end of a run is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum RunFormat {
+    Text,
+    Json,
+    Yaml,
+    /// Its kind and name.
+    Name,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -69,9 +98,47 @@ pub enum BackendArg {
     Fake,
 }
 
+/// What makes the containers of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnArg {
+    /// Namespaces of this machine, over its own files
+    Sandbox,
+    /// A Docker engine, see `docker_host`
+    Docker,
+    /// A cluster of Kubernetes, as `KUBECONFIG` says
+    Kubernetes,
+}
+
 pub async fn command(args: RunArgs, ui: Ui, settings: Settings) -> anyhow::Result<ExitCode> {
+    let files: Vec<PathBuf> = args.file.iter().chain(&args.filename).cloned().collect();
+    let sources = files.iter().map(|path| load::source(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    if sources.iter().any(|source| pitcrew_lang::tekton::is_tekton(&source.text)) {
+        return tekton::run(args, sources, ui, settings).await;
+    }
+    if args.on.is_some() {
+        return Err(invalid(
+            "`--on` is for Tekton's documents, and this is a workflow\nhint: a task of it says `backend`",
+        ));
+    }
+    let [file] = files.as_slice() else {
+        return Err(invalid(
+            "a workflow is run from one file\nhint: several files are one set only for Tekton's documents",
+        ));
+    };
+    let output = match args.output {
+        RunFormat::Text => Format::Text,
+        RunFormat::Json => Format::Json,
+        RunFormat::Yaml | RunFormat::Name => {
+            return Err(invalid(
+                "`-o yaml` and `-o name` are for Tekton's documents\nhint: a workflow has `--output json`",
+            ));
+        }
+    };
+    if !args.workspace.is_empty() || args.taskruns || args.on.is_some() {
+        return Err(invalid("`-w`, `--on` and `--taskruns` are for Tekton's documents, and this is a workflow"));
+    }
     // Everything that can be refused is refused before anything is made.
-    let mut compiled = load::workflow(&args.file, args.workflow.as_deref(), &ui)?;
+    let mut compiled = load::workflow(file, args.workflow.as_deref(), &ui)?;
     match args.backend {
         Some(BackendArg::Fake) => {
             compiled.hash.push_str(catalog::ON_FAKE);
@@ -97,7 +164,7 @@ pub async fn command(args: RunArgs, ui: Ui, settings: Settings) -> anyhow::Resul
 
     let context = Context::open(ui, settings).await?;
     let prepared = Prepared::new(&context).await?;
-    load::register(&context.store, &args.file, &compiled, clock::now()).await?;
+    load::register(&context.store, file, &compiled, clock::now()).await?;
     let record = match context.store.create_run(new, Some(&prepared.owner)).await? {
         CreateRun::Created(record) => record,
         CreateRun::Exists { run, .. } => {
@@ -112,7 +179,7 @@ pub async fn command(args: RunArgs, ui: Ui, settings: Settings) -> anyhow::Resul
     }
     let workflow = context.catalog.insert(&compiled.hash, compiled.workflow);
     let session = prepared.work_on(&context, record.key, &workflow).await?;
-    finish(&context, session, record, workflow, args.output, false).await
+    finish(&context, session, record, workflow, output, None).await
 }
 
 /// Watches a run of this process to its end, says how it ended, and gives the exit status.
@@ -122,7 +189,7 @@ pub async fn finish(
     run: RunRecord,
     workflow: Arc<Workflow>,
     output: Format,
-    catch_up: bool,
+    known: Option<&[InstanceRecord]>,
 ) -> anyhow::Result<ExitCode> {
     let stream = if output == Format::Json { Stream::Stderr } else { Stream::Stdout };
     let mut screen = Screen::new(&context.ui, stream);
@@ -136,7 +203,7 @@ pub async fn finish(
         screen.lasting(&text);
     }
     let key = run.key;
-    let watched = Watch::new(&session.app, context, run, workflow.clone(), screen).until_end(catch_up).await?;
+    let watched = Watch::new(&session.app, context, run, workflow.clone(), screen).until_end(known).await?;
     conclude(context, session, watched, key, &workflow, output).await
 }
 

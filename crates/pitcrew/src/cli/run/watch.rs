@@ -82,16 +82,17 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Watches until the end. `catch_up`: the run may be past its beginning.
-    pub async fn until_end(mut self, catch_up: bool) -> anyhow::Result<Watched> {
+    /// Watches until the end. `known`: how the tasks of a run that began earlier stood; what is different by now is told.
+    pub async fn until_end(mut self, known: Option<&[InstanceRecord]>) -> anyhow::Result<Watched> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let mut frames = tokio::time::interval(FRAME);
         frames.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut frame = 0u32;
         let mut leaving = false;
         let stored = self.app.store.run(self.run.key).await?;
-        if catch_up || stored.is_none_or(|run| run.state != RunState::Queued) {
-            self.catch_up(!catch_up).await?;
+        self.model.rows(known.unwrap_or_default());
+        if known.is_some() || stored.is_none_or(|run| run.state != RunState::Queued) {
+            self.catch_up().await?;
         }
         loop {
             tokio::select! {
@@ -113,7 +114,7 @@ impl<'a> Watch<'a> {
                         }
                     }
                     Err(RecvError::Lagged(_)) => {
-                        if self.catch_up(true).await? {
+                        if self.catch_up().await? {
                             self.end();
                             return Ok(Watched::Finished);
                         }
@@ -131,8 +132,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Takes the whole state at once; says whether the run is over. With `tell`, what is new is told.
-    async fn catch_up(&mut self, tell: bool) -> anyhow::Result<bool> {
+    /// Takes the whole state at once and tells what is new; says whether the run is over.
+    async fn catch_up(&mut self) -> anyhow::Result<bool> {
         let taken = match self.app.scheduler.snapshot(self.run.key).await {
             Some(snapshot) => self.model.rows(&snapshot.instances),
             None => match self.app.store.stored_run(self.run.key).await? {
@@ -140,9 +141,7 @@ impl<'a> Watch<'a> {
                 None => Vec::new(),
             },
         };
-        if tell {
-            self.tell(&taken).await?;
-        }
+        self.tell(&taken).await?;
         let run = self.app.store.run(self.run.key).await?;
         Ok(run.is_some_and(|run| run.state.is_final()))
     }
@@ -286,6 +285,7 @@ fn rough(task: pitcrew_core::TaskId, taken: &Taken) -> InstanceRecord {
         item: None,
         followed: None,
         stop: None,
+        skip: None,
     }
 }
 

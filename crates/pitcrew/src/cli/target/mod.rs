@@ -3,6 +3,7 @@
 //! One method per question, the same for both; so every command says and prints the same wherever it looks.
 
 mod connections;
+mod deliveries;
 mod ecs;
 mod incidents;
 mod logs;
@@ -128,7 +129,10 @@ impl Target {
 
     /// The definition that a run goes by.
     pub async fn definition(&self, run: &RunRecord) -> anyhow::Result<Arc<Workflow>> {
-        self.version(&run.workflow, &run.version).await
+        match self {
+            Target::Here(context) => context.definition(run).await,
+            Target::There(_) => self.version(&run.workflow, &run.version).await,
+        }
     }
 
     /// A workflow in one version, compiled.

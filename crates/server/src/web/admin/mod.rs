@@ -5,6 +5,7 @@
 mod audit;
 mod backfills;
 mod connections;
+mod deliveries;
 mod fleet;
 mod incidents;
 mod listed;
@@ -69,6 +70,9 @@ pub fn routes() -> Routes {
         .post("/backfills/change", Role(User), backfills::change)
         .get("/notifications", Role(Viewer), notices::page)
         .post("/notifications/again", Role(Op), notices::again)
+        .get("/deliveries", Role(Viewer), deliveries::page)
+        .get("/deliveries/{delivery}", Role(Viewer), deliveries::one)
+        .post("/deliveries/{delivery}/redeliver", Role(Op), deliveries::again)
         .get("/audit", Role(Viewer), audit::page)
         .get("/users", Role(Admin), users::page)
         .get("/users/new", Role(Admin), users::blank)

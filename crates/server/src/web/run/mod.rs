@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use pitcrew_control::links;
 use pitcrew_control::recovery::view::state;
 use pitcrew_core::TaskId;
-use pitcrew_core::engine::record::{RunRecord, RunStop};
+use pitcrew_core::engine::record::{RunRecord, RunStop, StopHow};
 use pitcrew_store::StateCounts;
 
 use super::page::{PageResult, Shell, html, render};
@@ -116,9 +116,16 @@ impl Reading<'_> {
         let run = self.run();
         let has = |state: &str| counts.get(state).is_some_and(|count| *count > 0);
         let stopped = run.stop.as_ref().map(|stop| match stop {
-            RunStop::Cancelled { by } => format!("cancelled by {by}"),
+            RunStop::Cancelled { by, how: StopHow::DrainThenFinally } => {
+                format!("cancelled by {by}: nothing new begins")
+            }
+            RunStop::Cancelled { by, how: StopHow::ThenFinally | StopHow::Everything } => format!("cancelled by {by}"),
             RunStop::TimedOut => "stopped: it ran longer than its timeout".to_owned(),
+            RunStop::TasksTimedOut => "stopped: its tasks took longer than their timeout".to_owned(),
+            RunStop::FinallyTimedOut => "stopped: its finally tasks took longer than their timeout".to_owned(),
             RunStop::FailFast { task } => format!("stopped because `{task}` failed (fail_fast)"),
+            RunStop::Drain { task } => format!("`{task}` failed: nothing new began"),
+            RunStop::Refused { reason, message } => format!("it could not run: {reason}: {message}"),
         });
         let hits = own::incidents::of_run(self.site, run).await?;
         let incidents = hits.iter().rev().map(|one| {

@@ -5,7 +5,7 @@ use pitcrew_core::TaskId;
 use pitcrew_core::engine::record::AttemptRecord;
 use pitcrew_core::fleet::Gang;
 use pitcrew_core::id::UNMAPPED;
-use pitcrew_core::ir::{Task, TaskIx, Work, Workflow};
+use pitcrew_core::ir::{Task, TaskIx, When, Work, Workflow};
 use pitcrew_core::state::Exit;
 use pitcrew_exec::{GpuUsage, Usage};
 use serde_json::Value;
@@ -56,6 +56,7 @@ pub fn kind_of(task: &Task) -> String {
         Work::Steps(steps) if steps.len() == 1 => "script".to_owned(),
         Work::Steps(steps) => format!("{} steps", steps.len()),
         Work::Action { uses, .. } => uses.clone(),
+        Work::Pod { .. } => "pod".to_owned(),
     };
     match &task.gang {
         Some(gang) => format!("gang of {}, {work}", gang.count),
@@ -69,7 +70,7 @@ pub fn step_names(workflow: Option<&Workflow>, task: &TaskId) -> Vec<String> {
     match task.map(|task| &task.work) {
         Some(Work::Steps(steps)) => steps.iter().map(|step| step.name.clone()).collect(),
         Some(Work::Action { uses, .. }) => vec![uses.clone()],
-        Some(Work::Noop) | None => Vec::new(),
+        Some(Work::Noop | Work::Pod { .. }) | None => Vec::new(),
     }
 }
 
@@ -80,7 +81,7 @@ fn definition(workflow: &Workflow, task: &Task) -> Vec<(&'static str, String)> {
     let mut add = |name, text: Option<String>| facts.extend(text.filter(|text| !text.is_empty()).map(|t| (name, t)));
     add("Needs", Some(names(&task.needs).join(", ")));
     add("Trigger rule", Some(task.trigger_rule.name().to_owned()));
-    add("When", task.when.clone());
+    add("When", task.when.as_ref().map(condition));
     add("Branch", task.branch.clone());
     add("Timeout", task.timeout.map(fmt::duration));
     add("Retries", Some(task.retry.retries.to_string()));
@@ -94,6 +95,13 @@ fn definition(workflow: &Workflow, task: &Task) -> Vec<(&'static str, String)> {
     add("Members", task.gang.as_ref().map(members));
     add("Instances at a time", task.max_parallel.map(|most| most.to_string()));
     facts
+}
+
+fn condition(when: &When) -> String {
+    match when {
+        When::Expression(text) => text.clone(),
+        When::Guard(guard) => guard.to_string(),
+    }
 }
 
 /// Where the members of a gang are.
@@ -162,7 +170,9 @@ pub fn used(attempt: &AttemptRecord) -> Used {
             gpu.energy_wh.map(fmt::watt_hours),
         ];
         let told: Vec<String> = told.into_iter().flatten().collect();
-        if told.is_empty() { "not told by the device".to_owned() } else { told.join(", ") }
+        let told = if told.is_empty() { "not told by the device".to_owned() } else { told.join(", ") };
+        // Of several, which one it is.
+        if usage.gpus.len() > 1 { format!("{}: {told}", gpu.uuid) } else { told }
     };
     Used {
         cpu: fmt::duration(from_seconds(cpu)),

@@ -17,6 +17,7 @@ pub async fn changes_of_a_node_add_up_beside_what_is_seen_of_it(store: &Store) {
     };
     let cordon = NodeChange { cordoned: Some(true), ..NodeChange::default() };
     let seen = json!({ "cores": 64 });
+    let nothing = store.marks().await.unwrap();
     // At the same time, on a node that has no row yet.
     let (a, b, c) = tokio::join!(
         store.change_node("s21", label("rack", Some("a")), audit("node.label", 1)),
@@ -26,10 +27,18 @@ pub async fn changes_of_a_node_add_up_beside_what_is_seen_of_it(store: &Store) {
     a.unwrap();
     b.unwrap();
     c.unwrap();
+    // What people did is a mark, and what was seen is none.
+    let marks = store.marks().await.unwrap();
+    assert_ne!(marks, nothing);
+    store.see_node("s21", &json!({}), at(4)).await.unwrap();
+    store.see_node("s22", &seen, at(5)).await.unwrap();
+    store.see_node("s21", &seen, at(5)).await.unwrap();
+    assert_eq!(store.marks().await.unwrap(), marks);
     let taint = NodeChange { taints: [("gpu:NoSchedule".to_owned(), None)].into(), ..NodeChange::default() };
     store.change_node("s21", taint, audit("node.taint", 2)).await.unwrap();
     let row = store.change_node("s21", label("zone", None), audit("node.label", 3)).await.unwrap();
-    assert_eq!(store.nodes().await.unwrap(), std::slice::from_ref(&row));
+    assert_ne!(store.marks().await.unwrap(), marks);
+    assert_eq!(store.nodes().await.unwrap()[0], row);
     assert!(row.cordoned && row.taints == [("gpu:NoSchedule".to_owned(), None)].into());
     assert_eq!(row.labels, [("rack".to_owned(), Some("a".to_owned())), ("zone".to_owned(), None)].into());
     assert_eq!((row.seen, row.seen_at), (seen, Some(at(5))));

@@ -1,7 +1,7 @@
 //! What a commit writes, and what it refuses.
 
 use pitcrew_core::Timestamp;
-use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunStop, Stop};
+use pitcrew_core::engine::record::{AttemptRecord, InstanceRecord, RunRecord, RunStop, SkipReason, Stop, StopHow};
 use pitcrew_core::fleet::{Amount, Request};
 use pitcrew_core::id::{RunKey, TaskId};
 use pitcrew_core::state::{Exit, RunState, State};
@@ -69,6 +69,7 @@ pub async fn every_field_survives(store: &Store) {
             item: [None, Some(json!(null)), Some(json!({"server": "a"}))][n % 3].clone(),
             followed: [None, Some(vec![]), Some(vec![task("a"), task("g.b")])][n % 3].clone(),
             stop: stops.get(n).copied(),
+            skip: SkipReason::ALL.get(n).copied(),
             ..instance("t", state)
         });
         attempts.push(AttemptRecord {
@@ -83,6 +84,7 @@ pub async fn every_field_survives(store: &Store) {
             request: (n % 3 == 0).then(|| Request { cpu: Amount::milli(n as u32 * 500), ..Request::default() }),
             usage: [json!(null), json!({"cpu_seconds": 0.5})][n % 2].clone(),
             names: [json!(null), json!({"job": "7/train", "size": 2})][n % 2].clone(),
+            detail: [json!({"containers": [{"name": "step-é"}]}), json!(null)][n % 2].clone(),
             ..attempt("t", n as u32 + 1)
         });
     }
@@ -108,9 +110,20 @@ pub async fn every_field_survives(store: &Store) {
     }
     assert_eq!(store.variable("from-run").await.unwrap().unwrap().value, "1");
 
-    for stop in [RunStop::Cancelled { by: "ada".to_owned() }, RunStop::TimedOut, RunStop::FailFast { task: task("t") }]
-    {
+    let cancelled = |how| RunStop::Cancelled { by: "ada".to_owned(), how };
+    for stop in [
+        cancelled(StopHow::ThenFinally),
+        cancelled(StopHow::DrainThenFinally),
+        cancelled(StopHow::Everything),
+        RunStop::TimedOut,
+        RunStop::TasksTimedOut,
+        RunStop::FinallyTimedOut,
+        RunStop::FailFast { task: task("t") },
+        RunStop::Drain { task: task("t") },
+        RunStop::Refused { reason: "ParameterMissing".to_owned(), message: "`p` is missing".to_owned() },
+    ] {
         made.stop = Some(stop);
+        made.finally_start = made.finally_start.map_or(Some(at(12)), |_| None);
         committed(store, &owner, RunCommit { run: Some(made.clone()), ..RunCommit::new(made.key) }).await;
         assert_eq!(store.run(made.key).await.unwrap().unwrap(), made);
     }

@@ -1,0 +1,13 @@
+//! Tekton's documents through the real binary: files in, logs and documents with their status out.
+
+mod checks;
+mod examples;
+mod features;
+mod harness;
+mod hooks;
+mod kubernetes;
+mod notebook;
+mod python;
+mod refusals;
+mod seed;
+mod upstream;
