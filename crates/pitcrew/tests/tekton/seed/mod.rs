@@ -1,6 +1,6 @@
 //! GPU notebook pipelines as somebody wrote them for Tekton, where a checkout of their repository is named: unmodified, by fixtures of ours.
 //!
-//! `PITCREW_TEST_SEED=DIR` names a clone, with its history, of the public repository `johnnynv/Real-world_Tekton_Installation_Guide`. What its newest
+//! `PITCREW_TEST_PIPELINES=DIR` names a clone, with its history, of the public repository `johnnynv/Real-world_Tekton_Installation_Guide`. What its newest
 //! commit misses is taken from an older one, or made by `fixtures`. Without them a run fails at the same task and for the same reason as with Tekton.
 //! Without the clone this says so, and nothing is tested.
 
@@ -32,8 +32,8 @@ struct Seed {
 
 impl Seed {
     fn find() -> Option<Seed> {
-        let Some(clone) = std::env::var_os("PITCREW_TEST_SEED").map(PathBuf::from) else {
-            eprintln!("NOT TESTED: PITCREW_TEST_SEED names no clone of the pipelines");
+        let Some(clone) = std::env::var_os("PITCREW_TEST_PIPELINES").map(PathBuf::from) else {
+            eprintln!("NOT TESTED: PITCREW_TEST_PIPELINES names no clone of the pipelines");
             return None;
         };
         has_sandbox().then(|| Seed { examples: clone.join("examples/tekton"), clone })
