@@ -252,7 +252,8 @@ impl Fleet {
         let begun = self.0.turns.fetch_add(1, Ordering::Relaxed);
         let rows = self.0.store.nodes().await?.into_iter().map(|row| (row.name.clone(), row)).collect();
         self.read_workers(&rows).await?;
-        self.publish();
+        // One that is new here may be cordoned since long.
+        self.mark(&rows);
         *last_read = begun;
         Ok(())
     }

@@ -15,12 +15,14 @@ use crate::fleet::series::{KEPT, KEPT_HOURS, Series};
 const MARKS: Duration = Duration::from_secs(2);
 
 impl Fleet {
-    /// What other processes did with the same store.
+    /// What other processes did with the same store. Nobody changes anything here between the reading and what comes of it, which
+    /// would undo the change for a while.
     pub(super) async fn follow_marks(&self) {
         let mut before = None;
         loop {
             tokio::time::sleep(MARKS).await;
             let store = &self.0.store;
+            let reading = self.0.last_read.lock().await;
             let rows = async {
                 // A thousand nodes to which nothing happened cost no more than a look at little of them.
                 let marks = store.marks().await?;
@@ -40,10 +42,11 @@ impl Fleet {
                 }
                 Err(error) => tracing::warn!(%error, "what people did to nodes cannot be read"),
             }
+            drop(reading);
         }
     }
 
-    pub(super) fn mark(&self, rows: &BTreeMap<String, NodeRow>) {
+    pub(in crate::fleet) fn mark(&self, rows: &BTreeMap<String, NodeRow>) {
         for known in self.lock().iter_mut() {
             known.marks = rows.get(&key_of(&known.config.name, known.is_here(), self.0.home.as_deref())).cloned();
         }

@@ -45,8 +45,10 @@ pub(super) struct Inner {
     is_stale: AtomicBool,
     /// Held while it is put together.
     publishing: Mutex<()>,
-    /// Counts who asked for the rows of workers, and who began to read them; when the last reading began that ended well.
+    /// Counts who asked for the rows of workers, and who began to read them.
     pub(super) turns: AtomicU64,
+    /// When the last reading of workers began that ended well. Held by whoever reads rows, until they count, and by whoever
+    /// changes one.
     pub(super) last_read: tokio::sync::Mutex<u64>,
 }
 
@@ -202,6 +204,7 @@ impl Fleet {
         if self.view(name).is_none() {
             return Ok(None);
         }
+        let _alone = self.0.last_read.lock().await;
         let row = self.0.store.change_node(&self.key(name), change, audit).await?;
         if let Some(known) = self.lock().iter_mut().find(|known| known.config.name == name) {
             known.marks = Some(row);
