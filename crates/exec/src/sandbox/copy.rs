@@ -50,12 +50,17 @@ impl Copies {
         if self.processes.is_empty() {
             return;
         }
-        drop(self.pipes);
-        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
-        pids.filter(|pid| *pid != 1 && !self.processes.contains(pid)).for_each(sys::kill);
-        for pid in self.processes {
-            let _ = sys::wait(pid);
+        let Copies { pipes, mut processes } = self;
+        drop(pipes);
+        // Who is made while the list is read may not be in it, and is found after the end of whoever made it.
+        while !processes.is_empty() {
+            let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+            let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<libc::pid_t>().ok());
+            pids.filter(|pid| *pid != 1 && !processes.contains(pid)).for_each(sys::kill);
+            match sys::wait(-1) {
+                Ok((pid, _)) => processes.retain(|copy| *copy != pid),
+                Err(_) => return,
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Names of images, as everybody writes them: with or without registry, tag and digest.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// The registry that is meant where none is named.
@@ -55,6 +56,19 @@ fn is_part(text: &str) -> bool {
     !text.is_empty() && text.chars().all(fits) && text.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
+/// A name or an address, IPv6 in brackets, with or without a port.
+fn is_machine(text: &str) -> bool {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    let fits = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-')),
+    };
+    fits && port.is_none_or(|port| port.parse::<u16>().is_ok() && !port.starts_with('+'))
+}
+
 impl FromStr for ImageName {
     type Err = String;
 
@@ -83,8 +97,7 @@ impl FromStr for ImageName {
             None if name.contains('/') => name.to_owned(),
             None => format!("library/{name}"),
         };
-        let is_machine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-        if !registry.chars().all(is_machine) || !repository.split('/').all(is_part) {
+        if !is_machine(registry) || !repository.split('/').all(is_part) {
             return Err(wrong());
         }
         Ok(ImageName { registry: registry.to_owned(), repository, tag, digest })
@@ -116,6 +129,8 @@ mod tests {
             ("localhost/tool", "localhost/tool", "latest"),
             ("127.0.0.1:5000/a/b:v2", "127.0.0.1:5000/a/b", "v2"),
             ("127.0.0.1:5000/a/b", "127.0.0.1:5000/a/b", "latest"),
+            ("[::1]:5000/a/b:v2", "[::1]:5000/a/b", "v2"),
+            ("[::1]/a", "[::1]/a", "latest"),
             ("registry.example.com/ml/train_2", "registry.example.com/ml/train_2", "latest"),
             (&format!("ghcr.io/a/b:1@{digest}"), "ghcr.io/a/b", &digest),
         ] {
@@ -134,6 +149,9 @@ mod tests {
             "https://a.example/b",
             "a?b=c",
             "a:b/c",
+            "a:99999/c",
+            "[a/b]/c",
+            "a.example:/c",
         ] {
             assert!(text.parse::<ImageName>().is_err(), "{text}");
         }

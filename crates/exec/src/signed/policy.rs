@@ -181,7 +181,8 @@ mod tests {
             ("busybox:local", "busybox:other", false),
             ("a.example/b:1.*", "a.example/b:1.2", true),
             ("a.example:5000/b", "a.example:5000/b:7", true),
-            ("a*b*c", "docker.io/library/abc", false),
+            ("a*b*c", "docker.io/library/abc", true),
+            ("a*b*c", "docker.io/team/abc", false),
         ] {
             assert_eq!(Pattern::new(pattern).is_about(&image.parse().unwrap()), is, "{pattern} {image}");
         }

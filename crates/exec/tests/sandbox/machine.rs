@@ -135,7 +135,7 @@ async fn what_is_masked_is_in_no_result_of_a_pod() {
         echo '{\"outputs\": [{\"name\": \"o\", \"values\": [{\"uri\": \"hunter2-hunter2\"}]}]}' > /tekton/artifacts/provenance.json";
     let steps = json!([
         step_with("a", script, json!({"results": [{"name": "own"}]})),
-        step("b", "test \"$(steps.a.results.own)\" = hunter2-hunter2"),
+        step_with("b", "test \"$1\" = hunter2-hunter2", json!({"args": ["$(steps.a.results.own)"]})),
     ]);
     let mut spec = world.spec("a", pod_with(steps, json!({"results": [{"name": "r"}]})));
     spec.masks = vec!["hunter2-hunter2".into()];
