@@ -21,7 +21,7 @@ use pitcrew_exec::{
     AttemptSpec, Backend, BackendError, BackendEvent, Command, Ended, Handle, Limits, Observation, Place, PodRun,
     Runtime, StepSpec,
 };
-use pitcrew_lang::{Evaluator, Rendering, tekton};
+use pitcrew_lang::{Evaluator, Rendering, parse_gpus, tekton};
 use pitcrew_store::{VariableSet, WorkerEnds};
 use serde_json::{Map, Value};
 
@@ -546,6 +546,14 @@ fn prepare(
             let made = tekton::run::pod(template, &tekton::run::Facts::of(run), at);
             let mut made = made.map_err(|refusal| format!("{}: {}", refusal.reason, refusal.message))?;
             launch::own_volumes(&mut made.pod, id.run);
+            let is_cluster = matches!(spec.place, Some(Place::Kubernetes(_)));
+            // What containers ask for themselves they have; an annotation only Pitcrew understands.
+            if let (true, Some(asked)) =
+                (is_cluster && made.pod.annotations.contains_key(tekton::run::GPU_ANNOTATION), &task.resources.gpu)
+            {
+                let (gpus, models) = parse_gpus(&rendering.value(asked)?)?;
+                launch::ask_for_gpus(&mut made.pod, &gpus, &models)?;
+            }
             // Only what its documents say is in the environment of a container.
             spec.env = BTreeMap::new();
             spec.pod = Some(Box::new(PodRun {
@@ -558,7 +566,8 @@ fn prepare(
                     },
                     None => Runtime::Sandbox,
                 },
-                deadline: None,
+                // Of a pod of a cluster, the time that it waits there for room counts, and it ends although this server may be gone.
+                deadline: task.timeout.filter(|_| is_cluster),
                 data: data.root().to_owned(),
                 sandbox: parts.sandbox.settings.clone(),
             }));

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pitcrew_core::RunKey;
+use pitcrew_core::fleet::Gpus;
 use pitcrew_core::pod::{CREDENTIALS, Container, Env, EnvSource, FileEntry, Pod, PodFailure, Source, Volume};
 use pitcrew_store::Store;
 use serde_json::Value;
@@ -35,6 +36,49 @@ pub fn own_volumes(pod: &mut Pod, run: RunKey) {
             *dir = format!("runs/{run}/{dir}");
         }
     }
+}
+
+/// What Kubernetes' devices of GPUs are called; the first is asked for where only a number is known.
+const GPUS: [&str; 2] = ["nvidia.com/gpu", "amd.com/gpu"];
+
+/// Asks the cluster for the GPUs that the task asks for, where its containers do not say so themselves, as by an annotation.
+/// Each step that uses GPUs asks for all of them: steps take turns. A part of a GPU is one device of a cluster, which may
+/// stand for a part (time-slicing, MPS). The error is a sentence.
+pub fn ask_for_gpus(pod: &mut Pod, gpus: &Gpus, models: &[String]) -> Result<(), String> {
+    if let Some(model) = models.first() {
+        return Err(format!(
+            "`pitcrew.dev/gpu` asks for the model `{model}`: in a cluster, labels of nodes say that; use `nodeSelector` of `podTemplate`"
+        ));
+    }
+    let (name, count) = match gpus {
+        Gpus::None => return Ok(()),
+        Gpus::Count(count) => (None, *count),
+        Gpus::Share(_) => (None, 1),
+        Gpus::Mig { profile, count } => (Some(format!("nvidia.com/mig-{profile}")), *count),
+        Gpus::MemoryMib(_) => {
+            return Err(
+                "`pitcrew.dev/gpu` asks for the memory of a GPU, which no cluster gives: ask for a number".into()
+            );
+        }
+    };
+    let asks = |step: &Container| {
+        let of = &step.resources;
+        GPUS.into_iter().find(|name| of.limits.contains_key(*name) || of.requests.contains_key(*name))
+    };
+    let is_said = pod.steps.iter().any(|step| asks(step).is_some());
+    for step in &mut pod.steps {
+        let own = asks(step);
+        if is_said && own.is_none() {
+            continue;
+        }
+        let wanted = name.clone().unwrap_or_else(|| own.unwrap_or(GPUS[0]).to_owned());
+        for of in [&mut step.resources.limits, &mut step.resources.requests] {
+            GPUS.iter().for_each(|name| drop(of.remove(*name)));
+        }
+        // Kubernetes takes the limit of a device for the request as well.
+        step.resources.limits.insert(wanted, count.to_string());
+    }
+    Ok(())
 }
 
 /// Reads all objects that the pod refers to.
@@ -110,8 +154,13 @@ pub fn complete(pod: &mut Pod, found: &Found, whose: Whose) -> Result<Vec<String
             volume.source = Source::Files(files);
         }
     }
-    let files = credentials::files(&found.account, &mut masks)
-        .map_err(|message| PodFailure::Config { container: first, message })?;
+    let account = match (&found.account, whose) {
+        // One that only the cluster has gives what the cluster gives, and no files.
+        (Account::Missing(_), Whose::Cluster) => &Account::None,
+        (account, _) => account,
+    };
+    let files =
+        credentials::files(account, &mut masks).map_err(|message| PodFailure::Config { container: first, message })?;
     if !files.is_empty() {
         pod.volumes.push(Volume { name: CREDENTIALS.to_owned(), source: Source::Files(files) });
     }
@@ -442,6 +491,39 @@ mod tests {
         let Source::Files(files) = &pod.volumes[0].source else { panic!("{:?}", pod.volumes) };
         let shown: Vec<_> = files.iter().map(|f| (f.path.as_str(), f.bytes.as_slice(), f.mode, f.is_secret)).collect();
         assert_eq!(shown, [("level", &b"debug"[..], 0o644, false), ("user", b"ada", 0o400, true)]);
+    }
+
+    #[test]
+    fn an_account_that_only_the_cluster_has_is_the_clusters_matter() {
+        let found = Found { account: Account::Missing("builder".into()), ..found() };
+        let container = json!({ "name": "step-x", "image": "i" });
+        let mut there = pod(container.clone(), Vec::new());
+        assert_eq!(complete(&mut there, &found, Whose::Cluster), Ok(Vec::new()));
+        assert_eq!(there.volumes, []);
+        let here = complete(&mut pod(container, Vec::new()), &found, Whose::Machine).unwrap_err();
+        assert!(words(&here).contains("serviceaccount \"builder\" not found"), "{here:?}");
+    }
+
+    #[test]
+    fn gpus_of_an_annotation_are_asked_of_the_cluster_for_each_step_that_may_use_them() {
+        let gpus = |pod: &Pod| -> Vec<BTreeMap<String, String>> {
+            pod.steps.iter().map(|step| step.resources.limits.clone()).collect()
+        };
+        let of = |name: &str, count: &str| BTreeMap::from([(name.to_owned(), count.to_owned())]);
+        let mut plain = pod(json!({ "name": "step-x", "image": "i" }), Vec::new());
+        plain.steps.push(plain.steps[0].clone());
+        let mut said = plain.clone();
+        ask_for_gpus(&mut plain, &Gpus::Share("0.25".parse().unwrap()), &[]).unwrap();
+        assert_eq!(gpus(&plain), [of("nvidia.com/gpu", "1"), of("nvidia.com/gpu", "1")]);
+        said.steps[1].resources.limits = of("amd.com/gpu", "1");
+        ask_for_gpus(&mut said, &Gpus::Count(2), &[]).unwrap();
+        assert_eq!(gpus(&said), [BTreeMap::new(), of("amd.com/gpu", "2")]);
+        ask_for_gpus(&mut said, &Gpus::None, &[]).unwrap();
+        assert_eq!(gpus(&said), [BTreeMap::new(), of("amd.com/gpu", "2")]);
+        let error = ask_for_gpus(&mut said, &Gpus::MemoryMib(1024), &[]).unwrap_err();
+        assert!(error.contains("memory of a GPU"), "{error}");
+        let error = ask_for_gpus(&mut said, &Gpus::Count(1), &["A100".into()]).unwrap_err();
+        assert!(error.contains("`nodeSelector`"), "{error}");
     }
 
     #[test]

@@ -8,14 +8,17 @@ use pitcrew_core::pod::{ContainerEnded, ContainerState, PodEnded, PodFailure, St
 use pitcrew_core::state::Exit;
 use pitcrew_exec::{Ended, StepEnded};
 
-use super::marks::{Part, Sent};
+use super::manifest::READY;
+use super::marks::{Ending, Part, Sent};
 use super::mirror::Mirror;
 use super::results;
-use super::seen::{Seen, Terminated};
-use super::wrap::{FAULT, LATE, SKIPPED};
+use super::seen::{Container, Seen, Terminated};
+use super::wrap::{FAULT, LATE, SKIPPED, UNREACHED};
 
-/// Reasons for which an image does not come, and no time mends that.
-const IMAGE: [&str; 3] = ["ErrImageNeverPull", "ImagePullBackOff", "InvalidImageName"];
+/// Reasons for which an image does not come.
+const IMAGE: [&str; 3] = ["ErrImageNeverPull", IMAGE_LATER, "InvalidImageName"];
+/// Of them, that of a registry which may answer another time.
+const IMAGE_LATER: &str = "ImagePullBackOff";
 /// Reasons for which a container cannot be made.
 const CONFIG: [&str; 2] = ["CreateContainerConfigError", "CreateContainerError"];
 /// Reasons for which one could not begin.
@@ -29,6 +32,10 @@ pub enum Stage {
     /// No step has begun; why, if the cluster says so.
     Waiting(Option<String>),
     Running,
+    /// Its sidecars are ready, and its steps may begin.
+    Ready,
+    /// No step will go on; its sidecars run.
+    Done,
     /// Its steps are over, or its time is.
     Over,
     /// It will never begin, or never go on.
@@ -58,7 +65,7 @@ pub fn stage(sent: &Sent, pod: &Seen, asked: bool) -> Stage {
         let why = "is being deleted by somebody else, or because its node is emptied";
         return Stage::Lost(format!("the pod `{}` {why}", sent.name));
     }
-    for step in &sent.steps {
+    for step in sent.parts() {
         let Some(waiting) = pod.container(&step.name).and_then(|one| one.state.waiting.as_ref()) else { continue };
         let (reason, message) = (waiting.reason.as_str(), waiting.message.trim());
         let said = if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") };
@@ -70,10 +77,10 @@ pub fn stage(sent: &Sent, pod: &Seen, asked: bool) -> Stage {
             return Stage::Stuck(PodFailure::Config { container: step.name.clone(), message: said });
         }
     }
-    let began = |step: &Part| {
-        pod.container(&step.name).is_some_and(|one| one.state.running.is_some() || one.state.terminated.is_some())
-    };
-    if sent.steps.iter().any(began) {
+    if !sent.sidecars.is_empty() && sent.steps.iter().all(|step| is_known(pod, step)) {
+        return beside(sent, pod, asked);
+    }
+    if sent.sidecars.is_empty() && sent.steps.iter().any(|step| is_known(pod, step)) {
         return Stage::Running;
     }
     let unscheduled = status.conditions.iter().find(|one| one.r#type == "PodScheduled" && one.status == "False");
@@ -81,6 +88,42 @@ pub fn stage(sent: &Sent, pod: &Seen, asked: bool) -> Stage {
         true => one.reason.clone(),
         false => format!("{}: {}", one.reason, one.message),
     }))
+}
+
+/// How a pod stands whose containers run beside each other.
+fn beside(sent: &Sent, pod: &Seen, asked: bool) -> Stage {
+    let is_failure = |step: &Part| terminated(pod, step).is_some_and(|end| end.exit_code != 0);
+    let is_done = sent.steps.iter().all(|step| terminated(pod, step).is_some()) || sent.steps.iter().any(is_failure);
+    if asked && sent.parts().all(|part| terminated(pod, part).is_some()) {
+        return Stage::Over;
+    }
+    if is_done {
+        return Stage::Done;
+    }
+    if is_ready(pod) {
+        return Stage::Running;
+    }
+    for sidecar in sent.sidecars.iter().filter(|sidecar| sidecar.is_probed && !asked) {
+        if let Some(end) = terminated(pod, sidecar) {
+            let message = format!("ended with exit code {} before it was ready", end.exit_code);
+            return Stage::Stuck(PodFailure::Sidecar { container: sidecar.name.clone(), message });
+        }
+    }
+    let stands = |sidecar: &Part| {
+        pod.container(&sidecar.name).is_some_and(|one| {
+            one.state.terminated.is_some() || one.state.running.is_some() && (one.ready || !sidecar.is_probed)
+        })
+    };
+    if sent.sidecars.iter().all(stands) { Stage::Ready } else { Stage::Waiting(None) }
+}
+
+/// Its steps were told that they may begin.
+fn is_ready(pod: &Seen) -> bool {
+    pod.metadata.annotations.get(READY).is_some_and(|said| said == "1")
+}
+
+fn is_known(pod: &Seen, step: &Part) -> bool {
+    pod.container(&step.name).is_some_and(|one| one.state.running.is_some() || one.state.terminated.is_some())
 }
 
 /// It was deleted before its steps were over.
@@ -101,28 +144,55 @@ fn terminated<'a>(pod: &'a Seen, step: &Part) -> Option<&'a Terminated> {
 
 /// When its first step began.
 pub fn started_at(sent: &Sent, pod: &Seen) -> Option<Timestamp> {
+    if !sent.sidecars.is_empty() && !is_ready(pod) {
+        return None;
+    }
     let step = pod.container(&sent.steps.first()?.name)?;
     let running = step.state.running.as_ref().and_then(|running| running.started_at);
     running.or_else(|| step.state.terminated.as_ref().and_then(|end| end.started_at))
 }
 
-/// What became of a pod whose steps are over, were ended, or will never begin. `failure`: why it was given up.
-pub fn end(
-    sent: &Sent,
-    pod: Option<&Seen>,
-    mirror: &Mirror,
-    asked: bool,
-    failure: Option<PodFailure>,
-    now: Timestamp,
-) -> Ended {
+/// Why a pod did not go on by itself.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Why {
+    /// It did.
+    Nothing,
+    Cancelled,
+    Late,
+    GivenUp(PodFailure),
+}
+
+impl Why {
+    pub fn of(is_cancelled: bool, ending: Option<Ending>) -> Why {
+        match (is_cancelled, ending) {
+            (true, _) => Why::Cancelled,
+            (false, Some(Ending::Deadline)) => Why::Late,
+            (false, Some(Ending::Done) | None) => Why::Nothing,
+        }
+    }
+}
+
+/// What became of a pod whose steps are over, were ended, or will never begin.
+pub fn end(sent: &Sent, pod: Option<&Seen>, mirror: &Mirror, why: Why, now: Timestamp) -> Ended {
     let mut ended = Ended::bare(Exit::Code { code: 0 }, now);
+    let cut = match &why {
+        Why::Cancelled => Some(TerminationReason::Cancelled),
+        Why::Late => Some(TerminationReason::TimeoutExceeded),
+        Why::Nothing | Why::GivenUp(_) => None,
+    };
+    let failure = match &why {
+        Why::GivenUp(failure) => Some(failure.clone()),
+        Why::Late => Some(PodFailure::Deadline),
+        Why::Nothing | Why::Cancelled => None,
+    };
     let mut told = PodEnded { failure, ..PodEnded::default() };
     let mut facts = StepFacts::default();
     ended.started_at = pod.and_then(|pod| started_at(sent, pod));
-    let mut is_broken = asked || told.failure.is_some();
+    let mut is_broken = cut.is_some() || told.failure.is_some();
     for (index, step) in sent.steps.iter().enumerate() {
         let seen = pod.and_then(|pod| pod.container(&step.name));
         let over = seen.and_then(|seen| seen.state.terminated.as_ref());
+        let over = over.filter(|over| said(step, over, &sent.mark).0 != UNREACHED);
         let (results, artifacts) = results::of_step(sent, mirror, index);
         let problems = results.problems.iter().map(|problem| format!("step `{}`: {problem}", short(&step.name)));
         ended.output_problems.extend(problems);
@@ -130,10 +200,10 @@ pub fn end(
         let state = match over {
             Some(over) => {
                 let (exit, mut state) = step_end(step, over, &sent.mark, now);
-                if let (true, false, ContainerState::Terminated { exit_code, reason, .. }) =
-                    (asked && ended.failed_step.is_none(), exit.is_success(), &mut state)
+                if let (Some(cut), None, false, ContainerState::Terminated { exit_code, reason, .. }) =
+                    (cut, &ended.failed_step, exit.is_success(), &mut state)
                 {
-                    (*exit_code, *reason) = (1, TerminationReason::Cancelled);
+                    (*exit_code, *reason) = (1, cut);
                 }
                 let is_skipped =
                     matches!(&state, ContainerState::Terminated { reason: TerminationReason::Skipped, .. });
@@ -157,24 +227,35 @@ pub fn end(
                 state
             }
             None => {
-                let was_cut = asked && seen.is_some_and(|seen| seen.state.running.is_some());
-                if was_cut && ended.failed_step.is_none() {
+                let was_reached = sent.sidecars.is_empty() || ended.steps.len() == index && pod.is_some_and(is_ready);
+                let cut = cut.filter(|_| was_reached && seen.is_some_and(|seen| seen.state.running.is_some()));
+                if cut.is_some() && ended.failed_step.is_none() {
                     ended.failed_step = Some(short(&step.name).to_owned());
                 }
-                not_ended(step, was_cut, &told.failure, is_broken, now)
+                not_ended(step, cut, &told.failure, is_broken, now)
             }
         };
         told.containers.push(ContainerEnded {
-            name: step.name.clone(),
-            image: step.image.clone(),
-            image_id: seen
-                .map(|seen| seen.image_id.trim_start_matches("docker-pullable://").to_owned())
-                .unwrap_or_default(),
-            container_id: seen.map(|seen| seen.container_id.clone()).unwrap_or_default(),
-            state,
             results: results.values,
             artifacts,
+            ..container_ended(step, seen, state)
         });
+    }
+    for sidecar in &sent.sidecars {
+        let seen = pod.and_then(|pod| pod.container(&sidecar.name));
+        let state = match seen.and_then(|seen| seen.state.terminated.as_ref()) {
+            Some(over) => step_end(sidecar, over, &sent.mark, now).1,
+            // We asked for its end after the steps, and not every kubelet tells how one ends whose pod is deleted.
+            None if !is_broken && pod.is_some_and(is_ready) => ContainerState::Terminated {
+                exit_code: 0,
+                reason: TerminationReason::Completed,
+                message: String::new(),
+                started_at: ended.started_at.unwrap_or(now),
+                at: now,
+            },
+            None => not_ended(sidecar, None, &told.failure, is_broken, now),
+        };
+        told.containers.push(container_ended(sidecar, seen, state));
     }
     let (results, artifacts) = results::of_task(sent, mirror, &facts);
     ended.outputs.extend(results.values.iter().cloned());
@@ -185,16 +266,39 @@ pub fn end(
         ended.exit = Exit::TimedOut;
         tracing::debug!("the pod `{}` ran longer than it may", pod.metadata.name);
     }
-    if asked {
+    if why == Why::Cancelled {
         ended.exit = Exit::Cancelled;
+    } else if why == Why::Late {
+        ended.exit = Exit::TimedOut;
     } else if let Some(failure) = &told.failure
         && ended.exit.is_success()
     {
-        ended.exit = Exit::cannot_start(words(failure));
+        ended.exit = match failure {
+            // Its registry may answer the next attempt, if the task has one.
+            PodFailure::ImagePull { message, .. } if message.starts_with(IMAGE_LATER) => {
+                Exit::start_failed(words(failure))
+            }
+            PodFailure::Sidecar { .. } => Exit::start_failed(words(failure)),
+            failure => Exit::cannot_start(words(failure)),
+        };
         ended.failed_step = container(failure).map(|name| short(name).to_owned());
     }
     ended.pod = Some(Box::new(told));
     ended
+}
+
+fn container_ended(part: &Part, seen: Option<&Container>, state: ContainerState) -> ContainerEnded {
+    ContainerEnded {
+        name: part.name.clone(),
+        image: part.image.clone(),
+        image_id: seen
+            .map(|seen| seen.image_id.trim_start_matches("docker-pullable://").to_owned())
+            .unwrap_or_default(),
+        container_id: seen.map(|seen| seen.container_id.clone()).unwrap_or_default(),
+        state,
+        results: Vec::new(),
+        artifacts: serde_json::Value::Null,
+    }
 }
 
 /// What people are told of steps besides how the attempt ended.
@@ -225,11 +329,16 @@ pub fn remarks(sent: &Sent, ended: &Ended) -> Vec<(usize, String)> {
     remarks
 }
 
-/// How a step ended that ran, by its container and by the lines of shell that it ran under.
-fn step_end(step: &Part, over: &Terminated, mark: &str, now: Timestamp) -> (Exit, ContainerState) {
+/// What the lines of shell around a step said of it: a word, and more.
+fn said<'a>(step: &Part, over: &'a Terminated, mark: &str) -> (&'a str, &'a str) {
     let said = over.message.lines().rev().find_map(|line| line.strip_prefix(mark)).map(str::trim);
     let said = said.filter(|_| step.is_wrapped).unwrap_or_default();
-    let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
+    said.split_once(' ').unwrap_or((said, ""))
+}
+
+/// How a step ended that ran, by its container and by the lines of shell that it ran under.
+fn step_end(step: &Part, over: &Terminated, mark: &str, now: Timestamp) -> (Exit, ContainerState) {
+    let (word, rest) = said(step, over, mark);
     let code = if word == super::wrap::ENDED { rest.parse().unwrap_or(over.exit_code) } else { over.exit_code };
     let own = |message: &str| if step.is_wrapped { String::new() } else { message.to_owned() };
     let (exit, exit_code, reason, message) = match (word, over.reason.as_str()) {
@@ -254,7 +363,7 @@ fn step_end(step: &Part, over: &Terminated, mark: &str, now: Timestamp) -> (Exit
 
 fn not_ended(
     step: &Part,
-    was_cut: bool,
+    cut: Option<TerminationReason>,
     failure: &Option<PodFailure>,
     is_broken: bool,
     now: Timestamp,
@@ -263,6 +372,9 @@ fn not_ended(
         reason: reason.to_owned(),
         message: message.to_owned(),
     };
+    if let Some(reason) = cut {
+        return ContainerState::Terminated { exit_code: 1, reason, message: String::new(), started_at: now, at: now };
+    }
     let reason = match failure {
         Some(PodFailure::ImagePull { container, message, .. }) if *container == step.name => {
             return waiting("ErrImagePull", message);
@@ -273,7 +385,6 @@ fn not_ended(
         Some(PodFailure::ImagePull { .. } | PodFailure::Config { .. } | PodFailure::Refused { .. }) => {
             return waiting("PodInitializing", "");
         }
-        _ if was_cut => TerminationReason::Cancelled,
         _ if is_broken => TerminationReason::Skipped,
         _ => TerminationReason::Error,
     };

@@ -1,13 +1,15 @@
 //! A pod as Kubernetes is to have it, and the Secret beside it.
 //!
 //! Steps are init containers, but for the last: so the kubelet keeps their order and stops at the first that fails, nobody in the
-//! pod waits for anybody, and what all ask for is the most that one asks for, a GPU once. Everything that was a file or
+//! pod waits for anybody, and what all ask for is the most that one asks for, a GPU once. With sidecars, which have to run
+//! beside all of them, steps are plain containers too, and each waits for its turn ([`wrap`]). Everything that was a file or
 //! came from a Secret is in one Secret of the same name, made before the pod; in the pod's own text there is none of it.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
 use pitcrew_core::pod::{
     CREDENTIALS, Container, ContainerResources, EnvSource, FileEntry, Medium, Pod, Pull, Shape, Source, Volume, expand,
 };
@@ -23,6 +25,8 @@ pub const ATTEMPT: &str = "pitcrew.dev/attempt";
 pub const RUN: &str = "pitcrew.dev/run";
 /// In the Secret: the values that no log may show, for whoever goes on with the log.
 pub const MASKS: &str = "masks";
+/// The annotation that tells the steps of a pod that its sidecars are ready.
+pub const READY: &str = "pitcrew.dev/ready";
 /// The most that a Secret may hold, as the API server has it, with some room.
 const MOST: usize = 1_000_000;
 /// In what only Kubernetes understands of a pod: claims that are made for its run, by their names.
@@ -38,6 +42,17 @@ const SHARED: [(&str, &str); 6] = [
 ];
 /// The volume of our files.
 const FILES: &str = "pitcrew-files";
+/// The volume of what is said to the first step.
+const SAID: &str = "pitcrew-said";
+
+/// The volume of a step's own copy of its credentials.
+fn creds(step: usize) -> String {
+    format!("pitcrew-creds-{step}")
+}
+
+fn has_no_command(step: &Container) -> bool {
+    step.command.is_empty() && step.script.is_none()
+}
 
 /// What names the objects of an attempt.
 pub struct Names<'a> {
@@ -48,6 +63,7 @@ pub struct Names<'a> {
     /// The attempt, for people.
     pub shown: &'a str,
     pub grace_s: i64,
+    pub at: Timestamp,
     /// How long it may take as a whole.
     pub deadline_s: Option<i64>,
 }
@@ -78,6 +94,8 @@ struct Maker<'a> {
     name: String,
     mark: String,
     is_wrapped: bool,
+    /// Only so that steps find credentials in their homes: one that names no command does without.
+    is_for_homes: bool,
     masker: Option<Masker>,
     files: Files,
     /// Files of our own: `{key, path}` below [`wrap::SCRIPTS`].
@@ -92,19 +110,15 @@ pub fn objects(
     masks: &[String],
     log_limit: u64,
 ) -> Result<Objects, String> {
-    if let Some(sidecar) = pod.sidecars.first() {
-        return Err(format!(
-            "the sidecar `{}`: tasks with sidecars do not run on Kubernetes yet; run them in a sandbox, without `--on kubernetes`",
-            sidecar.name
-        ));
-    }
-    let is_wrapped = wrap::is_wanted(pod);
+    let is_for_homes = !wrap::is_wanted(pod) && !wrap::logins(pod).is_empty();
+    let is_wrapped = wrap::is_wanted(pod) || is_for_homes;
     let name = name_of(&pod.name, names.attempt);
     let mut maker = Maker {
         pod,
         name: name.clone(),
         mark: format!("::pitcrew-{}::", names.attempt),
         is_wrapped,
+        is_for_homes,
         masker: Masker::new(masks.iter().map(String::as_str)),
         files: Files::default(),
         scripts: Vec::new(),
@@ -114,8 +128,10 @@ pub fn objects(
     for (index, step) in pod.steps.iter().enumerate() {
         steps.push(maker.container(Some(index), step)?);
     }
-    let last = steps.pop();
-    let mut containers: Vec<Value> = last.into_iter().collect();
+    let mut containers = match pod.sidecars.is_empty() {
+        true => steps.split_off(steps.len().saturating_sub(1)),
+        false => std::mem::take(&mut steps),
+    };
     for sidecar in &pod.sidecars {
         containers.push(maker.container(None, sidecar)?);
     }
@@ -161,7 +177,16 @@ pub fn objects(
             "spec": template["spec"],
         })
     });
+    let mut notices = Vec::new();
+    if let Some(step) = pod.steps.iter().find(|step| is_for_homes && has_no_command(step)) {
+        notices.push(format!(
+            "`{}` names no command: its credentials are in {} and not in its home; write `command` or `script`",
+            step.name,
+            wrap::CREDS
+        ));
+    }
     let part = |container: &Container, is_wrapped: bool| Part {
+        is_probed: container.probes.startup.is_some() || container.probes.readiness.is_some(),
         name: container.name.clone(),
         image: container.image.clone(),
         continues: container.on_error == pitcrew_core::pod::OnError::Continue,
@@ -182,11 +207,18 @@ pub fn objects(
             name: name.clone(),
             namespace: namespace.to_owned(),
             mark: maker.mark,
-            steps: pod.steps.iter().map(|step| part(step, is_wrapped)).collect(),
+            steps: pod
+                .steps
+                .iter()
+                .map(|step| part(step, is_wrapped && !(is_for_homes && has_no_command(step))))
+                .collect(),
             sidecars: pod.sidecars.iter().map(|sidecar| part(sidecar, false)).collect(),
             results: pod.results.clone(),
             log_limit,
-            notices: Vec::new(),
+            at: names.at,
+            deadline_s: names.deadline_s,
+            grace_s: u32::try_from(names.grace_s).unwrap_or(u32::MAX),
+            notices,
         },
     })
 }
@@ -235,11 +267,12 @@ impl Maker<'_> {
             self.scripts.push(json!({ "key": key, "path": path, "mode": 0o755 }));
             command = vec![format!("{}/{path}", wrap::SCRIPTS)];
         }
-        if let Some(index) = index.filter(|_| self.is_wrapped) {
+        let may_be_plain = self.is_for_homes && has_no_command(from);
+        if let Some(index) = index.filter(|_| self.is_wrapped && !may_be_plain) {
             if command.is_empty() {
                 return Err(wrong(
-                    "it names no command, and what its image runs is not known where its results, conditions or timeout are \
-                     to be seen to: write `command` or `script`"
+                    "it names no command, and what its image runs is not known where its results, conditions, timeout or \
+                     sidecars are to be seen to: write `command` or `script`"
                         .to_owned(),
                 ));
             }
@@ -266,7 +299,7 @@ impl Maker<'_> {
             set("envFrom", from.env_from.iter().map(one).collect());
         }
         set("workingDir", from.workdir.clone().map_or(Value::Null, Value::from));
-        set("volumeMounts", self.mounts(from));
+        set("volumeMounts", self.mounts(index, from));
         set("resources", resources(&from.resources));
         set("securityContext", security(from));
         // An init container has none.
@@ -317,7 +350,7 @@ impl Maker<'_> {
         Ok(if all.is_empty() { Value::Null } else { all.into() })
     }
 
-    fn mounts(&self, from: &Container) -> Value {
+    fn mounts(&self, index: Option<usize>, from: &Container) -> Value {
         let mut all: Vec<Value> = Vec::new();
         for mount in &from.mounts {
             let mut one = json!({ "name": mount.volume, "mountPath": mount.at });
@@ -340,8 +373,16 @@ impl Maker<'_> {
             SHARED.iter().filter(|(_, at)| at.starts_with("/tekton/")).for_each(|(volume, at)| add(volume, at));
         }
         add(FILES, wrap::SCRIPTS);
-        if self.pod.volumes.iter().any(|volume| volume.name == CREDENTIALS) {
-            add(CREDENTIALS, "/tekton/creds");
+        match index.filter(|_| !wrap::logins(self.pod).is_empty()) {
+            Some(index) if !(self.is_for_homes && has_no_command(from)) => {
+                add(CREDENTIALS, wrap::LOGINS);
+                add(&creds(index), wrap::CREDS);
+            }
+            Some(_) => add(CREDENTIALS, wrap::CREDS),
+            None => {}
+        }
+        if index == Some(0) && !self.pod.sidecars.is_empty() {
+            add(SAID, wrap::DOWNWARD);
         }
         all.into()
     }
@@ -350,6 +391,16 @@ impl Maker<'_> {
         let mut all = Vec::new();
         for volume in &self.pod.volumes {
             let Volume { name, source } = volume;
+            if let (CREDENTIALS, Source::Files(files)) = (name.as_str(), source) {
+                // Whoever a step runs as reads them, and copies them for itself.
+                let open = files.iter().map(|file| FileEntry { mode: 0o444, ..file.clone() }).collect();
+                let mut made = self.source(&Source::Files(open))?;
+                made["name"] = CREDENTIALS.into();
+                all.push(made);
+                let own = |index| json!({ "name": creds(index), "emptyDir": { "medium": "Memory" } });
+                all.extend((0..self.pod.steps.len()).map(own));
+                continue;
+            }
             let mut made = self.source(source).map_err(|why| format!("the volume `{name}`: {why}"))?;
             made["name"] = name.clone().into();
             all.push(made);
@@ -361,6 +412,10 @@ impl Maker<'_> {
                 all.extend(SHARED.iter().filter(|(_, at)| at.starts_with("/tekton/")).map(|(name, _)| scratch(name)));
             }
             (Shape::Plain, false) => {}
+        }
+        if !self.pod.sidecars.is_empty() {
+            let field = json!({ "fieldPath": format!("metadata.annotations['{READY}']") });
+            all.push(json!({ "name": SAID, "downwardAPI": { "items": [{ "path": "ready", "fieldRef": field }] } }));
         }
         // Without any, all keys would be there.
         let items = match self.scripts.is_empty() {

@@ -5,6 +5,7 @@
 //! | `sent.json` | from before the API server is asked for anything: without it nothing of it ever began |
 //! | `made.json` | once the API server told that its pod is there |
 //! | `cancel.json` | once it is to end, from before its pod is deleted |
+//! | `ending.json` | once it ends although nobody asked: from before its pod is deleted for that |
 //! | `cursor.json` | how far its log was copied, and what was read out of it |
 //!
 //! Invariant: none of them holds what came from a Secret, each appears whole, and `exit.json` beside them ends what they say.
@@ -30,6 +31,14 @@ pub struct Sent {
     /// Of the task.
     pub results: Vec<ResultDecl>,
     pub log_limit: u64,
+    /// When it was begun here, from which its time counts.
+    #[serde(default)]
+    pub at: Timestamp,
+    #[serde(default)]
+    pub deadline_s: Option<i64>,
+    /// How long its processes have to end.
+    #[serde(default)]
+    pub grace_s: u32,
     /// For its log: what is otherwise here than people may think.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notices: Vec<String>,
@@ -46,6 +55,9 @@ pub struct Part {
     /// It runs under the few lines of shell that are ours.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_wrapped: bool,
+    /// Of a sidecar: something says when it is ready.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_probed: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub results: Vec<ResultDecl>,
 }
@@ -61,6 +73,16 @@ pub struct Made {
 pub struct Cancel {
     pub at: Timestamp,
     pub grace_s: u32,
+}
+
+/// We end its pod, for this reason: whoever comes next must not take it for the deed of somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Its steps are over, and its sidecars go.
+    Done,
+    /// It took longer than it may.
+    Deadline,
 }
 
 /// A file of its own in the directory of an attempt.
@@ -94,4 +116,20 @@ impl Mark for Made {
 
 impl Mark for Cancel {
     const FILE: &str = "cancel.json";
+}
+
+impl Mark for Ending {
+    const FILE: &str = "ending.json";
+}
+
+impl Sent {
+    /// When its time is over.
+    pub fn due(&self) -> Option<Timestamp> {
+        self.at.checked_add(jiff::SignedDuration::from_secs(self.deadline_s?)).ok()
+    }
+
+    /// Its containers, as they are counted in its log: the steps, then the sidecars.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.steps.iter().chain(&self.sidecars)
+    }
 }

@@ -139,6 +139,7 @@ impl KubernetesBackend {
             run: &hash(&[instance, &run]),
             shown: &shown,
             grace_s: spec.grace.as_secs().max(1),
+            at: clock::now(),
             deadline_s: spec.pod.as_ref().and_then(|run| run.deadline).map(|limit| limit.as_secs().max(1)),
         };
         manifest::objects(pod, &names, space(place, pod), &spec.masks, spec.log_limit)

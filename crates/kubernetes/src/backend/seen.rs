@@ -47,6 +47,7 @@ pub struct Container {
     pub image_id: String,
     #[serde(rename = "containerID")]
     pub container_id: String,
+    pub ready: bool,
     pub state: State,
 }
 

@@ -16,9 +16,17 @@ use crate::client::{Call, Change, Client, Fault, PODS};
 /// Between two tries to read a list.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// What is known of one pod: as it was told last; `None`: nothing, or that it is gone. Each telling counts.
-pub type Hint = watch::Receiver<(u64, Option<Arc<Seen>>)>;
-type Teller = watch::Sender<(u64, Option<Arc<Seen>>)>;
+/// What is known of one pod. Each telling counts.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    count: u64,
+    /// As it was told last, which may be its end.
+    pub pod: Option<Arc<Seen>>,
+    pub is_there: bool,
+}
+
+pub type Hint = watch::Receiver<Told>;
+type Teller = watch::Sender<Told>;
 
 /// One namespace of one cluster.
 pub struct Namespace {
@@ -38,7 +46,7 @@ impl Namespace {
 
     /// Hears of this pod from now on, whether it is there or not.
     pub fn follow(&self, pod: &str) -> Hint {
-        self.lock().entry(pod.to_owned()).or_insert_with(|| watch::Sender::new((0, None))).subscribe()
+        self.lock().entry(pod.to_owned()).or_insert_with(|| watch::Sender::new(Told::default())).subscribe()
     }
 
     pub fn forget(&self, pod: &str) {
@@ -47,8 +55,7 @@ impl Namespace {
 
     fn tell(&self, pod: Seen, is_there: bool) {
         if let Some(teller) = self.lock().get(&pod.metadata.name) {
-            let seen = is_there.then(|| Arc::new(pod));
-            teller.send_modify(|(count, told)| (*count, *told) = (*count + 1, seen));
+            teller.send_modify(|told| *told = Told { count: told.count + 1, pod: Some(Arc::new(pod)), is_there });
         }
     }
 
@@ -57,8 +64,9 @@ impl Namespace {
         let mut pods: HashMap<String, Arc<Seen>> =
             pods.into_iter().map(|pod| (pod.metadata.name.clone(), Arc::new(pod))).collect();
         for (name, teller) in self.lock().iter() {
-            let seen = pods.remove(name);
-            teller.send_modify(|(count, told)| (*count, *told) = (*count + 1, seen));
+            let pod = pods.remove(name);
+            let is_there = pod.is_some();
+            teller.send_modify(|told| *told = Told { count: told.count + 1, pod, is_there });
         }
     }
 

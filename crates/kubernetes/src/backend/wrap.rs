@@ -7,7 +7,7 @@
 
 use std::fmt::Write as _;
 
-use pitcrew_core::pod::{Container, EnvSource, Guard, OnError, Pod, ResultDecl, short};
+use pitcrew_core::pod::{CREDENTIALS, Container, EnvSource, FileEntry, Guard, OnError, Pod, ResultDecl, Source, short};
 
 /// Where the files of a pod are that we put there.
 pub const SCRIPTS: &str = "/tekton/scripts";
@@ -16,10 +16,26 @@ pub const SKIPPED: &str = "skipped";
 pub const LATE: &str = "late";
 pub const FAULT: &str = "fault";
 pub const ENDED: &str = "ended";
+/// An earlier step failed, or the pod ended before it was this step's turn.
+pub const UNREACHED: &str = "unreached";
+/// Where the Secret with credentials is mounted, and where each step has them for itself.
+pub const LOGINS: &str = "/tekton/creds-secrets";
+pub const CREDS: &str = "/tekton/creds";
+/// Where the file `ready` says that the sidecars are.
+pub const DOWNWARD: &str = "/tekton/downward";
 
 /// Does Kubernetes need help with any step? Then all are helped: a later one may ask what became of an earlier.
 pub fn is_wanted(pod: &Pod) -> bool {
-    !pod.results.is_empty() || pod.steps.iter().any(wants)
+    !pod.results.is_empty() || !pod.sidecars.is_empty() || pod.steps.iter().any(wants)
+}
+
+/// The files of the ServiceAccount, by their paths below a home directory.
+pub fn logins(pod: &Pod) -> &[FileEntry] {
+    let found = pod.volumes.iter().find(|volume| volume.name == CREDENTIALS);
+    match found.map(|volume| &volume.source) {
+        Some(Source::Files(files)) => files,
+        _ => &[],
+    }
 }
 
 fn wants(step: &Container) -> bool {
@@ -76,11 +92,35 @@ pub fn shell(pod: &Pod, index: usize, words: &[String], mark: &str) -> Result<St
     let _ = writeln!(text, "d=/tekton/steps/{own}\nr=/tekton/run/{index}");
     text.push_str("mkdir -p \"$d/results\" \"$d/artifacts\" \"$r\" || exit 1\n");
     let _ = writeln!(text, "[ -e /tekton/steps/{index} ] || ln -s {own} /tekton/steps/{index}");
+    let beside = !pod.sidecars.is_empty();
+    if beside {
+        text.push_str(TURNS);
+        match index {
+            0 => drop(writeln!(text, "until [ \"$(cat {DOWNWARD}/ready 2>/dev/null)\" = 1 ]; do nap; done")),
+            _ => {
+                let before = index - 1;
+                let _ = writeln!(text, "until [ -e /tekton/run/{before}/over ]; do nap; done");
+                let _ = writeln!(text, "[ \"$(cat /tekton/run/{before}/over)\" = go ] || unreached");
+            }
+        }
+        text.push_str("trap - TERM\n");
+    } else {
+        text.push_str("over() { :; }\n");
+    }
+    if !logins(pod).is_empty() {
+        text.push_str(SIGN_IN);
+        text.push_str("(umask 077\nh=${HOME:-/}\n");
+        for file in logins(pod) {
+            let _ = writeln!(text, "login {}", quote(&file.path));
+        }
+        let _ =
+            writeln!(text, ") || echo \"the credentials cannot be written to ${{HOME:-/}}: they are in {CREDS}\" >&2");
+    }
     for (number, (of, result)) in writer.refs.iter().enumerate() {
         let file = format!("/tekton/steps/{of}/results/{result}");
         let missing = format!("{FAULT} step `{}` did not write its result `{result}`", short(of));
         let (file, missing) = (quote(&file), quote(&missing));
-        let _ = writeln!(text, "[ -f {file} ] || {{ say {missing}; exit 1; }}");
+        let _ = writeln!(text, "[ -f {file} ] || {{ say {missing}; over stop; exit 1; }}");
         // The dot keeps line breaks at the end.
         let _ = writeln!(text, "R{number}=$(cat {file}; printf .); R{number}=${{R{number}%.}}");
     }
@@ -98,10 +138,10 @@ pub fn shell(pod: &Pod, index: usize, words: &[String], mark: &str) -> Result<St
     }
     text.push_str("emit 'own artifacts' \"$d/artifacts/provenance.json\"\n");
     text.push_str("emit 'all artifacts' /tekton/artifacts/provenance.json\n");
-    let _ = writeln!(text, "if [ -e \"$r/late\" ]; then say {LATE}; exit 1; fi\nsay \"{ENDED} $e\"");
+    let _ = writeln!(text, "if [ -e \"$r/late\" ]; then say {LATE}; over stop; exit 1; fi\nsay \"{ENDED} $e\"");
     text.push_str(match step.on_error {
-        OnError::Continue => "exit 0\n",
-        OnError::Stop => "exit \"$e\"\n",
+        OnError::Continue => "over go\nexit 0\n",
+        OnError::Stop => "[ \"$e\" = 0 ] && over go || over stop\nexit \"$e\"\n",
     });
     Ok(text)
 }
@@ -158,6 +198,15 @@ fn run(step: &Container) -> String {
     text
 }
 
+/// Where containers begin all at once, a step waits for its turn; one that is asked to end before never begins.
+const TURNS: &str = "over() { printf %s \"$1\" >\"$r/over.new\" && mv \"$r/over.new\" \"$r/over\"; }\n\
+                     unreached() { say unreached; over stop; exit 1; }\n\
+                     nap() { sleep 0.1 2>/dev/null || sleep 1; }\ntrap unreached TERM\n";
+
+/// Puts a file of credentials where only this step sees it, as its own user, and a link to it into its home.
+const SIGN_IN: &str = "login() {\ncase $1 in */*) mkdir -p \"/tekton/creds/${1%/*}\" \"$h/${1%/*}\" ;; esac\n\
+                       cat \"/tekton/creds-secrets/$1\" >\"/tekton/creds/$1\" && ln -sf \"/tekton/creds/$1\" \"$h/$1\"\n}\n";
+
 /// Waits for a copy to be whole; what the step left in the background may go on writing, and is not waited for.
 const DRAIN: &str =
     "drain() {\nfor n in 1 2; do kill -0 $1 2>/dev/null || return 0; sleep 1; done\nkill $1 2>/dev/null\n}\n";
@@ -194,7 +243,7 @@ impl Writer<'_> {
                     let _ = writeln!(body, "[ \"$i\" = x{value} ] && f=yes");
                 }
                 let wrong = if *negate { "yes" } else { "no" };
-                let _ = writeln!(body, "[ $f != {wrong} ] || {{ say {SKIPPED}; exit 0; }}");
+                let _ = writeln!(body, "[ $f != {wrong} ] || {{ say {SKIPPED}; over go; exit 0; }}");
                 Ok(())
             }
         }

@@ -17,6 +17,8 @@ use tokio::sync::mpsc;
 
 /// The image that the cluster of the tests has.
 pub const IMAGE: &str = "busybox:local";
+/// The one that has bash beside, as its entry point.
+pub const BASH: &str = "bash:local";
 /// Nothing that is waited for takes so long.
 const LONG: Duration = Duration::from_secs(180);
 

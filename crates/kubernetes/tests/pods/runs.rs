@@ -138,3 +138,24 @@ async fn files_and_secrets_come_by_a_secret_alone() {
         assert!(!text.contains("hunter2"), "{text}");
     }
 }
+
+/// As git, ssh and clients of registries look for them, whoever the step runs as.
+#[tokio::test]
+async fn credentials_are_in_the_home_of_each_step_and_its_own() {
+    let Some(mut world) = World::find("homes") else { return };
+    let file =
+        |path: &str, text: &str| json!({"path": path, "bytes": text.as_bytes(), "mode": 0o600, "is_secret": true});
+    let files = json!([file(".gitconfig", "[user]\n"), file(".ssh/id_s", "key\n"), file(".docker/config.json", "{}")]);
+    let reads =
+        "cat $HOME/.gitconfig ~/.docker/config.json /tekton/creds/.ssh/id_s; echo; stat -L -c '%a %u' ~/.ssh/id_s";
+    let other = json!({
+        "security": {"run_as_user": 1001, "run_as_group": 1001}, "env": [{"name": "HOME", "from": {"text": "/tekton/home"}}],
+    });
+    let plain = json!({"name": "step-plain", "image": super::harness::BASH, "pull": "never", "args": ["-c", "ls /tekton/creds"]});
+    let steps = json!([step("root", reads), with(step("other", reads), other), plain]);
+    let volume = json!({"volumes": [{"name": pitcrew_core::pod::CREDENTIALS, "source": {"files": files}}]});
+    let (ended, log) = world.run(steps, volume).await;
+    assert_eq!(ended.exit, Exit::Code { code: 0 }, "{log:?}");
+    assert!(log[0].contains("`step-plain` names no command"), "{log:?}");
+    assert_eq!(log[1..], ["[user]", "{}key", "", "600 0", "[user]", "{}key", "", "600 1001"]);
+}

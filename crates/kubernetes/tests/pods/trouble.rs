@@ -90,12 +90,16 @@ async fn room_in_a_quota_is_waited_for() {
 #[tokio::test]
 async fn a_pod_that_somebody_else_deletes_is_lost_and_not_failed() {
     let Some(mut world) = World::find("deleted") else { return };
-    let handle = world.start(world.attempt(1, json!([step("a", "echo begins; sleep 600")]), json!({}))).await;
+    // It goes on for as long as it may.
+    let script = "trap 'echo asked' TERM; echo begins; while :; do sleep 0.1; done";
+    let handle = world.start(world.attempt(1, json!([step("a", script)]), json!({}))).await;
     world.says(&handle, "begins").await;
     let name = world.ours("pods")[0]["metadata"]["name"].as_str().unwrap().to_owned();
-    world.kubectl(&["--namespace", &world.namespace, "delete", "pod", &name, "--grace-period=1", "--wait=false"]);
+    world.kubectl(&["--namespace", &world.namespace, "delete", "pod", &name, "--grace-period=4", "--wait=false"]);
     let BackendEvent::Lost { reason, .. } = world.last().await else { panic!("it was not lost") };
     assert!(reason.contains("deleted"), "{reason}");
+    // The next attempt may use the same claim: nothing of this one runs any more.
+    assert_eq!(world.ours("pods"), Vec::<serde_json::Value>::new());
     assert!(matches!(world.observed(&handle).await, Observation::Lost { .. }));
 }
 
@@ -108,4 +112,33 @@ async fn what_kubernetes_cannot_do_is_refused_with_its_name() {
     let Exit::StartFailed { reason, lasting: true } = &ended.exit else { panic!("{ended:?}") };
     assert!(reason.contains("`step-a`: it names no command"), "{reason}");
     assert!(world.ours("pods").is_empty() && world.ours("secrets").is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_answer_may_answer_the_next_attempt() {
+    let Some(mut world) = World::find("registry") else { return };
+    // Of a domain that never is.
+    let image = json!({"image": "registry.invalid/none:1", "pull": "if_not_present"});
+    let (ended, _) = world.run(json!([with(step("a", "echo never"), image)]), json!({})).await;
+    let Exit::StartFailed { reason, lasting: false } = &ended.exit else { panic!("{ended:?}") };
+    assert!(reason.contains("registry.invalid/none:1") && reason.contains("ImagePullBackOff"), "{reason}");
+}
+
+/// Its time counts from when it was begun, and not from when it has room.
+#[tokio::test]
+async fn a_pod_that_finds_no_room_in_its_time_is_too_late() {
+    let Some(mut world) = World::find("late") else { return };
+    let steps = json!([with(step("a", "echo never"), json!({"resources": {"limits": {"nvidia.com/gpu": "64"}}}))]);
+    let mut spec = world.attempt(1, steps, json!({}));
+    spec.pod.as_mut().unwrap().deadline = Some(SignedDuration::from_secs(4));
+    let handle = world.start(spec).await;
+    world.until("its pod", |world| !world.ours("pods").is_empty()).await;
+    // Whoever is gone meanwhile cannot end it: so the cluster has it written down as well.
+    assert_eq!(world.ours("pods")[0]["spec"]["activeDeadlineSeconds"], 4);
+    world.restart();
+    assert_eq!(world.observed(&handle).await, Observation::Waiting);
+    let ended = world.ended().await;
+    assert_eq!(ended.exit, Exit::TimedOut, "{ended:?}");
+    assert_eq!(serde_json::to_value(&pod(&ended).failure).unwrap(), json!("deadline"));
+    world.until("the end of its pod", |world| world.ours("pods").is_empty()).await;
 }

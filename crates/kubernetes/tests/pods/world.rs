@@ -9,7 +9,7 @@ use pitcrew_core::pod::{Pod, Pull};
 use pitcrew_exec::{AttemptSpec, Backend, BackendEvent, Handle};
 use serde_json::json;
 
-use super::harness::{self, IMAGE};
+use super::harness::{self, BASH, IMAGE};
 
 pub struct Cluster(harness::World);
 
@@ -28,10 +28,12 @@ impl World for Cluster {
     }
 
     fn spec(&self, name: &str, mut pod: Pod) -> AttemptSpec {
-        // The cluster of the tests has one image, which has busybox.
+        // The cluster of the tests has two images of its own.
         for container in pod.steps.iter_mut().chain(&mut pod.sidecars) {
-            if matches!(container.image.as_str(), "alpine" | "busybox") {
-                container.image = IMAGE.to_owned();
+            match container.image.as_str() {
+                "alpine" | "busybox" => container.image = IMAGE.to_owned(),
+                "bash" => container.image = BASH.to_owned(),
+                _ => {}
             }
             container.pull = Pull::Never;
         }
@@ -68,12 +70,10 @@ impl World for Cluster {
 
     fn lacks(&self, ability: Ability) -> Option<String> {
         match ability {
-            Ability::Sidecars => Some("tasks with sidecars do not run on Kubernetes yet".to_owned()),
             Ability::ProtectedSteps => Some("all steps of a pod may write what others left".to_owned()),
-            Ability::UsualImages => {
-                Some(format!("the cluster of the tests has no image but `{IMAGE}`, which has a `/bin` alone"))
-            }
-            Ability::OtherUsers
+            Ability::Sidecars
+            | Ability::UsualImages
+            | Ability::OtherUsers
             | Ability::MemoryVolumes
             | Ability::PartsOfVolumes
             | Ability::NetworkProbes
@@ -83,7 +83,8 @@ impl World for Cluster {
         }
     }
 
+    /// A kubelet of this version ends a container whose startup probe failed when it looks at its pod again, every 60 to 90 s.
     fn patience(&self) -> Duration {
-        Duration::from_secs(120)
+        Duration::from_secs(300)
     }
 }

@@ -249,7 +249,7 @@ impl<'a> TaskRun<'a> {
         let mut spec = known.fill_value(&self.template.spec);
         let mut raw = steps::steps(&self.template, &known)?;
         let mut sidecars = items(&self.template.spec["sidecars"]).to_vec();
-        self.override_resources(&mut raw, &mut sidecars);
+        self.override_resources(&known, &mut raw, &mut sidecars);
         let mut volumes: Vec<Volume> = Vec::new();
         for volume in items(&spec["volumes"]).iter().chain(items(&self.template.pod_template["volumes"])) {
             volumes.push(volumes::volume(volume, &self.template.namespace).map_err(invalid)?);
@@ -332,8 +332,13 @@ impl<'a> TaskRun<'a> {
         if cluster.is_empty() { Value::Null } else { Value::Object(cluster) }
     }
 
-    /// What a TaskRun says of containers goes before what its Task says.
-    fn override_resources(&self, steps: &mut [Value], sidecars: &mut [Value]) {
+    /// What a TaskRun says of containers goes before what its Task says. What it says of the whole task holds for each step:
+    /// steps take turns, so all together ask for the most that one asks for.
+    fn override_resources(&self, known: &Replacements, steps: &mut [Value], sidecars: &mut [Value]) {
+        let whole = known.fill_value(&self.template.compute_resources);
+        for step in steps.iter_mut().filter(|_| whole.is_object()) {
+            step["computeResources"] = whole.clone();
+        }
         let lay = |of: &mut Value, by: Option<&Value>| {
             if let (Some(by), Some(map)) = (by, of.as_object_mut()) {
                 let merged = map.get("computeResources").map_or_else(|| by.clone(), |old| deep(old, by));

@@ -223,3 +223,17 @@ fn a_task_that_is_tried_again_keeps_what_became_of_each_try() {
     assert_eq!(retries[0]["podName"], "r-pod");
     assert_eq!(retries[0]["conditions"][0]["reason"], "Failed");
 }
+
+/// Steps take turns, so what is said of the whole task is what each of them asks for.
+#[test]
+fn what_a_task_run_asks_for_as_a_whole_each_of_its_steps_asks_for() {
+    let mut run = yaml(RUN);
+    run["spec"]["computeResources"] = json!({"limits": {"nvidia.com/gpu": 1}, "requests": {"cpu": "2"}});
+    let workflow = workflow(&run, &[TASK]);
+    let made = launched(&workflow, "greet", &Facts::default());
+    for step in &made.pod.steps {
+        let asked = serde_json::to_value(&step.resources).unwrap();
+        assert_eq!(asked, json!({"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "2"}}), "{}", step.name);
+    }
+    assert_eq!(made.pod.sidecars[0].resources, Default::default());
+}
