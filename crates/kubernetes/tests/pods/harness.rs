@@ -48,6 +48,12 @@ impl World {
         let namespace = format!("pods-{name}-{own}");
         let world = World { kubeconfig: kubeconfig.into(), namespace, backend, events, dir };
         world.kubectl(&["create", "namespace", &world.namespace]);
+        // Before its account has a token, pods are refused for now, which their logs would tell.
+        let has_token = || {
+            let accounts = world.list("serviceaccounts");
+            accounts.iter().any(|one| one["metadata"]["name"] == "default" && one["secrets"][0]["name"].is_string())
+        };
+        assert!((0..1000).any(|_| has_token()), "the account of `{}` has no token", world.namespace);
         Some(world)
     }
 
