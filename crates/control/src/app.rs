@@ -53,6 +53,8 @@ pub struct Trigger {
     /// By hand, unless something else is said.
     pub run_type: Option<RunType>,
     pub note: String,
+    /// The commit that its results are written to.
+    pub report: Option<crate::hooks::report::Target>,
     /// Who asks, as shown.
     pub by: String,
 }
@@ -113,6 +115,8 @@ pub fn new_run(
     now: Timestamp,
 ) -> Result<NewRun, TriggerError> {
     let params = pitcrew_lang::resolve_params(workflow, &trigger.conf).map_err(TriggerError::Params)?;
+    let mut conf = trigger.conf.clone();
+    conf.extend(trigger.report.map(|target| (crate::hooks::report::CONF.to_owned(), json!(target))));
     let run_id = match trigger.run_id {
         Some(run_id) => run_id,
         None => RunId::new(&format!("manual__{}", airflow_time(now))).map_err(anyhow::Error::from)?,
@@ -127,7 +131,7 @@ pub fn new_run(
         run_type: trigger.run_type.unwrap_or(RunType::Manual),
         version: version.to_owned(),
         params,
-        conf: trigger.conf,
+        conf,
         logical_date: trigger.logical_date,
         data_interval: trigger.logical_date.map(|at| (at, at)),
         run_after: trigger.run_after.unwrap_or(now),

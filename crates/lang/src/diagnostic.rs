@@ -134,6 +134,12 @@ impl<'s> Reporter<'s> {
         self.add(Severity::Error, at, message.into(), Some(hint.into()));
     }
 
+    /// What stands there may be a secret, so its line is not shown.
+    pub fn error_unshown(&mut self, at: Place, message: impl Into<String>, hint: impl Into<String>) {
+        self.add(Severity::Error, at, message.into(), Some(hint.into()));
+        self.found.iter_mut().filter(|one| one.line == at.line).for_each(|one| one.excerpt.clear());
+    }
+
     /// With a hint if there is one.
     pub fn error_maybe(&mut self, at: Place, message: impl Into<String>, hint: Option<String>) {
         self.add(Severity::Error, at, message.into(), hint);

@@ -16,7 +16,7 @@ mod tests {
     #[test]
     fn the_schema_and_the_decoder_know_the_same_keys() {
         let schema: Value = serde_json::from_str(super::TEXT).unwrap();
-        let mappings: [(&str, &[&str]); 21] = [
+        let mappings: [(&str, &[&str]); 23] = [
             ("", keys::WORKFLOW),
             ("/$defs/schedule", keys::SCHEDULE),
             ("/$defs/defaults", keys::DEFAULTS),
@@ -29,6 +29,8 @@ mod tests {
             ("/$defs/notify", keys::NOTIFY),
             ("/$defs/on", keys::ON),
             ("/$defs/sqs", keys::SQS),
+            ("/$defs/hook", keys::HOOK),
+            ("/$defs/hook_report", keys::HOOK_REPORT),
             ("/$defs/resources", keys::RESOURCES),
             ("/$defs/expression", keys::EXPRESSION),
             ("/$defs/toleration", keys::TOLERATION),
@@ -71,7 +73,7 @@ mod tests {
                 if *key == "tasks" { String::new() } else { format!("{key}: []") }
             ));
         }
-        let nested: [(&[&str], &str); 15] = [
+        let nested: [(&[&str], &str); 17] = [
             (keys::DEFAULTS, "defaults: {@: []}\ntasks: {a: {}}"),
             (keys::SCHEDULE, "schedule: {@: []}\ntasks: {a: {}}"),
             (keys::STEP, "tasks: {a: {steps: [{@: []}]}}"),
@@ -81,6 +83,8 @@ mod tests {
             (keys::NOTIFY, "notify: [{@: [[]]}]\ntasks: {a: {}}"),
             (keys::ON, "on: {@: [[]]}\ntasks: {a: {}}"),
             (keys::SQS, "on: {sqs: {@: [[]]}}\ntasks: {a: {}}"),
+            (keys::HOOK, "on: {github: {@: [[]]}}\ntasks: {a: {}}"),
+            (keys::HOOK_REPORT, "on: {github: {report: {@: [[]]}}}\ntasks: {a: {}}"),
             (keys::RESOURCES, "tasks: {a: {resources: {@: []}}}"),
             (keys::RECOVERY, "tasks: {a: {recovery: {@: [[]]}}}"),
             (keys::HANG, "tasks: {a: {hang: {@: [[]]}}}"),

@@ -4,17 +4,23 @@
 //! at again makes the same names, and finds what it has made; what somebody else has under such a name is told apart by the
 //! labels of triggers, and then the next name is tried.
 
+use std::collections::BTreeMap;
+
 use pitcrew_core::engine::record::{RunRecord, RunType};
 use pitcrew_lang::tekton::{self, ReadOptions, Source};
 use pitcrew_lang::triggers::event::Event;
+use pitcrew_lang::triggers::replay::Proof;
+use pitcrew_lang::triggers::report;
 use pitcrew_lang::triggers::sample::{self, Share};
-use pitcrew_lang::triggers::{Chain, Interceptor, KINDS, Next, Resource, Stop, StopKind, Trigger};
+use pitcrew_lang::triggers::{Chain, Interceptor, KINDS, Next, Resource, Stop, StopKind, Trigger, prove};
 use pitcrew_lang::{Diagnostic, Severity};
 use pitcrew_store::{CreateRun, DeliveryRow, ObjectFilter, Paging, StoreError};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{Held, ask, content};
+use super::breaker::{self, May};
+use super::report::{CONF, Target};
+use super::{Held, OfNamespace, ask, content, native};
 use crate::app::App;
 use crate::catalog::DOCUMENT;
 use crate::clock;
@@ -65,7 +71,7 @@ pub fn stopped(trigger: &str, stop: &Stop) -> Value {
     json!({ "trigger": trigger, "result": result, "by": stop.by, "why": stop.message })
 }
 
-fn failed(trigger: &str, why: &str) -> Value {
+pub fn failed(trigger: &str, why: &str) -> Value {
     stopped(trigger, &Stop::failed(why))
 }
 
@@ -77,6 +83,9 @@ pub async fn all(app: &App, row: &DeliveryRow) -> anyhow::Result<Value> {
         Some(Err(why)) => return Ok(json!([failed("", &format!("{why:#}"))])),
         None => return Ok(json!([failed("", "what was posted is not there any more")])),
     };
+    if row.namespace == native::NOWHERE {
+        return native::all(app, row, &event).await;
+    }
     let known = app.hooks.known(app).await?;
     let (namespace, listener) = (row.namespace.as_str(), row.listener.as_str());
     let Some(selected) = known.set.select(namespace, listener) else {
@@ -93,10 +102,11 @@ pub async fn all(app: &App, row: &DeliveryRow) -> anyhow::Result<Value> {
         seen.push(id.clone());
         format!("{id}#{before}")
     };
-    let one = One { app, event: &event, row, held: &held };
+    let of_listener = known.set.listener(namespace, listener).map(|listener| &listener.annotations);
+    let one = One { app, event: &event, row, held: &held, of_listener };
     for (name, trigger) in &selected.triggers {
         let line = match trigger {
-            Ok(trigger) => one.trigger(trigger, &place(&trigger.namespace, name), Map::new()).await?,
+            Ok(trigger) => one.trigger(trigger, &place(&trigger.namespace, name), Map::new(), Proof::None).await?,
             Err(stop) => stopped(name, stop),
         };
         lines.push(line);
@@ -104,11 +114,12 @@ pub async fn all(app: &App, row: &DeliveryRow) -> anyhow::Result<Value> {
     for (group, triggers) in &selected.groups {
         let id = format!("namespaces/{namespace}/triggergroups/{}", group.name);
         let passed = one.chain(&group.interceptors, &id, namespace, Map::new()).await?;
+        let proof = prove(&group.interceptors, &event, held.of(namespace)).unwrap_or(Proof::None);
         for (name, trigger) in triggers {
             let line = match (&passed, trigger) {
                 (Err(stop), _) | (_, Err(stop)) => stopped(name, stop),
                 (Ok(passed), Ok(trigger)) => {
-                    one.trigger(trigger, &place(&trigger.namespace, name), passed.2.clone()).await?
+                    one.trigger(trigger, &place(&trigger.namespace, name), passed.2.clone(), proof).await?
                 }
             };
             lines.push(line);
@@ -121,7 +132,7 @@ pub async fn all(app: &App, row: &DeliveryRow) -> anyhow::Result<Value> {
 }
 
 /// What an event came to, as the metrics of queues say it.
-fn word(result: &Value) -> &'static str {
+pub fn word(result: &Value) -> &'static str {
     match result.as_str() {
         Some("fired") => "run",
         Some("stopped") => "refused",
@@ -131,13 +142,62 @@ fn word(result: &Value) -> &'static str {
 }
 
 /// What is left of an event that has passed: its headers, its body, and what was added.
-type Passed = (pitcrew_lang::triggers::Headers, pitcrew_lang::triggers::Body, Map<String, Value>);
+pub type Passed = (pitcrew_lang::triggers::Headers, pitcrew_lang::triggers::Body, Map<String, Value>);
+
+/// An event on its way through interceptors, with what they may know.
+pub struct Asked<'a> {
+    pub app: &'a App,
+    pub event: &'a Event,
+    pub held: &'a OfNamespace,
+    pub namespace: &'a str,
+}
+
+impl Asked<'_> {
+    pub async fn chain(
+        &self,
+        interceptors: &[Interceptor],
+        id: &str,
+        extensions: Map<String, Value>,
+    ) -> anyhow::Result<Result<Passed, Stop>> {
+        let mut chain = match Chain::new(interceptors, self.event, id.to_owned(), extensions) {
+            Ok(chain) => chain,
+            Err(stop) => return Ok(Err(stop)),
+        };
+        loop {
+            let question = match chain.advance(self.held) {
+                Ok(Next::Passed) => return Ok(Ok(chain.finish())),
+                Ok(Next::Ask(question)) => question,
+                Err(stop) => return Ok(Err(stop)),
+            };
+            let place = breaker::place(self.namespace, &question);
+            let asking = match self.app.hooks.breaker.may(&place, clock::now()) {
+                May::Ask(asking) => asking,
+                May::Later => anyhow::bail!("{place} is being asked much already"),
+                May::No(until) => {
+                    let why = format!("{place} has not answered several times, and is not asked before {until:.0}");
+                    return Ok(Err(Stop { by: chain.at().to_owned(), ..Stop::failed(why) }));
+                }
+            };
+            let answer = ask::ask(self.app, self.namespace, self.held, question).await;
+            asking.ended(answer.is_ok(), clock::now());
+            let answer = match answer {
+                Ok(answer) => answer,
+                Err(why) => return Ok(Err(Stop { by: chain.at().to_owned(), ..Stop::failed(format!("{why:#}")) })),
+            };
+            if let Err(stop) = chain.answer(answer) {
+                return Ok(Err(stop));
+            }
+        }
+    }
+}
 
 struct One<'e> {
     app: &'e App,
     event: &'e Event,
     row: &'e DeliveryRow,
     held: &'e Held,
+    /// Annotations of the listener.
+    of_listener: Option<&'e BTreeMap<String, String>>,
 }
 
 impl One<'_> {
@@ -148,27 +208,19 @@ impl One<'_> {
         namespace: &str,
         extensions: Map<String, Value>,
     ) -> anyhow::Result<Result<Passed, Stop>> {
-        let mut chain = match Chain::new(interceptors, self.event, id.to_owned(), extensions) {
-            Ok(chain) => chain,
-            Err(stop) => return Ok(Err(stop)),
-        };
-        loop {
-            let question = match chain.advance(self.held.of(namespace)) {
-                Ok(Next::Passed) => return Ok(Ok(chain.finish())),
-                Ok(Next::Ask(question)) => question,
-                Err(stop) => return Ok(Err(stop)),
-            };
-            let answer = match ask::ask(self.app, namespace, self.held.of(namespace), question).await {
-                Ok(answer) => answer,
-                Err(why) => return Ok(Err(Stop { by: chain.at().to_owned(), ..Stop::failed(format!("{why:#}")) })),
-            };
-            if let Err(stop) = chain.answer(answer) {
-                return Ok(Err(stop));
-            }
-        }
+        let One { app, event, .. } = self;
+        let asked = Asked { app, event, held: self.held.of(namespace), namespace };
+        asked.chain(interceptors, id, extensions).await
     }
 
-    async fn trigger(&self, trigger: &Trigger, place: &str, extensions: Map<String, Value>) -> anyhow::Result<Value> {
+    /// `proof`: what the event has proved to the group of the trigger.
+    async fn trigger(
+        &self,
+        trigger: &Trigger,
+        place: &str,
+        extensions: Map<String, Value>,
+        proof: Proof,
+    ) -> anyhow::Result<Value> {
         let name = &trigger.name;
         let passed = self.chain(&trigger.interceptors, &trigger.id(), &trigger.namespace, extensions).await?;
         let (headers, body, extensions) = match passed {
@@ -196,7 +248,21 @@ impl One<'_> {
         };
         let mut made = Vec::new();
         for (n, resource) in resources.into_iter().enumerate() {
-            match self.make(resource, &format!("{place}/{n}")).await {
+            let report = self.report(trigger, &resource, proof);
+            let (report, unreported) = match report {
+                Ok(report) => (report, None),
+                Err(why) => (None, Some(why)),
+            };
+            let result = self.make(resource, &format!("{place}/{n}"), report.as_ref()).await.map(|mut made| {
+                if let Some(target) = report {
+                    made["report"] = json!(target.words());
+                }
+                if let Some(why) = unreported {
+                    made["unreported"] = json!(why);
+                }
+                made
+            });
+            match result {
                 Ok(one) => made.push(one),
                 Err(Fault::Later(error)) => return Err(error),
                 Err(Fault::Told(why)) => {
@@ -210,8 +276,29 @@ impl One<'_> {
         Ok(json!({ "trigger": name, "result": "fired", "made": made }))
     }
 
+    /// Where the result of an object is written back to. A secret of ours is used for nobody who has not proved that the
+    /// event is from the forge. The error is a sentence.
+    fn report(&self, trigger: &Trigger, resource: &Resource, of_group: Proof) -> Result<Option<Target>, String> {
+        if !matches!(resource.kind.as_str(), "PipelineRun" | "TaskRun") {
+            return Ok(None);
+        }
+        let own = resource.object["metadata"]["annotations"].as_object();
+        let own = own.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
+        let own: BTreeMap<String, String> = own.collect();
+        let layers: Vec<_> = [&own, &trigger.annotations].into_iter().chain(self.of_listener).collect();
+        let Some(wanted) = report::read(&layers, &trigger.namespace)? else { return Ok(None) };
+        let proof = prove(&trigger.interceptors, self.event, self.held.of(&trigger.namespace)).unwrap_or(Proof::None);
+        if proof.max(of_group) == Proof::None {
+            return Err(
+                "no interceptor of the trigger has a `secretRef`, so anybody could have sent the event".to_owned()
+            );
+        }
+        let body = self.event.body.json()?;
+        Target::of(wanted, &trigger.name, body).map(Some)
+    }
+
     /// Makes an object, or finds that it was made.
-    async fn make(&self, resource: Resource, place: &str) -> Result<Value, Fault> {
+    async fn make(&self, resource: Resource, place: &str, report: Option<&Target>) -> Result<Value, Fault> {
         let Resource { api_version, kind, namespace, name, mut object } = resource;
         if !KINDS.contains(&(api_version.as_str(), kind.as_str())) {
             return Err(Fault::Told(format!("a {kind} of {api_version} cannot be made here")));
@@ -226,14 +313,27 @@ impl One<'_> {
         let run = read.map_err(|found| told(&found))?.runs.first().map(|doc| doc.to_json());
         let by = format!("hook {}/{}", self.row.namespace, self.row.listener);
         if let Some(document) = run {
-            return self.run(document, &by, place).await;
+            return self.run(document, &by, place, report).await;
         }
         let app = self.app;
-        objects::put(&app.store, &app.vault, &object, &namespace, &by, clock::now()).await?;
+        let (kind, name) = objects::kind_and_name(&object).map_err(|why| Fault::Told(format!("{why:#}")))?;
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        // As on a cluster, nothing that is there is changed. Two triggers of one event may make the same.
+        let _alone = app.hooks.making.lock().await;
+        match app.store.object(&kind, &namespace, &name).await? {
+            Some(there) if labels(&there.doc) == labels(&object) => {}
+            Some(_) => {
+                let why = format!("there is a {kind} `{name}` in `{namespace}` already");
+                return Err(Fault::Told(format!("{why}; let the template say `generateName`")));
+            }
+            None => {
+                objects::put(&app.store, &app.vault, &object, &namespace, &by, clock::now()).await?;
+            }
+        }
         Ok(json!({ "kind": kind, "namespace": namespace, "name": object["metadata"]["name"] }))
     }
 
-    async fn run(&self, mut document: Value, by: &str, place: &str) -> Result<Value, Fault> {
+    async fn run(&self, mut document: Value, by: &str, place: &str, report: Option<&Target>) -> Result<Value, Fault> {
         let app = self.app;
         let kind = document["kind"].as_str().unwrap_or_default().to_owned();
         let namespace = document["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
@@ -253,6 +353,7 @@ impl One<'_> {
             })?;
             new.run.run_type = RunType::Event;
             app.hooks.pods.iter().for_each(|place| new.on_engine(place));
+            new.run.conf.extend(report.map(|target| (CONF.to_owned(), json!(target))));
             let path = format!("tekton:{namespace}/{name}");
             let made = start::create(&app.store, new.run, new.object, &new.compiled, &path, None).await?;
             let run = match made {
@@ -267,6 +368,7 @@ impl One<'_> {
                 }
                 CreateRun::Exists { .. } => continue,
             };
+            app.store.add_notices(super::report::notice(&run, clock::now()).into_iter().collect()).await?;
             return Ok(
                 json!({ "kind": kind, "namespace": namespace, "name": name, "run": run.key, "workflow": run.workflow }),
             );
@@ -276,13 +378,15 @@ impl One<'_> {
 
     /// It was made of this event by this trigger, before a crash.
     fn is_ours(&self, run: &RunRecord, document: &Value) -> bool {
-        let labels = |document: &Value| {
-            let label = |name: &str| document["metadata"]["labels"][name].as_str().map(str::to_owned);
-            (label(EVENT), label(TRIGGER))
-        };
         let theirs = run.conf.get(DOCUMENT).map(labels);
         theirs.is_some_and(|theirs| theirs.0.is_some() && theirs == labels(document))
     }
+}
+
+/// By what an object is known to be made of an event by a trigger.
+fn labels(document: &Value) -> (Option<String>, Option<String>) {
+    let label = |name: &str| document["metadata"]["labels"][name].as_str().map(str::to_owned);
+    (label(EVENT), label(TRIGGER))
 }
 
 /// The first that is wrong.

@@ -12,6 +12,7 @@ use pitcrew_lang::triggers::{Set, Stop, Trigger, prove};
 use pitcrew_store::{DeliveryState, NewDelivery};
 use serde_json::{Value, json};
 
+use super::native::{NOWHERE, Native};
 use super::{Held, Known, content};
 use crate::app::App;
 use crate::hooks::fire::stopped;
@@ -24,10 +25,42 @@ const SHOWN: usize = 100;
 
 /// A listener that is there.
 pub struct Door {
-    known: Arc<Known>,
+    who: Who,
     namespace: String,
     listener: String,
     uid: String,
+}
+
+/// Who listens.
+enum Who {
+    Listener(Arc<Known>),
+    Workflow(Native),
+}
+
+impl Who {
+    async fn held(&self, app: &App, namespace: &str, listener: &str) -> anyhow::Result<Held> {
+        match self {
+            Who::Workflow(native) => native.held(app).await,
+            Who::Listener(known) => match known.set.select(namespace, listener) {
+                Some(selected) => Held::of_listener(app, namespace, &selected).await,
+                None => Ok(Held::default()),
+            },
+        }
+    }
+
+    fn judge(&self, new: &NewDelivery, event: &Event, held: &Held) -> Result<Proof, Value> {
+        match self {
+            Who::Workflow(native) => native.judge(event, held),
+            Who::Listener(known) => judge(&known.set, &new.namespace, &new.listener, event, held),
+        }
+    }
+
+    /// It also takes what is no JSON.
+    fn takes_any(&self, new: &NewDelivery) -> bool {
+        let Who::Listener(known) = self else { return false };
+        let annotations = known.set.listener(&new.namespace, &new.listener).map(|listener| &listener.annotations);
+        annotations.and_then(|all| all.get(ANY_PAYLOAD)).is_some_and(|value| value == "false")
+    }
 }
 
 /// What was posted to it.
@@ -48,7 +81,7 @@ pub enum Taken {
     NoJson(String),
 }
 
-/// What the sender is told.
+/// What the sender is told. Of a workflow, `namespace` and `uid` are empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
     pub namespace: String,
@@ -68,17 +101,26 @@ pub async fn door(app: &App, namespace: &str, listener: &str) -> anyhow::Result<
     if known.set.listener(namespace, listener).is_none() {
         return Ok(None);
     }
-    Ok(Some(Door { known, namespace: namespace.to_owned(), listener: listener.to_owned(), uid }))
+    let who = Who::Listener(known);
+    Ok(Some(Door { who, namespace: namespace.to_owned(), listener: listener.to_owned(), uid }))
+}
+
+/// The webhooks of a native workflow, if it has some.
+pub async fn door_of_workflow(app: &App, workflow: &str) -> anyhow::Result<Option<Door>> {
+    let native = Native::find(app, workflow).await?;
+    Ok(native.map(|native| Door {
+        namespace: NOWHERE.to_owned(),
+        listener: native.workflow.to_string(),
+        uid: String::new(),
+        who: Who::Workflow(native),
+    }))
 }
 
 impl Door {
     /// Writes the event down. When this returns, it is in the store.
     pub async fn take(self, app: &App, post: Post) -> anyhow::Result<Taken> {
-        let Door { known, namespace, listener, uid } = self;
-        let held = match known.set.select(&namespace, &listener) {
-            Some(selected) => Held::of_listener(app, &namespace, &selected).await?,
-            None => Held::default(),
-        };
+        let Door { who, namespace, listener, uid } = self;
+        let held = who.held(app, &namespace, &listener).await?;
         let event = Event {
             id: uuid::Uuid::now_v7().to_string(),
             url: post.url,
@@ -104,8 +146,8 @@ impl Door {
         };
         // A large body takes a while to be proved, read and sealed.
         let written = tokio::task::spawn_blocking(move || {
-            let proof = judge(&known.set, &new.namespace, &new.listener, &event, &held);
-            row(&known.set, &vault, new, &event, proof, until)
+            let (proof, takes_any) = (who.judge(&new, &event, &held), who.takes_any(&new));
+            row(takes_any, &vault, new, &event, proof, until)
         });
         let new = match written.await?? {
             Ok(new) => new,
@@ -152,7 +194,7 @@ fn judge(set: &Set, namespace: &str, listener: &str, event: &Event, held: &Held)
 
 /// The row of a delivery, or why it is not what the listener takes.
 fn row(
-    set: &Set,
+    takes_any: bool,
     vault: &Vault,
     mut new: NewDelivery,
     event: &Event,
@@ -166,8 +208,6 @@ fn row(
             return Ok(Ok(new));
         }
     };
-    let annotations = set.listener(&new.namespace, &new.listener).map(|listener| &listener.annotations);
-    let takes_any = annotations.and_then(|all| all.get(ANY_PAYLOAD)).is_some_and(|value| value == "false");
     if !takes_any
         && !event.headers.is_form()
         && let Err(why) = event.body.json()

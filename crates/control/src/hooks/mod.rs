@@ -7,11 +7,14 @@
 //! whoever looks at it again after a crash finds what is there already, and nothing is made twice.
 
 mod ask;
+mod breaker;
 mod content;
 mod fire;
 mod limits;
 pub mod listen;
+mod native;
 pub mod process;
+pub mod report;
 pub mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +59,10 @@ pub struct Desk {
     /// Where pods of the runs that are started have their containers; `None`: in sandboxes.
     pods: Option<EnginePlace>,
     pub limits: Limits,
+    /// What is asked elsewhere.
+    breaker: breaker::Breaker,
+    /// Held while an object is made that may be there.
+    making: tokio::sync::Mutex<()>,
     /// A permit per KiB of a body that is being read.
     pub room: Arc<Semaphore>,
 }
@@ -79,7 +86,16 @@ impl Desk {
     /// `window`: how long a delivery that comes twice is known. `pods`: the engine for the runs that are started.
     pub fn new(window: SignedDuration, pods: Option<EnginePlace>) -> Desk {
         let room = Arc::new(Semaphore::new(ROOM));
-        Desk { waiting: Notify::new(), known: Mutex::default(), window, pods, limits: Limits::default(), room }
+        Desk {
+            waiting: Notify::new(),
+            known: Mutex::default(),
+            window,
+            pods,
+            limits: Limits::default(),
+            breaker: breaker::Breaker::default(),
+            making: tokio::sync::Mutex::default(),
+            room,
+        }
     }
 
     /// Something waits.
@@ -142,6 +158,11 @@ impl cel::Secrets for OfNamespace {
 static NOTHING: OfNamespace = OfNamespace(BTreeMap::new());
 
 impl Held {
+    /// Those of native workflows, which are in no namespace.
+    fn nowhere(secrets: OfNamespace) -> Held {
+        Held(BTreeMap::from([(native::NOWHERE.to_owned(), secrets)]))
+    }
+
     fn of(&self, namespace: &str) -> &OfNamespace {
         self.0.get(namespace).unwrap_or(&NOTHING)
     }

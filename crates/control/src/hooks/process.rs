@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::clock;
 
 /// Deliveries that are looked at side by side.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 32;
 /// How often the leading server looks when nobody wakes it: another one may have taken something.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a standby asks to lead.

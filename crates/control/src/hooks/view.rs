@@ -49,6 +49,14 @@ impl From<&DeliveryRow> for Line {
 }
 
 impl Line {
+    /// Where it was posted to: `NAMESPACE/LISTENER`, or the name of a workflow.
+    pub fn at(&self) -> String {
+        match self.namespace.as_str() {
+            "" => self.listener.clone(),
+            namespace => format!("{namespace}/{}", self.listener),
+        }
+    }
+
     /// What became of it, in a line: `push fired PipelineRun ci/build-x7k2p; lint filtered`.
     pub fn summary(&self) -> String {
         match self.state.as_str() {
@@ -74,7 +82,12 @@ pub fn sentence(line: &Value) -> String {
     let text = |field: &str| line[field].as_str().unwrap_or_default();
     let made = line["made"].as_array().into_iter().flatten().map(|made| {
         let text = |field: &str| made[field].as_str().unwrap_or_default();
-        format!("{} {}/{}", text("kind"), text("namespace"), text("name"))
+        let made = [text("kind"), &format!("{}/{}", text("namespace"), text("name"))].join(" ");
+        match (text("report"), text("unreported")) {
+            ("", "") => made,
+            ("", why) => format!("{made} (no status is written: {why})"),
+            (report, _) => format!("{made} (status of {report})"),
+        }
     });
     let made = made.collect::<Vec<_>>().join(", ");
     let mut sentence = [text("trigger"), text("result"), &made]

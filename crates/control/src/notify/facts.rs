@@ -39,6 +39,13 @@ pub enum Body {
         /// The path of the page to look at.
         page: String,
     },
+    /// The state of a run is to be written to a forge; which state is found out when it is sent.
+    Report {
+        /// Whereto: the commit, and the name of the status.
+        text: String,
+        /// The path of the run's page.
+        page: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

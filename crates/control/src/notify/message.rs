@@ -91,6 +91,11 @@ impl Words<'_> {
                 message.html = html.unwrap_or(message.html);
                 message
             }
+            // It goes to a forge and not to people.
+            Ok(Body::Report { text, page }) => {
+                let parts = vec![Part::Text(text)];
+                self.build(id, stored.notice.event.clone(), Tone::Plain, "A status", &parts, &page, Value::Null)
+            }
             Err(error) => {
                 let parts = vec![Part::Text(format!("The outbox holds a notice that cannot be read: {error}"))];
                 let event = stored.notice.event.clone();

@@ -10,6 +10,7 @@
 
 pub mod config;
 pub mod facts;
+pub mod forge;
 pub mod http;
 pub mod incident;
 pub mod mail;

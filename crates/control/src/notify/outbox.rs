@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use pitcrew_core::RunKey;
 use pitcrew_store::{Notice, Owner, Settled, Store, StoreError};
 use tokio::task::JoinSet;
 
-use super::config::{Channel, Config};
+use super::config::{Channel, Config, Kind};
+use super::forge;
 use super::message::Words;
 use super::pace::{Pace, Plan};
 use super::send::{Failed, Sender};
@@ -125,7 +127,7 @@ impl Outbox {
             if desk.at_work.contains(&name) {
                 continue;
             }
-            let Some(channel) = self.config.channels.get(&name) else {
+            let Some(channel) = self.config.channels.get(&name).cloned().or_else(|| forge::channel(&name)) else {
                 let error = format!("no channel `{name}` is configured: add it under `channels` in `pitcrew.yaml`");
                 let failed = |notice: &Notice| (notice.id, Settled::Failed { error: error.clone() });
                 self.settle(&name, notices.iter().map(failed).collect()).await;
@@ -141,7 +143,7 @@ impl Outbox {
                 continue;
             }
             desk.at_work.insert(name.clone());
-            let (outbox, channel) = (self.clone(), channel.clone());
+            let outbox = self.clone();
             desk.busy.spawn(async move {
                 outbox.work(&channel, notices, plan, &mut pace).await;
                 Done { channel: name, pace }
@@ -156,6 +158,9 @@ impl Outbox {
 
     /// Sends what is due to one channel, as planned, until it refuses.
     async fn work(&self, channel: &Channel, notices: Vec<Notice>, plan: Plan, pace: &mut Pace) {
+        if let (Kind::Forge, Plan::Each(count)) = (&channel.kind, plan) {
+            return self.report(channel, notices, count, pace).await;
+        }
         let secrets = self.sender.secrets.known(&self.config).await;
         let words = Words { channel, base_url: &self.base_url, secrets: &secrets };
         match plan {
@@ -175,6 +180,31 @@ impl Outbox {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// Has a forge told how runs stand. Several notices of a run are one, since what is told is how it stands now.
+    async fn report(&self, channel: &Channel, notices: Vec<Notice>, count: usize, pace: &mut Pace) {
+        let mut by_run: Vec<(Option<RunKey>, Vec<Notice>)> = Vec::new();
+        for notice in notices {
+            match by_run.iter_mut().find(|(run, _)| *run == notice.notice.run) {
+                Some((_, all)) => all.push(notice),
+                None => by_run.push((notice.notice.run, vec![notice])),
+            }
+        }
+        for (run, notices) in by_run.into_iter().take(count) {
+            let now = (self.now)();
+            let sending = async {
+                let run = run.ok_or_else(|| Failed::lasting("the notice names no run"))?;
+                forge::send(&self.sender, run, &self.base_url, now).await
+            };
+            let sent = tokio::time::timeout(channel.timeout, sending).await;
+            let sent = sent.unwrap_or_else(|_| Err(Failed::passing(format!("no answer within {:?}", channel.timeout))));
+            let go_on = sent.as_ref().err().is_none_or(|failed| !failed.passing);
+            self.settle(&channel.name, self.became(channel, &notices, sent, pace)).await;
+            if !go_on {
+                return;
             }
         }
     }

@@ -71,7 +71,7 @@ fn sources(channel: &Channel) -> Vec<&Source> {
     match &channel.kind {
         Kind::Slack(slack) => vec![&slack.webhook],
         Kind::Mail(mail) => mail.password.iter().collect(),
-        Kind::Sns(_) => Vec::new(),
+        Kind::Sns(_) | Kind::Forge => Vec::new(),
         Kind::Webhook(hook) => [&hook.url].into_iter().chain(hook.headers.values()).chain(&hook.secret).collect(),
     }
 }

@@ -64,6 +64,7 @@ impl Sender {
                 Kind::Mail(mail) => mail::send(self, channel, mail, message).await,
                 Kind::Sns(sns) => sns::send(self, sns, message).await,
                 Kind::Webhook(webhook) => webhook::send(self, channel, webhook, message, now).await,
+                Kind::Forge => Err(Failed::lasting("a forge takes the states of runs and no messages")),
             }
         };
         match tokio::time::timeout(channel.timeout, sending).await {

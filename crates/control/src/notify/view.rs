@@ -15,6 +15,7 @@ pub fn subject(notice: &Notice) -> String {
         Ok(Body::Run(facts)) => message::title(&facts),
         Ok(Body::Incident(facts)) => text::cut(&incident::title(&facts), 200),
         Ok(Body::Text { subject, .. }) => text::cut(&text::one_line(&subject), 200),
+        Ok(Body::Report { text, .. }) => text::cut(&format!("status of {text}"), 200),
         Err(_) => notice.notice.event.clone(),
     }
 }
@@ -24,7 +25,7 @@ pub fn page(notice: &Notice) -> String {
     match serde_json::from_value(notice.notice.body.clone()) {
         Ok(Body::Run(facts)) => links::run(&facts.run.workflow, &facts.run.id),
         Ok(Body::Incident(facts)) => facts.page,
-        Ok(Body::Text { page, .. }) => page,
+        Ok(Body::Text { page, .. } | Body::Report { page, .. }) => page,
         Err(_) => String::new(),
     }
 }

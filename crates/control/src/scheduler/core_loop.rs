@@ -324,6 +324,9 @@ impl Core {
             self.unwritten.insert(key);
         }
         self.tell_starting(key, launched.into_iter());
+        if fx.run_changed || fx.finished {
+            self.report(key);
+        }
         self.note(key, &fx.transitions, fx.finished);
     }
 

@@ -17,6 +17,7 @@ use super::Claim;
 use super::core_loop::Core;
 use crate::actions::notify::Letter;
 use crate::clock;
+use crate::hooks::report;
 use crate::links;
 use crate::notify::facts::{Body, Told};
 
@@ -45,6 +46,18 @@ impl Core {
                 }
             }
             Err(error) => tracing::warn!(%error, "cannot tell how the last run of `{}` ended", workflow.id),
+        }
+    }
+
+    /// Has a forge told that a run stands otherwise than before, in the commit that says so.
+    pub fn report(&mut self, key: RunKey) {
+        if self.parts.claim != Claim::Leading {
+            return;
+        }
+        let Some(active) = self.runs.get_mut(&key) else { return };
+        if let Some(notice) = report::notice(&active.run.record, clock::now()) {
+            active.unwritten.notices.push(notice);
+            self.unwritten.insert(key);
         }
     }
 

@@ -83,6 +83,9 @@ pub struct Workflow {
     pub notify: Vec<NotifyRule>,
     /// Events of other services that start runs.
     pub on: Vec<SqsSource>,
+    /// Webhooks that start runs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookSource>,
     pub tasks: Vec<Task>,
     pub groups: Vec<Group>,
     /// Derived by [`Workflow::link`]: who needs task *i*.
@@ -130,6 +133,64 @@ pub struct SqsSource {
     pub filter: Option<Value>,
     /// What the run is given, with templates over the event; `None`: the event's `detail`.
     pub conf: Option<serde_json::Map<String, Value>>,
+}
+
+/// Events that a forge, or any program, posts to the server, and that start runs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HookSource {
+    pub sender: HookSender,
+    /// A reference to the secret that the sender signs with, or sends.
+    pub secret: String,
+    /// As the sender calls them; empty: all.
+    pub events: Vec<String>,
+    /// Patterns; empty: all.
+    pub branches: Vec<String>,
+    /// Patterns, of which one must fit a file that has changed; empty: whatever changed.
+    pub paths: Vec<String>,
+    /// An expression in CEL that must come to true.
+    pub filter: Option<String>,
+    /// What the run is given, with templates over the event.
+    pub params: serde_json::Map<String, Value>,
+    /// The share of commits that start a run: `10%`.
+    pub sample: Option<String>,
+    pub report: Option<HookReport>,
+}
+
+/// Who posts an event, and so how it is proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HookSender {
+    Github,
+    Gitlab,
+    Bitbucket,
+    Generic,
+}
+
+impl HookSender {
+    pub const ALL: [HookSender; 4] =
+        [HookSender::Github, HookSender::Gitlab, HookSender::Bitbucket, HookSender::Generic];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            HookSender::Github => "github",
+            HookSender::Gitlab => "gitlab",
+            HookSender::Bitbucket => "bitbucket",
+            HookSender::Generic => "generic",
+        }
+    }
+}
+
+/// The state of a run is written to the commit that its event is about.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct HookReport {
+    /// A reference to the secret that is the token.
+    pub token: String,
+    /// The address of the API of a forge of one's own.
+    pub url: Option<String>,
+    /// The name of the status.
+    pub context: Option<String>,
+    /// As a check run instead of a status.
+    pub checks: bool,
 }
 
 /// Which events of a run are told to which channels.
@@ -476,6 +537,7 @@ impl Workflow {
             env: BTreeMap::new(),
             notify: Vec::new(),
             on: Vec::new(),
+            hooks: Vec::new(),
             tasks: Vec::new(),
             groups: Vec::new(),
             downstream: Vec::new(),

@@ -21,7 +21,11 @@ pub const WORKFLOW: &[&str] = &[
     "on",
 ];
 
-pub const ON: &[&str] = &["sqs"];
+pub const ON: &[&str] = &["sqs", "github", "gitlab", "bitbucket", "generic"];
+
+pub const HOOK: &[&str] = &["secret", "events", "branches", "paths", "filter", "params", "sample", "report"];
+
+pub const HOOK_REPORT: &[&str] = &["token", "url", "context", "checks"];
 
 pub const SQS: &[&str] = &["queue", "region", "filter", "conf"];
 

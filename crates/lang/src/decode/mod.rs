@@ -8,6 +8,7 @@ mod backend;
 mod fields;
 mod foreach;
 mod gang;
+mod hooks;
 pub(crate) mod keys;
 mod notify;
 mod on;
@@ -242,7 +243,7 @@ impl Decoder<'_, '_> {
                 }
                 "finally" => self.all_tasks(node, None, true),
                 "notify" => self.workflow.notify = self.notify(node),
-                "on" => self.workflow.on = self.on(node),
+                "on" => self.on(node),
                 // A place for anchors that other keys use, as in compose files.
                 key if key.starts_with("x-") => {}
                 _ => self.unknown(&entry.key, keys::WORKFLOW, "a workflow"),

@@ -1,6 +1,6 @@
-//! `on`: what other services start runs by.
+//! `on`: what other services start runs by; webhooks are in `hooks`.
 
-use pitcrew_core::ir::SqsSource;
+use pitcrew_core::ir::{HookSender, HookSource, SqsSource};
 use serde_json::Value;
 
 use super::{Decoder, keys};
@@ -9,22 +9,26 @@ use crate::event;
 use crate::yaml::{Node, Yaml};
 
 impl Decoder<'_, '_> {
-    pub fn on(&mut self, node: &Node) -> Vec<SqsSource> {
+    pub fn on(&mut self, node: &Node) {
         let Some(entries) = node.as_map() else {
             self.mismatch(node, "`on`", "a mapping such as `{sqs: {queue: my-queue}}`");
-            return Vec::new();
+            return;
         };
-        let mut sources = Vec::new();
         for entry in entries {
-            match &*entry.key.text {
-                "sqs" => {
-                    let queues = entry.value.as_list().unwrap_or(std::slice::from_ref(&entry.value));
-                    sources.extend(queues.iter().filter_map(|queue| self.sqs(queue)));
+            let items = entry.value.as_list().unwrap_or(std::slice::from_ref(&entry.value));
+            let sender = HookSender::ALL.into_iter().find(|sender| *sender.name() == *entry.key.text);
+            match (&*entry.key.text, sender) {
+                ("sqs", _) => {
+                    let sources: Vec<SqsSource> = items.iter().filter_map(|queue| self.sqs(queue)).collect();
+                    self.workflow.on.extend(sources);
+                }
+                (_, Some(sender)) => {
+                    let hooks: Vec<HookSource> = items.iter().filter_map(|hook| self.hook(sender, hook)).collect();
+                    self.workflow.hooks.extend(hooks);
                 }
                 _ => self.unknown(&entry.key, keys::ON, "`on`"),
             }
         }
-        sources
     }
 
     /// One queue; `None` when it is too broken to be kept.
@@ -64,7 +68,7 @@ impl Decoder<'_, '_> {
     }
 
     /// A text that holds before there is a run.
-    fn plain(&mut self, node: &Node, key: &str) -> Option<String> {
+    pub(super) fn plain(&mut self, node: &Node, key: &str) -> Option<String> {
         let text = self.text(node, key)?;
         self.no_template(&text, node.at, &format!("`{key}`"));
         if text.trim().is_empty() || text.chars().any(char::is_control) {
@@ -74,7 +78,7 @@ impl Decoder<'_, '_> {
         Some(text)
     }
 
-    fn event_templates(&mut self, node: &Node) {
+    pub(super) fn event_templates(&mut self, node: &Node) {
         match &node.yaml {
             Yaml::Scalar(scalar) => {
                 if let Err((message, hint)) = event::check(&scalar.text) {
@@ -90,9 +94,11 @@ impl Decoder<'_, '_> {
     pub(super) fn check_event_params(&mut self, node: &Node) {
         let names: Vec<String> = self.workflow.params.iter().map(|param| param.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let Some(queues) = node.get("sqs") else { return };
-        for queue in queues.as_list().unwrap_or(std::slice::from_ref(queues)) {
-            for entry in queue.get("conf").and_then(Node::as_map).unwrap_or_default() {
+        let of = |node: &'_ Node| node.as_list().map_or_else(|| vec![node.clone()], <[Node]>::to_vec);
+        let senders = node.as_map().unwrap_or_default().iter();
+        for source in senders.flat_map(|entry| of(&entry.value)) {
+            let given = source.get("conf").or_else(|| source.get("params"));
+            for entry in given.and_then(Node::as_map).unwrap_or_default() {
                 if !names.contains(&&*entry.key.text) {
                     let hint = meant_or_known(&entry.key.text, &names, "the params are");
                     self.r.error_maybe(entry.key.at, format!("unknown param `{}`", entry.key.text), hint);

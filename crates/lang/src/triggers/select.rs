@@ -22,7 +22,7 @@ impl Set {
         let mut triggers = self.found(namespace, &spec.namespace_selector, spec.label_selector.as_ref());
         for written in &spec.triggers {
             let (name, trigger) = if written.trigger_ref.is_empty() {
-                (written.name.clone(), self.inline(namespace, written))
+                (written.name.clone(), self.inline(listener, written))
             } else {
                 let missing =
                     || Stop::failed(format!("there is no Trigger `{}` in `{namespace}`", written.trigger_ref));

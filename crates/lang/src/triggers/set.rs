@@ -9,7 +9,7 @@ use super::model::{
     Binding, BindingSpec, InterceptorSpec, InterceptorUse, ListenerSpec, ListenerTrigger, Param, TemplateSpec,
     TemplateUse, TriggerSelector, TriggerSpec,
 };
-use super::{Interceptor, OLD_ESCAPE, Stop, Trigger, bindings, template};
+use super::{Interceptor, OLD_ESCAPE, Stop, Trigger, bindings, report, sample, template};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::tekton::model::{Doc, TriggerObject};
 
@@ -95,11 +95,17 @@ impl Set {
         let meta = &doc.meta;
         let (name, namespace) = (meta.name.clone(), meta.namespace.clone());
         let key = (namespace.clone(), name.clone());
+        if matches!(doc.spec.kind.as_str(), "EventListener" | "Trigger") {
+            let path =
+                |(key, why): (String, String)| (format!("metadata.annotations.{key}"), format!("`{key}`: {why}"));
+            told(report::wrong(&meta.annotations).into_iter().map(path).collect())?;
+        }
         let twice = match doc.spec.kind.as_str() {
             "EventListener" => {
                 let spec: ListenerSpec = spec_of(doc)?;
                 let groups = listener(&name, &spec)?;
                 let annotations = meta.annotations.clone();
+                told(unknown_samples(&annotations, &spec))?;
                 self.listeners.insert(key, Listener { name, namespace, annotations, spec, groups }).is_some()
             }
             "Trigger" => {
@@ -185,10 +191,15 @@ impl Set {
     }
 
     /// A trigger that is written in its listener.
-    pub(super) fn inline(&self, namespace: &str, written: &ListenerTrigger) -> Result<Trigger, Stop> {
+    /// The listener's own share is that of all triggers that are written in it.
+    pub(super) fn inline(&self, listener: &Listener, written: &ListenerTrigger) -> Result<Trigger, Stop> {
+        let namespace = &listener.namespace;
         let template = written.template.as_ref().ok_or_else(|| Stop::failed("the trigger has no template"))?;
         let mut trigger = self.joined(namespace, &written.name, &written.bindings, template, &written.interceptors)?;
         trigger.service_account = written.service_account_name.clone();
+        let own = format!("{}{}", report::SAMPLE_OF, written.name);
+        let share = listener.annotations.get(&own).or_else(|| listener.annotations.get(sample::ANNOTATION));
+        trigger.annotations.extend(share.map(|share| (sample::ANNOTATION.to_owned(), share.clone())));
         Ok(trigger)
     }
 
@@ -252,6 +263,24 @@ fn spec_of<T: DeserializeOwned>(doc: &Doc<TriggerObject>) -> Result<T, Vec<Wrong
 
 fn told(wrong: Vec<Wrong>) -> Result<(), Vec<Wrong>> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// Shares of triggers that are not written in the listener would have no effect.
+fn unknown_samples(annotations: &BTreeMap<String, String>, spec: &ListenerSpec) -> Vec<Wrong> {
+    let inline = || spec.triggers.iter().filter(|trigger| trigger.trigger_ref.is_empty());
+    let named = annotations.keys().filter_map(|key| Some((key, key.strip_prefix(report::SAMPLE_OF)?)));
+    let unknown = named.filter(|(_, name)| !inline().any(|trigger| trigger.name == *name)).map(|(key, name)| {
+        let message =
+            format!("no trigger `{name}` is written in this listener; a Trigger has `{}`", sample::ANNOTATION);
+        (format!("metadata.annotations.{key}"), message)
+    });
+    let mut wrong: Vec<Wrong> = unknown.collect();
+    if annotations.contains_key(sample::ANNOTATION) && inline().next().is_none() {
+        let message =
+            format!("`{}` is for triggers that are written in the listener, and there is none", sample::ANNOTATION);
+        wrong.push((format!("metadata.annotations.{}", sample::ANNOTATION), message));
+    }
+    wrong
 }
 
 fn listener(name: &str, spec: &ListenerSpec) -> Result<Vec<Group>, Vec<Wrong>> {
@@ -361,6 +390,18 @@ fn check_template_spec(path: &str, spec: &TemplateSpec, wrong: &mut Vec<Wrong>) 
             && let Some(message) = template::refusal(api_version, kind)
         {
             wrong.push((format!("{path}.kind"), message));
+        }
+        let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+        let texts = annotations.into_iter().flatten().filter_map(|(key, value)| Some((key, value.as_str()?)));
+        let is_open = |value: &str| value.contains("$(");
+        for (key, _) in texts.clone().filter(|(key, value)| is_open(value) && report::IS_FIXED.contains(&key.as_str()))
+        {
+            let message = format!("`{key}` cannot be made of what an event says: whoever posts would choose it");
+            wrong.push((format!("{path}.metadata.annotations.{key}"), message));
+        }
+        let fixed = texts.filter(|(_, value)| !is_open(value)).map(|(key, value)| (key.clone(), value.to_owned()));
+        for (key, why) in report::wrong(&fixed.collect()) {
+            wrong.push((format!("{path}.metadata.annotations.{key}"), format!("`{key}`: {why}")));
         }
         let text = object.to_string();
         if let Some(name) = template::names(&text).find(|name| !spec.params.iter().any(|param| param.name == *name)) {

@@ -34,7 +34,7 @@ impl Stop {
         Stop { kind: StopKind::Failed, by: String::new(), message: message.into() }
     }
 
-    pub(super) fn by(self, by: &str) -> Stop {
+    pub fn by(self, by: &str) -> Stop {
         if self.by.is_empty() { Stop { by: by.to_owned(), ..self } } else { self }
     }
 }

@@ -7,6 +7,7 @@ use crate::support::compile;
 const PAGE: &str = include_str!("../../../../docs/language.md");
 const GANGS: &str = include_str!("../../../../docs/gangs.md");
 const ECS: &str = include_str!("../../../../docs/ecs.md");
+const WEBHOOKS: &str = include_str!("../../../../docs/webhooks.md");
 const PLACEMENT: &str = include_str!("../../../../docs/placement.md");
 
 #[test]
@@ -14,9 +15,9 @@ fn every_example_of_the_page_compiles_and_fits_the_schema() {
     let schema = serde_json::from_str(pitcrew_lang::schema::TEXT).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
     let of = |page: &'static str| page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
-    assert!(of(PAGE).count() >= 9 && of(PLACEMENT).count() >= 2 && of(GANGS).count() >= 2);
-    for example in of(PAGE).chain(of(PLACEMENT)).chain(of(GANGS)).chain(of(ECS)) {
-        if example.starts_with("ecs:") {
+    assert!(of(PAGE).count() >= 9 && of(PLACEMENT).count() >= 2 && of(GANGS).count() >= 2 && of(WEBHOOKS).count() >= 2);
+    for example in of(PAGE).chain(of(PLACEMENT)).chain(of(GANGS)).chain(of(ECS)).chain(of(WEBHOOKS)) {
+        if example.starts_with("ecs:") || example.starts_with("metadata:") {
             // Of `pitcrew.yaml`.
             continue;
         }

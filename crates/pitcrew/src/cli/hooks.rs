@@ -96,7 +96,7 @@ fn list(target: &Target, rows: &[Line], output: Output) -> anyhow::Result<()> {
         vec![
             line.id.to_string(),
             format::relative(line.received, now),
-            format!("{}/{}", line.namespace, line.listener),
+            line.at(),
             line.about.clone(),
             line.state.clone(),
             format::one_line(&line.summary()),
@@ -111,8 +111,8 @@ fn show(target: &Target, shown: &Value, output: Output) -> anyhow::Result<()> {
         return ui.json(shown);
     }
     let line: Line = serde_json::from_value(shown.clone())?;
-    let Line { id, event, namespace, listener, about, source, bytes, state, .. } = &line;
-    ui.line(format!("delivery {id} ({event}) of {namespace}/{listener}: {state}"))?;
+    let Line { id, event, about, source, bytes, state, .. } = &line;
+    ui.line(format!("delivery {id} ({event}) of {}: {state}", line.at()))?;
     ui.line(format!("  {about} from {source} at {}, {bytes} bytes", format::date_time(line.received)))?;
     if let Some(first) = line.again_of {
         ui.line(format!("  sent once more of delivery {first}"))?;

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::harness::{Place, example, has_sandbox};
 
-const PATIENCE: Duration = Duration::from_secs(120);
-const KEY: &[u8] = b"hunter2-of-the-hook";
+pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const KEY: &[u8] = b"hunter2-of-the-hook";
 const SECRET: &str = "
 apiVersion: v1
 kind: Secret
@@ -29,7 +29,7 @@ fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
-fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let begun = now();
     loop {
         if let Some(found) = look() {
@@ -41,8 +41,8 @@ fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// A server, killed with the test.
-struct Server {
-    child: Child,
+pub struct Server {
+    pub child: Child,
     port: u16,
 }
 
@@ -55,20 +55,20 @@ impl Drop for Server {
 
 /// An answer: its status and its body.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
-    body: String,
+pub struct Answer {
+    pub status: u16,
+    pub body: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 }
 
 impl Server {
     /// A server of this place; `name` tells its data directory from others.
-    fn start(place: &Place, name: &str, more: &[(&str, String)]) -> Server {
+    pub fn start(place: &Place, name: &str, more: &[(&str, String)]) -> Server {
         let log = place.path(&format!("{name}.log"));
         let file = std::fs::File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_pitcrew"));
@@ -101,7 +101,7 @@ impl Server {
         stream
     }
 
-    fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         self.try_post(path, headers, body).unwrap()
     }
 
@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// A push of this commit, as GitHub would send it.
-    fn push(&self, commit: &str, secret: &[u8]) -> Answer {
+    pub fn push(&self, commit: &str, secret: &[u8]) -> Answer {
         let body = push(commit);
         let signature = sign(&body, secret);
         let headers = [("X-GitHub-Event", "push"), ("X-Hub-Signature-256", signature.as_str())];
@@ -146,7 +146,7 @@ fn answer(stream: &mut TcpStream) -> Option<Answer> {
     Some(Answer { status, body: body.to_owned() })
 }
 
-fn push(commit: &str) -> Vec<u8> {
+pub fn push(commit: &str) -> Vec<u8> {
     let body = json!({
         "ref": "refs/heads/main", "after": commit, "repository": {"full_name": "acme/app"},
         "head_commit": {"message": "Say $(params.token) and \"hello\""},
@@ -154,13 +154,13 @@ fn push(commit: &str) -> Vec<u8> {
     body.to_string().into_bytes()
 }
 
-fn sign(body: &[u8], secret: &[u8]) -> String {
+pub fn sign(body: &[u8], secret: &[u8]) -> String {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), body);
     format!("sha256={}", tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
 }
 
 /// A place with the example of the documentation applied.
-fn place() -> Place {
+pub fn place() -> Place {
     let place = Place::new();
     std::fs::create_dir_all(place.path("workflows")).unwrap();
     place.file("secret.yaml", SECRET);
@@ -168,19 +168,19 @@ fn place() -> Place {
     place
 }
 
-fn deliveries(place: &Place) -> Vec<Value> {
+pub fn deliveries(place: &Place) -> Vec<Value> {
     let list = place.run("hooks list --limit 1000 --output json").ends(0).json();
     list.as_array().unwrap().clone()
 }
 
 /// The delivery of an event, once it was looked at.
-fn settled(place: &Place, event: &str) -> Value {
+pub fn settled(place: &Place, event: &str) -> Value {
     until("the delivery is settled", || {
         deliveries(place).into_iter().find(|line| line["event"] == event && line["state"] != "waiting")
     })
 }
 
-fn runs(place: &Place) -> Vec<Value> {
+pub fn runs(place: &Place) -> Vec<Value> {
     let list = place.run("taskruns list -o json").ends(0).json();
     // One alone is not put into a list.
     match list["kind"].as_str() {

@@ -5,6 +5,8 @@ mod examples;
 mod features;
 mod harness;
 mod hooks;
+mod hooks_forge;
+mod hooks_native;
 mod kubernetes;
 mod notebook;
 mod python;

@@ -1,4 +1,4 @@
-//! What forges post to: `POST /hooks/NAMESPACE/LISTENER`.
+//! What forges post to: `POST /hooks/NAMESPACE/LISTENER`, and `POST /hooks/WORKFLOW`.
 //!
 //! Nobody signs in here; who may post is told by the signature of the body. So everything about a request is bounded before
 //! it is proved: how long its body may be and how long it may take, how much of all bodies is in memory, and how often one
@@ -15,7 +15,7 @@ use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
 use futures::StreamExt as _;
-use pitcrew_control::hooks::listen::{self, Post, Taken};
+use pitcrew_control::hooks::listen::{self, Door, Post, Taken};
 use pitcrew_control::{clock, metrics};
 use pitcrew_lang::triggers::Headers;
 use pitcrew_store::StoreError;
@@ -38,12 +38,16 @@ pub fn routes() -> Routes {
         .post("/hooks/{namespace}/{listener}", Access::Hook, post)
         .here()
         .doc(doc("Hook", "Takes an event for the triggers of an EventListener").body("any").answer(202, "object"))
+        .post("/hooks/{workflow}", Access::Hook, post_to_workflow)
+        .here()
+        .doc(doc("Hook", "Takes an event for the webhooks of a workflow").body("any").answer(202, "object"))
 }
 
 /// What takes events and answers nothing else. Where there is one listener, it is also at `/`, as a listener of Tekton's is.
 pub fn alone(site: Site) -> Router {
     Router::new()
         .route("/hooks/{namespace}/{listener}", routing::post(post))
+        .route("/hooks/{workflow}", routing::post(post_to_workflow))
         .route("/", routing::post(only))
         .layer(from_fn_with_state(site.app.metrics.clone(), metrics::measure))
         .with_state(site)
@@ -61,16 +65,35 @@ async fn post(
     Peer(from): Peer,
     request: Request,
 ) -> ApiResult {
-    let (now, hooks) = (clock::now(), &site.app.hooks);
     let source = from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    if let Err(wait) = hooks.limits.pass(source, now) {
+    if let Err(wait) = site.app.hooks.limits.pass(source, clock::now()) {
         return Ok(slow_down(wait));
     }
     let door = listen::door(&site.app, &namespace, &listener).await.map_err(fault)?;
     let missing = || ApiError::not_found(format!("there is no EventListener `{listener}` in `{namespace}`"));
-    let door = door.ok_or_else(missing)?;
+    take(&site, door.ok_or_else(missing)?, source, request).await
+}
+
+async fn post_to_workflow(
+    State(site): State<Site>,
+    Path(workflow): Path<String>,
+    Peer(from): Peer,
+    request: Request,
+) -> ApiResult {
+    let source = from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    if let Err(wait) = site.app.hooks.limits.pass(source, clock::now()) {
+        return Ok(slow_down(wait));
+    }
+    let door = listen::door_of_workflow(&site.app, &workflow).await.map_err(fault)?;
+    let missing = || ApiError::not_found(format!("there is no workflow `{workflow}` that webhooks start"));
+    take(&site, door.ok_or_else(missing)?, source, request).await
+}
+
+/// Writes down what is posted.
+async fn take(site: &Site, door: Door, source: IpAddr, request: Request) -> ApiResult {
+    let (now, hooks) = (clock::now(), &site.app.hooks);
     let (parts, body) = request.into_parts();
-    let (body, _room) = read(&site, &parts.headers, body).await?;
+    let (body, _room) = read(site, &parts.headers, body).await?;
     let post = Post {
         url: address(&parts.uri),
         headers: headers(&parts.headers),
@@ -83,12 +106,15 @@ async fn post(
             if receipt.is_refused {
                 hooks.limits.refused(source, now);
             }
-            let mut answer = json!({
+            let mut answer = match receipt.namespace.is_empty() {
+                true => json!({ "workflow": receipt.listener, "eventID": receipt.event }),
+                false => json!({
                 "eventListener": receipt.listener,
                 "namespace": receipt.namespace,
                 "eventListenerUID": receipt.uid,
                 "eventID": receipt.event,
-            });
+                }),
+            };
             if receipt.is_duplicate {
                 answer["message"] = json!(
                     "this was delivered before, and starts nothing; `pitcrew hooks redeliver`, or the page of the delivery, \

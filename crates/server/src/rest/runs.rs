@@ -71,6 +71,7 @@ pub async fn trigger(
         logical_date: body.time("logical_date"),
         run_after: body.time("run_after"),
         note: body.text("note").unwrap_or_default(),
+        report: None,
         by: user.name,
     };
     body.ignore(&["data_interval_start", "data_interval_end", "partition_key"]);

@@ -50,6 +50,8 @@ pub enum Kind {
     Mail(Mail),
     Sns(Sns),
     Webhook(Webhook),
+    /// The forge of a run that an event started; never configured.
+    Forge,
 }
 
 /// An incoming webhook of Slack, or of a chat that understands the same.
@@ -204,6 +206,7 @@ impl fmt::Display for Channel {
                 mail.password.as_ref().map_or(Ok(()), |source| write!(f, ", password from {source}"))
             }
             Kind::Sns(sns) => write!(f, "sns, {}", sns.topic),
+            Kind::Forge => f.write_str("the statuses of a forge"),
             Kind::Webhook(webhook) => {
                 match &webhook.url {
                     Source::Text(url) => write!(f, "webhook to {}", super::http::host(url))?,

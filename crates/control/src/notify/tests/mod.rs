@@ -2,6 +2,7 @@
 //! real HTTP server as the other side, and a clock that the test moves.
 
 mod events;
+mod forge;
 mod incidents;
 mod outbox;
 
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use jiff::SignedDuration;
 use pitcrew_core::engine::record::RunRecord;
@@ -44,6 +45,9 @@ enum Reply {
     /// 429 with `Retry-After`.
     Wait(u64),
     Redirect(String),
+    /// 403, with no requests left for so many seconds.
+    Spent(i64),
+    Json(Value),
     /// Never.
     Hang,
 }
@@ -51,6 +55,7 @@ enum Reply {
 /// A request that the other side got.
 struct Got {
     path: String,
+    method: String,
     headers: HeaderMap,
     body: String,
 }
@@ -99,9 +104,17 @@ impl Hook {
     }
 }
 
-async fn answer(State((replies, got)): State<Shared>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn answer(
+    State((replies, got)): State<Shared>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let reply = replies.lock().unwrap().pop_front();
-    got.send(Got { path: uri.path().to_owned(), headers, body: String::from_utf8(body.to_vec()).unwrap() }).unwrap();
+    let method = method.to_string();
+    got.send(Got { path: uri.path().to_owned(), method, headers, body: String::from_utf8(body.to_vec()).unwrap() })
+        .unwrap();
     match reply {
         None => StatusCode::OK.into_response(),
         Some(Reply::Status(status)) => (StatusCode::from_u16(status).unwrap(), "not <now>").into_response(),
@@ -109,6 +122,12 @@ async fn answer(State((replies, got)): State<Shared>, uri: Uri, headers: HeaderM
             (StatusCode::TOO_MANY_REQUESTS, [("retry-after", seconds.to_string())]).into_response()
         }
         Some(Reply::Redirect(to)) => (StatusCode::TEMPORARY_REDIRECT, [("location", to)]).into_response(),
+        Some(Reply::Spent(seconds)) => {
+            let reset = (clock::now().as_second() + seconds).to_string();
+            let headers = [("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", reset)];
+            (StatusCode::FORBIDDEN, headers).into_response()
+        }
+        Some(Reply::Json(body)) => axum::Json(body).into_response(),
         Some(Reply::Hang) => std::future::pending().await,
     }
 }

@@ -10,6 +10,7 @@ use super::Compiler;
 use crate::decode::notify_rules;
 use crate::diagnostic::closest;
 use crate::tekton::run::GPU_ANNOTATION;
+use crate::triggers::report;
 
 const PREFIX: &str = "pitcrew.dev/";
 const NOTIFY: &str = "pitcrew.dev/notify";
@@ -33,7 +34,8 @@ impl Compiler<'_> {
         if let Some(most) = whole(annotations, MAX_ACTIVE_RUNS, 1, 100_000)? {
             workflow.max_active_runs = u32::try_from(most).unwrap_or(u32::MAX);
         }
-        for name in annotations.keys().filter(|name| name.starts_with(PREFIX) && !ALL.contains(&name.as_str())) {
+        let is_known = |name: &str| ALL.contains(&name) || report::ALL.contains(&name);
+        for name in annotations.keys().filter(|name| name.starts_with(PREFIX) && !is_known(name)) {
             let meant = closest(name, ALL).map(|meant| format!("; did you mean `{meant}`?")).unwrap_or_default();
             self.tell(format!("the annotation `{name}` means nothing here{meant}"));
         }

@@ -6,6 +6,7 @@
 
 mod cel;
 mod forges;
+mod generic;
 mod github;
 mod slack;
 
@@ -36,6 +37,8 @@ enum What {
     Gitlab(forges::Forge),
     Bitbucket(forges::Forge),
     Slack(slack::Slack),
+    /// Any program, by a signature or a token; only webhooks of native workflows have it.
+    Generic(SecretRef),
     Cel(cel::Cel),
     /// A ClusterInterceptor or an Interceptor of the user's own.
     Other {
@@ -171,6 +174,7 @@ impl<'c> Chain<'c> {
             What::Gitlab(forge) => forge.gitlab(&request),
             What::Bitbucket(forge) => forge.bitbucket(&request),
             What::Slack(slack) => slack.process(&request),
+            What::Generic(secret) => generic::proof(secret, &request).map(|_| Verdict::go()),
             What::Cel(cel) => cel.process(&request),
             What::Other { name, namespaced, params } => {
                 let context = [
@@ -294,12 +298,18 @@ impl Interceptor {
         Ok(Interceptor { name, what })
     }
 
+    /// Any program that knows a secret.
+    pub fn generic(secret: SecretRef) -> Interceptor {
+        Interceptor { name: "generic".to_owned(), what: What::Generic(secret) }
+    }
+
     /// The secrets that it may ask for, as (name, key).
     pub fn secrets(&self, wanted: &mut BTreeSet<(String, String)>) {
         match &self.what {
             What::Github(github) => github.secrets(wanted),
             What::Gitlab(forge) | What::Bitbucket(forge) => forge.secrets(wanted),
             What::Slack(slack) => slack.secrets(wanted),
+            What::Generic(secret) => want(Some(secret), wanted),
             What::Cel(cel) => cel.secrets(wanted),
             What::Other { .. } | What::Webhook(_) => {}
         }
@@ -311,6 +321,7 @@ impl Interceptor {
             What::Gitlab(forge) => forge.token(request),
             What::Bitbucket(forge) => forge.signature(request),
             What::Slack(slack) => slack.proof(request),
+            What::Generic(secret) => generic::proof(secret, request),
             What::Cel(_) | What::Other { .. } | What::Webhook(_) => Ok(Proof::None),
         }
     }

@@ -33,6 +33,7 @@ impl Target {
                 let definition = self.version(&workflow.workflow, &workflow.version).await?;
                 let trigger = Trigger {
                     run_type: None,
+                    report: None,
                     conf: wish.conf,
                     run_id: wish.run_id,
                     logical_date: wish.logical_date,
