@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use pitcrew_exec::limited::limited;
+use pitcrew_exec::limited::{limited, was_ended};
 
 use crate::client::ecs::{Attribute, Instance, InstanceState, Listed};
 use crate::client::{Client, Fault, Kind, MachineState, Ran};
@@ -18,6 +18,10 @@ use crate::clock;
 
 /// The attribute of an instance that mirrors how it is.
 pub const STATUS: &str = "status";
+/// The attribute of an instance that says who drained it: what another one drained is not ours to make active.
+pub const FENCED_BY: &str = "pitcrew-fenced-by";
+/// Its value where nobody of us did; an attribute has one.
+const NOBODY: &str = "nobody";
 /// How long a machine may take to fetch a command.
 const DELIVER_S: u32 = 60;
 /// How long an order that AWS puts off is given anew.
@@ -52,7 +56,8 @@ pub struct EcsNode {
 impl EcsNode {
     /// Attributes become labels, under their names; ECS's own begin with `ecs.`.
     pub fn of(instance: &Instance, cluster: &str) -> EcsNode {
-        let own = instance.attributes.iter().filter(|attribute| attribute.name != STATUS);
+        let own =
+            instance.attributes.iter().filter(|attribute| attribute.name != STATUS && attribute.name != FENCED_BY);
         let mut labels: BTreeMap<String, String> =
             own.map(|attribute| (attribute.name.clone(), attribute.value.clone().unwrap_or_default())).collect();
         labels.insert("pitcrew/ecs-cluster".to_owned(), crate::arn::cluster_name(cluster).to_owned());
@@ -107,6 +112,10 @@ impl From<Fault> for Outcome {
     }
 }
 
+fn attribute(name: &str, value: &str) -> Attribute {
+    Attribute { name: name.to_owned(), value: Some(value.to_owned()) }
+}
+
 /// The nodes of one cluster.
 #[derive(Clone)]
 pub struct EcsFleet {
@@ -141,22 +150,39 @@ impl EcsFleet {
         Ok(found.into_iter().next())
     }
 
-    /// Lets an instance take no new tasks, and says why in its attributes. What runs goes on.
-    pub async fn fence(&self, instance: &str, status: &str) -> Result<(), Fault> {
-        self.client.drain(&self.cluster, &[instance.to_owned()], true).await?;
-        self.mirror(instance, status).await
+    /// Lets an instance take no new tasks, and says by whom that is, and how the node is, in its attributes. What runs goes on; one that
+    /// somebody else drained stays theirs.
+    pub async fn fence(&self, instance: &str, owner: &str, status: Option<&str>) -> Result<(), Fault> {
+        let by = self.drained_by(instance).await?;
+        let mut said: Vec<Attribute> = status.map(|status| attribute(STATUS, status)).into_iter().collect();
+        // Before it is drained: a drain of which nobody says so would be somebody else's.
+        said.extend(by.is_none_or(|by| by == owner).then(|| attribute(FENCED_BY, owner)));
+        self.client.put_attributes(&self.cluster, instance, &said).await?;
+        self.client.drain(&self.cluster, &[instance.to_owned()], true).await
     }
 
-    /// Lets it take tasks again.
-    pub async fn unfence(&self, instance: &str, status: &str) -> Result<(), Fault> {
-        self.client.drain(&self.cluster, &[instance.to_owned()], false).await?;
-        self.mirror(instance, status).await
+    /// Lets it take tasks again, unless somebody else has drained it.
+    pub async fn unfence(&self, instance: &str, owner: &str, status: &str) -> Result<(), Fault> {
+        let by = self.drained_by(instance).await?;
+        let mut said = vec![attribute(STATUS, status)];
+        if by.is_none_or(|by| by == owner) {
+            self.client.drain(&self.cluster, &[instance.to_owned()], false).await?;
+            // Then, so that whoever dies between the two does both again.
+            said.push(attribute(FENCED_BY, NOBODY));
+        }
+        self.client.put_attributes(&self.cluster, instance, &said).await
+    }
+
+    /// Who drained an instance, as it says; empty where nobody of us did. `None`: it takes tasks.
+    async fn drained_by(&self, instance: &str) -> Result<Option<String>, Fault> {
+        let known = self.client.instances(&self.cluster, &[instance.to_owned()]).await?;
+        let drained = known.first().filter(|known| known.status == InstanceState::Draining);
+        Ok(drained.map(|known| known.attribute(FENCED_BY).unwrap_or_default().to_owned()))
     }
 
     /// Writes how a node is where others look for it.
     pub async fn mirror(&self, instance: &str, status: &str) -> Result<(), Fault> {
-        let attribute = Attribute { name: STATUS.to_owned(), value: Some(status.to_owned()) };
-        self.client.put_attributes(&self.cluster, instance, &[attribute]).await
+        self.client.put_attributes(&self.cluster, instance, &[attribute(STATUS, status)]).await
     }
 
     /// The tasks that run on an instance; `others` leaves out those that were started by these words.
@@ -258,6 +284,9 @@ impl EcsFleet {
         let line = format!("nvidia-smi --gpu-reset{which}");
         match self.command(machine, &[&line], "pitcrew: reset GPUs", Duration::from_secs(120)).await {
             Ok(Ran::Ended { code: 0, .. }) => Outcome::Done,
+            Ok(Ran::Ended { code, .. }) if was_ended(code) => {
+                Outcome::Unknown(format!("`{line}` did not end in time, and was ended"))
+            }
             Ok(Ran::Ended { code, stdout, stderr }) => {
                 let said = [stdout.trim(), stderr.trim()].join(" ");
                 Outcome::Refused(format!("`{line}` ended with exit code {code}: {}", said.trim()))
@@ -324,10 +353,15 @@ impl EcsFleet {
             }
             tokio::time::sleep(self.look).await;
         }
-        match self.patiently(|| self.client.start(machine).boxed()).await {
+        match self.start(machine).await {
             Ok(()) => Outcome::Done,
             // It is stopped, and somebody has to know.
             Err(fault) => Outcome::Unknown(format!("it is stopped, and does not start: {fault}")),
         }
+    }
+
+    /// Starts a machine that is stopped; one that runs goes on.
+    pub async fn start(&self, machine: &str) -> Result<(), Fault> {
+        self.patiently(|| self.client.start(machine).boxed()).await
     }
 }

@@ -9,6 +9,11 @@ use std::time::Duration;
 /// No line of a script is this one.
 const END: &str = "PITCREW_END_OF_SCRIPT";
 
+/// Whether an exit code says that it took too long.
+pub fn was_ended(code: i32) -> bool {
+    matches!(code, 124 | 137)
+}
+
 /// For `/bin/sh -s`. Where there is no `timeout` it is run as it is. Its end is that of the script; 124 or 137: it took too long.
 pub fn limited(script: &str, within: Duration) -> String {
     let within = within.as_secs();
@@ -71,7 +76,7 @@ mod tests {
             pids.display()
         );
         let (code, _) = run(&limited(&stubborn, Duration::from_secs(4)), None);
-        assert!(matches!(code, Some(124 | 137)), "{code:?}");
+        assert!(code.is_some_and(was_ended), "{code:?}");
         // Those that it began hold its output open, so it is over only when they are.
         let all = std::fs::read_to_string(&pids).unwrap();
         assert_eq!(all.lines().count(), 2);

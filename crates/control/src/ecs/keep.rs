@@ -14,7 +14,10 @@ use pitcrew_core::RunKey;
 use pitcrew_ecs::client::{Condition, Item, Typed};
 use pitcrew_ecs::tables::{MARK, Table, Tables};
 use pitcrew_ecs::{Client, Fault, Kind};
-use pitcrew_store::{EcsFilter, EcsJob, EcsNode, EcsNodeStatus, EcsOrigin, EcsTask, Paging, Store, StoreError};
+use pitcrew_store::{
+    EcsFilter, EcsJob, EcsNode, EcsNodeStatus, EcsOrigin, EcsTask, NodeRow, Paging, Store, StoreError,
+};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::import::IMPORTED_KEY;
@@ -130,7 +133,10 @@ impl Keeper {
         };
         let until = self.store.setting(UNTIL_KEY).await?.and_then(|text| text.parse::<Timestamp>().ok());
         let until = until.or_else(|| now.checked_sub(FIRST).ok()).unwrap_or(now);
-        let (written, put_off) = (BTreeMap::new(), BTreeMap::new());
+        // What stands there of a machine that went when nobody led is of before.
+        let gone = gone(&self.store, until.checked_sub(BEFORE).unwrap_or(until)).await?;
+        let written = gone.into_iter().map(|name| ((Table::Node, name), Item::new())).collect();
+        let put_off = BTreeMap::new();
         Ok(Term { number: number.saturating_mul(TERM), written, put_off, may_replace: false, until })
     }
 
@@ -246,6 +252,24 @@ impl Keeper {
     }
 }
 
+/// Machines of ECS that are no nodes any more, and were told so since then, as the tables call them.
+async fn gone(store: &Store, since: Timestamp) -> Result<Vec<String>, StoreError> {
+    let is_gone = |row: &NodeRow| {
+        row.seen_at.is_some_and(|at| at >= since) && row.seen.pointer("/ecs/is_gone") == Some(&Value::Bool(true))
+    };
+    let gone: Vec<NodeRow> = store.nodes().await?.into_iter().filter(is_gone).collect();
+    if gone.is_empty() {
+        return Ok(Vec::new());
+    }
+    let imported = EcsFilter { origin: Some(EcsOrigin::Imported), ..EcsFilter::default() };
+    let imported = store.ecs_nodes(&imported, Paging::ALL).await?.rows;
+    let named = |row: NodeRow| {
+        let known = imported.iter().find(|item| item.node.as_deref() == Some(&row.name));
+        known.map_or(row.name, |item| item.node_name.clone())
+    };
+    Ok(gone.into_iter().map(named).collect())
+}
+
 /// Fields that are not known are left as they are.
 struct Fields(Item);
 
@@ -302,4 +326,24 @@ fn of_node(node: &EcsNode) -> Item {
         .text("container_instance_arn", node.container_instance_arn.as_deref())
         .text("node_status", Some(node.node_status.name()))
         .0
+}
+
+#[cfg(test)]
+mod tests {
+    use pitcrew_store::StoreUrl;
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn machines_that_went_since_everything_was_written_are_known() {
+        let store = Store::open(&StoreUrl::Memory).await.unwrap();
+        let at = |second: i64| Timestamp::from_second(1_700_000_000 + second).unwrap();
+        for (name, gone, second) in [("i-old", true, 0), ("i-gone", true, 100), ("i-there", false, 100)] {
+            let seen = json!({ "ecs": { "is_gone": gone } });
+            store.see_node(name, &seen, at(second)).await.unwrap();
+        }
+        store.see_node("s21", &json!({ "gpus": [] }), at(100)).await.unwrap();
+        assert_eq!(gone(&store, at(50)).await.unwrap(), ["i-gone"]);
+    }
 }

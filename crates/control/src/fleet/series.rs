@@ -3,12 +3,14 @@
 //! Invariants: however long a server runs, a node has at most [`RECENT`], [`OLDER`] and [`OLDEST`] samples. A mean keeps
 //! what an hour of samples would tell of energy and of the most, so an attempt that was long loses neither.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::{HeldGpu, Mean, Reading, Tally};
 use serde::{Deserialize, Serialize};
+
+use super::columns::Columns;
 
 /// An hour, at an answer every 10 seconds.
 const RECENT: usize = 360;
@@ -48,16 +50,20 @@ pub struct Point {
     pub max_used_mib: Option<f64>,
 }
 
+/// What an answer tells of a device, and what a mean does.
+const TOLD: usize = 4;
+const MEANT: usize = 8;
+
 /// The samples of a node.
 #[derive(Debug, Default)]
 pub struct Series {
-    recent: VecDeque<Sample>,
-    older: VecDeque<Sample>,
-    oldest: VecDeque<Sample>,
+    recent: Columns<TOLD>,
+    older: Columns<MEANT>,
+    oldest: Columns<MEANT>,
     /// Those of the five minutes under way.
-    step: Vec<Sample>,
+    step: Columns<TOLD>,
     /// The means of the hour under way.
-    hour: Vec<Sample>,
+    hour: Columns<MEANT>,
 }
 
 /// What came to an end with an answer, and is to be stored.
@@ -70,12 +76,11 @@ pub struct Ended {
 impl Series {
     /// Goes on after what is stored, the oldest first.
     pub fn after(older: impl IntoIterator<Item = Sample>, oldest: impl IntoIterator<Item = Sample>) -> Series {
-        let (older, oldest) = (older.into_iter().collect(), oldest.into_iter().collect());
-        let mut series = Series { older, oldest, ..Series::default() };
-        series.older.drain(..series.older.len().saturating_sub(OLDER));
-        series.oldest.drain(..series.oldest.len().saturating_sub(OLDEST));
-        if let Some(last) = series.older.back().map(|last| hour_of(last.at)) {
-            series.hour = series.older.iter().filter(|sample| hour_of(sample.at) == last).cloned().collect();
+        let mut series = Series { older: Columns::of(older), oldest: Columns::of(oldest), ..Series::default() };
+        keep(&mut series.older, OLDER);
+        keep(&mut series.oldest, OLDEST);
+        if let Some(last) = series.older.last().map(hour_of) {
+            series.hour = Columns::of(series.older.samples().filter(|sample| hour_of(sample.at) == last));
         }
         series
     }
@@ -88,38 +93,46 @@ impl Series {
         let gpus = readings.iter().map(|reading| (reading.uuid.clone(), Point::of(reading))).collect();
         let sample = Sample { at, gpus };
         let begins = |at: Timestamp| at.as_second().div_euclid(STEP);
-        let is_over = self.step.first().is_some_and(|first| begins(first.at) != begins(at));
-        let ended = if is_over { mean(&std::mem::take(&mut self.step), &sample) } else { None };
-        self.step.push(sample.clone());
+        let is_over = self.step.first().is_some_and(|first| begins(first) != begins(at));
+        let ended = is_over.then(|| mean(&self.step.samples().collect::<Vec<_>>(), &sample)).flatten();
+        if is_over {
+            self.step.clear();
+        }
         // A clock that was put back must not make it grow.
-        self.step.truncate(RECENT);
-        self.recent.push_back(sample);
-        while self.recent.len() > RECENT || self.recent.front().is_some_and(|first| at.duration_since(first.at) > HOUR)
-        {
-            self.recent.pop_front();
+        if self.step.len() < RECENT {
+            self.step.push(&sample);
+        }
+        self.recent.push(&sample);
+        while self.recent.len() > RECENT || self.recent.first().is_some_and(|first| at.duration_since(first) > HOUR) {
+            self.recent.pop();
         }
         let Some(step) = ended else { return Ended::default() };
-        self.older.push_back(step.clone());
-        while self.older.len() > OLDER {
-            self.older.pop_front();
+        self.older.push(&step);
+        keep(&mut self.older, OLDER);
+        let is_over = self.hour.first().is_some_and(|first| hour_of(first) != hour_of(step.at));
+        let hour = is_over.then(|| mean_of_means(&self.hour.samples().collect::<Vec<_>>())).flatten();
+        if is_over {
+            self.hour.clear();
         }
-        let is_over = self.hour.first().is_some_and(|first| hour_of(first.at) != hour_of(step.at));
-        let hour = if is_over { mean_of_means(&std::mem::take(&mut self.hour)) } else { None };
-        self.hour.push(step.clone());
+        self.hour.push(&step);
         if let Some(hour) = &hour {
-            self.oldest.push_back(hour.clone());
-            while self.oldest.len() > OLDEST {
-                self.oldest.pop_front();
-            }
+            self.oldest.push(hour);
+            keep(&mut self.oldest, OLDEST);
         }
         Ended { step: Some(step), hour }
     }
 
     /// All samples, the oldest first: means where the last hour does not reach.
     pub fn all(&self) -> Vec<Sample> {
-        let hour = self.recent.front().map(|first| first.at);
-        let older = self.older.iter().filter(|sample| hour.is_none_or(|hour| sample.at < hour));
-        older.chain(&self.recent).cloned().collect()
+        let hour = self.recent.first();
+        let older = self.older.samples().filter(|sample| hour.is_none_or(|hour| sample.at < hour));
+        older.chain(self.recent.samples()).collect()
+    }
+}
+
+fn keep<const N: usize>(columns: &mut Columns<N>, most: usize) {
+    while columns.len() > most {
+        columns.pop();
     }
 }
 
@@ -134,12 +147,11 @@ impl Series {
     fn tally(&self, id: &str, from: Timestamp, to: Timestamp) -> Tally {
         let mut tally = Tally::default();
         let (from, to) = (second(from), second(to));
-        let begin = |samples: &VecDeque<Sample>| samples.front().map_or(f64::INFINITY, |first| second(first.at));
-        let recent = begin(&self.recent);
-        for (samples, limit) in [(&self.oldest, begin(&self.older).min(recent)), (&self.older, recent)] {
-            for sample in samples {
-                let Some(point) = sample.gpus.get(id) else { continue };
-                let (begin, seconds) = (second(sample.at), point.seconds.unwrap_or(STEP as f64));
+        let begin = |first: Option<Timestamp>| first.map_or(f64::INFINITY, second);
+        let recent = begin(self.recent.first());
+        for (samples, limit) in [(&self.oldest, begin(self.older.first()).min(recent)), (&self.older, recent)] {
+            for (at, point) in samples.device(id) {
+                let (begin, seconds) = (second(at), point.seconds.unwrap_or(STEP as f64));
                 let (first, last) = (begin.max(from), (begin + seconds).min(to).min(limit));
                 if last <= first {
                     continue;
@@ -158,9 +170,11 @@ impl Series {
                 tally.power.over(last - first, watts, None);
             }
         }
-        for sample in &self.recent {
-            let at = second(sample.at);
-            let Some(point) = sample.gpus.get(id).filter(|_| (from..=to).contains(&at)) else { continue };
+        for (at, point) in self.recent.device(id) {
+            let at = second(at);
+            if !(from..=to).contains(&at) {
+                continue;
+            }
             tally.count();
             tally.used.at(at, point.use_percent);
             tally.memory.at(at, point.used_mib);
@@ -301,6 +315,28 @@ mod tests {
         assert!(series.add(&[], at(0)).step.is_none());
     }
 
+    /// Of a thousand machines like this one, a server keeps 200 MB after a week, and not gigabytes.
+    #[test]
+    fn a_week_of_eight_devices_takes_little() {
+        let mut series = Series::default();
+        let readings: Vec<Reading> = (0..8)
+            .map(|at| Reading {
+                uuid: format!("GPU-{at:08}-1234-5678-9abc-def012345678"),
+                use_percent: Some(97.0),
+                power_watts: Some(612.37),
+                ..Reading::default()
+            })
+            .collect();
+        for n in 0..8 * 24 * 360 {
+            series.add(&readings, at(n * 10));
+        }
+        let Series { recent, older, oldest, step, hour } = &series;
+        assert_eq!((recent.len(), older.len(), oldest.len()), (RECENT, OLDER, OLDEST));
+        let bytes = recent.bytes() + older.bytes() + oldest.bytes() + step.bytes() + hour.bytes();
+        assert!(bytes < 200_000, "{bytes}");
+        assert_eq!(series.all().last().unwrap().gpus[&readings[7].uuid].power_watts, Some(612.37));
+    }
+
     fn held(ids: &[&str]) -> Vec<HeldGpu> {
         ids.iter().map(|id| HeldGpu::whole(id)).collect()
     }
@@ -323,7 +359,7 @@ mod tests {
             sample(90, Some(60.0), None, Some(300.0)),
             sample(100, Some(100.0), Some(9.0), Some(999.0)),
         ];
-        let series = Series { recent: recent.into(), ..Series::default() };
+        let series = Series { recent: Columns::of(recent), ..Series::default() };
         let mut wanted = held(&["GPU-a", "GPU-b", "GPU-c"]);
         wanted.push(HeldGpu { id: "MIG-1".into(), device: "GPU-a".into(), part: 0.25 });
         let [a, b, mig] = &usage(&series, &wanted, at(5), at(95))[..] else { panic!("of three there are samples") };

@@ -261,16 +261,13 @@ impl Fleet {
     /// Kinds of errands that the worker of this node does.
     pub fn errands_of(&self, node: &str) -> Vec<String> {
         let all = self.lock();
-        let worker = all.iter().find(|known| known.config.name == node).and_then(|known| known.worker.as_ref());
-        worker.map(|worker| worker.told.about.errands.clone()).unwrap_or_default()
+        all.iter().find(|known| known.config.name == node).map(|known| known.errands().to_vec()).unwrap_or_default()
     }
 
     /// The nodes whose workers do errands of this kind.
     pub fn who_does(&self, kind: &str) -> BTreeSet<String> {
         let all = self.lock();
-        let does = |known: &&Known| {
-            known.worker.as_ref().is_some_and(|worker| worker.told.about.errands.iter().any(|does| does == kind))
-        };
+        let does = |known: &&Known| known.errands().iter().any(|does| does == kind);
         all.iter().filter(does).map(|known| known.config.name.clone()).collect()
     }
 

@@ -3,16 +3,54 @@
 //! By DCGM where it is; its health watches alone while others' work goes on; else by what the driver says of itself.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use pitcrew_core::recovery::{CheckLevel, CheckOutcome};
 use pitcrew_exec::gpu::check::{Ask, check_script, read_check};
+use pitcrew_exec::limited::was_ended;
 use pitcrew_health::Tables;
 use pitcrew_health::check::{Device, Ended, Expected, read_diag};
+use pitcrew_store::StoreError;
 
-use super::reach::{NotRun, Ran};
+use super::perform::Hands;
+use super::reach::{NotRun, Ran, quoted, script};
 
+/// For ending what may still run of a check.
+const END_WITHIN: Duration = Duration::from_secs(60);
 /// A check of the user's own says by it that it could not be run (`EX_TEMPFAIL`).
 const COULD_NOT: i32 = 75;
+
+/// A check of this name with its environment. What a shell sets itself is seen by nobody but those that it begins, so one is
+/// begun, and stays until the end.
+pub fn named(name: &str, env: &[(&str, String)], body: &str) -> String {
+    // No name of a check is the beginning of another one's.
+    let name = format!("export PITCREW_CHECK={}\n", quoted(&format!("{name};")));
+    script(env, &format!("{name}exec /bin/sh -c {}", quoted(&format!("{body}\nexit $?"))))
+}
+
+/// Ends whatever runs under this name, root's as well: politely, since `dcgmi` then ends what it has begun elsewhere, and by force
+/// where that does not help. Whoever has no `/proc` has nothing of the kind.
+pub fn end_script(name: &str) -> String {
+    script(&[("PITCREW_ENDS", name.to_owned())], END)
+}
+
+/// The groups of those that have the name in their environment; what `sudo` began has another, and is of the same group.
+const END: &str = r#"groups() {
+    for at in $(grep -lF "PITCREW_CHECK=$PITCREW_ENDS;" /proc/[0-9]*/environ 2>/dev/null); do
+        stat=$(cat "${at%/environ}/stat" 2>/dev/null) || continue
+        set -- ${stat##*) }
+        [ "$1" = Z ] || echo "$3"
+    done | sort -u
+}
+end() {
+    kill -s "$1" -- "-$2" 2>/dev/null
+    [ "$(id -u)" = 0 ] || sudo -n kill -s "$1" -- "-$2" 2>/dev/null
+}
+for group in $(groups); do end TERM "$group"; done
+left=20
+while [ -n "$(groups)" ] && [ "$left" -gt 0 ]; do sleep 0.5; left=$((left - 1)); done
+for group in $(groups); do end KILL "$group"; done
+exit 0"#;
 
 /// What is run there, and what comes of it.
 pub enum How {
@@ -62,7 +100,7 @@ pub fn judge(ran: Result<Ran, NotRun>, how: &How, expected: &Expected, tables: &
         Err(NotRun { why, certain: false, .. }) => return (CheckOutcome::Inconclusive, why),
     };
     // By these it was ended at its limit.
-    let ended = ran.code.filter(|code| !matches!(code, 124 | 137)).map_or(Ended::TimedOut, Ended::Code);
+    let ended = ran.code.filter(|code| !was_ended(*code)).map_or(Ended::TimedOut, Ended::Code);
     let printed = ran.stdout.as_bytes();
     let report = match how {
         How::Usual(ask) => read_check(*ask, &ended, printed, expected, tables),
@@ -72,6 +110,25 @@ pub fn judge(ran: Result<Ran, NotRun>, how: &How, expected: &Expected, tables: &
         How::Own => return own(&ran, expected),
     };
     (report.outcome(), report.in_words())
+}
+
+impl Hands {
+    /// What checks of a node are called, by whichever server of this store.
+    pub(super) async fn name_of_checks(&self, node: &str) -> Result<String, StoreError> {
+        let store = self.store.setting_or_insert("recovery.owner", &uuid::Uuid::now_v7().to_string()).await?;
+        Ok(format!("{store}/{node}"))
+    }
+
+    /// Ends checks that nobody waits for any more: that somebody stopped waiting for one, or died, has not ended it there.
+    pub(super) async fn end_checks(&self, node: &str) {
+        let ended = match self.name_of_checks(node).await {
+            Ok(name) => self.reached.run(node, &end_script(&name), END_WITHIN).await.map(drop).map_err(|not| not.why),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = ended {
+            tracing::warn!(node, "a check that may still run there cannot be ended: {why}");
+        }
+    }
 }
 
 /// A command of the user's. The UUIDs that it prints are the bad ones.
@@ -91,7 +148,12 @@ fn own(ran: &Ran, expected: &Expected) -> (CheckOutcome, String) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::path::Path;
+    use std::process::{Command, Stdio};
+
     use pitcrew_core::recovery::Advice;
+    use pitcrew_exec::limited::limited;
 
     use super::*;
 
@@ -161,5 +223,49 @@ done
         assert_eq!(outcome(&usual, ran(Some(0), busy)), CheckOutcome::Infrastructure);
         let none = "pitcrew-check\nnone dcgm\nnone smi\ndone\n";
         assert_eq!(outcome(&usual, ran(Some(0), none)), CheckOutcome::Infrastructure);
+    }
+
+    /// Nobody waits for a check any more, and it goes on: it ends, with all that it began, before something is done to its GPUs.
+    #[tokio::test]
+    async fn a_check_that_still_runs_is_ended_where_it_runs_and_no_other_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let begun = |name: &str, body: &str| {
+            let pid = dir.path().join(name);
+            // What it begins may have lost its environment, as by `sudo`.
+            let body = format!("{body}\nenv -i /bin/sh -c 'echo $$ >{}; exec sleep 1000'", pid.display());
+            let script = limited(&named(name, &[], &body), Duration::from_secs(900));
+            let mut shell = Command::new("/bin/sh").arg("-s").stdin(Stdio::piped()).spawn().unwrap();
+            shell.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+            (shell, pid)
+        };
+        let name = |name: &str| format!("{name}-{}", std::process::id());
+        let (mut check, pid) = begun(&name("check"), ":");
+        let (mut other, others) = begun(&name("check-of-another"), "trap '' TERM");
+        let read = |pid: &Path| std::fs::read_to_string(pid).unwrap_or_default().trim().to_owned();
+        while read(&pid).is_empty() || read(&others).is_empty() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let runs = |pid: &str| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        let end = |name: String| {
+            let ended = Command::new("/bin/sh").args(["-c", &end_script(&name)]).status().unwrap();
+            assert!(ended.success());
+        };
+        end(name("check"));
+        let ended = tokio::task::spawn_blocking(move || check.wait()).await.unwrap().unwrap();
+        assert!(!ended.success());
+        while runs(&read(&pid)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(runs(&read(&others)), "another one goes on");
+        // It does not listen, and is ended all the same.
+        end(name("check-of-another"));
+        tokio::task::spawn_blocking(move || other.wait()).await.unwrap().unwrap();
+        while runs(&read(&others)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        end(name("nobody"));
     }
 }

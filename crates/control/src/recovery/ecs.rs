@@ -1,7 +1,7 @@
 //! Machines of ECS: fenced by draining them, checked by a task that is pinned to them, rebooted by SSM and EC2.
 //!
 //! Invariants: what recovery has fenced is drained, also after its agent has registered anew; what a person drained is not
-//! made active by us unless recovery had fenced it. The attribute `status` only tells others; nothing here is decided by it.
+//! made active by us: an instance says who drained it. The attribute `status` only tells others; nothing here is decided by it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -9,13 +9,16 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use pitcrew_core::fleet::Standing;
 use pitcrew_core::recovery::{
-    Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, Input, NodeState, Seen, Signal, SignalKind,
+    Act, Advice, CheckLevel, CheckOutcome, Effect, EffectId, Input, NodeRecord, NodeState, Rung, Seen, Signal,
+    SignalKind,
 };
 use pitcrew_ecs::check::{Checked, Plan};
+use pitcrew_ecs::client::MachineState;
 use pitcrew_ecs::events::Warning;
 use pitcrew_ecs::fleet::Outcome;
 use pitcrew_health::Tables;
 use pitcrew_health::check::{Ended, Expected, read_diag};
+use pitcrew_store::StoreError;
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
@@ -182,6 +185,7 @@ impl Hands {
                 Some(Input::Done { effect: id })
             }
             Act::ResetGpu { gpus, .. } if commands.reset_gpu.is_none() => {
+                self.end_checks(&node).await;
                 let gpus: Vec<String> = gpus.into_iter().collect();
                 Some(said(id, cluster.fleet.reset_gpus(&machine.id, &gpus).await))
             }
@@ -220,20 +224,28 @@ impl Hands {
         while self.is_wanted(effect) {
             let Some((cluster, machine)) = self.machine(node) else { return };
             let gate = self.reached.clusters.gate(&cluster);
-            let changing = gate.changing().await;
-            let done = match drained {
-                true => cluster.fleet.fence(&machine.instance, status).await,
-                false => cluster.fleet.unfence(&machine.instance, status).await,
+            let done = async {
+                let owner = self.owner().await.map_err(|error| error.to_string())?;
+                let _changing = gate.changing().await;
+                let done = match drained {
+                    true => cluster.fleet.fence(&machine.instance, &owner, Some(status)).await,
+                    false => cluster.fleet.unfence(&machine.instance, &owner, status).await,
+                };
+                done.map_err(|fault| fault.to_string())
             };
-            drop(changing);
-            match done {
+            match done.await {
                 Ok(()) => return,
-                Err(fault) => {
-                    tracing::warn!(node, drained, "its container instance cannot be drained or made active: {fault}")
+                Err(why) => {
+                    tracing::warn!(node, drained, "its container instance cannot be drained or made active: {why}")
                 }
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// As whom instances are drained here: the same of all servers of a store, since another one may lead when they are to be active.
+    async fn owner(&self) -> Result<String, StoreError> {
+        self.store.setting_or_insert("ecs.owner", &uuid::Uuid::now_v7().to_string()).await
     }
 
     /// Until no task of others runs there either.
@@ -294,6 +306,12 @@ impl Hands {
                 return Seen::default();
             }
         };
+        if look.state == Some(MachineState::Stopped) && self.is_to_start(node) {
+            tracing::info!(node, "it was stopped to be started, and its server ended before that");
+            if let Err(fault) = cluster.fleet.start(&machine.id).await {
+                tracing::warn!(node, "it is stopped, and does not start: {fault}");
+            }
+        }
         let mut seen = Seen { boot_id: look.boot_id, agent: look.agent, gpus: look.gpus };
         if let Some(own) = &self.config.commands.boot_id {
             let ran = self.reached.run(node, &script(&[("PITCREW_NODE", node.to_owned())], own), ORDER).await;
@@ -301,6 +319,16 @@ impl Hands {
             seen.boot_id = ran.ok().filter(Ran::is_success).and_then(first).filter(|id| !id.is_empty());
         }
         seen
+    }
+
+    /// It was ordered to be stopped and started, and nobody is at that any more: whoever was may have ended between the two.
+    fn is_to_start(&self, node: &str) -> bool {
+        let is_left = |row: &NodeRecord| {
+            row.state == NodeState::Remediating { rung: Rung::Replace }
+                && !row.open.iter().any(|effect| effect.act.is_once())
+        };
+        let is_ours = self.config.commands.replace.is_none() && self.reached.clusters.may_stop_start();
+        is_ours && self.scheduler.holds_lead() && self.desk.look(|recovery| recovery.node(node).is_some_and(is_left))
     }
 
     /// Asks machines that recovery has never heard of which boot this is.
@@ -338,11 +366,15 @@ impl Hands {
             let Some((cluster, machine)) = self.machine(&name) else { continue };
             // Asked again where nobody makes it active meanwhile: what is said here must not come after that.
             let gate = self.reached.clusters.gate(&cluster);
+            let owner = match self.owner().await {
+                Ok(owner) => owner,
+                Err(error) => return tracing::warn!(%error, "the settings cannot be read"),
+            };
             let _changing = gate.changing().await;
             if !self.desk.look(is_wanted) {
                 continue;
             }
-            if let Err(fault) = cluster.fleet.client.drain(&cluster.name, &[machine.instance], true).await {
+            if let Err(fault) = cluster.fleet.fence(&machine.instance, &owner, None).await {
                 tracing::warn!(node = name, "its container instance cannot be drained: {fault}");
             }
         }
@@ -350,22 +382,26 @@ impl Hands {
 
     /// Writes how each is where others look for it, where that differs.
     async fn mirror(&self) {
+        let instances = self.reached.fleet.instances();
+        if instances.is_empty() {
+            return;
+        }
         let nodes = self.reached.fleet.nodes().borrow().clone();
-        for (name, instance) in self.reached.fleet.instances() {
-            let Some(standing) = nodes.iter().find(|n| n.node.name == name).map(|n| n.node.standing.clone()) else {
-                continue;
-            };
+        let standings: BTreeMap<&str, &Standing> =
+            nodes.iter().map(|one| (one.node.name.as_str(), &one.node.standing)).collect();
+        let used = match self.store.used_nodes().await {
+            Ok(used) => used,
+            Err(error) => return tracing::warn!(%error, "what runs on nodes cannot be read"),
+        };
+        for (name, instance) in instances {
+            let Some(standing) = standings.get(name.as_str()) else { continue };
             let known = self.desk.look(|recovery| {
                 recovery.may_act(&name).then(|| recovery.node(&name).map(|node| node.state)).flatten()
             });
             // Where recovery only watches, it touches nothing.
             let Some(state) = known else { continue };
-            let is_used = match self.store.live_attempts_on(&name).await {
-                Ok(live) => !live.is_empty(),
-                Err(error) => return tracing::warn!(%error, "what runs on nodes cannot be read"),
-            };
             let imported = self.imported(&name).filter(|_| state == NodeState::Healthy);
-            let word = imported.unwrap_or_else(|| word(Some(state), &standing, is_used).to_owned());
+            let word = imported.unwrap_or_else(|| word(Some(state), standing, used.contains(&name)).to_owned());
             if instance.status.as_ref() == Some(&word) {
                 continue;
             }

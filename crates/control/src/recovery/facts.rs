@@ -1,8 +1,9 @@
 //! Which nodes recovery looks after: those with GPUs, as they are configured and labelled now.
 //!
-//! Level-triggered: the list of nodes is compared with what recovery knows whenever it changes, and told what differs.
+//! Level-triggered: whenever the list of nodes changes, those that differ are compared with what recovery knows, and it is told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use pitcrew_core::fleet::Standing;
@@ -15,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::config::Commands;
 use super::perform::Hands;
 use crate::clock;
-use crate::fleet::{FleetNode, Lost, Reach};
+use crate::fleet::{Beside, FleetNode, Lost, Reach};
 
 /// The label of a node that says what recovery may do there: `off`, `observe`, `approve` or `auto`.
 pub const LABEL: &str = "recovery";
@@ -27,29 +28,77 @@ pub(super) async fn watch(hands: Hands) {
     // What is known of nodes from before decides who is awaited.
     hands.desk.is_ready().await;
     let mut nodes = hands.reached.fleet.nodes();
-    let mut told: BTreeMap<String, NodeFacts> = BTreeMap::new();
-    let mut absent = Absent { down: hands.desk.look(awaited), looks: JoinSet::new() };
-    let mut missing: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut watched = Watched {
+        told: BTreeMap::new(),
+        absent: Absent { down: hands.desk.look(awaited), looks: JoinSet::new() },
+        missing: BTreeMap::new(),
+    };
+    let mut before = Round::default();
     loop {
-        let list = nodes.borrow_and_update().clone();
-        let mut there: BTreeMap<String, NodeFacts> = BTreeMap::new();
-        for node in list.iter().filter(|node| !node.node.gpus.is_empty()) {
-            there.insert(node.node.name.clone(), hands.facts_of(node));
-        }
-        for (name, facts) in &there {
-            if told.get(name) != Some(facts) {
-                hands.desk.mention(Input::Node { node: name.clone(), facts: facts.clone() });
+        let round = Round { list: nodes.borrow_and_update().clone(), beside: hands.reached.fleet.beside() };
+        for (at, node) in round.list.iter().enumerate() {
+            if !round.is_as(&before, at) {
+                watched.look(&hands, node, round.beside(node));
             }
         }
-        for node in list.iter().filter(|node| there.contains_key(&node.node.name)) {
-            let is_new = told.get(&node.node.name) != there.get(&node.node.name);
-            if is_new && node.reach == Reach::Local {
+        watched.let_go(&hands, &before, &round);
+        before = round;
+        if nodes.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The nodes at one moment.
+#[derive(Default)]
+struct Round {
+    list: Arc<Vec<FleetNode>>,
+    beside: BTreeMap<String, Beside>,
+}
+
+impl Round {
+    fn beside(&self, node: &FleetNode) -> Option<&Beside> {
+        self.beside.get(&node.node.name)
+    }
+
+    /// Whether nothing is new of the node at this place: of a thousand that are looked at since one of them changed, that holds for
+    /// all but that one.
+    fn is_as(&self, before: &Round, at: usize) -> bool {
+        let node = &self.list[at];
+        before.list.get(at) == Some(node) && before.beside(node) == self.beside(node)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|node| node.node.name.as_str())
+    }
+}
+
+/// What recovery was told of nodes.
+struct Watched {
+    told: BTreeMap<String, NodeFacts>,
+    absent: Absent,
+    missing: BTreeMap<(String, String), String>,
+}
+
+impl Watched {
+    fn look(&mut self, hands: &Hands, node: &FleetNode, beside: Option<&Beside>) {
+        let name = &node.node.name;
+        if node.node.gpus.is_empty() {
+            self.told.remove(name);
+            return;
+        }
+        let nothing = Beside::default();
+        let Beside { errands, lost } = beside.unwrap_or(&nothing);
+        let facts = hands.facts_of(node, errands);
+        if self.told.get(name) != Some(&facts) {
+            hands.desk.mention(Input::Node { node: name.clone(), facts: facts.clone() });
+            self.told.insert(name.clone(), facts);
+            if node.reach == Reach::Local {
                 // Its log is not read in rounds, which would show its boot id.
-                let (hands, name) = (hands.clone(), node.node.name.clone());
-                absent.looks.spawn(async move { hands.awaited(&name).await });
+                let (hands, name) = (hands.clone(), name.clone());
+                self.absent.looks.spawn(async move { hands.awaited(&name).await });
             }
-            if let (true, Some(odd)) = (is_new, odd_label(node)) {
-                let name = &node.node.name;
+            if let Some(odd) = odd_label(node) {
                 tracing::warn!(
                     node = name,
                     "the label `{LABEL}={odd}` of the node `{name}` means nothing, so recovery only \
@@ -57,41 +106,46 @@ pub(super) async fn watch(hands: Hands) {
                 );
             }
         }
-        let known: Vec<String> = hands.desk.look(|recovery| recovery.nodes().map(|node| node.name.clone()).collect());
-        for name in known.into_iter().chain(told.keys().cloned()).filter(|name| !there.contains_key(name)) {
-            // A node may have lost its GPUs and still be there: then it is sick, not gone.
-            if !list.iter().any(|node| node.node.name == name) {
-                let why = "it is not configured any more".to_owned();
-                hands.desk.mention(Input::NodeGone { node: name, why });
-            }
-        }
-        told = there;
-        for node in list.iter().filter(|node| told.contains_key(&node.node.name)) {
-            absent.look(&hands, node);
-            lost_devices(&hands, node, &mut missing);
-        }
-        if nodes.changed().await.is_err() {
+        self.absent.look(hands, node);
+        lost_devices(hands, node, lost, &mut self.missing);
+    }
+
+    /// Nodes that are not there any more. One may have lost its GPUs and still be there: then it is sick, not gone.
+    fn let_go(&mut self, hands: &Hands, before: &Round, round: &Round) {
+        // At first, those that were known before this server led.
+        let is_first = before.list.is_empty();
+        if !is_first && before.names().eq(round.names()) {
             return;
         }
+        let there: BTreeSet<&str> = round.names().collect();
+        let mut known: BTreeSet<String> =
+            hands.desk.look(|recovery| recovery.nodes().map(|node| node.name.clone()).collect());
+        // What was told last may not have been taken yet.
+        known.extend(self.told.keys().cloned());
+        for name in known.into_iter().filter(|name| !there.contains(name.as_str())) {
+            let why = "it is not configured any more".to_owned();
+            hands.desk.mention(Input::NodeGone { node: name, why });
+        }
+        self.told.retain(|name, _| there.contains(name.as_str()));
     }
 }
 
 impl Hands {
-    fn facts_of(&self, node: &FleetNode) -> NodeFacts {
-        let does = self.reached.fleet.errands_of(&node.node.name);
+    fn facts_of(&self, node: &FleetNode, does: &[String]) -> NodeFacts {
         let may = match &node.reach {
             Reach::Ecs(_) => self.reached.clusters.may_stop_start(),
             Reach::Kubernetes(_) => self.reached.kubernetes.settings().reboot.is_some(),
             Reach::Local | Reach::Connection(_) | Reach::Worker(_) => false,
         };
-        facts(node, &self.config.commands, &does, may)
+        facts(node, &self.config.commands, does, may)
     }
 
     /// Of a node that is to be repaired, at this moment; `None`: nobody tells of it.
     pub(super) fn facts_now(&self, name: &str) -> Option<Input> {
         let list = self.reached.fleet.nodes().borrow().clone();
         let node = list.iter().find(|node| node.node.name == name && !node.node.gpus.is_empty())?;
-        Some(Input::Node { node: name.to_owned(), facts: self.facts_of(node) })
+        let does = self.reached.fleet.errands_of(name);
+        Some(Input::Node { node: name.to_owned(), facts: self.facts_of(node, &does) })
     }
 }
 
@@ -234,16 +288,15 @@ impl Hands {
 
 /// Devices that a node had and does not report any more, or that say that they are broken. Told once, whoever leads: what
 /// only differs from the configuration is no trouble of the device.
-fn lost_devices(hands: &Hands, node: &FleetNode, missing: &mut BTreeMap<(String, String), String>) {
+fn lost_devices(hands: &Hands, node: &FleetNode, lost: &[Lost], missing: &mut BTreeMap<(String, String), String>) {
     let name = &node.node.name;
     if matches!(node.node.standing, Standing::Down(_)) {
         return;
     }
-    let lost = hands.reached.fleet.lost(name);
     missing.retain(|(of, gpu), _| of != name || lost.iter().any(|lost| lost.id == *gpu));
     for lost in lost {
         if missing.insert((name.clone(), lost.id.clone()), lost.why.clone()).is_none() {
-            hands.desk.mention(Input::Signal(lost_gpu(hands, name, lost)));
+            hands.desk.mention(Input::Signal(lost_gpu(hands, name, lost.clone())));
         }
     }
 }
@@ -321,5 +374,30 @@ mod tests {
         assert!(of(Some("off")).opted_out && !of(None).opted_out);
         let modes = [None, Some("auto"), Some("Off"), Some("none"), Some("")].map(|label| of(label).mode);
         assert_eq!(modes, [None, Some(Mode::Auto), Some(Mode::Observe), Some(Mode::Observe), Some(Mode::Observe)]);
+    }
+
+    /// A thousand machines say each half minute that nothing happened, and each time one of them may differ.
+    #[test]
+    fn a_node_is_looked_at_again_only_when_something_of_it_is_new() {
+        let named = |name: &str, label| {
+            let mut node = node(Reach::Local, label);
+            node.node.name = name.to_owned();
+            node
+        };
+        let beside = |errands: &[&str], lost: &[&str]| Beside {
+            errands: errands.iter().map(|kind| (*kind).to_owned()).collect(),
+            lost: lost.iter().map(|id| Lost { id: (*id).to_owned(), why: String::new(), since: None }).collect(),
+        };
+        let round = |list: Vec<FleetNode>, b: Beside| Round {
+            list: Arc::new(list),
+            beside: [("a".to_owned(), beside(&[], &[])), ("b".to_owned(), b)].into(),
+        };
+        let first = round(vec![named("a", None), named("b", None)], beside(&["ask"], &[]));
+        let new = |next: &Round| (0..next.list.len()).filter(|at| !next.is_as(&first, *at)).collect::<Vec<_>>();
+        assert_eq!(new(&round(vec![named("a", None), named("b", None)], beside(&["ask"], &[]))), [0; 0]);
+        assert_eq!(new(&round(vec![named("a", Some("off")), named("b", None)], beside(&["ask"], &[]))), [0]);
+        assert_eq!(new(&round(vec![named("a", None), named("b", None)], beside(&["ask"], &["GPU-1"]))), [1]);
+        assert_eq!(new(&round(vec![named("a", None), named("b", None)], beside(&[], &[]))), [1]);
+        assert_eq!(new(&round(vec![named("b", None)], beside(&["ask"], &[]))), [0], "at another place");
     }
 }

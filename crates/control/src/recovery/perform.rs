@@ -14,6 +14,7 @@ use pitcrew_core::recovery::{
     Rung, Seen,
 };
 use pitcrew_exec::gpu::Smi;
+use pitcrew_exec::limited::was_ended;
 use pitcrew_exec::worker::errands;
 use pitcrew_store::Store;
 use tokio::task::JoinHandle;
@@ -159,6 +160,7 @@ impl Hands {
                 Input::Done { effect: id }
             }
             Act::ResetGpu { node, gpus } => {
+                self.end_checks(&node).await;
                 let gpus: Vec<&str> = gpus.iter().map(String::as_str).collect();
                 let body = commands.reset_gpu.as_deref().unwrap_or(RESET);
                 let script = script(&[("PITCREW_NODE", node.clone()), ("PITCREW_GPUS", gpus.join(" "))], body);
@@ -167,7 +169,7 @@ impl Hands {
                 let ran = self
                     .insist(&id, Rung::ResetGpu, || self.reached.order(&node, order.clone(), &script, within))
                     .await;
-                ordered(id, ran)
+                reset(id, ran)
             }
             Act::Reboot { node, boot_id } => {
                 let body = commands.reboot.as_deref().unwrap_or(REBOOT);
@@ -255,6 +257,10 @@ impl Hands {
         let within = until.duration_since(clock::now());
         let within = if within.is_positive() { within.unsigned_abs() } else { Duration::from_secs(1) };
         let own = self.config.commands.check.as_deref();
+        let name = match self.name_of_checks(node).await {
+            Ok(name) => name,
+            Err(error) => return (CheckOutcome::Infrastructure, error.to_string()),
+        };
         let mut devices = self.reached.fleet.devices(node);
         let is_known = |uuid: &String| devices.iter().any(|(_, there)| there == uuid);
         if devices.is_empty() || !gpus.iter().all(is_known) {
@@ -279,7 +285,7 @@ impl Hands {
             ("PITCREW_CHECK_LEVEL", number.to_owned()),
             ("PITCREW_CHECK_PASSIVE", if passive { "1" } else { "" }.to_owned()),
         ];
-        let ran = self.reached.run(node, &script(&env, &body), within).await;
+        let ran = self.reached.run(node, &check::named(&name, &env, &body), within).await;
         // Whoever was cut off in the middle has not shown that the node is sick.
         let ran = ran.map_err(|not| NotRun { certain: not.certain || not.broke, ..not });
         let (outcome, words) = check::judge(ran, &how, &expected, self.config.signs.tables());
@@ -435,6 +441,19 @@ fn ordered(effect: EffectId, ran: Result<Ran, NotRun>) -> Input {
     }
 }
 
+/// Nothing of the node shows later whether its GPUs were reset: what the command says counts.
+fn reset(effect: EffectId, ran: Result<Ran, NotRun>) -> Input {
+    match ran {
+        Ok(ran) if ran.is_success() => Input::Done { effect },
+        Ok(ran) => {
+            // One that was ended, by its limit or otherwise, may have reset some of them.
+            let certain = ran.code.is_some_and(|code| !was_ended(code));
+            Input::EffectFailed { effect, why: ran.words(), certain }
+        }
+        Err(not) => Input::EffectFailed { effect, why: not.why, certain: not.certain },
+    }
+}
+
 /// For ever: numbers of nodes begin anew when one was forgotten, and those of incidents never do.
 pub(super) fn name(incident: Option<IncidentId>, effect: &EffectId) -> String {
     incident.map_or_else(|| effect.to_string(), |incident| format!("{incident}/{effect}"))
@@ -455,5 +474,25 @@ mod tests {
         let never = Err(NotRun::never("there is no node `n0`"));
         let why = "there is no node `n0`".to_owned();
         assert_eq!(ordered(effect.clone(), never), Input::EffectFailed { effect, why, certain: true });
+    }
+
+    #[test]
+    fn a_reset_that_was_refused_is_no_reset_and_one_that_was_ended_may_be() {
+        let effect = EffectId::Node { node: "n0".to_owned(), step: 4 };
+        let of = |code, stderr: &str| {
+            let ran = Ran { code, stdout: String::new(), stderr: stderr.to_owned() };
+            reset(effect.clone(), Ok(ran))
+        };
+        let failed = |why: &str, certain| Input::EffectFailed { effect: effect.clone(), why: why.to_owned(), certain };
+        let in_use = "GPU 00000000:9B:00.0 is currently in use by one or more other processes";
+        assert_eq!(of(Some(255), in_use), failed(&format!("exit code 255: {in_use}"), true));
+        assert_eq!(of(Some(0), ""), Input::Done { effect: effect.clone() });
+        for (code, why) in [(None, "it was cut off"), (Some(124), "exit code 124"), (Some(137), "exit code 137")] {
+            assert_eq!(of(code, ""), failed(why, false));
+        }
+        assert_eq!(
+            reset(effect.clone(), Err(NotRun::perhaps("it took longer than 9 s"))),
+            failed("it took longer than 9 s", false)
+        );
     }
 }

@@ -57,8 +57,30 @@ impl Step<'_> {
             return;
         }
         self.hit_jobs(&signal);
+        if self.is_of_the_repaired(&signal) {
+            self.cancel_check(&node);
+            if let Some(id) = self.open_incident(&node) {
+                self.decide_verdict(id, Verdict::Fail);
+            }
+            return self.next(&node, &format!("it did not help: {}", signal.words()));
+        }
         if is_new {
             self.reconsider(&node, &signal);
+        }
+    }
+
+    /// The node is being verified, and what came shows by itself that it is broken, and happened after its repair: whatever a check
+    /// would say, it does not serve again like that.
+    fn is_of_the_repaired(&self, signal: &Signal) -> bool {
+        let row = &self.r.nodes[&signal.node];
+        let Some(incident) = self.r.open_incident(&signal.node) else { return false };
+        if row.state != NodeState::Verifying || signal.kind.is_absence() || !signal.advice.is_conclusive() {
+            return false;
+        }
+        match &signal.boot_id {
+            // The boot that runs is the one that the repair began, so whatever it shows is of after that.
+            Some(of) if incident.restarted => row.boot_id.as_ref() == Some(of),
+            Some(_) | None => row.since.is_some_and(|since| signal.at > since),
         }
     }
 
@@ -235,7 +257,7 @@ impl Step<'_> {
                 }
                 self.plan(node, &format!("{} needs more", signal.kind));
             }
-            // What is being done is seen to the end; the check that follows sees the rest.
+            // What is being done is seen to the end; the check that follows sees the rest, but for what needs none.
             NodeState::Checking | NodeState::Remediating { .. } | NodeState::Verifying => {}
             NodeState::Healthy | NodeState::OutOfService => {}
         }

@@ -65,6 +65,7 @@ pub struct Machine {
     pub online: bool,
     pub draining: bool,
     pub status: String,
+    pub fenced_by: Option<String>,
     pub gpus: Vec<&'static str>,
     pub state: &'static str,
     /// What a command ends with that is no reboot and no question: code, stdout, stderr.
@@ -83,6 +84,7 @@ impl Default for Machine {
             online: true,
             draining: false,
             status: "AVAILABLE".into(),
+            fenced_by: None,
             gpus: vec!["GPU-1", "GPU-2"],
             state: "running",
             says: (0, "", ""),
@@ -117,10 +119,15 @@ impl Machine {
     }
 
     fn instance(&self) -> Value {
+        let mut attributes = vec![
+            json!({"name": "status", "value": self.status}),
+            json!({"name": "ecs.instance-type", "value": "p5.48xlarge"}),
+        ];
+        attributes.extend(self.fenced_by.as_ref().map(|by| json!({"name": "pitcrew-fenced-by", "value": by})));
         json!({
             "containerInstanceArn": CONTAINER_INSTANCE, "ec2InstanceId": MACHINE, "agentConnected": self.agent,
             "status": if self.draining { "DRAINING" } else { "ACTIVE" }, "version": 7,
-            "attributes": [{"name": "status", "value": self.status}, {"name": "ecs.instance-type", "value": "p5.48xlarge"}],
+            "attributes": attributes,
             "registeredResources": [
                 {"name": "CPU", "type": "INTEGER", "integerValue": 4096},
                 {"name": "MEMORY", "type": "INTEGER", "integerValue": 1000},
@@ -149,7 +156,9 @@ impl Machine {
                 answer(String::new())
             }
             "StartInstances" => {
-                (self.state, self.boot) = ("running", self.boot + 1);
+                if self.state != "running" {
+                    (self.state, self.boot) = ("running", self.boot + 1);
+                }
                 answer(String::new())
             }
             other => (
@@ -442,11 +451,15 @@ fn done(state: &mut World, operation: &str, input: &Value) -> (u16, Value, Optio
             ok(json!({"containerInstances": [state.machine.instance()], "failures": []}))
         }
         "PutAttributes" => {
-            assert_eq!(
-                (&input["attributes"][0]["name"], &input["attributes"][0]["targetId"]),
-                (&json!("status"), &json!("8f"))
-            );
-            state.machine.status = input["attributes"][0]["value"].as_str().unwrap().to_owned();
+            for attribute in input["attributes"].as_array().unwrap() {
+                assert_eq!(attribute["targetId"], json!("8f"));
+                let value = attribute["value"].as_str().unwrap().to_owned();
+                match attribute["name"].as_str().unwrap() {
+                    "status" => state.machine.status = value,
+                    "pitcrew-fenced-by" => state.machine.fenced_by = Some(value),
+                    other => panic!("{other} is written"),
+                }
+            }
             ok(json!({}))
         }
         "DescribeInstanceInformation" => {

@@ -36,11 +36,49 @@ async fn instances_are_nodes_and_are_fenced_by_draining() {
     assert_eq!(node.labels["ecs.instance-type"], "p5.48xlarge");
     assert_eq!((node.is_active, node.agent, node.status.as_deref()), (true, true, Some("AVAILABLE")));
     assert_eq!(fleet.node("i-none").await.unwrap(), None);
-    fleet.fence(CONTAINER_INSTANCE, "PENDING_HEALTHCHECK").await.unwrap();
+    fleet.fence(CONTAINER_INSTANCE, "us", Some("PENDING_HEALTHCHECK")).await.unwrap();
     let node = fleet.node(MACHINE).await.unwrap().unwrap();
     assert_eq!((node.is_active, node.is_draining, node.status.as_deref()), (false, true, Some("PENDING_HEALTHCHECK")));
-    fleet.unfence(CONTAINER_INSTANCE, "AVAILABLE").await.unwrap();
-    assert!(fleet.node(MACHINE).await.unwrap().unwrap().is_active);
+    assert!(!node.labels.contains_key("pitcrew-fenced-by"), "{:?}", node.labels);
+    // Once more, as after a crash.
+    fleet.fence(CONTAINER_INSTANCE, "us", None).await.unwrap();
+    fleet.unfence(CONTAINER_INSTANCE, "us", "AVAILABLE").await.unwrap();
+    let node = fleet.node(MACHINE).await.unwrap().unwrap();
+    assert_eq!((node.is_active, node.status.as_deref()), (true, Some("AVAILABLE")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_somebody_else_has_drained_stays_drained() {
+    let cluster = Cluster::start();
+    let fleet = fleet(&cluster);
+    // Also where we had drained it before, and another one of us.
+    fleet.fence(CONTAINER_INSTANCE, "us", None).await.unwrap();
+    fleet.unfence(CONTAINER_INSTANCE, "us", "AVAILABLE").await.unwrap();
+    cluster.state().machine.draining = true;
+    for owner in ["us", "nobody else"] {
+        fleet.fence(CONTAINER_INSTANCE, owner, Some("PENDING")).await.unwrap();
+        fleet.unfence(CONTAINER_INSTANCE, owner, "AVAILABLE").await.unwrap();
+        let node = fleet.node(MACHINE).await.unwrap().unwrap();
+        assert_eq!((node.is_draining, node.status.as_deref()), (true, Some("AVAILABLE")));
+    }
+    cluster.state().machine.draining = false;
+    fleet.fence(CONTAINER_INSTANCE, "us", None).await.unwrap();
+    fleet.unfence(CONTAINER_INSTANCE, "them", "AVAILABLE").await.unwrap();
+    assert!(fleet.node(MACHINE).await.unwrap().unwrap().is_draining);
+}
+
+/// What a server stopped and could not start any more is started by the next one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_that_is_stopped_is_started_and_one_that_runs_goes_on() {
+    let cluster = Cluster::start();
+    let fleet = fleet(&cluster);
+    cluster.state().machine.state = "stopped";
+    assert_eq!(fleet.look(MACHINE).await.unwrap().state, Some(MachineState::Stopped));
+    for _ in 0..2 {
+        fleet.start(MACHINE).await.unwrap();
+    }
+    let look = fleet.look(MACHINE).await.unwrap();
+    assert_eq!((look.state, cluster.state().machine.boot), (Some(MachineState::Running), 2));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,6 +129,8 @@ async fn what_a_command_came_to_is_read() {
     let refused = fleet.reset_gpus(MACHINE, &["GPU-1".into()]).await;
     let expected = "`nvidia-smi --gpu-reset -i GPU-1` ended with exit code 1: GPU is in use";
     assert_eq!(refused, Outcome::Refused(expected.into()));
+    cluster.state().machine.says = (124, "", "");
+    assert!(matches!(fleet.reset_gpus(MACHINE, &[]).await, Outcome::Unknown(_)), "it was ended at its limit");
     cluster.state().machine.says = (0, "reset", "");
     assert_eq!(fleet.reset_gpus(MACHINE, &[]).await, Outcome::Done);
     assert!(matches!(fleet.reset_gpus(MACHINE, &["x; reboot".into()]).await, Outcome::Refused(_)));

@@ -61,3 +61,28 @@ async fn people_are_told_once_also_by_the_next_server_and_a_channel_that_is_away
     assert_eq!(events, ["incident.approval_wanted", "incident.repaired"]);
     assert!(told.iter().all(|notice| notice["state"] == "waiting"), "nobody could be reached: {told:?}");
 }
+
+/// Whoever has read that a node is cordoned finds nothing new there, however soon it is asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_given_nothing_more_once_the_command_that_cordons_it_has_ended() {
+    let site = Site::new(&["s21"], "  mode: auto", "").await;
+    site.job("train", 1, "");
+    site.job("first", 1, "");
+    let _server = site.serve();
+    // A workflow of this server is known.
+    let first = site.trigger("first");
+    site.until_begun(&["first.1.0"]);
+    site.world.ok(&["nodes", "cordon", "s21"]);
+    let run = site.trigger("train");
+    // For longer than a server takes to find out by itself.
+    for _ in 0..3 {
+        site.until_read(site.machine("s21"));
+        assert_eq!(site.begun().len(), 1, "{:#}", site.run(&run));
+    }
+    site.world.ok(&["nodes", "uncordon", "s21"]);
+    site.until_begun(&["first.1.0", "train.1.0"]);
+    for (name, run) in [("first.1.0", &first), ("train.1.0", &run)] {
+        site.end(name, 0);
+        site.until_run(run, "success");
+    }
+}

@@ -522,7 +522,7 @@ async fn undrain(
     set_drain(&site, &user, &name, false).await.map(Json)
 }
 
-/// Lets a worker take no more work, or take work again; its node is cordoned meanwhile.
+/// Lets a worker take no more work, or take work again. Whether a person has cordoned its node is another matter, and stays as it is.
 pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> ApiResult<WorkerView> {
     let worker = one(site, name).await?;
     let event = if drain { "worker.drain" } else { "worker.undrain" };
@@ -530,10 +530,9 @@ pub async fn set_drain(site: &Site, user: &User, name: &str, drain: bool) -> Api
     let entry = audit(&user.name, event, json!({ "worker": name }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;
     site.auth.workers_changed();
-    let cordon = NodeChange { cordoned: Some(drain), ..NodeChange::default() };
-    nodes::apply(site, user, name, cordon).await?;
     site.app.fleet.workers_changed().await?;
     site.app.workers.drain(&worker.id, drain);
+    site.app.scheduler.look();
     one(site, name).await
 }
 
@@ -549,16 +548,19 @@ async fn revoke(
 /// Lets a worker in no more.
 pub async fn end(site: &Site, user: &User, name: &str) -> ApiResult<()> {
     let worker = one(site, name).await?;
-    // The marks of a node are by its name, and the next worker of that name is another.
-    if site.app.fleet.view(name).is_some_and(|node| node.is_cordoned) {
-        let change = NodeChange { cordoned: Some(false), ..NodeChange::default() };
-        nodes::apply(site, user, name, change).await?;
-    }
+    let is_cordoned = site.app.fleet.view(name).is_some_and(|node| node.is_cordoned);
     let change = WorkerChange { revoked: Some(clock::now()), ..WorkerChange::default() };
     let entry = audit(&user.name, "worker.revoke", json!({ "worker": name, "id": worker.id }));
     site.app.store.change_worker(&worker.id, change, Some(entry)).await?;
     site.auth.workers_changed();
     site.app.workers.revoke(&worker.id);
     site.app.fleet.workers_changed().await?;
+    // The marks of a node are by its name, and the next worker of that name is another. Not before it is revoked: it would be given
+    // work once more.
+    if is_cordoned {
+        let change = NodeChange { cordoned: Some(false), ..NodeChange::default() };
+        let entry = nodes::audit(&user.name, name, &change);
+        site.app.store.change_node(name, change, entry).await?;
+    }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What people did to nodes, and what was seen of them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -42,6 +44,11 @@ impl Store {
     /// What is under way on a node, the oldest first.
     pub async fn live_attempts_on(&self, node: &str) -> Result<Vec<RunAttempt>> {
         ask!(self, live_attempts_on(node))
+    }
+
+    /// The nodes on which something is under way.
+    pub async fn used_nodes(&self) -> Result<BTreeSet<String>> {
+        ask!(self, used_nodes())
     }
 
     /// What is under way in all runs, the oldest first, `limit` at most.

@@ -1,6 +1,7 @@
 //! Nodes in memory.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -50,6 +51,12 @@ impl Mem {
         let state = self.lock();
         let live = attempts(&state).filter(|attempt| attempt.attempt.exit.is_none());
         Ok(live.filter(|attempt| attempt.attempt.node.as_deref() == Some(node)).collect())
+    }
+
+    pub fn used_nodes(&self) -> Result<BTreeSet<String>> {
+        let state = self.lock();
+        let live = attempts(&state).filter(|attempt| attempt.attempt.exit.is_none());
+        Ok(live.filter_map(|attempt| attempt.attempt.node).collect())
     }
 
     pub fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {

@@ -1,5 +1,7 @@
 //! What people did to nodes, and what was seen of them.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use pitcrew_core::id::RunKey;
 use serde_json::Value;
@@ -107,6 +109,12 @@ impl Sql {
     pub async fn live_attempts_on(&self, node: &str) -> Result<Vec<RunAttempt>> {
         let sql = format!("{} WHERE a.exit IS NULL AND a.node = $1 ORDER BY a.run, a.task, a.map_index", select());
         self.all(sql, args![node], of_run).await
+    }
+
+    pub async fn used_nodes(&self) -> Result<BTreeSet<String>> {
+        let sql = "SELECT DISTINCT node FROM attempts WHERE exit IS NULL AND node IS NOT NULL";
+        let names = self.all(sql.to_owned(), args![], |row: &Row| row.get::<String>(0)).await?;
+        Ok(names.into_iter().collect())
     }
 
     pub async fn attempts_ended_on(&self, node: &str, limit: u32) -> Result<Vec<RunAttempt>> {

@@ -15,35 +15,33 @@ use crate::fleet::series::{KEPT, KEPT_HOURS, Series};
 const MARKS: Duration = Duration::from_secs(2);
 
 impl Fleet {
-    /// What other processes did with the same store. Nobody changes anything here between the reading and what comes of it, which
-    /// would undo the change for a while.
+    /// What other processes did with the same store.
     pub(super) async fn follow_marks(&self) {
-        let mut before = None;
         loop {
             tokio::time::sleep(MARKS).await;
-            let store = &self.0.store;
-            let reading = self.0.last_read.lock().await;
-            let rows = async {
-                // A thousand nodes to which nothing happened cost no more than a look at little of them.
-                let marks = store.marks().await?;
-                if before.as_ref() == Some(&marks) {
-                    return Ok(None);
-                }
-                Ok::<_, StoreError>(Some((marks, store.nodes().await?, store.workers().await?)))
-            };
-            match rows.await {
-                Ok(None) => {}
-                Ok(Some((marks, nodes, workers))) => {
-                    let nodes = by_name(nodes);
-                    self.set_workers(&workers, &nodes).await;
-                    self.mark(&nodes);
-                    // What came between the two readings is seen the next time.
-                    before = Some(marks);
-                }
-                Err(error) => tracing::warn!(%error, "what people did to nodes cannot be read"),
+            if let Err(error) = self.look_at_marks().await {
+                tracing::warn!(%error, "what people did to nodes cannot be read");
             }
-            drop(reading);
         }
+    }
+
+    /// Takes notice of what other processes did to nodes and workers; it counts when this returns. Nobody changes anything here
+    /// between the reading and what comes of it, which would undo the change for a while.
+    pub async fn look_at_marks(&self) -> Result<(), StoreError> {
+        let store = &self.0.store;
+        let mut before = self.0.marks.lock().await;
+        let _alone = self.0.last_read.lock().await;
+        // A thousand nodes to which nothing happened cost no more than a look at little of them.
+        let marks = store.marks().await?;
+        if before.as_ref() == Some(&marks) {
+            return Ok(());
+        }
+        let (nodes, workers) = (by_name(store.nodes().await?), store.workers().await?);
+        self.set_workers(&workers, &nodes).await;
+        self.mark(&nodes);
+        // What came between the two readings is seen the next time.
+        *before = Some(marks);
+        Ok(())
     }
 
     pub(in crate::fleet) fn mark(&self, rows: &BTreeMap<String, NodeRow>) {

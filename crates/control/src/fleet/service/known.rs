@@ -15,7 +15,7 @@ use crate::fleet::series::{Ended, Series};
 use crate::fleet::twins::{One, sort_out};
 use crate::fleet::view::NodeView;
 use crate::fleet::workers::Worker;
-use crate::fleet::{FleetNode, Instance, KubeSeen, Reach};
+use crate::fleet::{FleetNode, Instance, KubeSeen, Lost, Reach};
 
 /// What is known of a node.
 pub(in crate::fleet) struct Known {
@@ -73,10 +73,32 @@ impl Known {
     }
 
     /// Devices that it had, does not report, and should.
-    pub(super) fn gone(&self) -> impl Iterator<Item = &SeenGpu> {
-        let used: BTreeSet<String> = self.assembled().node.gpus.into_iter().map(|gpu| gpu.id).collect();
+    fn gone(&self) -> Vec<&SeenGpu> {
         let told = self.seen.iter().flat_map(|seen| &seen.gpus);
-        told.filter(move |gpu| gpu.gone_since.is_some() && used.contains(&gpu.id))
+        let mut gone: Vec<&SeenGpu> = told.filter(|gpu| gpu.gone_since.is_some()).collect();
+        // Mostly there is none, and nothing is put together for that.
+        if !gone.is_empty() {
+            let used: BTreeSet<String> = self.assembled().node.gpus.into_iter().map(|gpu| gpu.id).collect();
+            gone.retain(|gpu| used.contains(&gpu.id));
+        }
+        gone
+    }
+
+    /// What it has lost, as far as its configuration wants it.
+    pub(super) fn lost(&self) -> Vec<Lost> {
+        let gone = self.gone().into_iter().filter_map(|gpu| {
+            Some(Lost { id: gpu.id.clone(), why: gpu.fault.clone().unwrap_or_default(), since: Some(gpu.gone_since?) })
+        });
+        let broken = self
+            .readings
+            .iter()
+            .filter_map(|reading| Some(Lost { id: reading.uuid.clone(), why: reading.fault.clone()?, since: None }));
+        gone.chain(broken).collect()
+    }
+
+    /// Kinds of errands that its worker does.
+    pub(in crate::fleet) fn errands(&self) -> &[String] {
+        self.worker.as_ref().map(|worker| worker.told.about.errands.as_slice()).unwrap_or_default()
     }
 
     pub(super) fn assembled(&self) -> Assembled {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use pitcrew_core::fleet::{Held, Request, held};
 use pitcrew_exec::GpuUsage;
 use pitcrew_exec::gpu::{HeldGpu, Reading};
-use pitcrew_store::{AuditEntry, NodeChange, Store, StoreError};
+use pitcrew_store::{AuditEntry, Marks, NodeChange, Store, StoreError};
 use tokio::sync::watch;
 
 use super::ask::{self, Answer};
@@ -50,6 +50,8 @@ pub(super) struct Inner {
     /// When the last reading of workers began that ended well. Held by whoever reads rows, until they count, and by whoever
     /// changes one.
     pub(super) last_read: tokio::sync::Mutex<u64>,
+    /// What other processes had done when that was last read.
+    marks: tokio::sync::Mutex<Option<Marks>>,
 }
 
 /// A device of a node that is of no use.
@@ -59,6 +61,14 @@ pub struct Lost {
     pub why: String,
     /// It was there before; else it is there, and says itself that it is broken.
     pub since: Option<Timestamp>,
+}
+
+/// What is known of a node beside what it has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Beside {
+    /// Kinds of errands that its worker does.
+    pub errands: Vec<String>,
+    pub lost: Vec<Lost>,
 }
 
 impl Fleet {
@@ -78,6 +88,7 @@ impl Fleet {
             publishing: Mutex::default(),
             turns: AtomicU64::new(1),
             last_read: tokio::sync::Mutex::default(),
+            marks: tokio::sync::Mutex::default(),
         };
         let fleet = Fleet(Arc::new(inner));
         fleet.publish();
@@ -240,16 +251,14 @@ impl Fleet {
 
     /// What a node has lost, as far as its configuration wants it.
     pub fn lost(&self, name: &str) -> Vec<Lost> {
-        let nodes = self.lock();
-        let Some(known) = nodes.iter().find(|known| known.config.name == name) else { return Vec::new() };
-        let gone = known.gone().filter_map(|gpu| {
-            Some(Lost { id: gpu.id.clone(), why: gpu.fault.clone().unwrap_or_default(), since: Some(gpu.gone_since?) })
-        });
-        let broken = known
-            .readings
-            .iter()
-            .filter_map(|reading| Some(Lost { id: reading.uuid.clone(), why: reading.fault.clone()?, since: None }));
-        gone.chain(broken).collect()
+        self.lock().iter().find(|known| known.config.name == name).map(Known::lost).unwrap_or_default()
+    }
+
+    /// What is known of each node that the list does not say, of all at once: whoever asks a thousand by name looks a thousand times
+    /// through a thousand.
+    pub fn beside(&self) -> BTreeMap<String, Beside> {
+        let beside = |known: &Known| Beside { errands: known.errands().to_vec(), lost: known.lost() };
+        self.lock().iter().map(|known| (known.config.name.clone(), beside(known))).collect()
     }
 
     /// Gives out the list as it is now. When a thousand workers come at once, each call would put a thousand nodes together:

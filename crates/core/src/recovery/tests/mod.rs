@@ -7,6 +7,7 @@ mod nodes;
 mod outage;
 mod rows;
 mod signals;
+mod verifying;
 
 use std::collections::BTreeSet;
 

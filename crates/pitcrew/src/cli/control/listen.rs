@@ -69,6 +69,10 @@ async fn answer(ask: Ask, hello: &Hello, app: &App) -> Answer {
         Ask::Has { run } => return Answer::Has(scheduler.snapshot(run).await.is_some()),
         Ask::Look => {
             app.schedules.notify_one();
+            // A node that somebody has cordoned gets nothing any more when they are told that it is.
+            if let Err(error) = app.fleet.look_at_marks().await {
+                tracing::warn!(%error, "what people did to nodes cannot be read");
+            }
             scheduler.look();
             return Answer::Done;
         }

@@ -163,10 +163,12 @@ impl Target {
                 let change = WorkerChange { about: None, drain, revoked };
                 let audit = worker_audit(&who, &format!("worker.{}", deed.word()), json!({ "worker": name }));
                 context.store.change_worker(&worker.id, change, Some(audit)).await.map_err(refused)?;
-                // Whoever is revoked leaves no mark to the next of its name.
-                let cordon = NodeChange { cordoned: Some(deed == WorkerDeed::Drain), ..NodeChange::default() };
-                let audit = node_audit(&who, name, &cordon);
-                context.store.change_node(name, cordon, audit).await.map_err(refused)?;
+                if deed == WorkerDeed::Revoke {
+                    // It leaves no mark to the next of its name.
+                    let cordon = NodeChange { cordoned: Some(false), ..NodeChange::default() };
+                    let audit = node_audit(&who, name, &cordon);
+                    context.store.change_node(name, cordon, audit).await.map_err(refused)?;
+                }
                 self.changed().await;
             }
             Target::There(remote) => {

@@ -105,6 +105,32 @@ async fn a_credential_opens_the_calls_of_its_worker_until_it_is_revoked_and_noth
 }
 
 #[tokio::test]
+async fn a_cordon_of_a_person_outlives_a_drain_and_goes_after_the_worker_was_revoked() {
+    let rig = rig().await;
+    let machine = Machine::new(&rig, "w1", &["s21"]).await;
+    machine.appears().await;
+    let cordon = rig.patch("/api/pitcrew/v1/nodes/w1", json!({ "cordoned": true })).await;
+    assert_eq!(cordon.status, StatusCode::OK);
+    rig.post("/api/pitcrew/v1/workers/w1/drain", json!({})).await;
+    rig.post("/api/pitcrew/v1/workers/w1/undrain", json!({})).await;
+    let worker = rig.get("/api/pitcrew/v1/workers/w1").await.json();
+    assert_eq!((&worker["standing"], &worker["drain"]), (&json!("cordoned"), &json!(false)));
+    assert_eq!(rig.get("/api/pitcrew/v1/nodes/w1").await.json()["is_cordoned"], true);
+    assert_eq!(rig.post("/api/pitcrew/v1/workers/w1/revoke", json!({})).await.status, StatusCode::OK);
+    // Else it would be given work in between.
+    let log = rig.get("/api/v2/eventLogs?order_by=-when&limit=2").await.json();
+    let events: Vec<&str> =
+        log["event_logs"].as_array().unwrap().iter().map(|e| e["event"].as_str().unwrap()).collect();
+    assert_eq!(events, ["node.uncordon", "worker.revoke"]);
+    Machine::new(&rig, "w1", &["s21"]).await.appears().await;
+    assert_eq!(rig.get("/api/pitcrew/v1/workers/w1").await.json()["standing"], "ready");
+    // A drain alone leaves no cordon behind.
+    rig.post("/api/pitcrew/v1/workers/w1/drain", json!({})).await;
+    assert_eq!(rig.get("/api/pitcrew/v1/workers/w1").await.json()["standing"], "draining");
+    assert_eq!(rig.get("/api/pitcrew/v1/nodes/w1").await.json()["is_cordoned"], false);
+}
+
+#[tokio::test]
 async fn the_calls_of_workers_are_not_open_and_their_attempts_have_names_that_are_safe() {
     let rig = rig().await;
     for path in ["enrol", "sync", "log"] {

@@ -82,6 +82,8 @@ pub async fn what_ended_on_a_node_is_found_and_what_ended_on_a_worker_is_counted
         let rows = store.attempts_ended_on("n9", limit).await.unwrap();
         rows.into_iter().map(|row| (row.run_id.to_string(), row.attempt.task.to_string())).collect::<Vec<_>>()
     };
+    let used = store.used_nodes().await.unwrap();
+    assert!(used.contains("n9") && !used.contains("other"), "{used:?}");
     let of = |task: &str| ("r1".to_owned(), task.to_owned());
     assert_eq!(found(10).await, [of("b"), of("e"), of("a")], "the newest first");
     assert_eq!(found(2).await, [of("b"), of("e")]);
