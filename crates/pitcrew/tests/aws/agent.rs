@@ -50,6 +50,8 @@ pub struct World {
     pub told: usize,
     /// Operations that wait for as long as they stand here, and how many do or did.
     pub holds: BTreeSet<&'static str>,
+    /// Once a machine is stopped, nobody hears how it is.
+    pub mute: bool,
     pub waiting: usize,
 }
 
@@ -200,7 +202,7 @@ impl Agent {
     }
 
     /// Past the agent, as nobody's deed.
-    fn ecs(&self, operation: &str, input: &Value) -> Value {
+    pub fn ecs(&self, operation: &str, input: &Value) -> Value {
         let asked = Asked {
             method: "POST".into(),
             path: "/".into(),
@@ -219,6 +221,9 @@ impl Agent {
         let operation = asked.target.rsplit('.').next().unwrap_or_default().to_owned();
         let input: Value = serde_json::from_str(&asked.body).unwrap_or_default();
         self.wait(&operation);
+        if asked.body.contains("Action=DescribeInstances") {
+            self.wait("DescribeInstances");
+        }
         if operation == "DescribeInstanceInformation" {
             let is_there = input["Filters"][0]["Values"][0].as_str().is_some_and(|id| self.world().machines[id].ssm);
             let status = if is_there { "Online" } else { "ConnectionLost" };
@@ -306,7 +311,12 @@ impl Agent {
                 world.done.push("RebootInstances".to_owned());
                 world.machines.get_mut(&field("InstanceId.1=")).unwrap().starts_anew();
             }
-            "StopInstances" => world.done.push("StopInstances".to_owned()),
+            "StopInstances" => {
+                world.done.push("StopInstances".to_owned());
+                if world.mute {
+                    world.holds.insert("DescribeInstances");
+                }
+            }
             "StartInstances" => {
                 world.done.push("StartInstances".to_owned());
                 let machine = world.machines.get_mut(&field("InstanceId.1=")).unwrap();

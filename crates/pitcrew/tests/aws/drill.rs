@@ -263,3 +263,55 @@ fn a_server_that_is_killed_while_it_drains_a_machine_is_followed_by_one_that_goe
     drill.world.wait("the run has succeeded", || drill.run_state() == "success");
     assert_eq!(drill.incidents().len(), 1);
 }
+
+/// A server is killed between the stop of a machine and its start: the next one starts it, and stops it no more.
+#[test]
+fn a_machine_that_a_server_had_stopped_when_it_was_killed_is_started_by_the_next_one() {
+    let drill = Drill::with(1, 0, ", stop_start: true");
+    let mut server = drill.serve();
+    drill.world.wait("its boot is known", || drill.agent.world().told > 0);
+    let first = drill.begin();
+    drill.until_placed(1);
+    {
+        let mut world = drill.agent.world();
+        world.mute = true;
+        let machine = world.machines.get_mut(&drill.machine).unwrap();
+        (machine.check, machine.worn) = (226, true);
+    }
+    drill.agent.end(&first, 1);
+    let is_asked = || drill.agent.world().holds.contains("DescribeInstances") && drill.agent.world().waiting > 0;
+    drill.world.wait("it is stopped", is_asked);
+    server.kill();
+    drill.agent.world().mute = false;
+    drill.agent.release();
+    let _server = drill.world.serve();
+    let second = drill.until_running(&[&first]);
+    assert_eq!(variable(&second, "ATTEMPT"), "2", "{second}");
+    let done = drill.done();
+    let of = |what: &str| done.iter().filter(|one| *one == what).count();
+    assert_eq!((of("reboot"), of("StopInstances"), of("StartInstances")), (1, 1, 1), "{done:?}");
+    drill.agent.end(&second, 0);
+    drill.world.wait("the run has succeeded", || drill.run_state() == "success");
+    let incidents = drill.incidents();
+    assert_eq!((incidents.len(), &incidents[0]["outcome"]), (1, &Value::from("repaired")), "{incidents:?}");
+}
+
+/// What a person has drained stays so, whatever recovery did there meanwhile.
+#[test]
+fn a_machine_that_a_person_drained_stays_drained_after_it_was_checked() {
+    let drill = Drill::new(1, 0);
+    let _server = drill.serve();
+    let task = drill.begin();
+    drill.until_placed(1);
+    let instance = drill.agent.world().machines[&drill.machine].instance.clone();
+    let input = serde_json::json!({ "cluster": "gpus", "containerInstances": [instance], "status": "DRAINING" });
+    drill.agent.ecs("UpdateContainerInstancesState", &input);
+    drill.agent.end(&task, 1);
+    drill.world.wait("the run has failed", || drill.run_state() == "failed");
+    drill.world.wait("the incident is over", || {
+        let all = drill.incidents();
+        !all.is_empty() && all.iter().all(|one| one["outcome"] == "passed")
+    });
+    drill.world.wait("it is let go of", || drill.agent.status(&drill.machine) == "AVAILABLE");
+    assert_eq!(drill.agent.instance(&drill.machine)["status"], "DRAINING");
+}
