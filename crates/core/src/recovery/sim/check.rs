@@ -1,6 +1,6 @@
 //! What must always hold of a world, and what must hold when nothing happens any more.
 
-use super::super::{Changes, JobRecord, JobState, NodeRecord, NodeState, Record, Recovery};
+use super::super::{Act, Changes, JobRecord, JobState, NodeRecord, NodeState, Record, Recovery, StopWhy};
 use jiff::SignedDuration;
 
 use super::server::Last;
@@ -63,6 +63,27 @@ pub(super) fn written(world: &World, changes: &Changes, in_repair: usize) -> Out
         // A verdict may show later that one more was the application's.
         if used > job.spec.application_restarts as usize + 1 {
             return Err(format!("{} began anew {used} times for failures of its own", job.job));
+        }
+    }
+    Ok(())
+}
+
+/// What is wanted of jobs: nobody's work is ended that nothing speaks against. What it is told a second time, with force, it was told
+/// before.
+pub(super) fn wanted(world: &World, changes: &Changes) -> Outcome {
+    for effect in &changes.effects {
+        let Act::StopJob { job, attempt, why: StopWhy::Recovery | StopWhy::Drain, force: false } = &effect.act else {
+            continue;
+        };
+        let Some(row) = world.server.r.job(job) else { return Err(format!("{job} is to end, and is not known")) };
+        let is_meant = world.meant.contains(&(job.clone(), *attempt));
+        let has_reason = |rank: &super::super::RankRecord| {
+            let fails = rank.exit.as_ref().is_some_and(|exit| !exit.is_success());
+            // One that is out of service may have become so by this very step.
+            fails || world.server.r.node(&rank.place.node).is_none_or(|node| node.state != NodeState::Healthy)
+        };
+        if !is_meant && !row.ranks.iter().any(has_reason) {
+            return Err(format!("{job}@{attempt} is to end, and nothing speaks against it: {:?}", row.ranks));
         }
     }
     Ok(())

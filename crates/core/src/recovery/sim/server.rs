@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::{SignedDuration, Timestamp};
 
 use super::super::{
-    Advice, Changes, Effect, Input, JobState, Key, NodeFacts, NodeState, Policy, Record, Recovery, SignalKind,
+    Advice, Changes, Effect, Input, JobState, Key, NodeFacts, NodeState, Policy, Record, Recovery, Signal, SignalKind,
 };
 use super::world::{Event, Outcome, World};
 
@@ -99,6 +99,9 @@ impl World {
                 fault.restarted = false;
             }
         }
+        if let Input::Signal(Signal { job: Some(of), .. }) = &input {
+            self.meant.insert((of.job.clone(), of.attempt));
+        }
         if input != Input::Tick {
             self.say(|| format!("told {input:?}"));
         }
@@ -108,6 +111,7 @@ impl World {
         let changes = self.server.r.apply(input, self.now);
         self.server.r.sanity_check();
         super::check::written(self, &changes, in_repair)?;
+        super::check::wanted(self, &changes)?;
         self.note(&before, &changes);
         if !changes.records.is_empty() {
             self.poll = SignedDuration::from_secs(30).max(self.poll / 2);

@@ -71,6 +71,8 @@ pub(super) struct World {
     pub people_left: u32,
     /// Jobs that a person stopped before they were over, as the server was told.
     pub user_stopped: BTreeSet<String>,
+    /// Attempts of which a signal said that they must not go on.
+    pub meant: BTreeSet<(String, u32)>,
     /// Effects that were performed, where once is enough.
     pub performed: BTreeSet<EffectId>,
     /// Nodes that nobody may repair, since when; but for a repair that was begun by then.
@@ -122,6 +124,7 @@ impl World {
             jobs_left: rng.between(0, 8) as u32,
             people_left: rng.between(0, 6) as u32,
             user_stopped: BTreeSet::new(),
+            meant: BTreeSet::new(),
             performed: BTreeSet::new(),
             opted_out: BTreeMap::new(),
             told_until: BTreeMap::new(),
