@@ -246,3 +246,26 @@ fn in_a_drill_a_node_that_does_not_come_back_is_left_to_people_and_the_training_
     assert_eq!(ran.stdout.matches("reboot ordered").count(), 1, "{ran}");
     assert!(ran.stdout.lines().any(|line| line.starts_with('m') && line.ends_with("out of service")), "{ran}");
 }
+
+/// What docs/PERFORMANCE.md says of placement, where `PITCREW_TEST_TRACE` names a directory with the public trace of Weng et al. (USENIX ATC 2023).
+#[test]
+fn the_published_trace_is_filled_as_far_as_was_published() {
+    let Some(trace) = std::env::var_os("PITCREW_TEST_TRACE").map(std::path::PathBuf::from) else {
+        eprintln!("NOT TESTED: PITCREW_TEST_TRACE names no directory with the trace");
+        return;
+    };
+    let place = Place::new();
+    let (nodes, pods) = (trace.join("openb_node_list_gpu_node.csv"), trace.join("openb_pod_list_default.csv"));
+    let allocated = |policy: &str| {
+        let files = format!("--nodes {} --pods {}", nodes.display(), pods.display());
+        let line = format!("simulate {files} --policy {policy} --load 1.3 --seed 42..51 --output json");
+        let told: Value = serde_json::from_str(&place.run(&line).ends(0).stdout).unwrap();
+        assert_eq!((&told["nodes"], &told["gpus"]), (&1213.into(), &6212.0.into()));
+        told["allocated_gpu_percent"].as_f64().unwrap()
+    };
+    // Published: 95.39 % by FGD, 93.08 % by best fit.
+    let fgd = allocated("fgd");
+    assert!(fgd >= 95.4, "{fgd}");
+    let pack = allocated("pack");
+    assert!(pack >= 93.08 && pack < fgd, "{pack}");
+}

@@ -8,6 +8,8 @@ use crate::world::{Server, Start, World, pause, wait_now};
 
 const RUNS: usize = 12;
 const TASKS: usize = 60;
+/// As the database counts time.
+const SECOND: i64 = 1_000_000;
 
 /// Each task leaves one line: its side effect.
 fn workflow(world: &World) -> String {
@@ -62,6 +64,60 @@ async fn trigger_all(world: &World, server: &Server) {
     }
 }
 
+fn leader(servers: &[Server]) -> Option<usize> {
+    servers.iter().position(|server| {
+        let text = std::fs::read_to_string(&server.log).unwrap_or_default();
+        let last = text.lines().rev().find(|line| line.contains("this server "));
+        last.is_some_and(|line| line.contains("this server leads"))
+    })
+}
+
+/// Something is due each second, so whoever leads dies around it.
+#[tokio::test]
+async fn a_schedule_fires_once_for_each_of_its_times_though_its_leaders_are_killed() {
+    const TIMES: usize = 12;
+    let Some(world) = World::new("ticks") else { return };
+    let effects = world.effects().display().to_string();
+    let text = format!(
+        "workflow: tick\nschedule: {{interval: 1s, catchup: true}}\nmax_active_runs: 50\ntasks:\n  \
+         note: {{run: 'echo $PITCREW_TRY >> \"{effects}/$PITCREW_RUN_ID\"'}}\n"
+    );
+    world.workflow("tick", &text);
+    let start = Start { data: "data", ..Start::default() };
+    let mut servers = [world.start(&start), world.start(&start)];
+    world.knows(&servers[0], "tick").await;
+    let seed = seed();
+    let mut random = Random(seed);
+    for kill in 0..5 {
+        pause(std::time::Duration::from_millis(500 + random.next() % 1000));
+        let victim = leader(&servers).unwrap_or(kill % 2);
+        servers[victim].kill();
+        servers[victim] = world.start(&start);
+    }
+    let ended =
+        "select logical_date, run_id from runs where workflow = 'tick' and state = 'success' order by logical_date";
+    let first = "select min(logical_date) from runs where workflow = 'tick'";
+    let mut runs = Vec::new();
+    wait_now("as many times have come", &servers[0].log, || {
+        let rows = world.query(ended);
+        runs = rows
+            .lines()
+            .map(|row| row.split_once('|').map(|(at, run)| (at.to_owned(), run.to_owned())).unwrap())
+            .collect();
+        let first: i64 = world.query(first).parse().unwrap_or_default();
+        // None of the first ones lacks.
+        let due = (0..TIMES).map(|n| (first + n as i64 * SECOND).to_string());
+        due.into_iter().all(|at| runs.iter().any(|(is, _)| *is == at))
+    });
+    runs.truncate(TIMES);
+    for (at, run) in &runs {
+        let done = std::fs::read_to_string(world.effects().join(run)).unwrap();
+        assert_eq!(done, "1\n", "seed {seed}: {at} {run}");
+    }
+    let times: Vec<i64> = runs.iter().map(|(at, _)| at.parse().unwrap()).collect();
+    assert!(times.windows(2).all(|pair| pair[1] - pair[0] == SECOND), "seed {seed}: {times:?}");
+}
+
 /// Both work in one data directory, as two servers of one machine do: whoever takes over finds what runs.
 #[tokio::test]
 async fn the_leader_is_killed_again_and_again_and_nothing_is_lost_or_done_twice() {
@@ -74,12 +130,7 @@ async fn the_leader_is_killed_again_and_again_and_nothing_is_lost_or_done_twice(
     let mut random = Random(seed);
     for kill in 0..6 {
         pause(std::time::Duration::from_millis(random.next() % 700));
-        let leads = servers.iter().position(|server| {
-            let text = std::fs::read_to_string(&server.log).unwrap_or_default();
-            let last = text.lines().rev().find(|line| line.contains("this server "));
-            last.is_some_and(|line| line.contains("this server leads"))
-        });
-        let victim = leads.unwrap_or(kill % 2);
+        let victim = leader(&servers).unwrap_or(kill % 2);
         servers[victim].kill();
         servers[victim] = world.start(&start);
     }
