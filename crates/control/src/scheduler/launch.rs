@@ -39,7 +39,7 @@ use crate::metrics::SetBy;
 use crate::paths::DataDir;
 use crate::sensitive::is_sensitive;
 use crate::signatures::{self, Admission};
-use crate::tekton::launch;
+use crate::tekton::{launch, registries};
 
 /// What a backend said about an attempt when it was asked.
 pub(super) struct Observed {
@@ -179,6 +179,13 @@ impl Core {
                             refused = Some(failure.clone());
                             return Err(Exit::cannot_start(launch::words(&failure)));
                         }
+                    }
+                    if let Runtime::Docker { registries, .. } = &mut run.runtime {
+                        *registries = registries::find(&store, &vault, &run.pod).await.map_err(|error| {
+                            Exit::start_failed(format!("what signs in at registries cannot be read: {error:#}"))
+                        })?;
+                        let told = registries.iter().flat_map(|one| [&one.password, &one.identity_token]);
+                        spec.masks.extend(told.filter(|text| !text.is_empty()).cloned());
                     }
                     // A sandbox has no images: its names only say which files of this machine are meant.
                     if let Some(gate) = gate.filter(|_| run.runtime != Runtime::Sandbox) {

@@ -7,5 +7,6 @@ mod credentials;
 pub mod keep;
 pub mod launch;
 pub mod objects;
+pub mod registries;
 pub mod start;
 pub mod status;

@@ -11,6 +11,8 @@ pub enum Kind {
     Away,
     /// It was sent, and no answer came that says what became of it.
     Unknown,
+    /// The engine says that it failed at it; what it did before is not known.
+    Failed,
     /// There is no such thing, or no longer.
     NotFound,
     /// It is there already, or not in a state in which this could be done.
@@ -40,8 +42,7 @@ impl Fault {
         let kind = match code {
             404 => Kind::NotFound,
             409 => Kind::Conflict,
-            // What it did before it failed is not known.
-            500.. => Kind::Unknown,
+            500.. => Kind::Failed,
             _ => Kind::Invalid,
         };
         let words = match said.message.trim() {
@@ -61,6 +62,7 @@ impl Fault {
             inner = error.source();
         }
         let (kind, what) = match (error.is_connect(), error.is_timeout()) {
+            _ if is_distrust(error) => (Kind::Invalid, "and this side do not trust each other"),
             (true, _) => (Kind::Away, "cannot be connected to"),
             (false, true) => (Kind::Unknown, "gave no answer in time"),
             (false, false) => (Kind::Unknown, "did not answer to the end"),
@@ -80,10 +82,29 @@ impl Fault {
     /// The same call may succeed later.
     pub fn may_pass(&self) -> bool {
         match self.kind {
-            Kind::Away | Kind::Unknown => true,
+            Kind::Away | Kind::Unknown | Kind::Failed => true,
             Kind::NotFound | Kind::Conflict | Kind::Invalid => false,
         }
     }
+
+    /// Nobody answered: the engine is away, or on its way out.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self.kind, Kind::Away | Kind::Unknown)
+    }
+}
+
+/// A certificate that one side does not take: waiting does not mend that.
+fn is_distrust(error: &reqwest::Error) -> bool {
+    let mut inner: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(error) = inner {
+        let held = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let found = error.downcast_ref().or_else(|| held.and_then(|held| held.downcast_ref()));
+        if let Some(rustls::Error::AlertReceived(_) | rustls::Error::InvalidCertificate(_)) = found {
+            return true;
+        }
+        inner = held.map_or_else(|| error.source(), |held| Some(held as &(dyn std::error::Error + 'static)));
+    }
+    false
 }
 
 impl fmt::Display for Fault {
@@ -103,7 +124,7 @@ mod tests {
         let fault = Fault::of(404, br#"{"message":"No such container: web"}"#, "the engine");
         assert_eq!((fault.kind, fault.to_string().as_str()), (Kind::NotFound, "No such container: web"));
         let fault = Fault::of(502, b"<html>", "the engine");
-        assert_eq!((fault.kind, fault.to_string().as_str()), (Kind::Unknown, "the engine answers with status 502"));
-        assert!(fault.may_pass());
+        assert_eq!((fault.kind, fault.to_string().as_str()), (Kind::Failed, "the engine answers with status 502"));
+        assert!(fault.may_pass() && !fault.is_unanswered());
     }
 }

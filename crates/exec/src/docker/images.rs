@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE;
 use reqwest::Method;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use zeroize::Zeroizing;
+use serde::Deserialize;
 
 use super::fault::Fault;
+use super::registries::Registry;
 use super::{Engine, escaped};
 
 /// How long a registry may say nothing while an image comes.
@@ -39,21 +36,6 @@ pub struct Config {
     pub working_dir: Option<String>,
 }
 
-/// Who one is at a registry.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Registry {
-    /// `registry.example.com`, with a port if it has one.
-    pub server: String,
-    pub username: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for Registry {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("server", &self.server).finish_non_exhaustive()
-    }
-}
-
 /// A line of what an engine says while an image comes.
 #[derive(Deserialize, Default)]
 #[serde(default)]
@@ -69,15 +51,28 @@ impl Engine {
         self.ask(Method::GET, &format!("/images/{}/json", path.join("/")), None).await
     }
 
-    /// Fetches an image from its registry.
+    /// Fetches an image from its registry, with whatever of this signs in there.
     ///
     /// # Errors
     /// The words of the engine, also where it says only in the middle that it cannot go on.
     pub async fn pull(&self, image: &str, registries: &[Registry]) -> Result<(), Fault> {
+        let all = Registry::of_image(registries, parts(image).0);
+        let Some((last, others)) = all.split_last() else { return self.pull_as(image, None).await };
+        for registry in others {
+            match self.pull_as(image, Some(registry)).await {
+                // It may be one for other images of that registry.
+                Err(fault) if !fault.is_unanswered() => {}
+                other => return other,
+            }
+        }
+        self.pull_as(image, Some(last)).await
+    }
+
+    async fn pull_as(&self, image: &str, registry: Option<&Registry>) -> Result<(), Fault> {
         let (name, tag) = parts(image);
         let path = format!("/images/create?fromImage={}&tag={}", escaped(name), escaped(tag));
         let mut request = self.0.http.post(format!("{}{}", self.0.base, self.versioned(&path)));
-        if let Some(registry) = registries.iter().find(|one| one.is_for(name)) {
+        if let Some(registry) = registry {
             request = request.header("X-Registry-Auth", registry.header());
         }
         let late = |_| Fault::unknown(format!("fetching the image `{image}`: the registry says nothing any more"));
@@ -121,26 +116,6 @@ fn parts(image: &str) -> (&str, &str) {
     (name, digest.unwrap_or(tag))
 }
 
-impl Registry {
-    /// The registry that images of this name come from.
-    fn is_for(&self, image: &str) -> bool {
-        let own = self.server.trim_start_matches("https://").trim_end_matches('/');
-        let hub = ["docker.io", "index.docker.io", "index.docker.io/v1", "registry-1.docker.io"];
-        match image.split_once('/') {
-            Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => {
-                own == host || (hub.contains(&own) && hub.contains(&host))
-            }
-            _ => hub.contains(&own),
-        }
-    }
-
-    fn header(&self) -> String {
-        let body: Value = json!({ "username": self.username, "password": self.password, "serveraddress": self.server });
-        let body = Zeroizing::new(body.to_string());
-        URL_SAFE.encode(body.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,16 +126,5 @@ mod tests {
         assert_eq!(parts("host:5000/a/b"), ("host:5000/a/b", "latest"));
         assert_eq!(parts("host:5000/a/b:v1"), ("host:5000/a/b", "v1"));
         assert_eq!(parts("a:v1@sha256:00"), ("a", "sha256:00"));
-    }
-
-    #[test]
-    fn a_password_goes_to_its_own_registry_alone() {
-        let at = |server: &str| Registry { server: server.into(), username: "u".into(), password: "p".into() };
-        assert!(at("https://index.docker.io/v1/").is_for("library/busybox"));
-        assert!(at("docker.io").is_for("docker.io/library/busybox"));
-        assert!(at("r.example.com:5000").is_for("r.example.com:5000/a"));
-        assert!(!at("r.example.com").is_for("r.example.com.evil.org/a"));
-        assert!(!at("r.example.com").is_for("busybox"));
-        assert!(!format!("{:?}", at("r")).contains('u'));
     }
 }

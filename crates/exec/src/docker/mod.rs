@@ -11,6 +11,7 @@ mod fault;
 mod frames;
 mod images;
 pub mod keeper;
+mod registries;
 mod tar;
 mod volumes;
 
@@ -28,7 +29,8 @@ pub use containers::{Container, Listed, State};
 pub use exec::{Ended, Exec, Output};
 pub use fault::{Fault, Kind};
 pub use frames::{Frames, Stream};
-pub use images::{Image, Registry};
+pub use images::Image;
+pub use registries::Registry;
 pub use tar::{Entry, What};
 
 const CONNECT: Duration = Duration::from_secs(10);
@@ -67,6 +69,9 @@ impl Engine {
         let answer = first.send(Method::GET, "/_ping", None, Some(PATIENCE)).await?;
         let code = answer.status().as_u16();
         let said = answer.headers().get("api-version").and_then(|version| version.to_str().ok()).map(str::to_owned);
+        if code >= 500 {
+            return Err(Fault::unknown(format!("{} answers with status {code}", first.name)));
+        }
         if !(200..300).contains(&code) {
             return Err(Fault::invalid(format!("{} answers with status {code} and is no engine", first.name)));
         }
@@ -82,6 +87,12 @@ impl Engine {
             return Err(Fault::invalid(words));
         }
         Ok(Engine(Arc::new(Inner { version: theirs.min(NEWEST), ..first })))
+    }
+
+    /// Whether it is there.
+    pub async fn ping(&self) -> Result<(), Fault> {
+        let answer = self.0.send(Method::GET, "/_ping", None, Some(PATIENCE)).await?;
+        self.taken(answer).await.map(drop)
     }
 
     /// The kind of its processors, in its own word.

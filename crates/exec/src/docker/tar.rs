@@ -17,8 +17,9 @@ pub struct Entry {
     pub what: What,
     /// Permission bits.
     pub mode: u32,
-    /// Of its group; its owner is root.
     pub group: u32,
+    /// Its owner.
+    pub user: u32,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -46,15 +47,15 @@ impl std::fmt::Debug for Entry {
 
 impl Entry {
     pub fn directory(path: impl Into<String>, mode: u32) -> Entry {
-        Entry { path: path.into(), what: What::Directory, mode, group: 0 }
+        Entry { path: path.into(), what: What::Directory, mode, group: 0, user: 0 }
     }
 
     pub fn file(path: impl Into<String>, bytes: impl Into<Vec<u8>>, mode: u32) -> Entry {
-        Entry { path: path.into(), what: What::File(bytes.into()), mode, group: 0 }
+        Entry { path: path.into(), what: What::File(bytes.into()), mode, group: 0, user: 0 }
     }
 
     pub fn link(path: impl Into<String>, to: impl Into<String>) -> Entry {
-        Entry { path: path.into(), what: What::Link(to.into()), mode: 0o777, group: 0 }
+        Entry { path: path.into(), what: What::Link(to.into()), mode: 0o777, group: 0, user: 0 }
     }
 }
 
@@ -103,8 +104,8 @@ fn header(out: &mut Vec<u8>, path: &str, length: usize, kind: u8, target: &str, 
     };
     put(0, NAME, path.as_bytes());
     put(100, 8, format!("{:07o}\0", entry.mode & 0o7777).as_bytes());
-    put(108, 8, b"0000000\0");
-    put(116, 8, format!("{:07o}\0", entry.group & 0o777_7777).as_bytes());
+    put(108, 8, &digits(entry.user));
+    put(116, 8, &digits(entry.group));
     put(124, 12, format!("{length:011o}\0").as_bytes());
     put(136, 12, b"00000000000\0");
     put(148, 8, b"        ");
@@ -114,6 +115,19 @@ fn header(out: &mut Vec<u8>, path: &str, length: usize, kind: u8, target: &str, 
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
     block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     out.extend_from_slice(&block);
+}
+
+/// Octal digits; what they are too few for as plain bytes, highest first.
+fn digits(number: u32) -> [u8; 8] {
+    let mut field = [0; 8];
+    match number {
+        0..=0o777_7777 => field[..7].copy_from_slice(format!("{number:07o}").as_bytes()),
+        _ => {
+            field[0] = 0x80;
+            field[4..].copy_from_slice(&number.to_be_bytes());
+        }
+    }
+    field
 }
 
 fn body_of(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -155,7 +169,8 @@ pub fn read(mut bytes: &[u8]) -> Result<Vec<Entry>, String> {
                 };
                 let mode = u32::try_from(number(&block[100..108])?).unwrap_or(0) & 0o7777;
                 let group = u32::try_from(number(&block[116..124])?).unwrap_or(0);
-                entries.push(Entry { path: path.trim_end_matches('/').to_owned(), what, mode, group });
+                let user = u32::try_from(number(&block[108..116])?).unwrap_or(0);
+                entries.push(Entry { path: path.trim_end_matches('/').to_owned(), what, mode, group, user });
                 names.clear();
             }
         }
@@ -211,7 +226,7 @@ mod tests {
             Entry::file("a/b", b"x".repeat(513), 0o640),
             Entry::file(long.clone(), "", 0o644),
             Entry::link("a/l", "x".repeat(150)),
-            Entry { group: 1000, ..Entry::file("g", "g", 0o600) },
+            Entry { group: 1000, user: 1_000_650_000, ..Entry::file("g", "g", 0o600) },
         ];
         let bytes = write(&all);
         assert_eq!(bytes.len() % BLOCK, 0);

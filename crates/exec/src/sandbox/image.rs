@@ -67,6 +67,8 @@ pub struct Image {
     pub env: BTreeMap<String, String>,
     pub bind: BTreeMap<String, String>,
     pub user: Option<u32>,
+    /// Its user as it says it, where that is known; empty: root.
+    pub user_name: String,
     pub users: BTreeMap<String, u32>,
     pub workdir: Option<String>,
     pub root: Option<PathBuf>,
@@ -140,6 +142,7 @@ pub fn find(image: &str, rules: &[ImageRule]) -> Result<Image, String> {
         env: rule.env.clone(),
         bind: rule.bind.clone(),
         user: rule.user,
+        user_name: String::new(),
         users: rule.users.clone(),
         workdir: rule.workdir.clone(),
         root: rule.root.clone(),

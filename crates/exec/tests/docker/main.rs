@@ -3,7 +3,9 @@
 //! `PITCREW_TEST_DOCKER` names the engine (`scripts/docker start` starts one); where it does not, nothing is tested, which is said.
 
 mod engine;
+mod logins;
 mod pods;
+mod restarts;
 mod world;
 
 pitcrew_conformance::pods!(every_backend = crate::world::Docker);

@@ -48,6 +48,8 @@ async fn an_image_is_fetched_as_its_policy_says_and_the_engine_says_why_it_canno
         let Some(PodFailure::ImagePull { message, .. }) = &done.pod().failure else { panic!("{}", done.story()) };
         assert!(message.contains(words), "{message}");
         assert!(!done.lines(0).contains(&"ran"));
+        // A registry may have it a moment later.
+        assert!(matches!(done.ended.exit, Exit::StartFailed { lasting: false, .. }), "{}", done.story());
     }
 }
 
@@ -189,4 +191,36 @@ async fn an_engine_over_tls_knows_who_has_its_certificates_and_nobody_else() {
     let done = bench.run_spec(spec).await;
     assert!(!done.ended.exit.is_success(), "{}", done.story());
     script("stop", &folder);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_pod_are_those_that_it_says_and_what_has_no_effect_is_told() {
+    let Some(mut bench) = world().await else { return };
+    let cluster = json!({
+        "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["store.test", "cache.test"]}],
+        "dnsConfig": {"searches": ["ml.test"], "options": [{"name": "ndots", "value": "2"}]},
+        "runtimeClassName": "gvisor", "affinity": {"podAffinity": {}}, "nodeSelector": {"a": "b"},
+    });
+    let script =
+        "grep -c 192.0.2.7 /etc/hosts; grep -o 'search ml.test' /etc/resolv.conf; grep -o ndots:2 /etc/resolv.conf";
+    let done = bench.run("a", pod_with(json!([step("a", script)]), json!({"cluster": cluster}))).await;
+    assert_eq!(done.lines(0), ["2", "search ml.test", "ndots:2"], "{}", done.story());
+    let told: Vec<_> = done.told().into_iter().filter(|line| line.contains("no effect")).collect();
+    assert_eq!(told, ["`podAffinity`, `runtimeClassName` of the pod has no effect on a Docker engine"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_volume_that_a_link_leads_out_of_is_refused() {
+    let Some(mut bench) = world().await else { return };
+    let volumes = json!({"volumes": [{"name": "v", "source": {"scratch": {"medium": "disk"}}}]});
+    let whole = json!({"mounts": [{"volume": "v", "at": "/v"}]});
+    for (task, part) in [("last", "out"), ("between", "out/etc")] {
+        let parts = json!({"mounts": [{"volume": "v", "at": "/part", "sub_path": part}]});
+        let steps =
+            json!([step_with("a", "ln -s / /v/out", whole.clone()), step_with("b", "echo ran; ls /part", parts)]);
+        let done = bench.run(task, pod_with(steps, volumes.clone())).await;
+        let Some(PodFailure::Config { message, .. }) = &done.pod().failure else { panic!("{}", done.story()) };
+        assert!(message.contains("`out` of its volume") && message.contains("no directory"), "{message}");
+        assert!(done.lines(1).is_empty(), "{}", done.story());
+    }
 }

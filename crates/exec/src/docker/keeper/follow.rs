@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
-use super::remove;
-use super::{ASK_AGAIN, ASKED, End, Follow, How, Part, Put, VOLUMES, short_digest};
+use super::{ASK_AGAIN, ASKED_FOR, End, Follow, How, Part, Patience, Put, VOLUMES, short_digest};
+use super::{home, remove};
 use crate::clock;
 use crate::docker::tar::{Entry, What};
 use crate::docker::{Engine, Fault, Kind, Output, State, Stream};
@@ -59,35 +59,29 @@ pub async fn run(engine: &Engine, follow: Follow) -> End {
     end
 }
 
-/// Makes and starts it; gives its id.
+/// Makes and starts it; gives its id. What came before the start is done again where the engine went away meanwhile, and the start is not.
 async fn begin(engine: &Engine, follow: &Follow, name: &str) -> Result<String, How> {
-    let config = |fault: Fault| How::Config(fault.words);
-    let first = follow.whose.first();
-    put(engine, &first, VOLUMES, &follow.files).await.map_err(config)?;
-    let mut body = follow.body.clone();
-    body["Labels"] = json!(follow.whose.labels());
-    for part in &follow.parts {
-        let mount = part_of(engine, follow, part).await.map_err(config)?;
-        if let Some(mounts) = body["HostConfig"]["Mounts"].as_array_mut() {
-            mounts.push(mount);
-            // A volume inside another comes after it.
-            mounts.sort_by_key(|mount| mount["Target"].as_str().unwrap_or_default().matches('/').count());
+    let mut patience = Patience::new();
+    let id = loop {
+        match make(engine, follow, name).await {
+            Ok(id) => break id,
+            Err(fault) if patience.after(engine, &fault).await => {
+                // Without it there is nothing to begin in.
+                if !state(engine, &follow.whose.first()).await?.running {
+                    return Err(How::Lost("its engine was stopped before it began".to_owned()));
+                }
+            }
+            Err(fault) if fault.is_unanswered() => {
+                return Err(How::Lost(format!("its engine went away and did not come back: {fault}")));
+            }
+            Err(fault) => return Err(How::Config(fault.words)),
         }
-    }
-    let id = match engine.create(name, &body).await {
-        Err(fault) if fault.kind == Kind::Conflict => {
-            // Of a keeper that was killed.
-            engine.remove(name).await.map_err(config)?;
-            engine.create(name, &body).await
-        }
-        other => other,
-    }
-    .map_err(config)?;
-    put(engine, &id, "/", &follow.own).await.map_err(config)?;
+    };
     let Err(fault) = engine.start(&id).await else { return Ok(id) };
     // Where no answer came, it may run all the same.
     match state(engine, &id).await? {
         state if state.running || state.status == "exited" && state.error.is_empty() => Ok(id),
+        _ if fault.is_unanswered() => Err(How::Lost("its engine was stopped before it began".to_owned())),
         state if state.error.is_empty() => Err(How::Config(fault.words)),
         state => match state.exit_code {
             126 | 127 => Err(How::Program(state.error)),
@@ -96,16 +90,45 @@ async fn begin(engine: &Engine, follow: &Follow, name: &str) -> Result<String, H
     }
 }
 
+/// Makes it, with all that it finds; gives its id.
+async fn make(engine: &Engine, follow: &Follow, name: &str) -> Result<String, Fault> {
+    let first = follow.whose.first();
+    put(engine, &first, VOLUMES, &follow.files).await?;
+    let mut body = follow.body.clone();
+    body["Labels"] = json!(follow.whose.labels());
+    for part in &follow.parts {
+        let mount = part_of(engine, follow, part).await?;
+        if let Some(mounts) = body["HostConfig"]["Mounts"].as_array_mut() {
+            mounts.push(mount);
+            // A volume inside another comes after it.
+            mounts.sort_by_key(|mount| mount["Target"].as_str().unwrap_or_default().matches('/').count());
+        }
+    }
+    let id = match engine.create(name, &body).await {
+        Err(fault) if fault.kind == Kind::Conflict => {
+            // Of a keeper that was killed, or of a try whose answer did not come.
+            engine.remove(name).await?;
+            engine.create(name, &body).await
+        }
+        other => other,
+    }?;
+    put(engine, &id, "/", &follow.own).await?;
+    if let Some(home) = &follow.home {
+        home::link(engine, &id, home).await?;
+    }
+    Ok(id)
+}
+
 /// What the engine says of it, when it says something again.
 async fn state(engine: &Engine, name: &str) -> Result<State, How> {
-    let mut asked = 0;
+    let until = clock::instant() + ASKED_FOR;
     loop {
         match engine.container(name).await {
             Ok(container) => return Ok(container.state),
             Err(fault) if fault.kind == Kind::NotFound => {
                 return Err(How::Lost("somebody removed its container".to_owned()));
             }
-            Err(fault) if fault.may_pass() && asked < ASKED => asked += 1,
+            Err(fault) if fault.may_pass() && clock::instant() < until => {}
             Err(fault) => return Err(How::Lost(format!("how it ended is not known: {fault}"))),
         }
         tokio::time::sleep(ASK_AGAIN).await;
@@ -171,7 +194,7 @@ struct Kept<'a> {
 
 impl Kept<'_> {
     async fn until_end(&mut self) -> How {
-        let (mut broken, mut silent) = (false, 0);
+        let (mut broken, mut silent_since) = (false, None);
         loop {
             let whole = match self.engine.output(self.name).await {
                 Ok(output) => self.tell(output).await,
@@ -188,11 +211,10 @@ impl Kept<'_> {
             };
             match (whole, ended) {
                 (Ok(()), Some(state)) => return self.ended(state, broken).await,
-                (Ok(()), None) => silent = 0,
+                (Ok(()), None) => silent_since = None,
                 (Err(fault), _) => {
                     broken = true;
-                    silent += 1;
-                    if silent >= ASKED {
+                    if silent_since.get_or_insert_with(clock::instant).elapsed() >= ASKED_FOR {
                         return How::Lost(format!("its engine went away and did not come back: {fault}"));
                     }
                 }
@@ -295,8 +317,13 @@ impl Kept<'_> {
             (to, errors_to) => [to.as_ref().map(|to| (to, out)), errors_to.as_ref().map(|to| (to, errors))],
         };
         for (path, bytes) in files.into_iter().flatten() {
-            let entry =
-                Entry { path: path.trim_start_matches('/').to_owned(), what: What::File(bytes), mode: 0o644, group: 0 };
+            let entry = Entry {
+                path: path.trim_start_matches('/').to_owned(),
+                what: What::File(bytes),
+                mode: 0o644,
+                group: 0,
+                user: 0,
+            };
             self.engine.put(self.name, "/", &[entry]).await?;
         }
         remove::fetch(self.engine, &self.follow.whose, &self.follow.fetch).await

@@ -9,6 +9,7 @@
 //! is found late because the engine was away.
 
 mod follow;
+mod home;
 mod prepare;
 mod remove;
 
@@ -25,17 +26,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::images::Registry;
+use super::registries::Registry;
 use super::tar::{Entry, What};
-use super::{Address, Engine, Fault};
+use super::{Address, Engine, Fault, Kind};
 
 /// The first container of a pod has all its volumes below this.
 pub const VOLUMES: &str = "/.pitcrew/volumes";
 /// What a keeper ends with when its answer says why.
 const SAID: u8 = 125;
-/// How often an engine that went away is asked again, and how many times.
+/// How often an engine that went away is asked again, and for how long.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-const ASKED: u32 = 600;
+pub const ASKED_FOR: Duration = Duration::from_secs(600);
+
+/// How long it is asked again while it says that it fails: one that ends says odd things before it is away.
+const FAILING: Duration = Duration::from_secs(30);
 
 /// Where an engine is, as it stands in the settings.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
@@ -81,6 +85,8 @@ pub enum Order {
 pub struct Prepare {
     pub whose: Whose,
     pub hostname: String,
+    /// Names that it knows, and whom it asks for others: fields of `HostConfig`.
+    pub names: Value,
     /// Container, image and when it is fetched; of the steps, then of the sidecars.
     pub images: Vec<(String, String, Pull)>,
     pub registries: Vec<Registry>,
@@ -114,6 +120,7 @@ pub struct Put {
     pub what: PutWhat,
     pub mode: u32,
     pub group: u32,
+    pub user: u32,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -137,6 +144,8 @@ pub struct Follow {
     pub files: Vec<Put>,
     /// Into its own files, before it begins; paths are absolute.
     pub own: Vec<Put>,
+    /// Credentials that it finds in its home.
+    pub home: Option<Home>,
     /// Between a request to end and force.
     pub grace: Duration,
     /// Where its exit code goes if later steps may read it: a path in a volume, and whether that of a failure does as well.
@@ -146,6 +155,17 @@ pub struct Follow {
     /// Files of the container that what it writes goes to as well.
     pub stdout_to: Option<String>,
     pub stderr_to: Option<String>,
+}
+
+/// Where links to credentials go.
+#[derive(Serialize, Deserialize)]
+pub struct Home {
+    /// `None`: as the container's own `/etc/passwd` says.
+    pub dir: Option<String>,
+    /// Whom it runs as, by name or number; empty: root.
+    pub user: String,
+    /// Paths below the home.
+    pub files: Vec<String>,
 }
 
 /// A directory of a volume.
@@ -162,6 +182,8 @@ pub struct Part {
 #[derive(Serialize, Deserialize)]
 pub struct Finish {
     pub whose: Whose,
+    /// An engine that is away is asked again.
+    pub is_patient: bool,
     pub fetch: Vec<(String, PathBuf)>,
 }
 
@@ -172,10 +194,15 @@ pub enum Answer {
         images: Vec<Found>,
         address: Option<String>,
     },
-    /// Nothing of it runs.
-    Failed(PodFailure),
+    /// Nothing of it runs. Some faults pass: what is tried again later may succeed.
+    Failed {
+        failure: PodFailure,
+        may_pass: bool,
+    },
     Ended(End),
     Done,
+    /// What the pod left is here, and something of it is still at the engine.
+    Left(String),
 }
 
 /// What an engine says of an image.
@@ -218,13 +245,9 @@ pub fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = match runtime {
+    let (answer, code) = match runtime {
         Ok(runtime) => runtime.block_on(obey(&place, order)),
-        Err(error) => Err(PodFailure::Refused { message: format!("cannot speak with an engine: {error}") }),
-    };
-    let (answer, code) = match done {
-        Ok((answer, code)) => (answer, code),
-        Err(failure) => (Answer::Failed(failure), SAID),
+        Err(error) => (refused(format!("cannot speak with an engine: {error}"), true), SAID),
     };
     let written = serde_json::to_vec(&answer).map_err(io::Error::from).and_then(|bytes| report.write_all(&bytes));
     if let Err(error) = written {
@@ -249,43 +272,108 @@ fn read_order() -> io::Result<(File, EnginePlace, Order)> {
     Ok((report, letter.place, letter.order))
 }
 
-async fn obey(place: &EnginePlace, order: Order) -> Result<(Answer, u8), PodFailure> {
-    let refused = |words: String| PodFailure::Refused { message: words };
-    let address = Address::parse(&place.host, place.certificates.as_deref()).map_err(refused)?;
-    let mut connected = Engine::connect(&address).await;
-    if matches!(order, Order::Follow(_)) {
-        // A pod that began is not given up at once.
-        for _ in 0..ASKED {
-            if !connected.as_ref().is_err_and(Fault::may_pass) {
-                break;
-            }
-            tokio::time::sleep(ASK_AGAIN).await;
-            connected = Engine::connect(&address).await;
-        }
-    }
-    let engine = connected.map_err(|fault| refused(fault.words))?;
+fn refused(message: String, may_pass: bool) -> Answer {
+    Answer::Failed { failure: PodFailure::Refused { message }, may_pass }
+}
+
+fn faulty(fault: Fault) -> (Answer, u8) {
+    let may_pass = fault.may_pass();
+    (refused(fault.words, may_pass), SAID)
+}
+
+async fn obey(place: &EnginePlace, order: Order) -> (Answer, u8) {
+    let address = match Address::parse(&place.host, place.certificates.as_deref()) {
+        Ok(address) => address,
+        Err(words) => return (refused(words, false), SAID),
+    };
+    let mut patience = match &order {
+        // A pod that is about to begin, that began, or that left something is not given up at once.
+        Order::Prepare(_) => Patience { is_told: true, ..Patience::new() },
+        Order::Follow(_) | Order::Finish(Finish { is_patient: true, .. }) => Patience::new(),
+        Order::Finish(_) | Order::Beside { .. } | Order::Sweep { .. } => Patience::none(),
+    };
+    let engine = match connected(&address, &mut patience).await {
+        Ok(engine) => engine,
+        Err(fault) => return faulty(fault),
+    };
     match order {
-        Order::Prepare(prepare) => prepare::run(&engine, prepare).await.map(|answer| (answer, 0)),
+        Order::Prepare(prepare) => match prepare::run(&engine, &prepare, &mut patience).await {
+            Ok(answer) => (answer, 0),
+            Err(answer) => (answer, SAID),
+        },
         Order::Follow(follow) => {
             let end = follow::run(&engine, follow).await;
             let code = match &end.how {
                 How::Exited { code, .. } => u8::try_from(*code).unwrap_or(1),
                 How::Config(_) | How::Program(_) | How::Lost(_) => SAID,
             };
-            Ok((Answer::Ended(end), code))
+            (Answer::Ended(end), code)
         }
-        Order::Beside { container, command } => {
-            let code = beside(&engine, container, command).await.map_err(|fault| refused(fault.words))?;
-            Ok((Answer::Done, u8::try_from(code).unwrap_or(1)))
+        Order::Beside { container, command } => match beside(&engine, container, command).await {
+            Ok(code) => (Answer::Done, u8::try_from(code).unwrap_or(1)),
+            Err(fault) => faulty(fault),
+        },
+        Order::Finish(finish) => match remove::finish(&engine, &finish, &mut patience).await {
+            Ok(answer) => (answer, 0),
+            Err(fault) => faulty(fault),
+        },
+        Order::Sweep { instance, life } => match remove::sweep(&engine, &instance, &life, &[]).await {
+            Ok(()) => (Answer::Done, 0),
+            Err(fault) => faulty(fault),
+        },
+    }
+}
+
+async fn connected(address: &Address, patience: &mut Patience) -> Result<Engine, Fault> {
+    loop {
+        match Engine::connect(address).await {
+            Err(fault) if fault.is_unanswered() && patience.again(&fault).await => {}
+            other => return other,
         }
-        Order::Finish(finish) => {
-            remove::finish(&engine, finish).await.map_err(|fault| refused(fault.words))?;
-            Ok((Answer::Done, 0))
+    }
+}
+
+/// How long an engine that gives no answer is asked again.
+struct Patience {
+    /// `None`: not at all.
+    until: Option<tokio::time::Instant>,
+    /// People are told, once.
+    is_told: bool,
+    failing_since: Option<tokio::time::Instant>,
+}
+
+impl Patience {
+    fn new() -> Patience {
+        Patience { until: Some(crate::clock::instant() + ASKED_FOR), is_told: false, failing_since: None }
+    }
+
+    fn none() -> Patience {
+        Patience { until: None, is_told: false, failing_since: None }
+    }
+
+    /// Waits a moment; whether there is time for another try.
+    async fn again(&mut self, fault: &Fault) -> bool {
+        if self.until.is_none_or(|until| crate::clock::instant() >= until) {
+            return false;
         }
-        Order::Sweep { instance, life } => {
-            remove::sweep(&engine, &instance, &life, &[]).await.map_err(|fault| refused(fault.words))?;
-            Ok((Answer::Done, 0))
+        if std::mem::take(&mut self.is_told) {
+            println!("waiting for the engine, for {} minutes at most: {fault}", ASKED_FOR.as_secs() / 60);
         }
+        tokio::time::sleep(ASK_AGAIN).await;
+        true
+    }
+
+    /// The same after a fault of any kind: only what an engine answers that goes on answering is final.
+    async fn after(&mut self, engine: &Engine, fault: &Fault) -> bool {
+        let is_passing = match fault.kind {
+            Kind::Away | Kind::Unknown => {
+                self.failing_since = None;
+                true
+            }
+            Kind::Failed => self.failing_since.get_or_insert_with(crate::clock::instant).elapsed() < FAILING,
+            Kind::NotFound | Kind::Conflict | Kind::Invalid => engine.ping().await.is_err(),
+        };
+        is_passing && self.again(fault).await
     }
 }
 
@@ -328,6 +416,6 @@ impl From<Put> for Entry {
             PutWhat::File(bytes) => What::File(bytes),
             PutWhat::Link(to) => What::Link(to),
         };
-        Entry { path: put.path, what, mode: put.mode, group: put.group }
+        Entry { path: put.path, what, mode: put.mode, group: put.group, user: put.user }
     }
 }

@@ -10,35 +10,63 @@ use pitcrew_core::pod::{PodFailure, Pull};
 use serde_json::{Value, json};
 
 use super::remove;
-use super::{Answer, Found, Prepare, VOLUMES};
-use crate::docker::images::Registry;
+use super::{Answer, Found, Patience, Prepare, VOLUMES};
+use crate::docker::registries::Registry;
 use crate::docker::tar::Entry;
 use crate::docker::{Engine, Fault, Kind};
 
 /// The program of the first container, and where it lies.
 const WAIT: &str = ".pitcrew/wait";
 
-pub async fn run(engine: &Engine, prepare: Prepare) -> Result<Answer, PodFailure> {
-    let refused = |fault: Fault| PodFailure::Refused { message: fault.words };
+/// Why it could not be made; `failure` is the whole pod's.
+struct Failed {
+    fault: Fault,
+    failure: PodFailure,
+    may_pass: bool,
+}
+
+impl From<Fault> for Failed {
+    fn from(fault: Fault) -> Failed {
+        let (message, may_pass) = (fault.words.clone(), fault.may_pass());
+        Failed { fault, failure: PodFailure::Refused { message }, may_pass }
+    }
+}
+
+/// Makes it; from the start again where the engine went away meanwhile. The error is the answer to that.
+pub async fn run(engine: &Engine, prepare: &Prepare, patience: &mut Patience) -> Result<Answer, Answer> {
+    loop {
+        let Failed { fault, failure, may_pass } = match make(engine, prepare).await {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        if !patience.after(engine, &fault).await {
+            return Err(Answer::Failed { failure, may_pass });
+        }
+    }
+}
+
+async fn make(engine: &Engine, prepare: &Prepare) -> Result<Answer, Failed> {
     let whose = &prepare.whose;
-    remove::sweep(engine, &whose.instance, &whose.life, &prepare.left).await.map_err(refused)?;
-    remove::forgotten(engine, &whose.instance, &prepare.data).await.map_err(refused)?;
-    // A keeper that was killed may have begun this pod.
-    remove::pod(engine, &whose.instance, &whose.pod).await.map_err(refused)?;
+    remove::sweep(engine, &whose.instance, &whose.life, &prepare.left).await?;
+    remove::forgotten(engine, &whose.instance, &prepare.data).await?;
+    // A keeper that was killed may have begun this pod; or this one, before the engine went away.
+    remove::pod(engine, &whose.instance, &whose.pod).await?;
     let mut images = Vec::new();
     let mut fetched = BTreeSet::new();
     for (container, image, pull) in &prepare.images {
         let is_new = fetched.insert((image.clone(), *pull == Pull::Always));
         let pull = if is_new { *pull } else { Pull::Never };
-        let found = find(engine, image, pull, &prepare.registries).await.map_err(|fault| PodFailure::ImagePull {
-            container: container.clone(),
-            image: image.clone(),
-            message: words(image, pull, &fault),
+        let found = find(engine, image, pull, &prepare.registries).await.map_err(|fault| {
+            let message = words(image, pull, &fault);
+            let failure = PodFailure::ImagePull { container: container.clone(), image: image.clone(), message };
+            // A registry may have it a moment later, whatever it says now; that is a matter of the task's retries.
+            let fault = if fault.kind == Kind::Failed { Fault { kind: Kind::Invalid, ..fault } } else { fault };
+            Failed { fault, failure, may_pass: true }
         })?;
         images.push(found);
     }
     let first = prepare.images.first().map(|(_, image, _)| image.as_str()).unwrap_or_default();
-    let address = begin(engine, &prepare, first).await.map_err(refused)?;
+    let address = begin(engine, prepare, first).await?;
     Ok(Answer::Prepared { images, address })
 }
 
@@ -117,10 +145,14 @@ async fn begin(engine: &Engine, prepare: &Prepare, image: &str) -> Result<Option
         }));
     }
     let name = whose.first();
+    let mut host = prepare.names.clone();
+    host["Mounts"] = mounts.into();
+    host["LogConfig"] = json!({ "Type": "none" });
+    host["NetworkMode"] = "default".into();
     let body = json!({
         "Image": image, "Entrypoint": [format!("/{WAIT}")], "Cmd": [], "User": "0:0", "Hostname": prepare.hostname,
         "Labels": whose.labels(), "WorkingDir": "/", "StopSignal": "SIGKILL", "Healthcheck": { "Test": ["NONE"] },
-        "HostConfig": { "Mounts": mounts, "LogConfig": { "Type": "none" }, "NetworkMode": "default" },
+        "HostConfig": host,
     });
     engine.create(&name, &body).await?;
     let program = waiting(&engine.architecture().await?)?;

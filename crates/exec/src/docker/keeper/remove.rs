@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Finish, VOLUMES, Whose};
+use super::{Answer, Finish, Patience, VOLUMES, Whose};
 use crate::docker::tar::What;
 use crate::docker::{Engine, Entry, Fault, Kind};
 use crate::sandbox::open;
@@ -14,12 +14,23 @@ pub const STANDS_FOR: &str = "pitcrew.stands-for";
 /// The most of one file that is fetched: what is longer is no result.
 const MOST: usize = crate::spec::MAX_OUTPUT + 1;
 
-/// Fetches what the pod left, and removes it.
-pub async fn finish(engine: &Engine, finish: Finish) -> Result<(), Fault> {
+/// Fetches what the pod left, and removes it. The error is that nothing, or not all, was fetched.
+pub async fn finish(engine: &Engine, finish: &Finish, patience: &mut Patience) -> Result<Answer, Fault> {
     let Whose { instance, pod: name, .. } = &finish.whose;
-    let fetched = fetch(engine, &finish.whose, &finish.fetch).await;
-    pod(engine, instance, name).await?;
-    fetched
+    let fetched = loop {
+        match fetch(engine, &finish.whose, &finish.fetch).await {
+            Err(fault) if patience.after(engine, &fault).await => {}
+            other => break other,
+        }
+    };
+    let removed = loop {
+        match pod(engine, instance, name).await {
+            Err(fault) if patience.after(engine, &fault).await => {}
+            other => break other,
+        }
+    };
+    fetched?;
+    Ok(removed.map_or_else(|fault| Answer::Left(fault.words), |()| Answer::Done))
 }
 
 /// Copies directories of volumes here. One that is not there, or whose pod is gone, is empty.

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::boxes::Maker;
 use super::dirs::{script_name, script_text, scripts_at};
-use super::probes;
+use super::{logins, probes};
 use crate::docker::keeper::{EnginePlace, Follow, Found, NewVolume, Part, Prepare, Put, PutWhat, Whose, short_digest};
 use crate::sandbox::{Image, open};
 use crate::spec::{AttemptSpec, PodRun};
@@ -54,11 +54,6 @@ pub fn prepare(run: &PodRun, place: &EnginePlace, whose: Whose) -> Result<Prepar
             sidecar.name
         )));
     }
-    if pod.volumes.iter().any(|volume| volume.name == CREDENTIALS) {
-        return Err(refused(
-            "credentials of a ServiceAccount are not put into containers of an engine; mount the Secret".to_owned(),
-        ));
-    }
     let volume = |key: String| NewVolume {
         name: format!("{}-{key}", whose.pod),
         key,
@@ -77,13 +72,16 @@ pub fn prepare(run: &PodRun, place: &EnginePlace, whose: Whose) -> Result<Prepar
             volumes.extend(OPEN.map(|name| volume(name.to_owned())));
             for (index, step) in pod.steps.iter().enumerate() {
                 volumes.push(volume(format!("run-{index}")));
+                if !logins::of_step(pod, index).is_empty() {
+                    volumes.push(NewVolume { is_in_memory: true, ..volume(logins::volume(index)) });
+                }
                 files.push(directory(format!("tekton/run/{index}"), 0o755));
                 files.extend(
                     ["", "/results", "/artifacts"].map(|dir| directory(format!("run-{index}/status{dir}"), 0o777)),
                 );
                 for name in [step.name.clone(), index.to_string()] {
                     let to = PutWhat::Link(format!("/tekton/run/{index}/status"));
-                    files.push(Put { path: format!("tekton/steps/{name}"), what: to, mode: 0o777, group: 0 });
+                    files.push(Put { path: format!("tekton/steps/{name}"), what: to, mode: 0o777, group: 0, user: 0 });
                 }
             }
         }
@@ -92,7 +90,7 @@ pub fn prepare(run: &PodRun, place: &EnginePlace, whose: Whose) -> Result<Prepar
     for (index, container) in pod.steps.iter().chain(&pod.sidecars).enumerate() {
         files.extend(script(pod.shape, index, container));
     }
-    for declared in &pod.volumes {
+    for declared in pod.volumes.iter().filter(|volume| volume.name != CREDENTIALS) {
         let group = pod.security.fs_group;
         let own = NewVolume { group, ..volume(format!("v-{}", declared.name)) };
         let wrong = |what: String| {
@@ -128,12 +126,34 @@ pub fn prepare(run: &PodRun, place: &EnginePlace, whose: Whose) -> Result<Prepar
     Ok(Prepare {
         whose,
         hostname: pod.hostname.chars().take(63).collect(),
+        names: names(&pod.cluster),
         images,
         registries: Vec::new(),
         volumes,
         files,
         data: run.data.clone(),
         left: Vec::new(),
+    })
+}
+
+/// Which names the containers of a pod know, and whom they ask for others: `hostAliases` and `dnsConfig` in the words of the engine.
+fn names(cluster: &Value) -> Value {
+    let texts = |of: &Value| -> Vec<String> {
+        of.as_array().into_iter().flatten().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    let mut hosts = Vec::new();
+    for alias in cluster["hostAliases"].as_array().into_iter().flatten() {
+        let address = alias["ip"].as_str().unwrap_or_default();
+        hosts.extend(texts(&alias["hostnames"]).iter().map(|name| format!("{name}:{address}")));
+    }
+    let dns = &cluster["dnsConfig"];
+    let options = dns["options"].as_array().into_iter().flatten().filter_map(|option| {
+        let name = option["name"].as_str()?;
+        Some(option["value"].as_str().map_or_else(|| name.to_owned(), |value| format!("{name}:{value}")))
+    });
+    let options: Vec<String> = options.collect();
+    json!({
+        "ExtraHosts": hosts, "Dns": texts(&dns["nameservers"]), "DnsSearch": texts(&dns["searches"]), "DnsOptions": options,
     })
 }
 
@@ -152,6 +172,7 @@ pub fn image(found: Found) -> Image {
         env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         bind: BTreeMap::new(),
         user: user.parse().ok(),
+        user_name: found.user.clone(),
         users: BTreeMap::new(),
         workdir: Some(found.workdir).filter(|dir| !dir.is_empty()),
         root: None,
@@ -201,9 +222,15 @@ impl Maker<'_> {
             "Image": image.id, "Entrypoint": argv, "Cmd": [], "Env": env,
             "Healthcheck": { "Test": ["NONE"] }, "HostConfig": host,
         });
-        if let Some(user) = self.user(container, image)? {
-            body["User"] = Value::from(user);
+        let user = self.user(container, image)?;
+        if let Some(user) = &user {
+            body["User"] = Value::from(user.as_str());
         }
+        let user = user.unwrap_or_else(|| image.user_name.clone());
+        let credentials = logins::of_step(&self.run.pod, index);
+        let mut files: Vec<Put> = script(self.run.pod.shape, index, container).into_iter().collect();
+        files.extend(logins::files(credentials, index, &user));
+        let home = logins::home(credentials, &env, &user);
         let workdir = container.workdir.clone().filter(|dir| !dir.is_empty());
         if let Some(dir) = workdir.or_else(|| image.workdir.clone()) {
             body["WorkingDir"] = Value::from(dir);
@@ -215,8 +242,9 @@ impl Maker<'_> {
             container: container.name.clone(),
             body,
             parts: seen.parts,
-            files: script(self.run.pod.shape, index, container).into_iter().collect(),
+            files,
             own: seen.own,
+            home,
             grace: Duration::try_from(self.spec.grace).unwrap_or_default(),
             code_to: has_tekton
                 .then(|| (format!("run-{index}/status/exitCode"), container.on_error == OnError::Continue)),
@@ -252,8 +280,12 @@ impl Maker<'_> {
                 for step in 0..self.run.pod.steps.len() {
                     add(&format!("run-{step}"), &format!("/tekton/run/{step}"), step != index);
                 }
-                let options = json!({ "Mode": 0o1777 });
-                seen.mounts.push(json!({ "Type": "tmpfs", "Target": "/tekton/creds", "TmpfsOptions": options }));
+                if logins::of_step(&self.run.pod, index).is_empty() {
+                    let options = json!({ "Mode": 0o1777 });
+                    seen.mounts.push(json!({ "Type": "tmpfs", "Target": "/tekton/creds", "TmpfsOptions": options }));
+                } else {
+                    add(&logins::volume(index), "/tekton/creds", false);
+                }
             }
             Shape::Plain => add("scripts", scripts_at(Shape::Plain), true),
         }
@@ -289,7 +321,7 @@ impl Maker<'_> {
             Some(file) => {
                 let what = PutWhat::File(file.bytes.clone());
                 let at = mount.at.trim_start_matches('/').to_owned();
-                seen.own.push(Put { path: at, what, mode: file.mode, group: 0 });
+                seen.own.push(Put { path: at, what, mode: file.mode, group: 0, user: 0 });
             }
             None => seen.parts.push(Part { key, volume: at_engine, path, at: mount.at.clone(), read_only }),
         }
@@ -408,12 +440,12 @@ fn puts(key: &str, file: &FileEntry, group: Option<u32>) -> Vec<Put> {
     }
     let mode = if group.is_some() { file.mode | 0o040 } else { file.mode };
     let what = PutWhat::File(file.bytes.clone());
-    all.push(Put { path: format!("{key}/{}", file.path), what, mode, group: group.unwrap_or(0) });
+    all.push(Put { path: format!("{key}/{}", file.path), what, mode, group: group.unwrap_or(0), user: 0 });
     all
 }
 
 fn directory(path: String, mode: u32) -> Put {
-    Put { path, what: PutWhat::Directory, mode, group: 0 }
+    Put { path, what: PutWhat::Directory, mode, group: 0, user: 0 }
 }
 
 fn script(shape: Shape, index: usize, container: &Container) -> Option<Put> {
@@ -422,7 +454,7 @@ fn script(shape: Shape, index: usize, container: &Container) -> Option<Put> {
         Shape::Tekton => "tekton/scripts",
         Shape::Plain => "scripts",
     };
-    Some(Put { path: format!("{dir}/{}", script_name(index)), what, mode: 0o755, group: 0 })
+    Some(Put { path: format!("{dir}/{}", script_name(index)), what, mode: 0o755, group: 0, user: 0 })
 }
 
 /// Whether its containers can be reached from here by their address.

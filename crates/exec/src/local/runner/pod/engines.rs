@@ -18,7 +18,7 @@ use super::super::step::Followed;
 use super::boxes::Maker;
 use super::dirs::PodDirs;
 use super::engine::{self, Door};
-use super::{Letter, NoPod, keeper_argv};
+use super::{Letter, NoPod, keeper_argv, keeper_env};
 use crate::docker::Registry;
 use crate::docker::keeper::{self, Answer, EnginePlace, Finish, Order, Whose};
 use crate::local::place::Place;
@@ -26,7 +26,8 @@ use crate::spec::{AttemptSpec, PodRun};
 
 /// How long an engine has to answer a runner that starts or ends.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long it has to remove what a pod was made of.
+/// How long it has to tell what a pod left, and to remove it; and how long where somebody waits for the end.
+const FINISHING: Duration = Duration::from_secs(660);
 const REMOVING: Duration = Duration::from_secs(120);
 
 pub struct Engines {
@@ -73,7 +74,7 @@ impl Engines {
 fn spawn(reaper: &Reaper, letter: &Letter) -> Result<Spawned, String> {
     let plan = process::Plan {
         argv: &keeper_argv(),
-        env: &Default::default(),
+        env: &keeper_env(),
         workdir: std::path::Path::new("/"),
         cgroups: &[],
         open_files: None,
@@ -91,7 +92,7 @@ pub async fn prepare<'m>(
     place: &EnginePlace,
     registries: &[Registry],
 ) -> Result<Maker<'m>, NoPod> {
-    let refused = |message: String| NoPod::Failed(PodFailure::Refused { message });
+    let passing = |message: String| NoPod::Failed { failure: PodFailure::Refused { message }, may_pass: true };
     let runner = attempt.runner;
     let engines = &runner.engines;
     let whose = Whose {
@@ -100,64 +101,82 @@ pub async fn prepare<'m>(
         attempt: spec.id.to_string(),
         pod: engine::name(spec),
     };
-    let mut order = engine::prepare(run, place, whose.clone()).map_err(NoPod::Failed)?;
+    let mut order = engine::prepare(run, place, whose.clone()).map_err(NoPod::of)?;
     order.left = engines.left.take();
     order.registries = registries.to_vec();
-    engines.note(place).map_err(|e| refused(format!("cannot note which engine is used: {e}")))?;
+    engines.note(place).map_err(|e| passing(format!("cannot note which engine is used: {e}")))?;
     let letter = Letter::to_keeper(&keeper::Letter { place: place.clone(), order: Order::Prepare(order) });
-    let letter = letter.map_err(|e| refused(format!("cannot hand over its plan: {e}")))?;
-    let spawned = attempt.start_box(&letter).map_err(refused)?;
+    let letter = letter.map_err(|e| passing(format!("cannot hand over its plan: {e}")))?;
+    let spawned = attempt.start_box(&letter).map_err(passing)?;
     let followed = Followed { name: "its preparation", timeout: run.deadline, capture_stdout: false };
     let end = attempt.follow(0, &followed, spawned).await;
     let answer = letter.answer::<Answer>();
     let mut door = Door { place: place.clone(), whose, address: None };
     let made = match (end, answer) {
         (StepEnd::Ran { exit: exit @ (Exit::Cancelled | Exit::TimedOut), .. }, _) => Err(NoPod::Stopped(exit)),
-        (StepEnd::NotStarted { reason }, _) => Err(refused(reason)),
+        (StepEnd::NotStarted { reason }, _) => Err(passing(reason)),
         (StepEnd::Ran { .. }, Some(Ok(Answer::Prepared { images, address }))) => {
             door.address = address;
             Ok(images.into_iter().map(engine::image).collect())
         }
-        (StepEnd::Ran { .. }, Some(Ok(Answer::Failed(failure)))) => Err(NoPod::Failed(failure)),
-        (StepEnd::Ran { exit, .. }, Some(Ok(Answer::Ended(_) | Answer::Done) | Err(_)) | None) => {
-            Err(refused(format!("the process that prepared it ended: {exit}")))
+        (StepEnd::Ran { .. }, Some(Ok(Answer::Failed { failure, may_pass }))) => {
+            Err(NoPod::Failed { failure, may_pass })
+        }
+        (StepEnd::Ran { exit, .. }, Some(Ok(Answer::Ended(_) | Answer::Done | Answer::Left(_)) | Err(_)) | None) => {
+            Err(passing(format!("the process that prepared it ended: {exit}")))
         }
     };
     let made = made.and_then(|images| {
         let maker = Maker { spec, run, dirs, images, door: Some(door.clone()) };
         for (index, container) in run.pod.steps.iter().chain(&run.pod.sidecars).enumerate() {
-            maker.follow(index, container, &door).map_err(NoPod::Failed)?;
+            maker.follow(index, container, &door).map_err(NoPod::of)?;
         }
         Ok(maker)
     });
     if made.is_err() {
         // What it was to tell is told; that nothing is left is a matter of the next pod as well.
-        let _ = finish(runner, &door, Vec::new()).await;
+        let _ = finish(runner, &door, Vec::new(), true).await;
     }
     made
 }
 
-/// Fetches what a pod left, and removes it; the error is a sentence for people.
-pub async fn finish(runner: &Runner, door: &Door, fetch: Vec<(String, PathBuf)>) -> Result<(), String> {
-    let order = Order::Finish(Finish { whose: door.whose.clone(), fetch });
+/// What became of the end of a pod.
+pub enum Finished {
+    /// What it left is here. The sentence says why something of it is still at its engine.
+    Fetched(Result<(), String>),
+    /// What it left did not come.
+    Unknown(String),
+}
+
+/// Fetches what a pod left, and removes it. `is_waited_for`: an engine that is away is asked once.
+pub async fn finish(runner: &Runner, door: &Door, fetch: Vec<(String, PathBuf)>, is_waited_for: bool) -> Finished {
+    let order = Order::Finish(Finish { whose: door.whose.clone(), is_patient: !is_waited_for, fetch });
     let done = async {
         let letter =
             Letter::to_keeper(&keeper::Letter { place: door.place.clone(), order }).map_err(|e| e.to_string())?;
         let spawned = spawn(&runner.reaper, &letter)?;
-        if tokio::time::timeout(REMOVING, spawned.exit).await.is_err() {
+        let patience = if is_waited_for { REMOVING } else { FINISHING };
+        if tokio::time::timeout(patience, spawned.exit).await.is_err() {
             process::signal_group(spawned.pid, rustix::process::Signal::KILL);
         }
         match letter.answer::<Answer>() {
-            Some(Ok(Answer::Done)) => Ok(()),
-            Some(Ok(Answer::Failed(failure))) => Err(super::words(&failure)),
+            Some(Ok(Answer::Done)) => Ok(None),
+            Some(Ok(Answer::Left(problem))) => Ok(Some(problem)),
+            Some(Ok(Answer::Failed { failure, .. })) => Err(super::words(&failure)),
             Some(Ok(Answer::Ended(_) | Answer::Prepared { .. }) | Err(_)) | None => {
                 Err("its engine gave no answer in time".to_owned())
             }
         }
     };
-    let done: Result<(), String> = done.await;
-    done.map_err(|problem| {
+    let done: Result<Option<String>, String> = done.await;
+    if !matches!(done, Ok(None)) {
         runner.engines.left.borrow_mut().push(door.whose.pod.clone());
-        format!("what the pod was made of cannot be removed from its engine now, but when the next one begins there: {problem}")
-    })
+    }
+    match done {
+        Ok(None) => Finished::Fetched(Ok(())),
+        Ok(Some(problem)) => Finished::Fetched(Err(format!(
+            "what the pod was made of cannot be removed from its engine now, but when the next one begins there: {problem}"
+        ))),
+        Err(problem) => Finished::Unknown(format!("what the pod left cannot be fetched from its engine: {problem}")),
+    }
 }

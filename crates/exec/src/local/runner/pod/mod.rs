@@ -8,6 +8,7 @@ mod boxes;
 mod dirs;
 mod engine;
 mod engines;
+mod logins;
 mod probes;
 mod results;
 mod sidecars;
@@ -43,6 +44,7 @@ use sidecars::{Inside, Sidecar};
 
 pub use dirs::sweep;
 pub use engines::Engines;
+use engines::Finished;
 
 /// What a program that is not there ends with, as in a shell.
 const NOT_FOUND: i32 = 127;
@@ -56,12 +58,12 @@ pub async fn run(attempt: &mut Attempt<'_>, run: &PodRun, meter: Option<Rc<Meter
     let made = match &run.runtime {
         Runtime::Docker { engine, registries } => match dirs.make_mirror(&run.pod).map_err(failed) {
             Ok(()) => engines::prepare(attempt, spec, run, &dirs, engine, registries).await,
-            Err(failure) => Err(NoPod::Failed(failure)),
+            Err(failure) => Err(NoPod::of(failure)),
         },
         Runtime::Sandbox => {
             let maker = Maker::new(spec, run, &dirs);
             let made = maker.and_then(|maker| dirs.make(&run.pod).map(|()| maker).map_err(failed));
-            made.map_err(NoPod::Failed)
+            made.map_err(NoPod::of)
         }
     };
     match made {
@@ -73,10 +75,10 @@ pub async fn run(attempt: &mut Attempt<'_>, run: &PodRun, meter: Option<Rc<Meter
             }
             steps.skip_rest();
             steps.end_sidecars().await;
-            steps.leave_engine().await;
+            steps.leave_engine(&mut ended).await;
             steps.finish(&mut ended);
         }
-        Err(NoPod::Failed(failure)) => refuse(run, failure, &mut ended),
+        Err(NoPod::Failed { failure, may_pass }) => refuse(run, failure, may_pass, &mut ended),
         Err(NoPod::Stopped(exit)) => ended.exit = exit,
     }
     dirs.free_memory();
@@ -90,14 +92,25 @@ pub async fn run(attempt: &mut Attempt<'_>, run: &PodRun, meter: Option<Rc<Meter
 
 /// Why a pod did not begin.
 enum NoPod {
-    Failed(PodFailure),
+    /// Where the reason may pass, the same attempt may succeed later.
+    Failed { failure: PodFailure, may_pass: bool },
     /// It was stopped before it did.
     Stopped(Exit),
 }
 
+impl NoPod {
+    /// For a reason that lasts.
+    fn of(failure: PodFailure) -> NoPod {
+        NoPod::Failed { failure, may_pass: false }
+    }
+}
+
 /// Nothing of it ran.
-fn refuse(run: &PodRun, failure: PodFailure, ended: &mut Ended) {
-    ended.exit = Exit::cannot_start(words(&failure));
+fn refuse(run: &PodRun, failure: PodFailure, may_pass: bool, ended: &mut Ended) {
+    ended.exit = match may_pass {
+        true => Exit::start_failed(words(&failure)),
+        false => Exit::cannot_start(words(&failure)),
+    };
     let waiting = |container: &Container| {
         let (reason, message) = match &failure {
             PodFailure::ImagePull { container: own, message, .. } if *own == container.name => {
@@ -135,6 +148,10 @@ fn without_effect(run: &PodRun) -> Vec<String> {
             "`fsGroup` and `supplementalGroups` have no effect in a sandbox without root: all is one user's".to_owned(),
         );
     }
+    let fields = fields_without_effect(&pod.cluster, limits_memory);
+    if !fields.is_empty() {
+        notices.push(format!("`{}` of the pod has no effect {here}", fields.join("`, `")));
+    }
     for container in pod.steps.iter().chain(&pod.sidecars) {
         let name = &container.name;
         if container.probes.liveness.is_some() {
@@ -147,6 +164,25 @@ fn without_effect(run: &PodRun) -> Vec<String> {
         }
     }
     notices
+}
+
+/// Fields of a pod that only a cluster makes something of.
+fn fields_without_effect(cluster: &serde_json::Value, is_engine: bool) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (key, value) in cluster.as_object().into_iter().flatten() {
+        match key.as_str() {
+            // They say where the pod runs, or what was put into it.
+            "nodeSelector" | "tolerations" | "serviceAccountName" | "volumeClaimTemplates" => {}
+            "imagePullSecrets" | "hostAliases" | "dnsConfig" if is_engine => {}
+            "affinity" => {
+                let of_pods = ["podAffinity", "podAntiAffinity"].into_iter().filter(|of| value.get(of).is_some());
+                fields.extend(of_pods.map(str::to_owned));
+            }
+            _ => fields.push(key.clone()),
+        }
+    }
+    fields.sort();
+    fields
 }
 
 /// A failure as a sentence for people.
@@ -512,10 +548,21 @@ impl<'a, 'b> Steps<'a, 'b> {
     }
 
     /// Fetches what the pod left at its engine, and removes it there.
-    async fn leave_engine(&mut self) {
+    async fn leave_engine(&mut self, ended: &mut Ended) {
         let Some(door) = &self.maker.door else { return };
-        if let Err(problem) = engines::finish(self.attempt.runner, door, self.maker.fetched()).await {
-            self.say(self.containers.len().saturating_sub(1), &problem);
+        let is_waited_for = self.attempt.stop.borrow().is_some();
+        let finished = engines::finish(self.attempt.runner, door, self.maker.fetched(), is_waited_for).await;
+        let last = self.containers.len().saturating_sub(1);
+        match finished {
+            Finished::Fetched(Ok(())) => {}
+            Finished::Fetched(Err(problem)) => self.say(last, &problem),
+            Finished::Unknown(problem) => {
+                self.say(last, &problem);
+                // Others would take a result that did not come for one that was not written.
+                if ended.exit.is_success() && !self.maker.run.pod.results.is_empty() {
+                    ended.exit = Exit::Lost { reason: problem };
+                }
+            }
         }
     }
 
@@ -618,8 +665,9 @@ impl Letter {
                 How::Program(reason) => Said::Program(reason),
                 How::Lost(reason) => Said::Lost(reason),
             },
-            Some(Ok(Answer::Failed(failure))) => Said::Setup(words(&failure)),
-            Some(Ok(Answer::Prepared { .. } | Answer::Done) | Err(_)) | None => Said::Nothing,
+            Some(Ok(Answer::Failed { failure, may_pass: true })) => Said::Lost(words(&failure)),
+            Some(Ok(Answer::Failed { failure, may_pass: false })) => Said::Setup(words(&failure)),
+            Some(Ok(Answer::Prepared { .. } | Answer::Done | Answer::Left(_)) | Err(_)) | None => Said::Nothing,
         }
     }
 
@@ -636,6 +684,11 @@ fn box_argv() -> [String; 3] {
 /// This program, as a keeper.
 fn keeper_argv() -> [String; 3] {
     ["/proc/self/exe", "internal", "keeper"].map(str::to_owned)
+}
+
+/// What a keeper needs to find who it is on another machine: keys of SSH, and hosts that are known.
+fn keeper_env() -> BTreeMap<String, String> {
+    ["HOME", "USER"].into_iter().filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
 }
 
 impl Maker<'_> {
@@ -663,6 +716,7 @@ impl Attempt<'_> {
     fn start_box(&mut self, letter: &Letter) -> Result<process::Spawned, String> {
         let mut env = std::collections::BTreeMap::new();
         // By these its processes are found; the container itself sees none of them.
+        env.extend(if letter.is_keeper { keeper_env() } else { BTreeMap::new() });
         for name in ["PITCREW_RUNNER", "PITCREW_OUTPUT"] {
             env.extend(self.env.get(name).map(|value| (name.to_owned(), value.clone())));
         }

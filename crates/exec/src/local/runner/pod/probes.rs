@@ -78,9 +78,11 @@ async fn http(host: &str, port: u16, path: &str, headers: &[(String, String)]) -
 async fn execute(runner: &Runner, beside: Beside) -> Result<(), String> {
     let patience_is_ours = |e: std::io::Error| e.to_string();
     let Beside { argv, letter } = beside;
+    let mut env = if letter.is_keeper { super::keeper_env() } else { Default::default() };
+    env.insert("PITCREW_RUNNER".to_owned(), runner.place.token().to_owned());
     let plan = Plan {
         argv: &argv,
-        env: &[("PITCREW_RUNNER".to_owned(), runner.place.token().to_owned())].into(),
+        env: &env,
         workdir: std::path::Path::new("/"),
         cgroups: &[],
         open_files: runner.open_files,
