@@ -52,7 +52,7 @@ impl Action for DockerExec {
                 "env": { "type": "object", "additionalProperties": { "type": ["string", "number", "boolean"] }, "description": "Added to the container's environment. Never on a disk or in a log." },
                 "user": { "type": "string", "description": "As `docker exec --user`: a name or number, with a group behind `:`. Default: that of the container." },
                 "workdir": { "type": "string", "description": "Default: that of the container." },
-                "host": { "type": "string", "description": "The engine: `unix:///path` or `tcp://host:port`. Default: `unix:///var/run/docker.sock`." },
+                "host": { "type": "string", "description": "The engine: `unix:///path`, `ssh://user@host:port` or `tcp://host:port`. Default: `unix:///var/run/docker.sock`." },
                 "certificates": { "type": "string", "description": "A folder with `ca.pem`, `cert.pem` and `key.pem`, for a host over TLS." }
             }),
         );

@@ -26,6 +26,8 @@ pub fn place_of(variable: &dyn Fn(&str) -> Option<String>) -> EnginePlace {
 pub enum Address {
     /// A socket of this machine.
     Unix(PathBuf),
+    /// A machine as `ssh` names it, and the socket there.
+    Ssh { authority: String, socket: PathBuf },
     /// `host:port`. Without certificates anybody on the way can read it, and whoever reaches the port is root there.
     Tcp { authority: String, tls: Option<Tls> },
 }
@@ -38,7 +40,8 @@ pub struct Tls {
 }
 
 impl Address {
-    /// Reads the forms of `DOCKER_HOST`: `unix:///path` and `tcp://host:port`, the latter with the certificates in `folder`.
+    /// Reads the forms of `DOCKER_HOST`: `unix:///path`, `ssh://user@host:port`, which may have the path of a socket behind it, and
+    /// `tcp://host:port`, the latter with the certificates in `folder`.
     ///
     /// # Errors
     /// A sentence that says what was wrong and what is possible.
@@ -59,10 +62,21 @@ impl Address {
                 let authority = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
                 Ok(Address::Tcp { authority, tls })
             }
-            Some((scheme, _)) => {
-                Err(format!("an engine is not reached by `{scheme}://`: write `unix:///path` or `tcp://host:port`"))
+            Some(("ssh", rest)) => {
+                let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+                let (_, usual) = USUAL.split_once("://").unwrap_or_default();
+                let socket = if path.is_empty() { usual.into() } else { PathBuf::from(format!("/{path}")) };
+                match crate::ssh::address(authority) {
+                    Ok(_) => Ok(Address::Ssh { authority: authority.to_owned(), socket }),
+                    Err(_) => Err(format!("`{text}` is not `ssh://user@host:port`")),
+                }
             }
-            None => Err(format!("`{text}` is no address of an engine: write `unix:///path` or `tcp://host:port`")),
+            Some((scheme, _)) => Err(format!(
+                "an engine is not reached by `{scheme}://`: write `unix:///path`, `ssh://user@host` or `tcp://host:port`"
+            )),
+            None => Err(format!(
+                "`{text}` is no address of an engine: write `unix:///path`, `ssh://user@host` or `tcp://host:port`"
+            )),
         }
     }
 
@@ -79,6 +93,7 @@ impl Address {
         let http = reqwest::Client::builder().connect_timeout(connect).no_proxy().http1_only();
         let (http, base) = match self {
             Address::Unix(path) => (http.unix_socket(path.as_path()), "http://engine".to_owned()),
+            Address::Ssh { .. } => return Err(Fault::invalid(format!("{self} is not connected to directly"))),
             Address::Tcp { authority, tls: None } => (http, format!("http://{authority}")),
             Address::Tcp { authority, tls: Some(tls) } => (tls.apply(http)?, format!("https://{authority}")),
         };
@@ -109,6 +124,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Unix(path) => write!(f, "the engine at `unix://{}`", path.display()),
+            Address::Ssh { authority, .. } => write!(f, "the engine at `ssh://{authority}`"),
             Address::Tcp { authority, .. } => write!(f, "the engine at `tcp://{authority}`"),
         }
     }
@@ -126,7 +142,21 @@ mod tests {
         assert_eq!(parsed("tcp://gpu-1:2375"), tcp("gpu-1:2375"));
         assert_eq!(parsed("tcp://gpu-1/"), tcp("gpu-1:2375"));
         assert_eq!(parsed("tcp://[::1]"), tcp("[::1]:2375"));
-        for wrong in ["", "/run/d.sock", "unix://run/d.sock", "ssh://me@gpu-1", "tcp://", "tcp://a@b:1", "tcp://a/b"] {
+        let ssh =
+            |authority: &str, socket: &str| Ok(Address::Ssh { authority: authority.to_owned(), socket: socket.into() });
+        assert_eq!(parsed("ssh://me@gpu-1:2222"), ssh("me@gpu-1:2222", "/var/run/docker.sock"));
+        assert_eq!(parsed("ssh://gpu-1/run/podman.sock"), ssh("gpu-1", "/run/podman.sock"));
+        for wrong in [
+            "",
+            "/run/d.sock",
+            "unix://run/d.sock",
+            "ssh://",
+            "ssh://a b",
+            "fd://3",
+            "tcp://",
+            "tcp://a@b:1",
+            "tcp://a/b",
+        ] {
             assert!(parsed(wrong).is_err(), "{wrong}");
         }
     }

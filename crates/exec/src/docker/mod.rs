@@ -13,6 +13,7 @@ mod images;
 pub mod keeper;
 mod registries;
 mod tar;
+mod tunnel;
 mod volumes;
 
 use std::sync::Arc;
@@ -55,6 +56,8 @@ struct Inner {
     /// As people know it.
     name: String,
     version: Version,
+    /// What `base` goes through.
+    _tunnel: Option<tunnel::Tunnel>,
 }
 
 impl Engine {
@@ -63,9 +66,16 @@ impl Engine {
     /// # Errors
     /// [`Kind::Away`] if nobody is there; [`Kind::Invalid`] if the address is wrong, or the engine speaks no version that we do.
     pub async fn connect(address: &Address) -> Result<Engine, Fault> {
-        let (http, base) = address.client(CONNECT)?;
+        let tunnel = match address {
+            Address::Ssh { authority, socket } => Some(tunnel::Tunnel::open(authority, socket).await?),
+            Address::Unix(_) | Address::Tcp { .. } => None,
+        };
+        let (http, base) = match &tunnel {
+            Some(tunnel) => Address::Unix(tunnel.path()).client(CONNECT)?,
+            None => address.client(CONNECT)?,
+        };
         let name = address.to_string();
-        let first = Inner { http, base, name, version: OLDEST };
+        let first = Inner { http, base, name, version: OLDEST, _tunnel: tunnel };
         let answer = first.send(Method::GET, "/_ping", None, Some(PATIENCE)).await?;
         let code = answer.status().as_u16();
         let said = answer.headers().get("api-version").and_then(|version| version.to_str().ok()).map(str::to_owned);

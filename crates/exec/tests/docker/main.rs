@@ -5,7 +5,11 @@
 mod engine;
 mod logins;
 mod pods;
+mod remote;
 mod restarts;
+#[allow(dead_code, reason = "other tests use more of it")]
+#[path = "../ssh/sshd.rs"]
+mod sshd;
 mod world;
 
 pitcrew_conformance::pods!(every_backend = crate::world::Docker);

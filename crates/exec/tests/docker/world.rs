@@ -1,5 +1,6 @@
 //! A runner in a directory of its own, and the engine of the tests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -90,13 +91,24 @@ impl World for Docker {
 
 impl Docker {
     pub fn at(engine: Engine) -> Docker {
+        Docker::with(engine, base_environment())
+    }
+
+    /// For a user with this home.
+    pub fn at_home(engine: Engine, home: &Path) -> Docker {
+        let mut env = base_environment();
+        env.insert("HOME".to_owned(), home.display().to_string());
+        Docker::with(engine, env)
+    }
+
+    fn with(engine: Engine, base_env: BTreeMap<String, String>) -> Docker {
         let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let dir = tempfile::Builder::new().prefix("docker").tempdir_in(base).unwrap();
         let root = dir.path().canonicalize().unwrap();
         let config = LocalConfig {
             runner_dir: root.join("runner"),
             runner: vec![env!("CARGO_BIN_EXE_exec-test-runner").into()],
-            base_env: base_environment(),
+            base_env,
         };
         let (sender, events) = unbounded_channel();
         let backend = LocalBackend::new(config.clone(), sender).unwrap();

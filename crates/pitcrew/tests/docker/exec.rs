@@ -78,7 +78,7 @@ fn what_is_wrong_is_said() {
     let there = engine.address();
     says(&there, "nobody-has-it", "run: ls", "there is no container `nobody-has-it` at the engine at `unix://");
     says("unix:///nowhere.sock", "web", "run: ls", "the engine at `unix:///nowhere.sock` cannot be connected to");
-    says("ssh://gpu-1", "web", "run: ls", "write `unix:///path` or `tcp://host:port`");
+    says("fd://3", "web", "run: ls", "write `unix:///path`, `ssh://user@host` or `tcp://host:port`");
     says(&there, "web", "run: ls\ncommand: [ls]", "docker.exec");
     let stopped = engine.container(&["sleep", "600"]);
     stopped.stop();
