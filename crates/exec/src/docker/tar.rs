@@ -196,7 +196,8 @@ fn records(mut body: &[u8]) -> Result<Vec<(String, String)>, String> {
 /// Octal digits; or, with the highest bit set, plain bytes.
 fn number(field: &[u8]) -> Result<u64, String> {
     if field[0] & 0x80 != 0 {
-        let bytes = field.iter().skip(field.len().saturating_sub(8));
+        // The highest bit only says that it is so; the fields are 8 and 12 bytes long.
+        let bytes = field.iter().skip(1.max(field.len().saturating_sub(8)));
         return Ok(bytes.fold(0, |sum, byte| sum << 8 | u64::from(*byte)));
     }
     let digits = text(field);
