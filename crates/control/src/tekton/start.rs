@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use pitcrew_core::RunId;
 use pitcrew_core::engine::record::RunType;
 use pitcrew_exec::docker::keeper::EnginePlace;
+use pitcrew_lang::tekton::compile::resolver::{self, Asked, Resolve};
 use pitcrew_lang::tekton::compile::{self, Bundle};
 use pitcrew_lang::{Compiled, Diagnostic};
 use pitcrew_store::{AuditEntry, CreateRun, NewObject, NewRun, Owner, Store, WorkflowRow};
@@ -60,7 +61,19 @@ pub struct How<'a> {
 }
 
 /// Names the run and compiles it together with what it reaches among `documents`.
-pub fn new(mut document: Value, documents: &[Value], how: How<'_>) -> Result<New, StartError> {
+pub fn new(document: Value, documents: &[Value], how: How<'_>) -> Result<New, StartError> {
+    new_resolving(document, documents, how, &|asked| {
+        Err(format!("the resolver `{}` is for runs that a person starts; apply what it finds", asked.resolver))
+    })
+}
+
+/// [`new`], where `remote` finds what other resolvers than `cluster` are asked for.
+pub fn new_resolving(
+    mut document: Value,
+    documents: &[Value],
+    how: How<'_>,
+    remote: Resolve<'_>,
+) -> Result<New, StartError> {
     name(&mut document, how)?;
     let metadata = &document["metadata"];
     let text = |field: &str| metadata[field].as_str().unwrap_or_default().to_owned();
@@ -68,7 +81,10 @@ pub fn new(mut document: Value, documents: &[Value], how: How<'_>) -> Result<New
     let kind = document["kind"].as_str().unwrap_or_default().to_owned();
     let near: Vec<Value> =
         documents.iter().filter(|doc| objects::namespace(doc, how.namespace) == namespace).cloned().collect();
-    let bundle = Bundle::collect(&document, &near);
+    let bundle = Bundle::resolved(&document, &near, &|asked: &Asked| match asked.resolver.as_str() {
+        "cluster" => resolver::in_cluster(asked, documents, &namespace, how.namespace).cloned(),
+        _ => remote(asked),
+    });
     let run_id = RunId::new(&name).map_err(anyhow::Error::from)?;
     let mut conf = Map::new();
     conf.insert(DOCUMENT.to_owned(), document.clone());

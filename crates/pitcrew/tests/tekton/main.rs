@@ -1,5 +1,6 @@
 //! Tekton's documents through the real binary: files in, logs and documents with their status out.
 
+mod cancel;
 mod checks;
 mod examples;
 mod features;
@@ -11,5 +12,6 @@ mod kubernetes;
 mod notebook;
 mod python;
 mod refusals;
+mod resolvers;
 mod seed;
 mod upstream;

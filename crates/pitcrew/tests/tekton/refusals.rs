@@ -11,6 +11,12 @@ fn wrong_input_ends_with_status_two_and_makes_nothing() {
     let task = place.file("task.yaml", PIPELINE);
     let stray = place.file("stray.yaml", &PIPELINE.replace("steps:", "stepz:"));
     let native = place.file("native.yaml", "workflow: w\ntasks:\n  a: {run: echo}\n");
+    let run = |name: &str, spec: &str| {
+        let text = format!("apiVersion: tekton.dev/v1\nkind: TaskRun\nmetadata: {{name: r}}\nspec:\n  {spec}\n");
+        place.file(name, &text).display().to_string()
+    };
+    let hub = run("hub.yaml", "taskRef: {resolver: hub, params: [{name: name, value: x}]}");
+    let pending = run("pending.yaml", "taskRef: {name: a}\n  status: TaskRunPending");
     for (line, expected) in [
         (format!("run -f {hello} -p nmae=x"), "did you mean `name`?".to_owned()),
         (format!("run -f {hello} -p name"), "`-p name` is no param".to_owned()),
@@ -18,6 +24,9 @@ fn wrong_input_ends_with_status_two_and_makes_nothing() {
         (format!("run -f {hello} --workflow w"), "`--workflow` is for workflows".to_owned()),
         (format!("run -f {}", task.display()), "there is no PipelineRun and no TaskRun".to_owned()),
         (format!("run -f {}", stray.display()), format!("{}:5:", stray.display())),
+        (format!("run -f {hub}"), format!("{hub}:5:23: error: the resolver `hub` cannot be used here")),
+        (format!("run -f {pending}"), format!("{pending}:6:11: error: a run cannot wait as `TaskRunPending` here")),
+        ("tr cancel x --grace StoppedRunFinally".to_owned(), "`--grace` is for PipelineRuns".to_owned()),
         (format!("run -f {} -o yaml", native.display()), "are for Tekton's documents".to_owned()),
         (format!("run -f {} -f {}", native.display(), native.display()), "a workflow is run from one file".to_owned()),
         ("pr describe nobody".to_owned(), "there is no PipelineRun `nobody` in the namespace `default`".to_owned()),
@@ -45,6 +54,16 @@ fn what_is_applied_is_listed_described_and_deleted() {
     assert_eq!(names, ["compile", "publish"]);
     let described = place.run("t desc publish").ends(0).stdout;
     assert!(described.contains("version") && described.contains("sign-in"), "{described}");
+    // A label chooses, whether or not `--all` is there; flags of runs mean nothing here.
+    let labelled = "apiVersion: tekton.dev/v1\nkind: Task\nmetadata: {name: old, labels: {env: dev}}\nspec:\n  steps: [{image: a}]\n";
+    place.run(&format!("apply -f {}", place.file("old.yaml", labelled).display())).ends(0);
+    let ran = place.run("t rm --all --label env=dev").ends(0);
+    assert_eq!(ran.stdout, "Task deleted: old\n");
+    assert_eq!(place.run("t rm --label env=dev").ends(0).stdout, "");
+    for line in ["t rm --all --keep 1", "t rm --all -p x", "t rm compile -o yaml", "t ls compile", "t desc --last"] {
+        place.run(line).ends(2);
+    }
+    assert_eq!(place.run("t ls -o name").ends(0).stdout.lines().count(), 2);
     place.run("t rm compile").ends(0);
     assert_eq!(place.run("t ls -o name").ends(0).stdout, "task.tekton.dev/publish\n");
 }

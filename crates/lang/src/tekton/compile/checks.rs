@@ -49,6 +49,9 @@ impl Compiler<'_> {
             .filter(|name| !self.bundle.tasks.contains_key(*name))
             .map(str::to_owned)
             .collect();
+        if let Some(name) = missing.iter().find(|name| self.bundle.unresolved.contains_key(*name)) {
+            return self.refuse_with("CouldntGetTask", self.bundle.missing("Task", name));
+        }
         if !missing.is_empty() {
             let names = listing(missing.iter().map(String::as_str), "and");
             self.refuse_with("CouldntGetTask", format!("the pipeline uses the Tasks {names}, which are not there"));

@@ -11,6 +11,7 @@ mod edges;
 mod nested;
 mod pipeline;
 mod placement;
+pub mod resolver;
 mod task;
 mod timeouts;
 
@@ -144,7 +145,9 @@ impl<'a> Compiler<'a> {
     /// generated for it.
     fn workflow_id(&self) -> String {
         let root = &self.bundle.root;
-        let id = match (root["kind"].as_str(), root["name"].as_str()) {
+        // What was not found has no name.
+        let named = root["name"].as_str().filter(|name| !self.bundle.unresolved.contains_key(*name));
+        let id = match (root["kind"].as_str(), named) {
             (Some("Task"), Some(name)) => format!("task.{name}"),
             (_, Some(name)) => name.to_owned(),
             (_, None) => {

@@ -64,17 +64,21 @@ impl Compiler<'_> {
 
     /// The Pipeline with the values of the run; `None`: it is not there.
     pub fn frame(&mut self) -> Option<Frame> {
-        let reference = self.spec["pipelineRef"]["name"].as_str();
+        let bundle = self.bundle;
+        let root = &bundle.root;
+        let reference = root["name"].as_str();
         let document = match reference {
-            Some(name) => self.bundle.pipelines.get(name).cloned(),
-            None => Some(json!({ "metadata": {}, "spec": self.spec["pipelineSpec"] })),
+            Some(name) => bundle.pipelines.get(name).cloned(),
+            None => Some(json!({ "metadata": {}, "spec": root["spec"] })),
         };
         let Some(document) = document else {
             let name = reference.unwrap_or_default();
-            let message = format!("the Pipeline `{name}` is not there");
-            self.refuse_with("CouldntGetPipeline", message);
+            self.refuse_with("CouldntGetPipeline", bundle.missing("Pipeline", name));
             return None;
         };
+        if items(&document["spec"]["tasks"]).is_empty() {
+            self.refuse_with("PipelineValidationFailed", "the Pipeline has no tasks");
+        }
         let spec = match nested::flat(&document["spec"], &self.name, self.bundle, 0) {
             Ok(spec) => spec,
             Err(why) => {
@@ -198,7 +202,7 @@ impl Compiler<'_> {
             labels,
             annotations,
             service_account: self.service_account(account.unwrap_or(&Value::Null)),
-            pod_template: merged(&fill(&run_template["podTemplate"]), &over["podTemplate"]),
+            pod_template: self.pod_template(merged(&fill(&run_template["podTemplate"]), &over["podTemplate"])),
             timeout: written(timeout),
             retries,
             compute_resources: over["computeResources"].clone(),

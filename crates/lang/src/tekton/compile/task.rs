@@ -1,6 +1,6 @@
 //! A TaskRun by itself, and what all tasks have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -10,9 +10,11 @@ use pitcrew_core::retry::RetryPolicy;
 use serde_json::{Value, json};
 
 use super::{Compiler, laid, placement, written};
-use crate::tekton::run::container::{items, text};
+use crate::diagnostic::listing;
+use crate::tekton::run::container::{self, items, text};
+use crate::tekton::run::steps::by;
 use crate::tekton::run::template::Template;
-use crate::tekton::run::{Facts, Instance, demand_of, pod};
+use crate::tekton::run::{Facts, Instance, demand_of, pod, pod_security};
 use crate::tekton::status::names::claim_name;
 use crate::tekton::substitute::params;
 
@@ -23,16 +25,18 @@ impl Compiler<'_> {
     /// The workflow of a TaskRun: one task.
     pub fn task_run(&mut self) -> Result<Workflow, String> {
         let mut workflow = self.workflow()?;
-        let reference = self.spec["taskRef"]["name"].as_str();
-        let document = match reference {
-            Some(name) => self.bundle.tasks.get(name).cloned(),
-            None => Some(json!({ "metadata": {}, "spec": self.spec["taskSpec"] })),
+        let bundle = self.bundle;
+        let root = &bundle.root;
+        let named = root["name"].as_str();
+        let document = match named {
+            Some(name) => bundle.tasks.get(name).cloned(),
+            None => Some(json!({ "metadata": {}, "spec": root["spec"] })),
         };
         let document = document.unwrap_or_else(|| {
-            let name = reference.unwrap_or_default();
-            self.refuse_with("TaskRunResolutionFailed", format!("the Task `{name}` is not there"));
+            self.refuse_with("TaskRunResolutionFailed", bundle.missing("Task", named.unwrap_or_default()));
             json!({ "metadata": {}, "spec": { "steps": [] } })
         });
+        let reference = named.filter(|name| !bundle.unresolved.contains_key(*name));
         let metadata = &self.run["metadata"];
         let usual = self.usual_timeout();
         let timeout = self.timeout(&self.spec["timeout"], usual);
@@ -47,7 +51,7 @@ impl Compiler<'_> {
             labels: laid(&document["metadata"]["labels"], &metadata["labels"]),
             annotations: laid(&document["metadata"]["annotations"], &metadata["annotations"]),
             service_account: self.service_account(&self.spec["serviceAccountName"]),
-            pod_template: self.spec["podTemplate"].clone(),
+            pod_template: self.pod_template(self.spec["podTemplate"].clone()),
             timeout: written(timeout),
             retries: self.spec["retries"].as_u64().unwrap_or(0) as u32,
             compute_resources: self.spec["computeResources"].clone(),
@@ -90,6 +94,14 @@ impl Compiler<'_> {
             jitter: false,
             ..RetryPolicy::default()
         };
+        for action in items(&template.spec["steps"]).iter().filter_map(|step| step["ref"]["name"].as_str()) {
+            if self.bundle.unresolved.contains_key(action) {
+                self.refuse_with("TaskRunResolutionFailed", self.bundle.missing("StepAction", action));
+            }
+        }
+        if !self.options.in_cluster {
+            self.tell_of_clusters(id, template);
+        }
         // An exit code means to Tekton that it failed, whatever it is.
         task.skip_exit_codes = Vec::new();
         let wanted = if self.options.in_cluster { &Value::Null } else { &template.pod_template };
@@ -107,6 +119,46 @@ impl Compiler<'_> {
             Err(why) => return Err(format!("`computeResources` of the task `{id}`: {why}")),
         }
         Ok(task)
+    }
+
+    /// What only a cluster makes something of: it is said, and has no effect.
+    fn tell_of_clusters(&mut self, id: &str, template: &Template) {
+        let spec = &template.spec;
+        let all = items(&spec["steps"]).iter().chain(items(&spec["sidecars"])).chain([&spec["stepTemplate"]]);
+        let (mut fields, mut requests) = (BTreeSet::new(), false);
+        for one in all {
+            let security = container::security(&one["securityContext"]).cluster;
+            fields.extend(security.as_object().into_iter().flatten().map(|(field, _)| field.clone()));
+            let asked = |name: &str| one["computeResources"]["requests"].get(name).is_some();
+            requests |= asked("cpu") || asked("memory");
+        }
+        let security = &template.pod_template["securityContext"];
+        fields.extend(pod_security(security).cluster.as_object().into_iter().flatten().map(|(field, _)| field.clone()));
+        if !fields.is_empty() {
+            let fields = listing(fields.iter().map(String::as_str), "and");
+            self.tell(format!("{fields} in `securityContext` of the task `{id}` has effect only in a cluster"));
+        }
+        if requests {
+            let why = "has effect only in a cluster: here `limits` say what a task gets";
+            self.tell(format!("`requests` of cores or memory of the task `{id}` {why}"));
+        }
+    }
+
+    /// A pod template with what the configuration says where it says nothing.
+    pub fn pod_template(&mut self, own: Value) -> Value {
+        let Some(written) = self.default("default-pod-template") else { return own };
+        let Ok(Value::Object(mut all)) = crate::yaml::to_json(written) else {
+            self.refuse_with("TaskRunValidationFailed", "`default-pod-template` is no template of a pod");
+            return own;
+        };
+        for (field, value) in own.as_object().cloned().unwrap_or_default() {
+            let merged = match (field.as_str(), all.get(&field)) {
+                ("env" | "volumes", Some(usual)) => by(usual, &value, "name"),
+                _ => value,
+            };
+            all.insert(field, merged);
+        }
+        Value::Object(all)
     }
 
     /// What a run binds to a workspace, without its name. A claim that the run makes gets its name.

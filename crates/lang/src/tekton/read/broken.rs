@@ -57,6 +57,30 @@ fn cases() -> Vec<(&'static str, String)> {
                 "apiVersion: tekton.dev/v1\nkind: Task\nmetadata: {name: x, labels: {a: yes}}\nspec: {steps: [{image: a}]}\n",
             ),
         ),
+        (
+            "a resolver that is not here",
+            pipeline("- {name: a, taskRef: {resolver: hub, params: [{name: name, value: x}]}}"),
+        ),
+        (
+            "a bundle",
+            head(
+                "apiVersion: tekton.dev/v1beta1\nkind: PipelineRun\nmetadata: {name: x}\nspec: {pipelineRef: {name: p, bundle: registry/p}}\n",
+            ),
+        ),
+        (
+            "a resolver without its params",
+            task("  steps:\n  - name: s\n    ref: {resolver: git, params: [{name: ulr, value: x}]}"),
+        ),
+        ("a run that is to wait", run("status: PipelineRunPending")),
+        ("a run that is cancelled", run("status: Cancelled")),
+        ("a run of another controller", run("managedBy: kueue.x-k8s.io/multikueue")),
+        ("a breakpoint", document("TaskRun", "  taskRef: {name: t}\n  debug: {breakpoints: {onFailure: enabled}}")),
+        (
+            "mounts as they cannot be",
+            step(
+                "volumeMounts: [{name: v, mountPath: /v, mountPropagation: Bidirectional, recursiveReadOnly: Enabled, subPath: a, subPathExpr: $(B)}]",
+            ),
+        ),
         ("a slip of the hand", step("scirpt: echo")),
         ("a name of v1beta1", step("resources: {limits: {cpu: 1}}")),
         ("runs of v1beta1", run("timeout: 1h\n  podTemplate: {}\n  serviceAccountName: a")),

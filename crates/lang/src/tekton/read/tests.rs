@@ -51,7 +51,7 @@ fn what_was_read_is_read_again_from_its_json() {
 #[test]
 fn the_names_of_v1beta1_become_those_of_v1() {
     let docs = one(
-        "apiVersion: tekton.dev/v1beta1\nkind: PipelineRun\nmetadata: {name: old}\nspec:\n  timeout: 1h\n  serviceAccountName: bot\n  podTemplate: {nodeSelector: {a: b}}\n  taskRunSpecs:\n  - pipelineTaskName: t\n    taskPodTemplate: {priorityClassName: high}\n    stepOverrides: [{name: s, resources: {limits: {cpu: 1}}}]\n  pipelineSpec:\n    tasks:\n    - name: t\n      taskSpec:\n        steps: [{name: s, image: a, resources: {requests: {cpu: 500m}}}]\n    - name: u\n      taskRef: {name: x, bundle: registry/x:1}\n",
+        "apiVersion: tekton.dev/v1beta1\nkind: PipelineRun\nmetadata: {name: old}\nspec:\n  timeout: 1h\n  serviceAccountName: bot\n  podTemplate: {nodeSelector: {a: b}}\n  taskRunSpecs:\n  - pipelineTaskName: t\n    taskPodTemplate: {priorityClassName: high}\n    stepOverrides: [{name: s, resources: {limits: {cpu: 1}}}]\n  pipelineSpec:\n    tasks:\n    - name: t\n      taskSpec:\n        steps: [{name: s, image: a, resources: {requests: {cpu: 500m}}}]\n",
     );
     insta::assert_snapshot!(crate::yaml::write::to_yaml(&docs.runs[0].to_json()));
 }

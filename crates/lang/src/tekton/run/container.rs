@@ -124,7 +124,7 @@ pub fn results(from: &Value) -> Vec<ResultDecl> {
     items(from).iter().map(declared).collect()
 }
 
-fn env(from: &Value) -> Env {
+pub fn env(from: &Value) -> Env {
     let source = &from["valueFrom"];
     let key = |of: &Value| (text(of, "name"), text(of, "key"), is_true(&of["optional"]));
     let from_where = if let Some(of) = source.get("secretKeyRef") {
@@ -143,6 +143,54 @@ fn env(from: &Value) -> Env {
     Env { name: text(from, "name"), from: from_where }
 }
 
+/// A path with `$(NAME)` of variables whose values are written out, as Kubernetes fills it in. It must stay in its volume.
+pub fn expanded(path: &str, env: &[Env]) -> Result<String, String> {
+    let mut known = BTreeMap::new();
+    for variable in env {
+        if let EnvSource::Text(text) = &variable.from {
+            let value = substituted(text, |name| known.get(name).cloned());
+            known.insert(variable.name.clone(), value);
+        }
+    }
+    let mut missing = None;
+    let filled = substituted(path, |name| {
+        let found = known.get(name).cloned();
+        missing = missing.take().or_else(|| found.is_none().then(|| name.to_owned()));
+        found
+    });
+    if let Some(name) = missing {
+        return Err(format!("`{name}` is no variable of it whose value is written out"));
+    }
+    if filled.starts_with('/') || filled.split('/').any(|part| part == "..") {
+        return Err(format!("`{filled}` leaves the volume: it must be relative and without `..`"));
+    }
+    Ok(filled)
+}
+
+/// `$(NAME)` by what it stands for; what is not known stays, and `$$(` is `$(`.
+fn substituted(text: &str, mut value: impl FnMut(&str) -> Option<String>) -> String {
+    let (mut out, mut rest) = (String::new(), text);
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+            continue;
+        }
+        let name = rest.strip_prefix('(').and_then(|inner| Some(&inner[..inner.find(')')?]));
+        match name.map(|name| (name, value(name))) {
+            Some((name, Some(value))) => {
+                out.push_str(&value);
+                rest = &rest[name.len() + 2..];
+            }
+            _ => out.push('$'),
+        }
+    }
+    out.push_str(rest);
+    out
+}
+
 fn env_from(from: &Value) -> EnvFrom {
     let is_secret = from.get("secretRef").is_some();
     let of = if is_secret { &from["secretRef"] } else { &from["configMapRef"] };
@@ -158,7 +206,7 @@ fn mount(from: &Value) -> Mount {
     }
 }
 
-fn security(from: &Value) -> Security {
+pub fn security(from: &Value) -> Security {
     const OURS: [&str; 7] = [
         "runAsUser",
         "runAsGroup",

@@ -19,6 +19,7 @@ use serde_json::Value;
 pub use facts::{Facts, Skip, TaskFacts, TaskState, reason_of};
 pub use guard::answer;
 pub use items::combinations;
+pub(crate) use pod::pod_security;
 pub use pod::{Instance, TaskRunPod, pod};
 pub use resources::GPU_ANNOTATION;
 pub(crate) use resources::demand_of;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pitcrew_core::ir::Refusal;
-use pitcrew_core::pod::{Container, Env, EnvSource, Guard, Mount, Pod, PodSecurity, Shape, Volume};
+use pitcrew_core::pod::{Container, Guard, Mount, Pod, PodSecurity, Shape, Volume};
 use serde_json::{Map, Value, json};
 
 use super::check::{self, OF_TASKS};
@@ -243,9 +243,13 @@ impl<'a> TaskRun<'a> {
         self.template.workspaces.keys().filter(|name| !is_declared(name)).cloned().collect()
     }
 
-    fn into_pod(self) -> Result<TaskRunPod, Refusal> {
+    fn into_pod(mut self) -> Result<TaskRunPod, Refusal> {
         let invalid = |message: String| Refusal { reason: OF_TASKS.missing.to_owned(), message };
         let known = self.known();
+        if items(&self.template.spec["steps"]).is_empty() {
+            return Err(invalid("it has no steps: nothing would run".to_owned()));
+        }
+        self.template.pod_template = known.fill_value(&self.template.pod_template);
         let mut spec = known.fill_value(&self.template.spec);
         let mut raw = steps::steps(&self.template, &known)?;
         let mut sidecars = items(&self.template.spec["sidecars"]).to_vec();
@@ -281,7 +285,7 @@ impl<'a> TaskRun<'a> {
         if let Some(map) = spec.as_object_mut() {
             map.insert("steps".into(), Value::Array(filled));
         }
-        let pod_template = known.fill_value(&self.template.pod_template);
+        let pod_template = self.template.pod_template.clone();
         let name = child_name(
             &self.name,
             &if self.at.retries == 0 { "-pod".to_owned() } else { format!("-pod-retry{}", self.at.retries) },
@@ -384,11 +388,18 @@ impl<'a> TaskRun<'a> {
                 *guard = Guard::In { input: holds.to_string(), values: vec!["true".to_owned()], negate: false };
             }
         }
-        for env in items(&self.template.pod_template["env"]) {
+        for env in items(&self.template.pod_template["env"]).iter().map(container::env) {
             // What the pod's template says goes before what the step says.
-            let name = text(env, "name");
-            container.env.retain(|own| own.name != name);
-            container.env.push(Env { name, from: EnvSource::Text(text(env, "value")) });
+            container.env.retain(|own| own.name != env.name);
+            container.env.push(env);
+        }
+        // Its own mounts stand in its order.
+        for (mount, from) in container.mounts.iter_mut().zip(items(&step["volumeMounts"])) {
+            if let Some(written) = from["subPathExpr"].as_str().filter(|written| !written.is_empty()) {
+                let path = container::expanded(written, &container.env)
+                    .map_err(|why| format!("`subPathExpr` of a mount of `{}`: {why}", container.name))?;
+                mount.sub_path = Some(path);
+            }
         }
         let spec = &self.template.spec;
         let declared =
@@ -437,7 +448,7 @@ fn mount_path(declaration: &Value) -> String {
     }
 }
 
-fn pod_security(from: &Value) -> PodSecurity {
+pub(crate) fn pod_security(from: &Value) -> PodSecurity {
     const OURS: [&str; 5] = ["runAsUser", "runAsGroup", "runAsNonRoot", "fsGroup", "supplementalGroups"];
     PodSecurity {
         run_as_user: id(&from["runAsUser"]),

@@ -1,5 +1,7 @@
 //! TaskRuns by themselves.
 
+use pitcrew_core::pod::EnvSource;
+
 use super::*;
 
 const TASK: &str = r#"
@@ -236,4 +238,83 @@ fn what_a_task_run_asks_for_as_a_whole_each_of_its_steps_asks_for() {
         assert_eq!(asked, json!({"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "2"}}), "{}", step.name);
     }
     assert_eq!(made.pod.sidecars[0].resources, Default::default());
+fn inline(spec: &str) -> Value {
+    yaml(&format!("kind: TaskRun\nmetadata: {{name: r}}\nspec:\n{spec}"))
+}
+
+#[test]
+fn the_environment_of_a_pod_template_keeps_its_sources_and_goes_before_that_of_a_step() {
+    let run = inline(
+        "  podTemplate:\n    env:\n    - {name: TOKEN, valueFrom: {secretKeyRef: {name: s, key: k}}}\n    - {name: ROOT, value: \"$(params.dir)\"}\n\
+         \x20 params: [{name: dir, value: data}]\n\
+         \x20 taskSpec:\n    params: [{name: dir}]\n    volumes: [{name: v, emptyDir: {}}]\n    steps:\n    - image: i\n      script: x\n\
+         \x20     env: [{name: TOKEN, value: own}, {name: SUB, value: \"$(ROOT)\"}]\n\
+         \x20     volumeMounts: [{name: v, mountPath: /v, subPathExpr: \"$(ROOT)/$$(x)\"}]\n",
+    );
+    let pod = launched(&workflow(&run, &[]), "task", &Facts::default()).pod;
+    let step = &pod.steps[0];
+    let token = step.env.iter().filter(|env| env.name == "TOKEN").map(|env| &env.from).collect::<Vec<_>>();
+    assert!(token == [&EnvSource::Secret { name: "s".into(), key: "k".into(), optional: false }]);
+    assert_eq!(step.mounts[0].sub_path.as_deref(), Some("data/$(x)"));
+    for (path, said) in [("$(TOKEN)", "`TOKEN` is no variable"), ("$(UP)/x", "`../x` leaves the volume")] {
+        let run = inline(&format!(
+            "  taskSpec:\n    volumes: [{{name: v, emptyDir: {{}}}}]\n    steps:\n    - image: i\n      script: x\n      env: [{{name: UP, value: ..}}]\n\
+             \x20     volumeMounts: [{{name: v, mountPath: /v, subPathExpr: \"{path}\"}}]\n"
+        ));
+        let refusal = workflow(&run, &[]).refusal.unwrap();
+        assert!(refusal.message.contains(said), "{}", refusal.message);
+    }
+}
+
+#[test]
+fn a_run_of_nothing_is_refused() {
+    for (run, reason) in [
+        (inline("  taskRef: {resolver: hub, params: [{name: name, value: x}]}"), "TaskRunResolutionFailed"),
+        (inline("  taskSpec: {steps: [{ref: {resolver: hub}}]}"), "TaskRunResolutionFailed"),
+        (inline("  taskSpec: {steps: []}"), "TaskRunValidationFailed"),
+        (yaml("kind: PipelineRun\nmetadata: {name: r}\nspec: {pipelineRef: {resolver: hub}}"), "CouldntGetPipeline"),
+        (yaml("kind: PipelineRun\nmetadata: {name: r}\nspec: {pipelineSpec: {tasks: []}}"), "PipelineValidationFailed"),
+        (
+            yaml(
+                "kind: PipelineRun\nmetadata: {name: r}\nspec: {pipelineSpec: {tasks: [{name: a, taskRef: {resolver: git}}]}}",
+            ),
+            "CouldntGetTask",
+        ),
+    ] {
+        let refusal = workflow(&run, &[]).refusal.unwrap_or_else(|| panic!("{reason}: {run}"));
+        assert_eq!(refusal.reason, reason, "{}", refusal.message);
+    }
+}
+
+#[test]
+fn the_configuration_has_a_pod_template_for_what_says_nothing() {
+    let config = "kind: ConfigMap\nmetadata: {name: config-defaults}\ndata:\n  default-pod-template: |\n    schedulerName: own\n    \
+                  priorityClassName: low\n    env: [{name: A, value: usual}, {name: B, value: usual}]\n";
+    let run = inline(
+        "  podTemplate: {priorityClassName: high, env: [{name: A, value: mine}]}\n  taskSpec: {steps: [{image: i, script: x}]}",
+    );
+    let pod = launched(&workflow(&run, &[config]), "task", &Facts::default()).pod;
+    assert_eq!(pod.cluster, json!({"schedulerName": "own", "priorityClassName": "high"}));
+    let env: Vec<_> = pod.steps[0].env.iter().map(|env| (env.name.as_str(), env.from.clone())).collect();
+    assert!(env == [("A", EnvSource::Text("mine".into())), ("B", EnvSource::Text("usual".into()))]);
+}
+
+#[test]
+fn what_has_effect_only_in_a_cluster_is_told() {
+    let run = inline(
+        "  taskSpec:\n    steps:\n    - image: i\n      script: x\n      securityContext: {seccompProfile: {type: RuntimeDefault}}\n\
+         \x20     computeResources: {requests: {cpu: 1}}\n",
+    );
+    let told = |options: Options| -> Vec<String> {
+        let made = compile(&bundle(&run, &[]), Some(&run), &options).unwrap();
+        made.warnings.into_iter().map(|told| told.message).collect()
+    };
+    assert_eq!(
+        told(Options::default()),
+        [
+            "`seccompProfile` in `securityContext` of the task `task` has effect only in a cluster",
+            "`requests` of cores or memory of the task `task` has effect only in a cluster: here `limits` say what a task gets",
+        ]
+    );
+    assert!(told(Options { in_cluster: true, ..Options::default() }).is_empty());
 }

@@ -8,6 +8,7 @@ pub mod names;
 mod params;
 mod pipelines;
 pub mod refs;
+mod resolvers;
 mod runs;
 mod scope;
 mod steps;

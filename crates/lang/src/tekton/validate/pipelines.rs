@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use super::super::model::{PipelineSpec, PipelineTask, TaskUse};
+use super::super::model::{Param, PipelineSpec, PipelineTask, TaskUse};
 use super::params::{self, Spot};
 use super::refs::{Ref, refs};
 use super::scope::Scope;
-use super::{Problems, duplicates, graph, matrix, names, steps, tasks};
+use super::{Problems, duplicates, graph, matrix, names, resolvers, steps, tasks};
 use crate::diagnostic::{did_you_mean, listing};
 
 /// Where a Pipeline is written.
@@ -90,7 +90,7 @@ fn one(problems: &mut Problems<'_>, task: &PipelineTask, path: &str, scope: &Sco
                     kind,
                 );
             }
-            reference(problems, &used.name, &used.resolver, !used.params.is_empty(), &format!("{path}.taskRef"));
+            reference(problems, &used.name, &used.resolver, &used.params, &format!("{path}.taskRef"));
         }
         TaskUse::Inline(used) => {
             let path = format!("{path}.taskSpec");
@@ -105,7 +105,7 @@ fn one(problems: &mut Problems<'_>, task: &PipelineTask, path: &str, scope: &Sco
             tasks::check(problems, &used.task, &path, &scope);
         }
         TaskUse::Pipeline(used) => {
-            reference(problems, &used.name, &used.resolver, !used.params.is_empty(), &format!("{path}.pipelineRef"));
+            reference(problems, &used.name, &used.resolver, &used.params, &format!("{path}.pipelineRef"));
         }
         TaskUse::InlinePipeline(used) => {
             let scope = Scope::default().given(&task.params).within(scope);
@@ -135,7 +135,9 @@ fn custom(problems: &mut Problems<'_>, api_version: &str, kind: &str, task: &Pip
 }
 
 /// A name, or a resolver with params.
-pub fn reference(problems: &mut Problems<'_>, name: &str, resolver: &str, has_params: bool, path: &str) {
+pub fn reference(problems: &mut Problems<'_>, name: &str, resolver: &str, params: &[Param], path: &str) {
+    let has_params = !params.is_empty();
+    resolvers::check(problems, resolver, params, path);
     match (resolver.is_empty(), name.is_empty()) {
         (true, true) if !has_params => problems.error(path, "it needs `name`, or `resolver` with its params"),
         (true, true) => problems.error(path, "params of a reference are of a `resolver`, which is missing"),

@@ -17,12 +17,13 @@ pub fn check(problems: &mut Problems<'_>, spec: &RunSpec) {
 fn pipeline(problems: &mut Problems<'_>, spec: &PipelineRunSpec) {
     one_of(problems, "pipelineRef", spec.pipeline_ref.is_some(), "pipelineSpec", spec.pipeline_spec.is_some());
     if let Some(used) = &spec.pipeline_ref {
-        pipelines::reference(problems, &used.name, &used.resolver, !used.params.is_empty(), "spec.pipelineRef");
+        pipelines::reference(problems, &used.name, &used.resolver, &used.params, "spec.pipelineRef");
     }
     if let Some(inline) = &spec.pipeline_spec {
         let scope = Scope::default().given(&spec.params);
         pipelines::check(problems, inline, "spec.pipelineSpec", &scope, pipelines::Place::Inline);
     }
+    held(problems, &spec.status, spec.managed_by.as_deref());
     params::values(problems, &spec.params, "spec.params");
     for (at, param) in spec.params.iter().enumerate() {
         let texts: Vec<&String> = match &param.value {
@@ -60,7 +61,7 @@ fn pipeline(problems: &mut Problems<'_>, spec: &PipelineRunSpec) {
 fn task(problems: &mut Problems<'_>, spec: &TaskRunSpec) {
     one_of(problems, "taskRef", spec.task_ref.is_some(), "taskSpec", spec.task_spec.is_some());
     if let Some(used) = &spec.task_ref {
-        pipelines::reference(problems, &used.name, &used.resolver, !used.params.is_empty(), "spec.taskRef");
+        pipelines::reference(problems, &used.name, &used.resolver, &used.params, "spec.taskRef");
     }
     if let Some(inline) = &spec.task_spec {
         let scope = Scope::of_task(inline).given(&spec.params);
@@ -79,10 +80,29 @@ fn task(problems: &mut Problems<'_>, spec: &TaskRunSpec) {
     if spec.timeout.is_some_and(|timeout| timeout.0.is_negative()) {
         problems.error("spec.timeout", "a timeout is not negative");
     }
-    if let Some(breakpoints) = spec.debug.as_ref().and_then(|debug| debug.breakpoints.as_ref()) {
-        for (at, step) in duplicates(breakpoints.before_steps.iter().map(String::as_str), false) {
-            problems.error(&format!("spec.debug.breakpoints.beforeSteps[{at}]"), format!("`{step}` is there twice"));
+    held(problems, &spec.status, spec.managed_by.as_deref());
+    if spec.debug.as_ref().is_some_and(|debug| debug.breakpoints.is_some()) {
+        let hint = "leave it out; `onError: continue` keeps a step's failure from ending the others";
+        problems.error_hint("spec.debug.breakpoints", "a step cannot be held at a breakpoint here", hint);
+    }
+}
+
+/// A run is begun when it is made, and by this program.
+fn held(problems: &mut Problems<'_>, status: &str, managed_by: Option<&str>) {
+    match status {
+        "" => {}
+        "PipelineRunPending" | "TaskRunPending" => {
+            let hint = "leave `status` out, and make the run when it is to begin";
+            problems.error_hint("spec.status", format!("a run cannot wait as `{status}` here"), hint);
         }
+        other => {
+            let message = format!("this run is to be `{other}` before it begins: nothing would run");
+            problems.error_hint("spec.status", message, "leave `status` out");
+        }
+    }
+    if let Some(other) = managed_by.filter(|name| !name.is_empty() && *name != "pitcrew.dev/pitcrew") {
+        let hint = "leave it out, or write `pitcrew.dev/pitcrew`";
+        problems.error_hint("spec.managedBy", format!("this run is for another controller, `{other}`"), hint);
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::model::{ResultSpec, Sidecar, Step, StepActionSpec, TaskSpec, W
 use super::params::{self, Spot};
 use super::refs::refs;
 use super::scope::Scope;
-use super::{Problems, duplicates, names};
+use super::{Problems, duplicates, names, resolvers};
 use crate::diagnostic::{did_you_mean, listing};
 
 pub fn check(problems: &mut Problems<'_>, spec: &TaskSpec, path: &str, scope: &Scope) {
@@ -18,6 +18,9 @@ pub fn check(problems: &mut Problems<'_>, spec: &TaskSpec, path: &str, scope: &S
     }
     let template = |name: &str| spec.step_template.as_ref().is_some_and(|template| !template[name].is_null());
     let has_image = template("image");
+    if let Some(mounts) = spec.step_template.as_ref().and_then(|template| template["volumeMounts"].as_array()) {
+        ways(problems, mounts, &format!("{path}.stepTemplate"));
+    }
     for (at, step) in spec.steps.iter().enumerate() {
         let path = format!("{path}.steps[{at}]");
         if !step.name.is_empty() {
@@ -79,6 +82,9 @@ fn used(problems: &mut Problems<'_>, step: &Step, path: &str) {
             "these params are of a `resolver`",
             "params of the StepAction stand beside `ref`",
         );
+    }
+    if let Some(used) = reference {
+        resolvers::check(problems, &used.resolver, &used.params, &format!("{path}.ref"));
     }
     let given = [
         ("image", !step.image.is_empty()),
@@ -154,7 +160,27 @@ pub fn when(problems: &mut Problems<'_>, all: &[When], path: &str) {
     }
 }
 
+/// What of a mount cannot be done as it is written.
+fn ways(problems: &mut Problems<'_>, mounts: &[Value], path: &str) {
+    for (at, mount) in mounts.iter().enumerate() {
+        let path = format!("{path}.volumeMounts[{at}]");
+        let is_set = |field: &str| mount[field].as_str().is_some_and(|text| !text.is_empty());
+        if is_set("subPath") && is_set("subPathExpr") {
+            problems.error(&format!("{path}.subPathExpr"), "`subPath` and `subPathExpr` exclude each other");
+        }
+        if let Some(way) = mount["mountPropagation"].as_str().filter(|way| *way != "None") {
+            let message = format!("`mountPropagation: {way}` cannot be done: mounts stay within their container");
+            problems.error(&format!("{path}.mountPropagation"), message);
+        }
+        if mount["recursiveReadOnly"] == "Enabled" {
+            let hint = "`readOnly: true` is enough where nothing is mounted below";
+            problems.error_hint(&format!("{path}.recursiveReadOnly"), "`recursiveReadOnly` cannot be done here", hint);
+        }
+    }
+}
+
 fn mounts(problems: &mut Problems<'_>, mounts: &[Value], path: &str) {
+    ways(problems, mounts, path);
     for (at, mount) in mounts.iter().enumerate() {
         let path = format!("{path}.volumeMounts[{at}]");
         let place = clean(mount["mountPath"].as_str().unwrap_or_default());
@@ -313,6 +339,7 @@ pub fn sidecars(problems: &mut Problems<'_>, all: &[Sidecar], path: &str, scope:
             problems.error(&path, "the sidecar has no `image`");
         }
         script(problems, &sidecar.script, &sidecar.command, &path);
+        ways(problems, &sidecar.volume_mounts, &path);
         environment(problems, &sidecar.env, &path);
         // A sidecar's texts may name what only its own shell knows, so only wrong uses of known params are told.
         for (name, text) in [("image", &sidecar.image), ("script", &sidecar.script)] {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use pitcrew_control::paths::DataDir;
 use pitcrew_control::records::What;
+use pitcrew_core::engine::record::StopHow;
 use pitcrew_core::{RunKey, TaskId};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -133,7 +134,12 @@ impl Peer {
 
     /// Returns when it is written that the run is to stop.
     pub async fn cancel(&mut self, run: RunKey, by: String) -> anyhow::Result<()> {
-        self.ask(&Ask::Cancel { run, by }, LONG_PATIENCE).await.map(drop)
+        self.stop(run, StopHow::default(), by).await
+    }
+
+    /// [`Peer::cancel`], so far.
+    pub async fn stop(&mut self, run: RunKey, how: StopHow, by: String) -> anyhow::Result<()> {
+        self.ask(&Ask::Cancel { run, by, how }, LONG_PATIENCE).await.map(drop)
     }
 
     pub async fn clear(&mut self, run: RunKey, what: What, by: String) -> anyhow::Result<Vec<(TaskId, i32)>> {

@@ -76,7 +76,7 @@ async fn answer(ask: Ask, hello: &Hello, app: &App) -> Answer {
             scheduler.look();
             return Answer::Done;
         }
-        Ask::Cancel { run, by } => scheduler.cancel(run, &by).await.map(|()| Answer::Done),
+        Ask::Cancel { run, by, how } => scheduler.stop(run, how, &by).await.map(|()| Answer::Done),
         Ask::Clear { run, what, by } => scheduler.clear(run, what.into(), &by).await.map(Answer::Cleared),
         Ask::Explain { run, task, map_index } => {
             scheduler.explain(run, Pick { task, map_index }).await.map(Answer::Reasons)

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 
 use pitcrew_control::paths::DataDir;
 use pitcrew_control::records::What;
+use pitcrew_core::engine::record::StopHow;
 use pitcrew_core::{RunKey, TaskId};
 use serde::{Deserialize, Serialize};
 
@@ -58,6 +59,8 @@ enum Ask {
     Cancel {
         run: RunKey,
         by: String,
+        #[serde(default)]
+        how: StopHow,
     },
     Clear {
         run: RunKey,

@@ -6,11 +6,12 @@
 use pitcrew_control::tekton::objects;
 use pitcrew_core::ir::Workflow;
 use pitcrew_lang::tekton::ReadOptions;
+use pitcrew_lang::tekton::compile::resolver::{self, Asked};
 use pitcrew_lang::tekton::compile::{self, Bundle};
 use pitcrew_lang::{Compiled, Diagnostic, Severity};
 use serde_json::{Value, json};
 
-use super::{Document, all, placed, sources};
+use super::{Document, all, placed, resolve, sources};
 use crate::cli::error::{BadFile, invalid};
 use crate::cli::format;
 use crate::cli::load::Source;
@@ -123,9 +124,13 @@ fn compiled(document: &Document, all: &[Value]) -> Option<Result<Compiled, Vec<D
     let namespace = objects::namespace(&document.json, usual);
     let near: Vec<Value> = all.iter().filter(|other| objects::namespace(other, usual) == namespace).cloned().collect();
     let options = compile::Options { one_machine: true, in_cluster: false };
+    let resolve = |asked: &Asked| match asked.resolver.as_str() {
+        "cluster" => resolver::in_cluster(asked, all, namespace, usual).cloned(),
+        _ => resolve::remote(asked),
+    };
     match document.kind() {
         "PipelineRun" | "TaskRun" => {
-            let bundle = Bundle::collect(&document.json, &near);
+            let bundle = Bundle::resolved(&document.json, &near, &resolve);
             let mut run = document.json.clone();
             if !run["metadata"]["name"].is_string() {
                 run["metadata"]["name"] = json!(document.name());
@@ -133,7 +138,7 @@ fn compiled(document: &Document, all: &[Value]) -> Option<Result<Compiled, Vec<D
             Some(compile::compile(&bundle, Some(&run), &options))
         }
         kind @ ("Pipeline" | "Task") => {
-            let bundle = Bundle::of(json!({ "kind": kind, "name": document.name() }), &near);
+            let bundle = Bundle::of(json!({ "kind": kind, "name": document.name() }), &near, &resolve);
             Some(compile::compile(&bundle, None, &options))
         }
         _ => None,

@@ -6,225 +6,18 @@ use jiff::{SignedDuration, Timestamp};
 use pitcrew_control::clock;
 use pitcrew_control::tekton::start::How;
 use pitcrew_control::tekton::{keep, objects, status};
-use pitcrew_core::engine::record::RunRecord;
+use pitcrew_core::engine::record::{RunRecord, StopHow};
 use pitcrew_lang::tekton::model::Origin;
 use pitcrew_lang::tekton::status::StatusDocs;
 use pitcrew_store::{ObjectFilter, ObjectRow, Paging};
 use serde_json::{Value, json};
 
+use super::args::{CancelArgs, DefinitionsCommand, DeleteArgs, Grace, ListArgs, LogsArgs, RunsCommand, StartArgs};
 use super::{Document, create, given, logs, run, text};
 use crate::cli::context::{Context, who};
 use crate::cli::control::Peers;
 use crate::cli::error::{invalid, refused};
 use crate::cli::run::RunFormat;
-
-/// Which namespace, and in which form.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Scope {
-    /// The namespace
-    #[arg(short, long, value_name = "NAME", default_value = objects::DEFAULT_NAMESPACE)]
-    namespace: String,
-    /// How to write the answer
-    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
-    output: RunFormat,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct ListArgs {
-    /// Only runs of this Pipeline or Task
-    of: Option<String>,
-    /// Of all namespaces
-    #[arg(short = 'A', long)]
-    all_namespaces: bool,
-    /// How many at most; 0: all
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    limit: usize,
-    /// Only with this label; can be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
-    label: Vec<String>,
-    /// The oldest first
-    #[arg(long)]
-    reverse: bool,
-    /// Without the line of headings
-    #[arg(long)]
-    no_headers: bool,
-    #[command(flatten)]
-    scope: Scope,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct OneArgs {
-    name: Option<String>,
-    /// The newest
-    #[arg(short = 'L', long, conflicts_with = "name")]
-    last: bool,
-    #[command(flatten)]
-    scope: Scope,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct LogsArgs {
-    name: Option<String>,
-    /// The newest
-    #[arg(short = 'L', long, conflicts_with = "name")]
-    last: bool,
-    /// Go on until the run is over
-    #[arg(short, long)]
-    follow: bool,
-    /// Only this task of the pipeline; can be given several times
-    #[arg(short, long, value_name = "TASK")]
-    task: Vec<String>,
-    /// Only this step; can be given several times
-    #[arg(short, long, value_name = "STEP")]
-    step: Vec<String>,
-    /// Begin each line with its time
-    #[arg(long)]
-    timestamps: bool,
-    /// End with the state of the run: 0 succeeded, 1 failed, 2 not over
-    #[arg(short = 'E', long)]
-    exit_with_run_status: bool,
-    /// The namespace
-    #[arg(short, long, value_name = "NAME", default_value = objects::DEFAULT_NAMESPACE)]
-    namespace: String,
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct DeleteArgs {
-    #[arg(required_unless_present_any = ["keep", "keep_since", "all"])]
-    names: Vec<String>,
-    /// Delete what is over, but for the newest so many
-    #[arg(long, value_name = "N")]
-    keep: Option<usize>,
-    /// Delete what is over, but for what ended in the last so many minutes
-    #[arg(long, value_name = "MINUTES")]
-    keep_since: Option<u32>,
-    /// Delete all that are over
-    #[arg(long)]
-    all: bool,
-    /// Only runs of this Pipeline
-    #[arg(short, long, value_name = "NAME")]
-    pipeline: Option<String>,
-    /// Only runs of this Task
-    #[arg(short, long, value_name = "NAME")]
-    task: Option<String>,
-    /// Only with this label; can be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
-    label: Vec<String>,
-    /// Do not ask; nothing is ever asked here
-    #[arg(short, long)]
-    force: bool,
-    #[command(flatten)]
-    scope: Scope,
-}
-
-#[derive(Debug, clap::Subcommand)]
-pub enum RunsCommand {
-    /// List them, the newest first
-    #[command(visible_alias = "ls")]
-    List(ListArgs),
-    /// Show one with its status
-    #[command(visible_alias = "desc")]
-    Describe(OneArgs),
-    /// Show what its steps wrote
-    Logs(LogsArgs),
-    /// Stop one
-    Cancel(OneArgs),
-    /// Delete what is over
-    #[command(visible_alias = "rm")]
-    Delete(DeleteArgs),
-}
-
-#[derive(Debug, clap::Subcommand)]
-pub enum DefinitionsCommand {
-    /// List them
-    #[command(visible_alias = "ls")]
-    List(ListArgs),
-    /// Show what one asks for and gives
-    #[command(visible_alias = "desc")]
-    Describe(OneArgs),
-    /// Start a run of one
-    Start(StartArgs),
-    /// Show what the newest run of one wrote
-    Logs(LogsArgs),
-    /// Delete some
-    #[command(visible_alias = "rm")]
-    Delete(DeleteArgs),
-}
-
-#[derive(Debug, Clone, clap::Args)]
-pub struct StartArgs {
-    name: String,
-    /// A param; can be given several times
-    #[arg(short, long, value_name = "NAME=VALUE")]
-    param: Vec<String>,
-    /// A workspace; can be given several times
-    #[arg(short, long, value_name = "BINDING")]
-    workspace: Vec<String>,
-    /// A label of the run; can be given several times
-    #[arg(short, long, value_name = "KEY=VALUE")]
-    labels: Vec<String>,
-    /// What the name of the run begins with
-    #[arg(long, value_name = "TEXT")]
-    prefix_name: Option<String>,
-    /// The ServiceAccount
-    #[arg(short, long, value_name = "NAME")]
-    serviceaccount: Option<String>,
-    /// Of the whole run
-    #[arg(long, alias = "timeout", value_name = "DURATION")]
-    pipeline_timeout: Option<String>,
-    /// Of its tasks
-    #[arg(long, value_name = "DURATION")]
-    tasks_timeout: Option<String>,
-    /// Of its `finally` tasks
-    #[arg(long, value_name = "DURATION")]
-    finally_timeout: Option<String>,
-    /// With the params and workspaces of the newest run
-    #[arg(short = 'L', long)]
-    last: bool,
-    /// Show what it writes until it is over
-    #[arg(long)]
-    showlog: bool,
-    /// Only print the run that would be made
-    #[arg(long)]
-    dry_run: bool,
-    /// Params that are not given have their defaults; nothing is ever asked here
-    #[arg(long)]
-    use_param_defaults: bool,
-    #[command(flatten)]
-    scope: Scope,
-}
-
-/// Look at, stop and delete PipelineRuns
-#[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
-pub struct PipelineRunsArgs {
-    #[command(subcommand)]
-    pub command: RunsCommand,
-}
-
-/// Look at, stop and delete TaskRuns
-#[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
-pub struct TaskRunsArgs {
-    #[command(subcommand)]
-    pub command: RunsCommand,
-}
-
-/// Look at, start and delete Tekton's Pipelines
-#[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
-pub struct PipelinesArgs {
-    #[command(subcommand)]
-    pub command: DefinitionsCommand,
-}
-
-/// Look at, start and delete Tekton's Tasks
-#[derive(Debug, clap::Args)]
-#[command(arg_required_else_help = true)]
-pub struct TektonTasksArgs {
-    #[command(subcommand)]
-    pub command: DefinitionsCommand,
-}
 
 pub async fn runs(kind: &'static str, command: RunsCommand, context: Context) -> anyhow::Result<ExitCode> {
     match command {
@@ -252,6 +45,9 @@ pub async fn definitions(
     match command {
         DefinitionsCommand::List(args) => list_definitions(kind, &args, &context).await,
         DefinitionsCommand::Describe(args) => {
+            if args.last {
+                return Err(invalid(format!("`--last` is for runs, and a {kind} is none")));
+            }
             let name = args.name.as_deref().ok_or_else(|| invalid(format!("which {kind}? name one")))?;
             let document = objects::document(&definition(kind, name, &args.scope.namespace, &context).await?);
             match args.scope.output {
@@ -266,8 +62,14 @@ pub async fn definitions(
             show_logs(of_runs, of, args, context).await
         }
         DefinitionsCommand::Delete(args) => {
-            if args.keep.is_some() || args.keep_since.is_some() {
-                return Err(invalid(format!("`--keep` is for runs, and a {kind} is none")));
+            let of_runs = [
+                (args.keep.is_some(), "--keep"),
+                (args.keep_since.is_some(), "--keep-since"),
+                (args.pipeline.is_some(), "--pipeline"),
+                (args.task.is_some(), "--task"),
+            ];
+            if let Some((_, flag)) = of_runs.iter().find(|(given, _)| *given) {
+                return Err(invalid(format!("`{flag}` is for runs, and a {kind} is none")));
             }
             delete_definitions(kind, &args, &context).await
         }
@@ -318,7 +120,18 @@ async fn list_runs(kind: &str, args: &ListArgs, context: &Context) -> anyhow::Re
     show_list(kind, args, found, &["NAME", "STARTED", "DURATION", "STATUS"], text::row, context)
 }
 
+/// What is done writes lines, and no documents.
+fn only_text(what: &str, output: RunFormat) -> anyhow::Result<()> {
+    match output {
+        RunFormat::Text => Ok(()),
+        _ => Err(invalid(format!("`{what}` has no other output than its lines: leave `-o` out"))),
+    }
+}
+
 async fn list_definitions(kind: &str, args: &ListArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    if let Some(of) = &args.of {
+        return Err(invalid(format!("a {kind} is of nothing else: leave `{of}` out, or describe it")));
+    }
     let namespace = (!args.all_namespaces).then_some(args.scope.namespace.as_str());
     let mut rows = rows(kind, namespace, context).await?;
     rows.sort_by(|a, b| (&a.namespace, &a.name).cmp(&(&b.namespace, &b.name)));
@@ -409,7 +222,15 @@ async fn show_logs(kind: &str, of: Option<String>, args: LogsArgs, context: Cont
     })
 }
 
-async fn cancel(kind: &str, args: &OneArgs, context: &Context) -> anyhow::Result<ExitCode> {
+async fn cancel(kind: &str, args: &CancelArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    let CancelArgs { which: args, grace } = args;
+    let how = match (kind, grace) {
+        (_, None) => StopHow::Everything,
+        ("PipelineRun", Some(Grace::CancelledRunFinally)) => StopHow::ThenFinally,
+        ("PipelineRun", Some(Grace::StoppedRunFinally)) => StopHow::DrainThenFinally,
+        (_, Some(_)) => return Err(invalid("`--grace` is for PipelineRuns: a TaskRun has no `finally`")),
+    };
+    only_text("cancel", args.scope.output)?;
     if args.name.is_none() && !args.last {
         return Err(invalid(format!("which {kind}? name one, or say `--last`")));
     }
@@ -426,12 +247,19 @@ async fn cancel(kind: &str, args: &OneArgs, context: &Context) -> anyhow::Result
             record.key
         )));
     };
-    peer.cancel(record.key, who()).await?;
+    peer.stop(record.key, how, who()).await?;
     context.ui.line(format!("{kind} cancelled: {name}"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn delete_runs(kind: &str, args: &DeleteArgs, context: &Context) -> anyhow::Result<ExitCode> {
+    only_text("delete", args.scope.output)?;
+    if let Some((_, flag)) = [(args.pipeline.is_some(), "PipelineRun"), (args.task.is_some(), "TaskRun")]
+        .iter()
+        .find(|(given, of)| *given && *of != kind)
+    {
+        return Err(invalid(format!("that flag is for {flag}s, and these are {kind}s")));
+    }
     let mut gone: Vec<(RunRecord, String)> = Vec::new();
     for name in &args.names {
         let (record, _) = one(kind, Some(name), None, &args.scope.namespace, context).await?;
@@ -471,8 +299,12 @@ async fn delete_runs(kind: &str, args: &DeleteArgs, context: &Context) -> anyhow
 
 async fn delete_definitions(kind: &str, args: &DeleteArgs, context: &Context) -> anyhow::Result<ExitCode> {
     let namespace = &args.scope.namespace;
+    only_text("delete", args.scope.output)?;
     let names = match args.names.is_empty() {
-        true => rows(kind, Some(namespace), context).await?.into_iter().map(|row| row.name).collect(),
+        true => {
+            let all = rows(kind, Some(namespace), context).await?;
+            all.into_iter().filter(|row| has_labels(&objects::document(row), &args.label)).map(|row| row.name).collect()
+        }
         false => args.names.clone(),
     };
     for name in &names {

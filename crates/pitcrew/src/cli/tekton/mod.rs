@@ -1,12 +1,14 @@
 //! Tekton's documents on the command line.
 
 mod apply;
+mod args;
 mod check;
 mod create;
 mod follow;
 mod given;
 mod kinds;
 mod logs;
+mod resolve;
 mod run;
 mod text;
 
@@ -20,8 +22,9 @@ use super::load::Source;
 use super::ui::Ui;
 
 pub use apply::{ApplyArgs, command as apply};
+pub use args::{PipelineRunsArgs, PipelinesArgs, TaskRunsArgs, TektonTasksArgs};
 pub use check::{check, workflow};
-pub use kinds::{PipelineRunsArgs, PipelinesArgs, TaskRunsArgs, TektonTasksArgs, definitions, runs};
+pub use kinds::{definitions, runs};
 pub use run::run;
 
 /// What files hold, as plain documents.

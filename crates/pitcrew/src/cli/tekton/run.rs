@@ -15,7 +15,7 @@ use pitcrew_store::CreateRun;
 use serde_json::{Value, json};
 
 use super::follow::{Follower, To};
-use super::{Document, Documents, given, placed};
+use super::{Document, Documents, given, placed, resolve};
 use crate::cli::context::{Context, who};
 use crate::cli::error::{BadFile, FAILED, invalid, refused};
 use crate::cli::load::Source;
@@ -91,7 +91,7 @@ pub fn is_data(document: &Value) -> bool {
 }
 
 pub fn make(document: &Document, others: &[Value], how: How<'_>) -> anyhow::Result<New> {
-    start::new(document.json.clone(), others, how).map_err(|error| match error {
+    start::new_resolving(document.json.clone(), others, how, &resolve::remote).map_err(|error| match error {
         StartError::Compile(found) => BadFile(placed(&document.origin, found)).into(),
         StartError::Other(error) => invalid(format!("{error:#}")),
     })
