@@ -238,6 +238,8 @@ fn what_a_task_run_asks_for_as_a_whole_each_of_its_steps_asks_for() {
         assert_eq!(asked, json!({"limits": {"nvidia.com/gpu": "1"}, "requests": {"cpu": "2"}}), "{}", step.name);
     }
     assert_eq!(made.pod.sidecars[0].resources, Default::default());
+}
+
 fn inline(spec: &str) -> Value {
     yaml(&format!("kind: TaskRun\nmetadata: {{name: r}}\nspec:\n{spec}"))
 }
