@@ -6,7 +6,7 @@ use std::process::Stdio;
 use crate::harness::{Place, has_sandbox};
 
 const RUN: &str = "apiVersion: tekton.dev/v1\nkind: PipelineRun\nmetadata: {name: all}\nspec:\n  pipelineSpec:\n    tasks:\n    - name: long\n      \
-                   taskSpec: {steps: [{name: s, image: busybox, script: \"echo begun; while :; do sleep 0.1; done\"}]}\n    \
+                   taskSpec: {steps: [{name: s, image: busybox, script: \"trap 'exit 1' TERM; echo begun; while :; do sleep 0.1; done\"}]}\n    \
                    finally:\n    - name: last\n      taskSpec: {steps: [{name: s, image: busybox, script: echo at last}]}\n";
 
 /// Cancels a run whose first task runs; what the run said after that, and its condition's reason.

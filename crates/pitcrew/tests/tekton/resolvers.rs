@@ -33,7 +33,7 @@ fn a_task_is_found_in_a_repository_and_among_what_was_applied_and_one_that_is_no
     std::fs::create_dir_all(repository.join("tasks")).unwrap();
     git(&repository, &["init", "-q", "-b", "main"]);
     std::fs::write(repository.join("tasks/greet.yaml"), TASK.replace("WHERE", "git")).unwrap();
-    std::os::unix::fs::symlink("/etc/hostname", repository.join("tasks/out.yaml")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", repository.join("tasks/out.yaml")).unwrap();
     git(&repository, &["add", "."]);
     git(&repository, &["commit", "-q", "-m", "one"]);
 
